@@ -1,0 +1,64 @@
+# `make` alone lists what can be done. Everything runs in .venv, made from requirements.lock with nothing but a Python.
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+# The first Python that runs and is new enough (a name that exists may be a shim of a version that does not).
+FIND_PYTHON = for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && exit; done; \
+	echo "hdi needs Python 3.11 or newer: none was found (make PYTHON=/path/to/python names one)" >&2; exit 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench docs docs-check lock clean
+
+help:
+	@echo "make demo        the whole job on synthetic data, in a fresh local lake"
+	@echo "make test        the test suite"
+	@echo "make check       format, lint, types, layers"
+	@echo "make docs        write the generated documentation again (make docs-check: is it current?)"
+	@echo "make bench       benchmarks, side by side with peers"
+	@echo "make lock        write requirements.lock again (UPGRADE=1: with the newest versions)"
+	@echo "make clean       remove .venv and caches; never data"
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml scripts/bootstrap.py
+	@python=$$($(FIND_PYTHON)) && echo "Making $(VENV) with $$python (a minute or two)" >&2 && \
+		$$python scripts/bootstrap.py $(VENV)
+	@touch $@
+
+demo: $(STAMP)
+	@$(VENV)/bin/hdi demo
+
+test: $(STAMP)
+	@$(PY) -m pytest -n 2 --dist loadscope $(ARGS)
+
+check: $(STAMP)
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+docs: $(STAMP)
+	@$(PY) -m hdi.docs_pages
+
+docs-check: $(STAMP)
+	@$(PY) -m hdi.docs_pages --check
+
+bench: $(STAMP)
+	@$(PY) -m benchmarks $(ARGS)
+
+# Not uv.lock: that file writes the address of the registry beside every package, so it ties the repository to one
+# registry. This one holds names, versions and digests, installs from any mirror, and needs only pip. Python 3.11 and
+# newer, all platforms; with the development tools and the build backend.
+lock:
+	@test -x $(VENV)/bin/uv || $(MAKE) --no-print-directory install
+	@$(VENV)/bin/uv pip compile pyproject.toml --group dev --group build --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet $(if $(UPGRADE),--upgrade) \
+		--output-file requirements.lock
+	@! grep -nE '://|^-' requirements.lock
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

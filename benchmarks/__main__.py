@@ -1,0 +1,152 @@
+"""``python -m benchmarks [--quick]``: everything side by side in one run; see README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.measure import ROOT, Case, Measured, hdi, run_all
+
+HERE = Path(__file__).parent
+DAILY_ROWS = 50 * 262
+#: The first symbol of the generated files and the first trading day in them.
+SYMBOL, DAY = "ESH4", "2024-01-02"
+LIBRARY = "hdi ingest (library)"
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="1 M trades only, about a minute")
+    parser.add_argument("--rows", type=int, help="one file of so many trades, one round: to try the harness itself")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="only groups that hold this text")
+    parser.add_argument("--data", type=Path, default=HERE / "data", help="where the generated files are kept")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    return parser.parse_args(arguments)
+
+
+def source(schema: str, rows: int, data: Path) -> str:
+    """The path of a generated file. Made in a process of its own, so that this one stays small."""
+    made = subprocess.run(
+        [sys.executable, "-m", "benchmarks.tape", schema, str(rows), str(data.resolve())],
+        check=True, capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    return made.stdout.splitlines()[-1]
+
+
+def label(schema: str, rows: int) -> str:
+    return f"{schema} {rows // 1_000_000} M" if rows % 1_000_000 == 0 else f"{schema} {rows:,}"
+
+
+def ingestion(schema: str, rows: int, path: str, rounds: int, keep: Path) -> list[Case]:
+    """hdi and its peers on one file. What takes the vendor minutes is asked for once, and not at 20 M rows."""
+    group = label(schema, rows)
+    command = hdi("--store", "lake:{out}/lake", "ingest", "--api", "dbn", path, "--origin", "synthetic")
+    cases = [
+        Case(group, LIBRARY, rows, "hdi_ingest", path, rounds=rounds, keep=keep),
+        Case(group, "hdi ingest (process)", rows, command=command, rounds=rounds),
+        Case(group, "bare decode + Parquet", rows, "decode_and_write", path, rounds=rounds),
+        Case(group, "bare decode", rows, "decode", path, rounds=rounds),
+    ]
+    if rows <= 5_000_000:
+        slow = 1 if schema == "definition" else rounds
+        cases.append(Case(group, "vendor to_parquet", rows, "to_parquet", path, rounds=slow))
+        if schema == "trades":
+            cases.append(Case(group, "vendor to_df", rows, "to_df", path, rounds=slow))
+    return cases
+
+
+def queries(trades: Path, daily: Path, rows: int, rounds: int) -> list[Case]:
+    """Reading back: ``trades`` and ``daily`` are folders that an ingestion left behind, with its lake in them."""
+    month = ("--start-date", "2024-01-01", "--end-date", "2024-01-31", "--output-format", "csv")
+    one = ("query", "-s", SYMBOL, "--schema", "trades", "--start-date", DAY, "--end-date", DAY, "--force")
+    every = (
+        "query",
+        "-s",
+        "ALL_SYMBOLS",
+        "--schema",
+        "trades",
+        "--start-date",
+        DAY,
+        "--end-date",
+        "2024-12-31",
+        "--force",
+    )
+    at = ("--store", f"lake:{trades / 'lake'}")
+    hour = ("query", "-s", SYMBOL, "--schema", "trades", "--start-date", f"{DAY}T14:00:00Z", "--end-date",
+            f"{DAY}T15:00:00Z", "--output-format", "csv", "--force")  # fmt: skip
+    size = f"{rows / 1e6:g} M"
+    return [
+        Case("queries", "hdi query, a month of daily bars", command=hdi("--store", f"lake:{daily / 'lake'}", "query",
+             "-s", SYMBOL, *month), rounds=rounds),
+        Case("queries", f"hdi query, an hour of one symbol's trades of {size}, CSV",
+             command=hdi(*at, *hour), rounds=rounds),
+        Case("queries", f"hdi query, a day of one symbol's trades of {size}, CSV",
+             command=hdi(*at, *one, "--output-format", "csv"), rounds=rounds),
+        Case("queries", f"hdi query, export of {size} trades to Parquet", rows,
+             command=hdi(*at, *every, "--output-format", "parquet", "--output-file", "{out}/all.parquet"), rounds=1),
+        Case("queries", f"hdi query, export of {size} trades to CSV", rows,
+             command=hdi(*at, *every, "--output-format", "csv", "--output-file", "{out}/all.csv"), rounds=1),
+    ]  # fmt: skip
+
+
+def starts(rounds: int) -> list[Case]:
+    return [
+        Case("start", "python alone", command=(sys.executable, "-c", "pass"), rounds=rounds),
+        Case("start", "import hdi", command=(sys.executable, "-c", "import hdi"), rounds=rounds),
+        Case("start", "hdi --help", command=hdi("--help"), rounds=rounds),
+    ]
+
+
+def measure(asked: argparse.Namespace, work: Path) -> list[Measured]:
+    rounds = 1 if asked.rows else asked.rounds
+    if asked.rows:
+        sizes = [("trades", asked.rows)]
+    elif asked.quick:
+        sizes = [("trades", 1_000_000)]
+    else:
+        sizes = [("trades", 1_000_000), ("trades", 5_000_000), ("trades", 20_000_000)]
+        sizes += [("ohlcv-1m", 5_000_000), ("definition", 1_000_000)]
+    results: list[Measured] = []
+    largest, rows = work / "kept-trades", 0
+
+    def go(cases: list[Case]) -> None:
+        results.extend(run_all([c for c in cases if asked.only in c.group], work))
+
+    go(starts(max(rounds, 3)))
+    for schema, size in sizes:
+        path = source(schema, size, asked.data)
+        keep = largest if schema == "trades" else work / "kept-other"
+        go(ingestion(schema, size, path, 1 if size > 5_000_000 else rounds, keep))
+        rows = size if schema == "trades" else rows
+    daily = work / "kept-daily"
+    path = source("ohlcv-1d", DAILY_ROWS, asked.data)
+    go([Case("daily bars, a year of 50", LIBRARY, DAILY_ROWS, "hdi_ingest", path, rounds=rounds, keep=daily)])
+    if largest.exists() and daily.exists():
+        go(queries(largest, daily, rows, rounds))
+    return results
+
+
+def main() -> int:
+    asked = options()
+    mode = "tiny" if asked.rows else "quick" if asked.quick else "full"
+    asked.data.mkdir(parents=True, exist_ok=True)
+    before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="work-", dir=asked.data) as work:
+        results = measure(asked, Path(work))
+    path = report.write(results, asked.results, mode, (before, os.getloadavg()[0]))
+    print(path.read_text())
+    print(path, file=sys.stderr)
+    failed = [m for m in results if m.error]
+    for m in failed:
+        print(f"{m.case.group}: {m.case.name} failed:\n{m.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The targets, judged on what was measured, and the report as JSON and Markdown."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.measure import Measured
+
+LIBRARIES = ("hdi", "polars", "pyarrow", "deltalake", "numpy", "databento", "databento-dbn", "zstandard")
+#: The size at which the speed of ingestion is judged.
+JUDGED = "trades 5 M"
+
+
+@dataclass(frozen=True)
+class Target:
+    """``value`` is what was found (None: not measured); it must be at least, or at most, ``limit``."""
+
+    text: str
+    limit: float
+    unit: str
+    value: float | None
+    at_least: bool = True
+
+    @property
+    def verdict(self) -> str:
+        if self.value is None:
+            return "not measured"
+        reached = self.value >= self.limit if self.at_least else self.value <= self.limit
+        return "reached" if reached else "not reached"
+
+    def as_dict(self) -> dict[str, Any]:
+        value = None if self.value is None else round(self.value, 3)
+        sense = "at least" if self.at_least else "at most"
+        return {"target": self.text, sense: self.limit, "unit": self.unit, "found": value, "verdict": self.verdict}
+
+
+class Found:
+    """Measurements by group and name; a question about what is not there gives None."""
+
+    def __init__(self, results: Sequence[Measured]) -> None:
+        self._by = {(m.case.group, m.case.name): m for m in results if not m.error and m.seconds}
+
+    def get(self, group: str, name: str, what: Callable[[Measured], float]) -> float | None:
+        measured = self._by.get((group, name))
+        return None if measured is None else what(measured)
+
+    def best(self, group: str, name: str) -> float | None:
+        return self.get(group, name, lambda m: m.best)
+
+    def middle(self, group: str, name: str) -> float | None:
+        return self.get(group, name, lambda m: median(m.seconds))
+
+    def peak(self, group: str, name: str) -> float | None:
+        return self.get(group, name, lambda m: m.peak_bytes / 2**20)
+
+    def peaks(self) -> list[float]:
+        """Peak memory of everything that hdi did."""
+        return [m.peak_bytes / 2**20 for (_, name), m in self._by.items() if name.startswith("hdi ")]
+
+
+def targets(results: Sequence[Measured]) -> list[Target]:
+    found = Found(results)
+    library, process = "hdi ingest (library)", "hdi ingest (process)"
+    hdi, rows = found.best(JUDGED, library), found.get(JUDGED, library, lambda m: m.rows)
+    large, small = found.peak("trades 20 M", library), found.peak("trades 1 M", library)
+    return [
+        Target(f"{JUDGED}: times as fast as to_parquet (best of each)", 5, "x",
+               _ratio(found.best(JUDGED, "vendor to_parquet"), hdi)),
+        Target(f"{JUDGED}: the same, whole process against the call alone", 5, "x",
+               _ratio(found.best(JUDGED, "vendor to_parquet"), found.best(JUDGED, process))),
+        Target(f"{JUDGED}: share of the rate of bare decode and bare Parquet (best of each)", 0.5, "x",
+               _ratio(found.best(JUDGED, "bare decode + Parquet"), hdi)),
+        Target(f"{JUDGED}: rows a second (the aim)", 4_000_000, "rows/s", _ratio(rows, hdi)),
+        Target("peak memory of everything that hdi did", 1024, "MiB", max(found.peaks(), default=None), at_least=False),
+        Target("peak memory, 20 M trades against 1 M", 1.5, "x", _ratio(large, small), at_least=False),
+        Target("one month of daily bars, one symbol, whole process", 0.7, "s",
+               found.best("queries", "hdi query, a month of daily bars"), at_least=False),
+        Target("hdi --help", 0.3, "s", found.best("start", "hdi --help"), at_least=False),
+        Target("import hdi", 0.3, "s", found.best("start", "import hdi"), at_least=False),
+        Target("one year of daily bars, five symbols, through HTTP", 10, "s", None, at_least=False),
+        Target("TimescaleDB: share of the rate of a bare binary COPY", 0.8, "x", None),
+    ]  # fmt: skip
+
+
+def _ratio(over: float | None, under: float | None) -> float | None:
+    return None if over is None or not under else over / under
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on; nothing that names the machine or its owner."""
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def write(results: Sequence[Measured], folder: Path, mode: str, load: tuple[float, float]) -> Path:
+    """The report as ``TIME-MODE.json`` and ``.md``; gives the path of the Markdown."""
+    now = dt.datetime.now(dt.UTC)
+    document = {
+        "date": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "mode": mode,
+        "load_average": {"before": round(load[0], 2), "after": round(load[1], 2)},
+        "machine": machine(),
+        "targets": [t.as_dict() for t in targets(results)],
+        "results": [m.as_dict() for m in results],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    base = folder / f"{now:%Y%m%dT%H%M%SZ}-{mode}"
+    base.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+    base.with_suffix(".md").write_text(markdown(document))
+    return base.with_suffix(".md")
+
+
+def markdown(document: dict[str, Any]) -> str:
+    host, load = document["machine"], document["load_average"]
+    lines = [
+        f"# Benchmarks, {document['date']} ({document['mode']})",
+        "",
+        f"{host['system']}, {host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, Python {host['python']}; "
+        + ", ".join(f"{name} {number}" for name, number in host["libraries"].items())
+        + f". Load average before {load['before']}, after {load['after']}. All data is synthetic.",
+        "",
+        "| Target | Wanted | Found | |",
+        "| --- | --- | --- | --- |",
+    ]
+    for t in document["targets"]:
+        sense = "at least" if "at least" in t else "at most"
+        shown = "" if t["found"] is None else f"{t['found']:,.6g} {t['unit']}"
+        lines.append(f"| {t['target']} | {sense} {t[sense]:,} {t['unit']} | {shown} | {t['verdict']} |")
+    groups = dict.fromkeys(r["group"] for r in document["results"])
+    for group in groups:
+        lines += ["", f"## {group}", "", *_table([r for r in document["results"] if r["group"] == group])]
+    return "\n".join(lines) + "\n"
+
+
+def _table(results: list[dict[str, Any]]) -> list[str]:
+    own = next((r for r in results if r["name"] == "hdi ingest (library)" and "error" not in r), None)
+    lines = [
+        "| | Best s | Median s | Rows/s (best) | Peak MiB | Disk MiB | Time against hdi (library) |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for r in results:
+        if "error" in r:
+            lines.append(f"| {r['name']} | failed: {r['error']} | | | | | |")
+            continue
+        against = f"{r['seconds_best'] / own['seconds_best']:.2f} x" if own else ""
+        rate = f"{r['rows_per_second']:,}" if "rows_per_second" in r else ""
+        cells = (r["name"], f"{r['seconds_best']:.3f}", f"{r['seconds_median']:.3f}", rate)
+        lines.append("| " + " | ".join((*cells, f"{r['peak_mib']:,}", str(r.get("disk_mib", "")), against)) + " |")
+    return lines

@@ -1,0 +1,105 @@
+"""YAML files with the position of every key, so that an error can say file, key, line and column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hdi.errors import ConfigError
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One parsed YAML file: plain data, and where each key stands (1-based line and column)."""
+
+    path: Path
+    data: Any
+    marks: dict[KeyPath, tuple[int, int]] = field(repr=False)
+
+    def where(self, *keys: str | int) -> str:
+        """``file:line:column: key.path`` of a key, or of its nearest parent that exists."""
+        shown = ".".join(str(k) for k in keys)
+        at = keys
+        while at and at not in self.marks:
+            at = at[:-1]
+        line, column = self.marks.get(at, (1, 1))
+        return f"{self.path}:{line}:{column}" + (f": {shown}" if shown else "")
+
+    def error(self, message: str, *keys: str | int, hint: str = "") -> ConfigError:
+        """A ConfigError that names this file, the key and its position."""
+        return ConfigError(f"{self.where(*keys)}: {message}", hint)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2-like scalars: ``no``/``on`` stay text and dates stay text; only true/false are Boolean."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, regexp)
+        for tag, regexp in resolvers
+        if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
+        or (tag.endswith(":bool") and first in "tTfF")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load(path: Path) -> Document:
+    """Read one YAML file (UTF-8).
+
+    Raises ConfigError for a file that cannot be read, a syntax error, or a key that is given twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc}") from exc
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Document:
+    """Parse YAML text as if it stood in ``path``; errors as in :func:`load`."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        marks: dict[KeyPath, tuple[int, int]] = {}
+        if node is not None:
+            _collect(node, (), marks, path)
+        data = None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark or exc.context_mark
+        at = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
+        raise ConfigError(f"{path}:{at}: not valid YAML: {exc.problem or exc.context}") from exc
+    except yaml.YAMLError as exc:
+        raise ConfigError(f"{path}:1:1: not valid YAML: {exc}") from exc
+    except RecursionError as exc:
+        raise ConfigError(f"{path}:1:1: not valid YAML: nested too deeply") from exc
+    finally:
+        loader.dispose()
+    return Document(path, {} if data is None else data, marks)
+
+
+def _collect(node: yaml.Node, at: KeyPath, marks: dict[KeyPath, tuple[int, int]], path: Path) -> None:
+    marks.setdefault(at, (node.start_mark.line + 1, node.start_mark.column + 1))
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value in node.value:
+            key = key_node.value
+            if not isinstance(key_node, yaml.ScalarNode):
+                line, column = key_node.start_mark.line + 1, key_node.start_mark.column + 1
+                raise ConfigError(f"{path}:{line}:{column}: a key must be plain text")
+            if not key_node.tag.endswith(":merge"):
+                key_node.tag = "tag:yaml.org,2002:str"  # every key is text: ``null`` and ``1`` too
+            where = (*at, key)
+            mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            if where in marks:
+                raise ConfigError(f"{path}:{mark[0]}:{mark[1]}: {'.'.join(map(str, where))}: the key is given twice")
+            marks[where] = mark
+            _collect(value, where, marks, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            _collect(value, (*at, i), marks, path)

@@ -1,0 +1,95 @@
+"""Every error that hdi raises on purpose.
+
+    HdiError                  exit code
+    ├── RequestError          2   the request, a file name or a setting is wrong
+    │   ├── ConfigError       2   a YAML file, an environment variable or a flag
+    │   ├── UnknownSymbol     2   a symbol that was never stored
+    │   ├── NotDbn            2   a file that is not DBN, or of a kind that is not stored
+    │   ├── FragmentRefused   2   a partial file where a complete unit is stored
+    │   └── OriginMismatch    2   synthetic data for a store of real data, or the reverse
+    ├── UnitFailed            1   a unit failed for a reason of its own
+    ├── VendorRefused         3   the vendor said no
+    ├── DataError             4   bytes or rows are not what was declared
+    │   ├── CorruptFile       4   truncated, bit-flipped, or with impossible records
+    │   └── TooManyRejects    4   a unit over ``max_reject_percent``
+    └── StoreError            5   the store refused: disk full, locked, gone, not a store
+
+An error has three parts, all shown to the user: what is wrong (with what was meant, where that is
+known), and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HdiError(Exception):
+    """The root. ``message`` says what is wrong, ``hint`` what to do next."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class RequestError(HdiError):
+    """The request, a file name or a setting is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(RequestError):
+    """A YAML file, an environment variable or a flag is wrong; the message names file, key and position."""
+
+
+class UnknownSymbol(RequestError):
+    """A symbol that the store has never held."""
+
+
+class NotDbn(RequestError):
+    """A file that is not DBN, or holds a kind of record that has no schema here."""
+
+
+class FragmentRefused(RequestError):
+    """A partial file that overlaps what a complete unit already covers."""
+
+
+class OriginMismatch(RequestError):
+    """Synthetic data for a store that holds real data, or the reverse."""
+
+
+class UnitFailed(HdiError):
+    """A unit failed for a reason of its own; the others go on."""
+
+    exit_code = 1
+
+
+class VendorRefused(HdiError):
+    """The vendor refused the request."""
+
+    exit_code = 3
+
+
+class DataError(HdiError):
+    """Bytes or rows are not what was declared."""
+
+    exit_code = 4
+
+
+class CorruptFile(DataError):
+    """A DBN file that is truncated, bit-flipped, or holds impossible records."""
+
+
+class TooManyRejects(DataError):
+    """A unit whose rejected rows exceed ``max_reject_percent`` and ``min_rejects``."""
+
+
+class StoreError(HdiError):
+    """The store refused: no space, no permission, no lock, or it is not a store."""
+
+    exit_code = 5

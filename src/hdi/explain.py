@@ -1,0 +1,147 @@
+"""Why a query found nothing: never ingested, confirmed empty, quarantined, failed; and what is there instead.
+
+Pure: it works on the frames ``coverage``, ``ledger`` and ``quarantine`` of a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import polars as pl
+
+from hdi.lookup import ALL_SYMBOLS, Asked, among, subtract, union
+from hdi.model import DAY_NS, Window, iso_ns, ns_date
+
+NOTHING = "No data found for the specified criteria"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a store keeps of its own work, as its methods of these names give it."""
+
+    coverage: pl.DataFrame
+    ledger: pl.DataFrame
+    quarantine: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Story:
+    """One symbol (None: every one) in one schema, dataset ("": any) and window."""
+
+    asked: Asked | None
+    schema: str
+    window: Window
+    dataset: str
+
+    def lines(self, records: Records) -> list[str]:
+        """The sentences to show."""
+        coverage, ledger, rejects = (
+            f.filter(pl.col("dataset") == self.dataset) if self.dataset else f
+            for f in (records.coverage, records.ledger, records.quarantine)
+        )
+        claims = self._claims(coverage)
+        here = claims.filter(pl.col("schema") == self.schema)
+        history = self._history(ledger)
+        fragments = history.filter(pl.col("status") == "fragment").height
+        quarantined = list(self._quarantined(rejects))
+        lines = [
+            *quarantined,
+            *self._confirmed(here, rejected=bool(quarantined)),
+            *self._never(here, whole=" whole" if fragments else ""),
+        ]
+        if fragments:
+            lines.append(f"{fragments} partial files of {self._what} were ingested; no row in them fits")
+        failed = history.filter(pl.col("status") == "failed")["error"].unique(maintain_order=True)
+        lines += [f"failed to ingest: {error}" for error in failed.head(_SHOWN)]
+        lines += self._instead(claims)
+        who = self.asked.symbol if self.asked else "every symbol"
+        return [line if line.startswith("  ") else f"{who}: {line}" for line in lines]
+
+    @property
+    def _what(self) -> str:
+        return f"{self.dataset} {self.schema}".strip()
+
+    def _claims(self, coverage: pl.DataFrame) -> pl.DataFrame:
+        """What complete units claimed: whole requests for the symbol, and its instruments' stretches."""
+        if self.asked is None:
+            return coverage
+        whole = coverage.filter(
+            pl.col("instrument_id").is_null(), pl.col("symbol").is_in([self.asked.symbol, ALL_SYMBOLS])
+        )
+        own = (
+            coverage.join(union([self.asked]), on=["dataset", "instrument_id"], suffix="_asked")
+            .with_columns(start=pl.max_horizontal("start", "start_asked"), end=pl.min_horizontal("end", "end_asked"))
+            .filter(pl.col("start") < pl.col("end"))
+            .select(coverage.columns)
+        )
+        return pl.concat([whole, own])
+
+    def _history(self, ledger: pl.DataFrame) -> pl.DataFrame:
+        """The last word on each unit that was about the symbol, the schema and the window."""
+        mine = ledger if self.asked is None else ledger.filter(among(self.asked.symbol))
+        return mine.filter(
+            pl.col("schema") == self.schema, pl.col("start") < self.window.end, pl.col("end") > self.window.start
+        ).unique("unit_id", keep="last", maintain_order=True)
+
+    def _confirmed(self, claims: pl.DataFrame, *, rejected: bool) -> Iterator[str]:
+        held = [w for start, end in _joined(claims) if (w := Window(start, end).cut(self.window))]
+        if held:
+            how = "ingested, without an accepted row" if rejected else "confirmed empty"
+            yield f"{how}: {self._what}, {_spans(held)}"
+
+    def _never(self, claims: pl.DataFrame, whole: str) -> Iterator[str]:
+        if never := subtract(self.window, _joined(claims)):
+            yield f"never ingested{whole}: {self._what}, {_spans(never)}"
+            yield "  to ingest files that hold it: hdi ingest --api dbn FILE..."
+
+    def _quarantined(self, rejects: pl.DataFrame) -> Iterator[str]:
+        at = pl.coalesce("index_time", "ts_event")
+        rows = rejects.filter(
+            pl.col("schema") == self.schema, ~pl.col("failed"),
+            at.is_null() | ((at >= self.window.start) & (at < self.window.end)),
+        )  # fmt: skip
+        if self.asked is not None:
+            ids = union([self.asked])["instrument_id"].unique()
+            rows = rows.filter(pl.col("instrument_id").is_in(ids.implode()) | (pl.col("symbol") == self.asked.symbol))
+        if rows.height:
+            counts = rows["rules"].explode().drop_nulls().value_counts(sort=True)
+            by_rule = ", ".join(f"{rule} {n}" for rule, n in counts.iter_rows())
+            yield f"quarantined: {rows.height} rows of {self._what} ({by_rule})"
+
+    def _instead(self, claims: pl.DataFrame) -> Iterator[str]:
+        """What is stored of the symbol, in whatever schema and window."""
+        spans = claims.group_by("schema").agg(pl.col("start").min(), pl.col("end").max()).sort("schema")
+        if spans.height:
+            there = "; ".join(f"{name} {shown(Window(start, end))}" for name, start, end in spans.iter_rows())
+            yield f"ingested so far: {there}"
+
+
+def _joined(claims: pl.DataFrame) -> list[tuple[int, int]]:
+    """The claims' times, touching and overlapping ones as one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in claims.select("start", "end").unique().sort("start", "end").iter_rows():
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _spans(windows: Sequence[Window]) -> str:
+    text = ", ".join(shown(w) for w in islice(windows, _SHOWN))
+    more = len(windows) - _SHOWN
+    return f"{text} and {more} more" if more > 0 else text
+
+
+def shown(window: Window) -> str:
+    """A window as one would ask for it: its first and last day where it holds whole days, else its instants."""
+    if window.start % DAY_NS or window.end % DAY_NS:
+        return f"{iso_ns(window.start)} to {iso_ns(window.end)}"
+    first, last = ns_date(window.start), ns_date(window.end - 1)
+    return f"{first}" if first == last else f"{first} to {last}"
+
+
+__all__ = ["NOTHING", "Records", "Story", "shown"]

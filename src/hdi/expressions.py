@@ -1,0 +1,122 @@
+"""SQL expressions that see only the row: parsed, checked on an empty frame, never evaluated as code.
+
+What is refused: aggregates and window functions, subqueries, wildcards, the clock, functions that are not
+known to work row by row, unknown columns, and anything that fails on columns of these types.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import polars as pl
+
+from hdi.errors import ConfigError
+from hdi.schema import closest
+
+#: What Polars raises for an expression, parsed or evaluated; a panic of its engine is one of these.
+FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+_FAMILIES = frozenset({"StringExpr", "TemporalExpr", "Pow", "Trigonometry", "Sql"})
+_FUNCTIONS = frozenset({
+    "Abs", "Ceil", "Coalesce", "Exp", "Floor", "Log", "Log1p", "MaxHorizontal", "MinHorizontal", "Negate",
+    "Round", "RoundSF", "Sign", "Truncate",
+    "Boolean.AllHorizontal", "Boolean.AnyHorizontal", "Boolean.IsBetween", "Boolean.IsFinite", "Boolean.IsIn",
+    "Boolean.IsInfinite", "Boolean.IsNan", "Boolean.IsNotNan", "Boolean.IsNotNull", "Boolean.IsNull",
+    "Boolean.Not",
+})  # fmt: skip
+_NOT_BY_ROW = frozenset({"StringExpr.ConcatVertical"})
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_CLOCK = re.compile(r"\b(now|today|(current|local)_?(date|timestamp|time))\b", re.IGNORECASE)
+_HINT = "Write a SQL expression over the columns of one row."
+
+
+def compile_sql(sql: str, columns: Mapping[str, pl.DataType], where: str) -> tuple[pl.Expr, pl.DataType]:
+    """The expression, and the type that it gives over ``columns``.
+
+    ``where`` (file, position, key) begins the message of every ConfigError.
+    """
+    try:
+        expr = pl.sql_expr(sql)
+        tree = json.loads(expr.meta.serialize(format="json"))
+    except FAILURES as exc:
+        if "not allowed in this context" in str(exc):
+            raise ConfigError(f"{where}: a subquery sees more than the row: {sql}", _HINT) from exc
+        raise ConfigError(f"{where}: not a SQL expression: {_first_line(exc)}: {sql}", _HINT) from exc
+    clock = _CLOCK.search(_QUOTED.sub("''", sql))
+    if clock:
+        raise ConfigError(f"{where}: {clock[0]} gives another answer each time: {sql}", _HINT)
+    for node in _nodes(tree):
+        if node:
+            raise ConfigError(f"{where}: {node} does not work row by row: {sql}", _HINT)
+    for name in expr.meta.root_names():
+        if name not in columns:
+            raise ConfigError(f"{where}: unknown column {name!r}", closest(name, columns))
+    try:
+        dtype = pl.DataFrame(schema=dict(columns)).select(expr.alias("value")).schema["value"]
+    except FAILURES as exc:
+        raise ConfigError(f"{where}: cannot be evaluated: {_first_line(exc)}: {sql}", _HINT) from exc
+    return expr, dtype
+
+
+def pattern(patterns: tuple[str, ...]) -> str:
+    """One anchored regular expression of shell patterns (``*``, ``?``, ``[A-C]``, ``[!X]``); one match is enough."""
+    return "^(?s:" + "|".join(_pattern(p) for p in patterns) + ")$"
+
+
+def _pattern(glob: str) -> str:
+    out, at = "", 0
+    while at < len(glob):
+        char = glob[at]
+        at += 1
+        close = glob.find("]", at + 1 + glob.startswith("!", at)) if char == "[" else -1
+        if char == "*":
+            out += ".*"
+        elif char == "?":
+            out += "."
+        elif close > 0:
+            negated, body = ("^", glob[at + 1 : close]) if glob[at] == "!" else ("", glob[at:close])
+            out += f"[{negated}{re.sub(r'([^A-Za-z0-9-])', lambda m: chr(92) + m[0], body)}]"
+            at = close + 1
+        else:
+            out += re.escape(char)
+    return out
+
+
+def _nodes(tree: Any) -> Iterator[str]:
+    """For each node of Polars' own syntax tree: "" when it works row by row, its name when it may not."""
+    if isinstance(tree, str):  # a node without children: "Len"
+        yield tree
+        return
+    ((kind, body),) = tree.items()
+    children: list[Any] = []
+    if kind == "Function":
+        yield _function(body["function"])
+        children = body["input"]
+    elif kind == "BinaryExpr":
+        children = [body["left"], body["right"]]
+    elif kind == "Ternary":
+        children = [body["predicate"], body["truthy"], body["falsy"]]
+    elif kind == "Cast":
+        children = [body["expr"]]
+    elif kind == "Alias":
+        children = [body[0]]
+    elif kind not in ("Column", "Literal"):
+        yield f"{kind} {next(iter(body), '')}".strip() if isinstance(body, dict) else kind
+    for child in children:
+        yield from _nodes(child)
+
+
+def _function(named: Any) -> str:
+    if isinstance(named, str):
+        return "" if named in _FUNCTIONS else named
+    ((family, member),) = named.items()
+    name = f"{family}.{member if isinstance(member, str) else next(iter(member))}"
+    by_row = name in _FUNCTIONS or family in _FUNCTIONS or (family in _FAMILIES and name not in _NOT_BY_ROW)
+    return "" if by_row else name
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]

@@ -1,0 +1,36 @@
+"""The frames that cross seams: coverage, mappings, rejects and the ledger, by column and Polars type.
+
+Times are nanoseconds UTC as Int64, intervals half-open.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+#: What is stored or confirmed empty. instrument_id is null where a whole request is meant.
+COVERAGE: dict[str, pl.DataType] = {
+    "unit": pl.Int32(), "dataset": pl.String(), "schema": pl.String(), "symbol": pl.String(),
+    "stype": pl.String(), "instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64(),
+}
+#: Dated symbology: which instrument a symbol of a type (raw_symbol, continuous, parent) stands for.
+MAPPINGS: dict[str, pl.DataType] = {
+    "dataset": pl.String(), "stype": pl.String(), "symbol": pl.String(),
+    "instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64(),
+}
+#: A quarantined row. ``record`` is the vendor's row as JSON text; times are nanoseconds UTC; ``failed``
+#: marks a sample kept of a unit that failed as a whole.
+REJECTS: dict[str, pl.DataType] = {
+    "unit": pl.Int32(), "unit_id": pl.String(), "row": pl.Int32(), "run": pl.String(), "dataset": pl.String(), "schema": pl.String(),
+    "symbol": pl.String(), "instrument_id": pl.Int64(), "ts_event": pl.Int64(), "index_time": pl.Int64(),
+    "error_type": pl.String(), "error_message": pl.String(), "rules": pl.List(pl.String()),
+    "raw_file": pl.String(), "record": pl.String(), "failed": pl.Boolean(),
+}
+#: One unit of one commit. ``rules`` is JSON text (counts by rule name); times are nanoseconds UTC.
+LEDGER: dict[str, pl.DataType] = {
+    "unit": pl.Int32(), "unit_id": pl.String(), "run": pl.String(), "status": pl.String(), "origin": pl.String(),
+    "dataset": pl.String(), "schema": pl.String(), "table": pl.String(), "symbol": pl.String(), "stype": pl.String(),
+    "start": pl.Int64(), "end": pl.Int64(), "fetched": pl.Int64(), "stored": pl.Int64(), "quarantined": pl.Int64(),
+    "unchanged": pl.Int64(), "superseded": pl.Int64(), "rules": pl.String(), "raw_file": pl.String(),
+    "raw_digest": pl.String(), "raw_bytes": pl.Int64(), "seconds": pl.Float64(), "dollars": pl.Decimal(18, 9),
+    "committed_at": pl.Int64(), "error": pl.String(), "exit_code": pl.Int32(),
+}

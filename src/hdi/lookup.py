@@ -1,0 +1,264 @@
+"""From the symbols that somebody asks for to the rectangles that hold their rows, by dated mappings.
+
+Pure: it works on the frames ``mappings``, ``coverage`` and ``ledger`` of a store, and reads no rows. Where
+two mappings claim the same instrument (for a continuous symbol: the same symbol) on the same day, the
+later row of the frame wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from hdi.errors import RequestError, UnknownSymbol
+from hdi.model import MAX_NS, Window
+from hdi.symbology import ALL_SYMBOLS, Intervals, disjoint, merge
+
+#: The rows of one query: ``read`` of a store takes it as ``instruments``.
+RECTANGLES: dict[str, pl.DataType] = {
+    "dataset": pl.String(),
+    "instrument_id": pl.Int64(),
+    "start": pl.Int64(),
+    "end": pl.Int64(),
+}
+_SAMPLE = 8
+_WHOLE = Window(0, MAX_NS)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One symbol as the store knows it: its spelling there, and its rectangles over all time.
+
+    No rectangle, though it is known: it was confirmed empty, or nothing says which instruments it meant.
+    """
+
+    symbol: str
+    rectangles: pl.DataFrame = field(repr=False)
+
+
+class Lookup:
+    """What a store knows of symbols, within one dataset where ``dataset`` is given.
+
+    ``seen`` gives the datasets with rows of an instrument_id that no frame names: fragments may hold some.
+    """
+
+    def __init__(
+        self,
+        mappings: pl.DataFrame,
+        coverage: pl.DataFrame,
+        ledger: pl.DataFrame,
+        dataset: str | None = None,
+        seen: Callable[[int], Iterable[str]] = lambda _: (),
+    ) -> None:
+        ledger = ledger.filter(pl.col("status") != "failed")
+        self._everything = (mappings, coverage, ledger)
+        if dataset is not None:
+            known = _datasets(mappings, coverage, ledger)
+            if known and dataset not in known:
+                raise RequestError(
+                    f"unknown dataset {dataset!r}", f"{_meant(dataset, known)}Stored: {', '.join(known)}."
+                )
+            mappings, coverage, ledger = (f.filter(pl.col("dataset") == dataset) for f in self._everything)
+        self._mappings, self._coverage, self._ledger = mappings, coverage, ledger
+        self._dataset = dataset
+        self._seen = seen
+
+    @property
+    def empty(self) -> bool:
+        """True where nothing was ever stored."""
+        return self._mappings.is_empty() and self._coverage.is_empty() and self._ledger.is_empty()
+
+    @cached_property
+    def symbols(self) -> list[str]:
+        """Every symbol that rows can be asked for by, and those that were asked for, sorted; no ids."""
+        found = set(self._mappings["symbol"].unique())
+        # Several symbols of one file that says not whose a row is are joined by commas.
+        for asked in (*self._coverage["symbol"].unique(), *self._ledger["symbol"].unique()):
+            found.update(asked.split(","))
+        return sorted(s for s in found - {"", ALL_SYMBOLS} if not s.isdigit())
+
+    def find(self, symbols: Iterable[str]) -> list[Asked]:
+        """Each symbol by its rectangles; UnknownSymbol, naming all of them, for those never stored."""
+        found, unknown = [], []
+        for text in symbols:
+            asked = self._find(text)
+            if asked is None:
+                unknown.append(text)
+            else:
+                found.append(asked)
+        if unknown:
+            raise self._unknown(unknown)
+        return found
+
+    def _find(self, text: str) -> Asked | None:
+        symbol = self._spelled(text)
+        if symbol is not None:
+            return Asked(symbol, self._of_symbol(symbol))
+        if text.isascii() and text.isdigit():
+            datasets = self._holding(int(text)) or sorted(self._seen(int(text)))
+            asked = self._coverage.filter(pl.col("symbol") == text).height + self._ledger.filter(among(text)).height
+            if datasets or asked:
+                return Asked(text, _rows([(d, int(text), 0, MAX_NS) for d in datasets]))
+        return None
+
+    def _spelled(self, text: str) -> str | None:
+        """The symbol as it is stored: exactly as given, or else in another case."""
+        at = np.searchsorted(self.symbols, text) if self.symbols else 0
+        if at < len(self.symbols) and self.symbols[at] == text:
+            return text
+        folded = text.casefold()
+        return next((s for s in self.symbols if s.casefold() == folded), None)
+
+    def _of_symbol(self, symbol: str) -> pl.DataFrame:
+        rows = self._mappings.filter(pl.col("symbol") == symbol)
+        parts = [_rows([])]
+        for (dataset, stype), part in rows.group_by("dataset", "stype", maintain_order=True):
+            if stype == "raw_symbol":
+                kept = self._raw(str(dataset), part["instrument_id"].unique()).filter(pl.col("symbol") == symbol)
+            elif stype == "continuous":
+                kept = _latest(part)
+            else:
+                kept = part
+            parts.append(_merged(str(dataset), kept))
+        mapped = rows["dataset"].unique().implode()
+        # A file of one symbol without mappings: all that came in it is that symbol's.
+        unmapped = self._coverage.filter(
+            pl.col("symbol") == symbol, pl.col("instrument_id").is_not_null(), ~pl.col("dataset").is_in(mapped)
+        )
+        parts += [_merged(str(d), part) for (d,), part in unmapped.group_by("dataset", maintain_order=True)]
+        return pl.concat(parts)
+
+    def _raw(self, dataset: str, instruments: pl.Series | None) -> pl.DataFrame:
+        """Raw symbols by instrument and disjoint intervals: instrument_id, start, end, symbol."""
+        rows = self._mappings.filter(pl.col("dataset") == dataset, pl.col("stype") == "raw_symbol")
+        if instruments is not None:
+            rows = rows.filter(pl.col("instrument_id").is_in(instruments.implode()))
+        flat = disjoint(rows.select("instrument_id", "start", "end"))
+        return flat.with_columns(symbol=rows["symbol"].gather(flat["row"])).drop("row")
+
+    def _holding(self, instrument: int) -> list[str]:
+        here = pl.col("instrument_id") == instrument
+        return _datasets(self._mappings.filter(here), self._coverage.filter(here))
+
+    def _unknown(self, unknown: Sequence[str]) -> UnknownSymbol:
+        what = f"unknown symbol{'s' * (len(unknown) > 1)}: {', '.join(unknown)}"
+        if Lookup(*self._everything).empty:
+            return UnknownSymbol(f"{what}: the store is empty", "Ingest something first: hdi ingest --api dbn FILE...")
+        if self._dataset is not None:
+            elsewhere = Lookup(*self._everything)
+            for text in unknown:
+                if other := elsewhere._find(text):
+                    where = other.rectangles["dataset"].unique().sort().to_list() or ["another dataset"]
+                    return UnknownSymbol(
+                        f"{text} is not stored in {self._dataset}, but in {', '.join(where)}",
+                        "Leave --dataset out, or name that one.",
+                    )
+        known = self.symbols
+        meant = "".join(_meant(text, known) for text in unknown)
+        ids = self._coverage["instrument_id"].drop_nulls().unique().sort().head(_SAMPLE).cast(pl.String).to_list()
+        sample = known[:: max(1, len(known) // _SAMPLE)][:_SAMPLE] or ids
+        more = f" ({len(known)} in all)" if len(known) > len(sample) else ""
+        stored = f"Stored, for example: {', '.join(sample)}{more}." if sample else "No symbol is stored."
+        return UnknownSymbol(what, meant + stored)
+
+    def names(self, rectangles: pl.DataFrame | None) -> Names:
+        """The raw symbols in force, for the instruments of these rectangles or for all."""
+        known = {}
+        for dataset in self._mappings["dataset"].unique():
+            only = None
+            if rectangles is not None:
+                only = rectangles.filter(pl.col("dataset") == dataset)["instrument_id"].unique()
+            flat = self._raw(dataset, only)
+            if flat.height:
+                known[dataset] = (Intervals(flat), flat["symbol"])
+        return Names(known)
+
+
+class Names:
+    """Raw symbols of whole columns of instruments and instants."""
+
+    def __init__(self, known: Mapping[str, tuple[Intervals, pl.Series]]) -> None:
+        self._known = known
+
+    def fill(self, frame: pl.DataFrame, index_time: str) -> pl.DataFrame:
+        """The frame with ``symbol``, where it is null, as the mappings have it at the index time."""
+        if not self._known or not frame["symbol"].null_count():
+            return frame
+        instants = frame[index_time].to_physical().to_numpy()
+        instruments = frame["instrument_id"].to_numpy()
+        symbols = frame["symbol"]
+        for dataset, (intervals, names) in self._known.items():
+            at = pl.Series(intervals.find(instruments, instants))
+            found = names.gather(pl.select(pl.when(at >= 0).then(at)).to_series())
+            here = symbols.is_null() & (frame["dataset"] == dataset)
+            symbols = pl.select(pl.when(here).then(found).otherwise(symbols)).to_series()
+        return frame.with_columns(symbols.alias("symbol"))
+
+
+def union(asked: Iterable[Asked], window: Window = _WHOLE) -> pl.DataFrame:
+    """The rectangles of several symbols within the window, none twice."""
+    both = pl.concat([_rows([]), *(a.rectangles for a in asked)])
+    cut = both.with_columns(
+        pl.col("start").clip(lower_bound=window.start), pl.col("end").clip(upper_bound=window.end)
+    ).filter(pl.col("start") < pl.col("end"))
+    return pl.concat([_rows([]), *(_merged(str(d), part) for (d,), part in sorted(cut.group_by("dataset")))])
+
+
+def split(texts: Iterable[str]) -> tuple[str, ...]:
+    """The symbols of several comma lists, in order, none twice."""
+    names = (name.strip() for text in texts for name in text.split(","))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def subtract(window: Window, held: Iterable[tuple[int, int]]) -> list[Window]:
+    """What of the window no interval holds."""
+    left, at = [], window.start
+    for start, end in sorted(held):
+        if start >= window.end:
+            break
+        if start > at:
+            left.append(Window(at, start))
+        at = max(at, end)
+    return [*left, Window(at, window.end)] if at < window.end else left
+
+
+def among(symbol: str) -> pl.Expr:
+    """True where ``symbol`` is the one, or one of several joined by commas."""
+    return pl.col("symbol").str.split(",").list.contains(symbol)
+
+
+def closest(text: str, known: Sequence[str]) -> list[str]:
+    """The names most like a text, whatever its case."""
+    by_fold = {k.casefold(): k for k in known}
+    return [by_fold[k] for k in difflib.get_close_matches(text.casefold(), list(by_fold), n=3, cutoff=0.5)]
+
+
+def _meant(text: str, known: Sequence[str]) -> str:
+    close = closest(text, known)
+    return f"Did you mean {', '.join(close)}? " if close else ""
+
+
+def _datasets(*frames: pl.DataFrame) -> list[str]:
+    return sorted({d for f in frames for d in f["dataset"].unique()})
+
+
+def _rows(rows: Sequence[tuple[str, int, int, int]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=RECTANGLES, orient="row")
+
+
+def _merged(dataset: str, rows: pl.DataFrame) -> pl.DataFrame:
+    return merge(rows).select(pl.lit(dataset).alias("dataset"), "instrument_id", "start", "end")
+
+
+def _latest(rows: pl.DataFrame) -> pl.DataFrame:
+    """The mappings of one continuous symbol, which stands for one instrument at a time."""
+    flat = disjoint(rows.with_columns(instrument_id=pl.lit(0, pl.Int64)).select("instrument_id", "start", "end"))
+    return flat.with_columns(rows["instrument_id"].gather(flat["row"]))
+
+
+__all__ = ["ALL_SYMBOLS", "RECTANGLES", "Asked", "Lookup", "Names", "among", "closest", "split", "subtract", "union"]

@@ -1,0 +1,422 @@
+"""The pipeline: the only place where source, refining and store meet.
+
+One file is one attempt and one commit. Everything about it is checked before the commit: that the bytes
+are whole, how many rows were rejected, and that every row fetched is stored or quarantined.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import resource
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import polars as pl
+import structlog
+
+from hdi import quarantine, raw
+from hdi.errors import HdiError, StoreError, TooManyRejects
+from hdi.frames import COVERAGE, REJECTS
+from hdi.mapping import VendorMapping
+from hdi.model import DAY_NS, MAX_NS, FileOutcome, RawFile, Receipt, Unit, iso_ns, ns_date
+from hdi.plan import Plan, learned, plan_file, uncovered, unmapped
+from hdi.refine import Refinery
+from hdi.schema import Schema, Schemas
+from hdi.sources import jobs
+from hdi.sources.dbn import Header, Reader
+from hdi.sources.records import columns
+from hdi.stores import Store, Work
+
+#: Rows of each rule that are kept of a unit that failed as a whole.
+SAMPLE = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are ingested. ``origin`` defaults to the vendor; ``keep`` copies them under ``raw/``."""
+
+    data_dir: Path
+    dlq_dir: Path
+    origin: str = "databento"
+    batch_size: int = 131_072
+    max_reject_percent: float = 1.0
+    min_rejects: int = 100
+    refetch: bool = False
+    dry_run: bool = False
+    keep: bool = True
+
+
+@dataclass
+class _Tally:
+    """What one attempt has seen so far, by unit index or number."""
+
+    fetched: np.ndarray[Any, Any]
+    rejected: dict[int, int] = field(default_factory=dict)
+    rules: dict[int, dict[str, int]] = field(default_factory=dict)
+    days: list[pl.DataFrame] = field(default_factory=list)
+    names: list[pl.DataFrame] = field(default_factory=list)
+    samples: list[pl.DataFrame] = field(default_factory=list)
+    sampled: dict[tuple[int, str], int] = field(default_factory=dict)
+
+
+def ingest_files(
+    store: Store, schemas: Schemas, mapping: VendorMapping, paths: Iterable[Path], options: Options
+) -> Iterator[FileOutcome]:
+    """Ingest DBN files one by one; a file that fails is reported, and the others go on.
+
+    Yields one outcome for each file as it is done. Raises StoreError when the store itself is gone.
+    """
+    log = structlog.get_logger().bind(component="PipelineOrchestrator")
+    started = time.monotonic()
+    run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:6]}"
+    records = errors = chunks = 0
+    counts = dict.fromkeys(("fetched", "stored", "quarantined"), 0)
+    if not options.dry_run:
+        raw.sweep(options.data_dir)
+        quarantine.export(options.dlq_dir, store.quarantine(), store.ledger())
+    try:
+        for path, header in jobs.parts(paths):
+            outcome = _File(store, schemas, mapping, path, options, run, header).ingest()
+            chunks += len(outcome.receipts)
+            errors += outcome.status == "failed"
+            for receipt in outcome.receipts:
+                for name in counts:
+                    counts[name] += getattr(receipt, name)
+            records = counts["stored"] + counts["quarantined"]
+            _log_outcome(log, outcome)
+            yield outcome
+    finally:
+        if not options.dry_run:
+            store.settle()
+        seconds = time.monotonic() - started
+        log.info(
+            "Pipeline completed", run=run, records_processed=records, execution_time=round(seconds, 3),
+            processing_rate=round(records / seconds, 1) if seconds else 0.0,
+            memory_peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            chunks_processed=chunks, errors_encountered=errors, duration_seconds=round(seconds, 3),
+            transformed=counts["fetched"], validated=counts["fetched"], **counts,
+        )  # fmt: skip
+
+
+def _log_outcome(log: Any, outcome: FileOutcome) -> None:
+    level = log.error if outcome.status == "failed" else log.info
+    level(
+        f"file {outcome.status}", file=outcome.path, schema=outcome.schema, dataset=outcome.dataset,
+        fetched=sum(r.fetched for r in outcome.receipts), stored=sum(r.stored for r in outcome.receipts),
+        quarantined=sum(r.quarantined for r in outcome.receipts), seconds=round(outcome.seconds, 3),
+        error=outcome.error.message if outcome.error else None,
+    )  # fmt: skip
+
+
+class _File:
+    """One file on its way into the store."""
+
+    def __init__(
+        self, store: Store, schemas: Schemas, mapping: VendorMapping, path: Path, options: Options, run: str,
+        job: jobs.Part | None,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.schemas = schemas
+        self.mapping = mapping
+        self.path = path
+        self.options = options
+        self.run = run
+        self.job = job
+        self.started = time.monotonic()
+        self.about: dict[str, Any] = {}
+
+    def ingest(self) -> FileOutcome:
+        """Do it, and turn whatever goes wrong with this file into its outcome."""
+        try:
+            return self._ingest()
+        except StoreError:
+            raise
+        except HdiError as error:
+            return self._outcome("failed", error=error)
+
+    def _outcome(self, status: Any, **rest: Any) -> FileOutcome:
+        seconds = time.monotonic() - self.started
+        return FileOutcome(path=str(self.path), status=status, seconds=seconds, **self.about, **rest)
+
+    def _ingest(self) -> FileOutcome:
+        header = self._header()
+        schema, name = self.schemas.find(header.schema)
+        digest = ""
+        plan = plan_file(header, name, self.options.origin, "")
+        if plan.fragment:
+            digest = file_digest(self.path)
+            plan = plan_file(header, name, self.options.origin, digest)
+        self.about |= {"dataset": header.dataset, "schema": header.schema, "symbols": header.symbols,
+                       "window": header.window, "units": len(plan.units)}  # fmt: skip
+        if self.options.dry_run:
+            left = self._left(plan)
+            return self._outcome("planned", note=_plan_note(plan, left))
+        keys = [digest] if digest else [f"{header.dataset}-{header.schema}-{c.start // DAY_NS}" for c in plan.cells]
+        with self.store.claim(keys):
+            if not self.options.refetch and not self._left(plan):
+                return self._outcome("skipped", note=self._skip_note(plan, digest))
+            refinery = Refinery(schema, name, self.mapping, columns(header.schema), header.dataset)
+            return self._attempts(schema, plan, refinery)
+
+    def _header(self) -> Header:
+        with Reader(self.path) as reader:
+            return self.job.describe(reader.header) if self.job else reader.header
+
+    def _left(self, plan: Plan) -> list[Unit]:
+        """The units that are not stored yet."""
+        if plan.fragment:
+            done = self.store.ledger().filter(pl.col("status") != "failed")["unit_id"]
+            return [u for u in plan.units if u.id not in set(done.to_list())]
+        return uncovered(plan, self.store.coverage())
+
+    def _skip_note(self, plan: Plan, digest: str) -> str:
+        if plan.fragment:
+            return "the same bytes are stored already"
+        known = self.store.ledger().filter(pl.col("raw_digest") == (digest or file_digest(self.path)))
+        if known.height:
+            return "the same file is stored already"
+        return "its whole window is stored already, from another file; --refetch reads this one and replaces"
+
+    def _attempts(self, schema: Schema, plan: Plan, refinery: Refinery) -> FileOutcome:
+        """One attempt, and where units have too many rejects another one without them."""
+        numbers = self.store.reserve([u.id for u in plan.units])
+        attempt = _Attempt(self, schema, plan, refinery, numbers)
+        receipts = attempt.run(frozenset())
+        failed = [r for r in receipts if r.status == "failed"]
+        self._export()
+        if not failed:
+            return self._outcome("stored", receipts=tuple(receipts), note=plan.fragment)
+        worst = max(failed, key=lambda r: r.quarantined / max(r.fetched, 1))
+        error = TooManyRejects(
+            f"{self.path}: {worst.quarantined} of {worst.fetched} rows of {worst.unit.symbol or 'unmapped'} "
+            f"({worst.unit.window}) were rejected: {_by_rule(worst.rules)}",
+            f"Allowed are {self.options.max_reject_percent} % or {self.options.min_rejects} rows; what was stored "
+            "before stays. Look at the quarantine, then mend the file or the rules, or raise --max-rejects.",
+        )
+        return self._outcome("failed", receipts=tuple(receipts), error=error)
+
+    def _export(self) -> None:
+        quarantine.export(self.options.dlq_dir, self.store.quarantine(), self.store.ledger())
+
+
+class _Attempt:
+    """One pass over a file into one commit."""
+
+    def __init__(
+        self, file: _File, schema: Schema, plan: Plan, refinery: Refinery, numbers: list[int]
+    ) -> None:
+        self.file = file
+        self.schema = schema
+        self.plan = plan
+        self.refinery = refinery
+        self.numbers = np.array(numbers, dtype=np.int32)
+        self.starts = np.array([u.window.start for u in plan.units], dtype=np.int64)
+        self.ends = np.array([u.window.end for u in plan.units], dtype=np.int64)
+        self.began = time.monotonic()
+
+    def run(self, without: frozenset[int]) -> list[Receipt]:
+        """Commit every unit but those numbered in ``without``, whose receipts say that they failed."""
+        self.without = without
+        self.tally = _Tally(np.zeros(len(self.plan.units), dtype=np.int64))
+        options = self.file.options
+        part = raw.Part(options.data_dir) if options.keep else None
+        kept = [int(n) not in without for n in self.numbers]
+        work = self._work(pl.DataFrame(schema=COVERAGE), None)
+        with contextlib.ExitStack() as stack:
+            if part is not None:
+                stack.callback(part.discard)
+            reader = stack.enter_context(Reader(self.file.path, part))
+            writer = stack.enter_context(self.file.store.replace(work))
+            undefined = self.file.mapping.undefined
+            row = 0
+            for frame in reader.frames(options.batch_size, undefined, self.schema.kind):
+                self._batch(frame, row, writer)
+                row += frame.height
+            rawfile = self._keep(reader, part)
+            over = self._over()
+            if over - without:
+                return self._again(over, rawfile)
+            coverage = self.plan.coverage(self.numbers.tolist(), kept)
+            days = self._unmapped()
+            work = self._work(pl.concat([coverage, days]), rawfile)
+            receipts = [self._receipt(i, rawfile) for i, keep in enumerate(kept) if keep and self._counts(i)]
+            return writer.finish(work, receipts)
+
+    def _counts(self, i: int) -> bool:
+        """False for the unit of what arrived unmapped, when nothing did."""
+        return bool(self.plan.units[i].symbol or self.tally.fetched[i] or self.plan.fragment)
+
+    def _again(self, over: set[int], rawfile: RawFile) -> list[Receipt]:
+        """Keep the receipts of the units over the limit, then commit the others without them."""
+        failed = [
+            replace(self._receipt(i, rawfile), status="failed", stored=0, exit_code=TooManyRejects.exit_code,
+                    error="too many rejects")
+            for i, n in enumerate(self.numbers) if int(n) in over
+        ]  # fmt: skip
+        samples = pl.concat([pl.DataFrame(schema=REJECTS), *self.tally.samples]).filter(
+            pl.col("unit").is_in(list(over))
+        )
+        samples = samples.with_columns(failed=pl.lit(value=True), raw_file=pl.lit(rawfile.path))
+        work = self._work(pl.DataFrame(schema=COVERAGE), rawfile)
+        self.file.store.record(work, failed, samples)
+        if len(over) == len(self.numbers):
+            return failed
+        return [*failed, *self.run(frozenset(over))]
+
+    def _batch(self, frame: pl.DataFrame, row: int, writer: Any) -> None:
+        index = self.schema.index_time
+        instants = frame[index].to_physical().fill_null(self.starts[0]).to_numpy()
+        instruments = frame["instrument_id"].cast(pl.Int64).to_numpy()
+        units, symbols, missing = self.plan.router.route(instruments, np.maximum(instants, 0))
+        if self.plan.fragment:
+            units = np.zeros(frame.height, dtype=np.int64)
+        frame = frame.with_columns(symbols, *self._context(units), _row=pl.int_range(row, row + frame.height, dtype=pl.Int32))
+        self.tally.fetched += np.bincount(units, minlength=len(self.plan.units))
+        if missing.any() and not self.plan.fragment:
+            self._note_unmapped(units[missing], instruments[missing], instants[missing])
+        verdict = self.refinery.refine(frame)
+        accepted, rejected = verdict.accepted, verdict.rejected
+        self._count(verdict)
+        if self.without:
+            dropped = list(self.without)
+            accepted = accepted.filter(~pl.col("_unit").is_in(dropped))
+            rejected = rejected.filter(~pl.col("unit").is_in(dropped))
+        if "raw_symbol" in accepted.columns:
+            self._note_names(accepted)
+        writer.write(accepted)
+        if rejected.height:
+            writer.reject(self._identified(rejected))
+
+    def _context(self, units: np.ndarray[Any, Any]) -> list[pl.Series | pl.Expr]:
+        """Columns that refining needs beside the vendor's; constants where all rows share a unit."""
+        unit = self.plan.units[0]
+        context: list[pl.Series | pl.Expr] = [
+            pl.lit(unit.dataset).alias("dataset"), pl.lit(unit.origin).alias("data_source"),
+        ]  # fmt: skip
+        first = units[0]
+        columns = {"_unit": self.numbers, "_window_start": self.starts, "_window_end": self.ends}
+        if (units == first).all():
+            return context + [pl.lit(v[first], dtype=_POLARS[v.dtype.name]).alias(c) for c, v in columns.items()]
+        return context + [pl.Series(c, v[units]) for c, v in columns.items()]
+
+    def _count(self, verdict: Any) -> None:
+        for unit, rule, rows in verdict.counts.select("_unit", "rule", "rows").iter_rows():
+            rules = self.tally.rules.setdefault(unit, {})
+            rules[rule] = rules.get(rule, 0) + rows
+        if not verdict.rejected.height:
+            return
+        for unit, rows in verdict.rejected.group_by("unit").len().iter_rows():
+            self.tally.rejected[unit] = self.tally.rejected.get(unit, 0) + rows
+        self._sample(verdict.rejected)
+
+    def _sample(self, rejected: pl.DataFrame) -> None:
+        """Keep the first rows of each rule, in case the unit fails as a whole."""
+        sampled = self.tally.sampled
+        for (unit, rule), rows in rejected.with_columns(_rule=pl.col("rules").list.first()).group_by("unit", "_rule"):
+            key = (int(unit), str(rule))  # type: ignore[call-overload]
+            room = SAMPLE - sampled.get(key, 0)
+            if room > 0:
+                sampled[key] = sampled.get(key, 0) + min(room, rows.height)
+                self.tally.samples.append(self._identified(rows.head(room).drop("_rule")))
+
+    def _identified(self, rejected: pl.DataFrame) -> pl.DataFrame:
+        ids = {int(n): u.id for n, u in zip(self.numbers, self.plan.units, strict=True)}
+        return rejected.with_columns(
+            unit_id=pl.col("unit").replace_strict(ids, return_dtype=pl.String), run=pl.lit(self.file.run),
+            raw_file=pl.lit(self._raw_name()), failed=pl.lit(value=False),
+        ).select(pl.col(c).cast(t) for c, t in REJECTS.items())  # fmt: skip
+
+    def _raw_name(self) -> str:
+        return str(self.file.path)
+
+    def _note_unmapped(self, units: Any, instruments: Any, instants: Any) -> None:
+        rows = pl.DataFrame({
+            "unit": self.numbers[units], "instrument_id": instruments, "day": instants // DAY_NS * DAY_NS,
+        })  # fmt: skip
+        self.tally.days.append(rows.unique())
+
+    def _note_names(self, accepted: pl.DataFrame) -> None:
+        """Definitions say which raw symbol an instrument has on their day."""
+        day = pl.col(self.schema.index_time).to_physical() // DAY_NS * DAY_NS
+        pairs = accepted.select("instrument_id", day.alias("day"), symbol="raw_symbol").unique()
+        self.tally.names.append(pairs)
+        if len(self.tally.names) > 64:  # noqa: PLR2004
+            self.tally.names = [pl.concat(self.tally.names).unique()]
+
+    def _unmapped(self) -> pl.DataFrame:
+        if not self.tally.days:
+            return pl.DataFrame(schema=COVERAGE)
+        unit = self.plan.units[0]
+        by_number = dict(zip(self.numbers.tolist(), self.plan.units, strict=True))
+        days = pl.concat(self.tally.days).unique().filter(~pl.col("unit").is_in(list(self.without)))
+        claimed = unmapped(unit.dataset, unit.schema, days, by_number).filter(pl.col("start") < pl.col("end"))
+        return claimed.select(pl.col(c).cast(t) for c, t in COVERAGE.items())
+
+    def _work(self, coverage: pl.DataFrame, rawfile: RawFile | None) -> Work:
+        unit = self.plan.units[0]
+        mappings = self.plan.mappings
+        if self.tally.names:
+            named = learned(unit.dataset, pl.concat(self.tally.names))
+            mappings = pl.concat([mappings, named])
+        units = dict(zip(self.numbers.tolist(), self.plan.units, strict=True))
+        kept = {n: u for n, u in units.items() if n not in self.without}
+        return Work(
+            run=self.file.run, dataset=unit.dataset, schema=self.schema, name=self.plan.name,
+            units=kept, coverage=coverage, mappings=mappings, raw=rawfile,
+        )  # fmt: skip
+
+    def _keep(self, reader: Reader, part: raw.Part | None) -> RawFile:
+        if part is None:
+            return RawFile(str(self.file.path.absolute()), reader.digest, reader.size)
+        unit = self.plan.units[0]
+        day = "undated" if unit.window.end == MAX_NS else ns_date(unit.window.start).isoformat()
+        suffix = ".dbn.zst" if reader.packed else ".dbn"
+        name = f"{unit.id}-{reader.digest[:12]}{suffix}"
+        return part.keep((unit.origin, unit.dataset, unit.schema, day), name, reader.digest, reader.size)
+
+    def _over(self) -> set[int]:
+        """The numbers of the units whose rejects exceed both limits."""
+        options, over = self.file.options, set()
+        for i, number in enumerate(self.numbers.tolist()):
+            rejected = self.tally.rejected.get(number, 0)
+            share = 100 * rejected / max(int(self.tally.fetched[i]), 1)
+            if rejected > options.min_rejects and share > options.max_reject_percent:
+                over.add(number)
+        return over
+
+    def _receipt(self, i: int, rawfile: RawFile) -> Receipt:
+        number = int(self.numbers[i])
+        rejected = self.tally.rejected.get(number, 0)
+        fetched = int(self.tally.fetched[i])
+        return Receipt(
+            unit=self.plan.units[i], number=number, run=self.file.run,
+            status="fragment" if self.plan.fragment else "complete", fetched=fetched,
+            stored=fetched - rejected, quarantined=rejected, rules=self.tally.rules.get(number, {}),
+            raw=rawfile, seconds=round(time.monotonic() - self.began, 3), committed_at=time.time_ns(),
+        )  # fmt: skip
+
+
+_POLARS: Mapping[str, Any] = {"int32": pl.Int32(), "int64": pl.Int64()}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plan_note(plan: Plan, left: list[Unit]) -> str:
+    what = f"{len(left)} of {len(plan.units)} units to store" if left else "all of it is stored already"
+    first, last = iso_ns(plan.window.start), iso_ns(plan.window.end)
+    span = "" if plan.fragment and plan.window.end == MAX_NS else f", {first} to {last}"
+    return f"{what}{span}" + (f"; a fragment: {plan.fragment}" if plan.fragment else "")
+
+
+def _by_rule(rules: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {rows}" for name, rows in sorted(rules.items(), key=lambda r: -r[1]))

@@ -1,0 +1,288 @@
+"""Plans: a request becomes units on a grid, with their scope, what they cover, and what is known of symbols.
+
+Here so far: the plan of one DBN file, from its own metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from hdi.errors import CorruptFile, HdiError
+from hdi.model import DAY_NS, MAX_NS, Unit, Window
+from hdi.frames import COVERAGE, MAPPINGS
+from hdi.schema import SchemaName
+from hdi.symbology import ALL_SYMBOLS, Intervals, merge
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_INTERVALS = {
+    "instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64(), "symbol": pl.String(), "asked": pl.String(),
+}  # fmt: skip
+#: The days in a vendor's file name, of a job that was split: glbx-mdp3-20260107.ohlcv-1s.dbn.zst
+_SPLIT_NAME = re.compile(r"-(\d{4})(\d\d)(\d\d)(?:-(\d{4})(\d\d)(\d\d))?\.")
+
+
+class Described(Protocol):
+    """What a plan needs to know of a file: its DBN metadata."""
+
+    path: Any
+    dataset: str
+    schema: str
+    stype_in: str
+    stype_out: str
+    symbols: tuple[str, ...]
+    mappings: tuple[tuple[str, int, int, str], ...]
+    joined: bool
+
+    @property
+    def window(self) -> Window | None:
+        """The window asked for."""
+
+    @property
+    def incomplete(self) -> str:
+        """Why it is a fragment, or ""."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The units of one file. ``fragment`` says why it is one; "" means that it is complete.
+
+    ``intervals`` holds instrument_id, start, end, symbol (raw, null when the file does not say) and
+    ``asked`` (the requested symbol that owns it). ``units`` are ordered by cell, then by ``asked``.
+    """
+
+    name: SchemaName
+    units: tuple[Unit, ...]
+    asked: tuple[str, ...]
+    cells: tuple[Window, ...]
+    intervals: pl.DataFrame
+    mappings: pl.DataFrame
+    fragment: str = ""
+
+    @property
+    def window(self) -> Window:
+        """From the first cell's start to the last one's end."""
+        return Window(self.cells[0].start, self.cells[-1].end)
+
+    def coverage(self, numbers: Sequence[int], keep: Sequence[bool] | None = None) -> pl.DataFrame:
+        """What committing the units claims: each whole request, and each instrument's intervals in it."""
+        if self.fragment:
+            return pl.DataFrame(schema=COVERAGE)
+        kept = keep or [True] * len(self.units)
+        frames = [pl.DataFrame(schema=COVERAGE)]
+        for i, (unit, number) in enumerate(zip(self.units, numbers, strict=True)):
+            if not kept[i]:
+                continue
+            asked = [s for s in unit.symbol.split(",") if s]
+            whole = pl.DataFrame({"symbol": asked}, schema={"symbol": pl.String()}).with_columns(
+                instrument_id=pl.lit(None, pl.Int64), start=pl.lit(unit.window.start), end=pl.lit(unit.window.end)
+            )
+            own = self.intervals.filter(
+                pl.col("asked") == self.asked[i % len(self.asked)],
+                pl.col("start") < unit.window.end, pl.col("end") > unit.window.start,
+            ).select(
+                pl.lit(unit.symbol).alias("symbol"), "instrument_id",
+                pl.col("start").clip(lower_bound=unit.window.start), pl.col("end").clip(upper_bound=unit.window.end),
+            )  # fmt: skip
+            both = pl.concat([whole, own]).with_columns(
+                unit=pl.lit(number, pl.Int32), dataset=pl.lit(unit.dataset), schema=pl.lit(unit.schema),
+                stype=pl.lit(unit.stype),
+            )  # fmt: skip
+            frames.append(both.select(pl.col(c).cast(t) for c, t in COVERAGE.items()))
+        return pl.concat(frames)
+
+    @cached_property
+    def router(self) -> Router:
+        """Looks up the unit and the raw symbol of rows."""
+        return Router(self)
+
+
+class Router:
+    """Which unit each row belongs to, and its raw symbol, by instrument and index time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._intervals = Intervals(plan.intervals)
+        self._symbols = plan.intervals["symbol"]
+        lookup = {asked: i for i, asked in enumerate(plan.asked)}
+        self._asked = np.array([lookup[a] for a in plan.intervals["asked"]], dtype=np.int64)
+        self._bounds = np.array([c.start for c in plan.cells[1:]], dtype=np.int64)
+        self._width = len(plan.asked)
+        # Rows that no interval holds go to the unit of what was not mapped, or to the only one.
+        self._rest = lookup.get("", 0)
+
+    def route(self, instruments: Array, instants: Array) -> tuple[Array, pl.Series, Array]:
+        """``(unit index, raw symbol, not mapped)`` for each row; int64 inputs."""
+        at = self._intervals.find(instruments, instants)
+        missing = at < 0
+        if len(self._asked):
+            asked = np.where(missing, self._rest, self._asked[at])
+            first = at[0] if len(at) else -1
+            if first >= 0 and (at == first).all():
+                symbol = self._symbols[int(first) : int(first) + 1].new_from_index(0, len(at))
+            else:
+                symbol = self._symbols.gather(pl.Series(np.where(missing, 0, at)))
+                if missing.any():
+                    symbol = symbol.set(pl.Series(missing), None)
+        else:
+            asked = np.full(len(at), self._rest, dtype=np.int64)
+            symbol = pl.Series("symbol", [None], dtype=pl.String).new_from_index(0, len(at))
+        cell = np.searchsorted(self._bounds, instants, side="right") if len(self._bounds) else 0
+        return cell * self._width + asked, symbol.alias("symbol"), missing
+
+
+def plan_file(header: Described, name: SchemaName, origin: str, digest: str) -> Plan:
+    """The units of a file; ``digest`` (of its bytes) is what names it when it is a fragment."""
+    why = header.incomplete or _split(header)
+    intervals = _intervals(header)
+    common = {"origin": origin, "dataset": header.dataset, "schema": header.schema, "stype": header.stype_in}
+    mappings = _mappings(header)
+    if why:
+        window = header.window or Window(0, MAX_NS)
+        unit = Unit(symbol=",".join(sorted(header.symbols)), window=window, digest=digest, **common)
+        only = intervals.with_columns(asked=pl.lit(unit.symbol))
+        return Plan(name, (unit,), (unit.symbol,), (window,), only, mappings, why)
+    window = header.window
+    if window is None:  # incomplete says why before this can happen
+        raise CorruptFile(f"{header.path}: no window")
+    asked = _asked(header)
+    cells = tuple(window.cells(name.grid))
+    units = tuple(Unit(symbol=a, window=c, **common) for c in cells for a in asked)
+    return Plan(name, units, asked, cells, intervals, mappings)
+
+
+def _split(header: Described) -> str:
+    """Why the file is one part of a split job, from the days in its name; "" when it is not."""
+    if header.joined:
+        return ""
+    match, window = _SPLIT_NAME.search(header.path.name), header.window
+    if match is None or window is None:
+        return ""
+    first = "-".join(match.groups()[:3])
+    last = "-".join(match.groups()[3:]) if match[4] else first
+    try:
+        named = Window.parse(first, last)
+    except HdiError:
+        return ""
+    if named.start <= window.start and window.end <= named.end:
+        return ""
+    return f"its name says that it holds {first} to {last} of a job for {window}: a part of a split job"
+
+
+def _asked(header: Described) -> tuple[str, ...]:
+    """The requested symbols that rows can be told apart by, and "" for rows that arrive unmapped."""
+    symbols = tuple(sorted(set(header.symbols)))
+    if len(symbols) == 1:
+        return symbols
+    if header.stype_in == "parent":
+        # The metadata maps contracts, not parents: which parent a contract belongs to is not said.
+        return (",".join(symbols),)
+    return (*symbols, "")
+
+
+def _intervals(header: Described) -> pl.DataFrame:
+    joint = header.stype_in == "parent" or len(set(header.symbols)) == 1
+    owner = ",".join(sorted(set(header.symbols)))
+    known = set(header.symbols)
+    rows = []
+    for key, start, end, value in header.mappings:
+        instrument, symbol = _instrument(header, key, value)
+        if instrument is None:
+            continue
+        asked = owner if joint else key if key in known else ""
+        rows.append((instrument, start, end, symbol, asked))
+    return pl.DataFrame(rows, schema=_INTERVALS, orient="row")
+
+
+def _instrument(header: Described, key: str, value: str) -> tuple[int | None, str | None]:
+    """(instrument_id, raw symbol) of one mapping; either None when the mapping does not name it."""
+    if header.stype_out == "instrument_id":
+        if not (value.isascii() and value.isdigit()):
+            raise CorruptFile(f"{header.path}: maps {key} to {value!r}, which is no instrument_id")
+        raw = key if header.stype_in in ("raw_symbol", "parent") else None
+        return int(value), raw
+    if header.stype_in == "instrument_id" and key.isascii() and key.isdigit():
+        return int(key), value
+    return None, None
+
+
+def _mappings(header: Described) -> pl.DataFrame:
+    """Dated symbology that the metadata gives: raw symbols, and the continuous or parent one asked for."""
+    rows = []
+    for key, start, end, value in header.mappings:
+        instrument, raw = _instrument(header, key, value)
+        if instrument is None:
+            continue
+        if raw is not None:
+            rows.append((header.dataset, "raw_symbol", raw, instrument, start, end))
+        if header.stype_in == "continuous":
+            rows.append((header.dataset, "continuous", key, instrument, start, end))
+        elif header.stype_in == "parent" and len(set(header.symbols)) == 1:
+            rows.append((header.dataset, "parent", header.symbols[0], instrument, start, end))
+    return pl.DataFrame(rows, schema=MAPPINGS, orient="row").unique(maintain_order=True)
+
+
+def uncovered(plan: Plan, coverage: pl.DataFrame) -> list[Unit]:
+    """The units whose request is not inside what complete units have claimed already."""
+    if plan.fragment:
+        return list(plan.units)
+    first = plan.units[0]
+    claims = coverage.filter(
+        pl.col("dataset") == first.dataset, pl.col("schema") == first.schema,
+        pl.col("stype") == first.stype, pl.col("instrument_id").is_null(),
+    )  # fmt: skip
+    claimed: dict[str, list[tuple[int, int]]] = {}
+    for (symbol,), rows in claims.group_by("symbol"):
+        joined = merge(rows.with_columns(instrument_id=pl.lit(0, pl.Int64)))
+        claimed[str(symbol)] = list(zip(joined["start"], joined["end"], strict=True))
+
+    def owned(symbol: str, window: Window) -> bool:
+        stretches = [*claimed.get(symbol, []), *claimed.get(ALL_SYMBOLS, [])]
+        return any(start <= window.start and window.end <= end for start, end in stretches)
+
+    def done(unit: Unit) -> bool:
+        asked = [s for s in unit.symbol.split(",") if s] or [a for a in plan.asked if a]
+        return all(owned(symbol, unit.window) for symbol in asked)
+
+    return [unit for unit in plan.units if not done(unit)]
+
+
+def unmapped(dataset: str, schema: str, days: pl.DataFrame, units: Mapping[int, Unit]) -> pl.DataFrame:
+    """Coverage of instruments that arrived without a mapping: (instrument, that day) cut to its unit.
+
+    ``days`` has unit (number), instrument_id and day (nanoseconds of its midnight).
+    """
+    bounds = pl.DataFrame(
+        [(n, u.window.start, u.window.end, u.symbol, u.stype) for n, u in units.items()],
+        schema={"unit": pl.Int32, "from": pl.Int64, "to": pl.Int64, "symbol": pl.String, "stype": pl.String},
+        orient="row",
+    )
+    return days.join(bounds, on="unit").select(
+        pl.col("unit"), pl.lit(dataset).alias("dataset"), pl.lit(schema).alias("schema"), "symbol", "stype",
+        "instrument_id", pl.max_horizontal("day", "from").alias("start"),
+        pl.min_horizontal(pl.col("day") + DAY_NS, "to").alias("end"),
+    )  # fmt: skip
+
+
+def learned(dataset: str, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Mappings from rows that name themselves: (instrument_id, day, symbol), consecutive days joined."""
+    runs = (
+        pairs.unique()
+        .sort("symbol", "instrument_id", "day")
+        .with_columns(
+            run=(pl.col("day").diff().over("symbol", "instrument_id").fill_null(0) != DAY_NS)
+            .cum_sum()
+            .over("symbol", "instrument_id")
+        )
+        .group_by("symbol", "instrument_id", "run")
+        .agg(start=pl.col("day").min(), end=pl.col("day").max() + DAY_NS)
+    )
+    return runs.select(
+        pl.lit(dataset).alias("dataset"), pl.lit("raw_symbol").alias("stype"), "symbol", "instrument_id", "start", "end"
+    ).sort("symbol", "instrument_id", "start")
+

@@ -1,0 +1,103 @@
+"""The dead-letter folder: rejects of the store as JSON lines, for people and their tools.
+
+It is an export. The truth is the store's quarantine; the folder is brought into line after each commit
+and at start, file by file, wherever what it holds is not what it should.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import polars as pl
+
+from hdi.errors import StoreError
+from hdi.model import ns_date
+
+#: Folder (which is also the name of the array in each line) by error type.
+FOLDERS = {
+    "TransformationError": "transformation_errors",
+    "SchemaValidation": "validation_failures",
+    "BusinessLogicValidation": "validation_failures",
+    "ApiError": "api_errors",
+}
+#: Entries in the array of one line: keeps a line short enough for tools that read line by line.
+_LINE = 1000
+_INDEX = ".index.json"
+
+
+def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame) -> int:
+    """Make the folder show exactly ``rejects``; returns how many files were written or removed.
+
+    ``ledger`` gives the day of each unit's first run, which names its files.
+    """
+    files = _files(rejects, ledger)
+    index_path = dlq / _INDEX
+    try:
+        index = _read_index(index_path)
+        wanted = {name: _signature(rows) for name, rows in files.items()}
+        stale = [n for n in index if n not in wanted]
+        fresh = [n for n, sign in wanted.items() if index.get(n) != sign or not (dlq / n).exists()]
+        if not stale and not fresh:
+            return 0
+        for name in fresh:
+            _write(dlq / name, _lines(files[name], Path(name).parent.name))
+        for name in stale:
+            (dlq / name).unlink(missing_ok=True)
+        _write(index_path, json.dumps(wanted, indent=0, sort_keys=True))
+    except OSError as exc:
+        raise StoreError(
+            f"the dead-letter folder {dlq} cannot be written: {exc.strerror or exc}",
+            "The rejects are safe in the store; mend the folder and run any ingest to export them again.",
+        ) from exc
+    return len(stale) + len(fresh)
+
+
+def _files(rejects: pl.DataFrame, ledger: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    if not rejects.height:
+        return {}
+    first = ledger.group_by("unit_id").agg(pl.col("committed_at").min())
+    days = {unit: ns_date(ns).strftime("%Y%m%d") for unit, ns in first.iter_rows()}
+    named = rejects.with_columns(_folder=pl.col("error_type").replace_strict(FOLDERS)).sort("unit_id", "unit", "row")
+    return {
+        f"{folder}/{days[unit]}_{schema}_{unit}_{folder}.json": rows
+        for (folder, schema, unit), rows in named.group_by("_folder", "schema", "unit_id", maintain_order=True)
+    }
+
+
+def _signature(rows: pl.DataFrame) -> str:
+    place = rows.select("unit", "row", pl.col("run").hash(0))
+    return hashlib.sha256(place.hash_rows(0).to_numpy().tobytes()).hexdigest()[:16]
+
+
+def _lines(rows: pl.DataFrame, array: str) -> str:
+    head = pl.struct(
+        "schema", "symbol", "instrument_id", pl.from_epoch("ts_event", time_unit="ns").dt.strftime("%Y-%m-%dT%H:%M:%S%.9fZ"),
+        "error_type", "error_message", "rules", pl.col("unit_id").alias("unit"), "run", "raw_file",
+        pl.col("row"), "failed",
+    ).struct.json_encode()  # fmt: skip
+    # The record is JSON text already: it takes its place in the object as it is.
+    entries = rows.select(head.str.strip_suffix("}") + ',"record":' + pl.col("record") + "}").to_series()
+    return "".join(
+        f'{{"{array}":[{",".join(entries.slice(at, _LINE))}]}}\n' for at in range(0, len(entries), _LINE)
+    )
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:  # a torn index: everything is written again
+        return {}
+    return dict(index)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.chmod(0o600)
+    part.replace(path)

@@ -1,0 +1,206 @@
+"""Reading: symbols by dated mappings, columns, limits, bars made on the way, and why nothing was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+import structlog
+
+from hdi.errors import RequestError
+from hdi.explain import NOTHING, Records, Story, shown
+from hdi.lookup import ALL_SYMBOLS, Asked, Lookup, among, closest, split, union
+from hdi.model import Query, Window
+from hdi.resample import NEEDED, Certain, Resampler, aligned, covered, spoiled
+from hdi.schema import Schema, SchemaName, Schemas
+
+if TYPE_CHECKING:
+    from hdi.stores import Store
+
+log = structlog.get_logger(component="QueryBuilder")
+
+
+@dataclass
+class Result:
+    """What a query finds, read while it is looked at: :meth:`frames` streams it, :meth:`collect` holds it.
+
+    ``columns`` are the output columns and their types. After the last frame ``rows``, ``seconds``,
+    ``limited`` (True when the limit left rows out) and ``notes`` (what a reader must know) are complete.
+    """
+
+    query: Query
+    schema: Schema
+    name: SchemaName
+    columns: dict[str, pl.DataType]
+    notes: list[str] = field(default_factory=list)
+    rows: int = 0
+    seconds: float = 0.0
+    limited: bool = False
+    _reading: _Reading = field(kw_only=True, repr=False)
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The rows in the order of the schema, as frames of bounded size, none of them empty."""
+        began = time.perf_counter()
+        self.rows, self.seconds, self.limited, self.notes = 0, 0.0, False, []
+        frames = self._reading.frames(self.notes)
+        try:
+            for frame in frames:
+                left = frame.height if self.query.limit is None else self.query.limit - self.rows
+                self.limited = frame.height > left
+                self.rows += min(left, frame.height)
+                if left and frame.height:
+                    yield frame.head(left).select(self.columns)
+                if self.limited:
+                    break
+        finally:
+            frames.close()
+            self.seconds = time.perf_counter() - began
+            self._log()
+
+    def collect(self) -> pl.DataFrame:
+        """All rows as one frame."""
+        return pl.concat([pl.DataFrame(schema=self.columns), *self.frames()])
+
+    def explain(self) -> list[str]:
+        """Why there is no row: the lines to show."""
+        return [NOTHING, *self._reading.explain()]
+
+    def _log(self) -> None:
+        window = self.query.window
+        log.info(
+            "Query executed",
+            symbol=",".join(self.query.symbols) or ALL_SYMBOLS,
+            date_range=str(window),
+            execution_time=round(self.seconds, 6),
+            record_count=self.rows,
+        )
+        log.info(
+            "Query pattern",
+            schema=self.name.name,
+            symbols_count=len(self.query.symbols),
+            date_range_days=window.days,
+        )
+
+
+def run(store: Store, schemas: Schemas, query: Query) -> Result:
+    """Resolve a query; its rows are read when the result is.
+
+    Raises RequestError for an unknown schema, dataset or column, UnknownSymbol for a symbol that was
+    never stored, each with the closest known names.
+    """
+    schema, name = schemas.find(query.schema)
+    columns = _columns(schema, query.columns)
+    if query.limit is not None and query.limit < 1:
+        raise RequestError(f"a limit of {query.limit} rows", "Give a number of at least 1, or no limit.")
+    lookup = Lookup(store.mappings(), store.coverage(), store.ledger(), query.dataset)
+    everything = not query.symbols or ALL_SYMBOLS in (s.upper() for s in query.symbols)
+    asked = None if everything else lookup.find(split(query.symbols))
+    return Result(
+        query, schema, name, columns, _reading=_Reading(store, query, schema, name, list(columns), lookup, asked)
+    )
+
+
+def _columns(schema: Schema, names: Sequence[str]) -> dict[str, pl.DataType]:
+    for name in names:
+        if name not in schema.dtypes:
+            close = closest(name, list(schema.dtypes))
+            meant = f"Did you mean {', '.join(close)}? " if close else ""
+            raise RequestError(
+                f"unknown column {name!r} of {schema.kind}", f"{meant}Columns: {', '.join(schema.dtypes)}."
+            )
+    return {name: schema.dtypes[name] for name in names or schema.dtypes}
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One resolved query. ``asked`` None is every instrument."""
+
+    store: Store
+    query: Query
+    schema: Schema
+    name: SchemaName
+    columns: list[str]
+    lookup: Lookup
+    asked: list[Asked] | None
+
+    @property
+    def source(self) -> str:
+        """The schema name under which the rows are stored."""
+        return self.name.made_from or self.name.name
+
+    @property
+    def window(self) -> Window | None:
+        """The window to read: for bars that are made, the buckets that start in the query's, whole."""
+        return aligned(self.query.window, self.name.width) if self.name.made_from else self.query.window
+
+    def frames(self, notes: list[str]) -> Iterator[pl.DataFrame]:
+        """The rows, all output columns among theirs; adds to ``notes`` at the end."""
+        window = self.window
+        if window is None:
+            notes.append(f"no {self.name.name} bar starts within {shown(self.query.window)}")
+            return
+        rectangles = None if self.asked is None else union(self.asked, window)
+        if rectangles is not None and rectangles.is_empty():
+            return
+        if self.name.made_from is None:
+            yield from self._read(window, rectangles, self.columns)
+            return
+        resampler = Resampler(self._certain(window, rectangles), self.schema.dtypes, self.name.constants)
+        try:
+            yield from resampler.bars(self._read(window, rectangles, list(NEEDED)))
+        finally:
+            notes += resampler.notes(self.name.name)
+
+    def _read(self, window: Window, rectangles: pl.DataFrame | None, columns: list[str]) -> Iterator[pl.DataFrame]:
+        index = self.schema.index_time
+        if "symbol" not in columns:
+            yield from self.store.read(self.schema, self.source, window, rectangles, columns, self.query.dataset)
+            return
+        # A mapping learned after the rows were stored is found by what they are and when.
+        extra = [c for c in ("dataset", "instrument_id", index) if c not in columns]
+        names = self.lookup.names(rectangles)
+        for frame in self.store.read(
+            self.schema, self.source, window, rectangles, [*columns, *extra], self.query.dataset
+        ):
+            yield names.fill(frame, index)
+
+    def _certain(self, window: Window, rectangles: pl.DataFrame | None) -> Certain:
+        bad = spoiled(self.store.quarantine(), self.source, window, self.name.width)
+        if self.query.dataset is not None:
+            bad = bad.filter(pl.col("dataset") == self.query.dataset)
+        if rectangles is not None:
+            at = pl.col("ts_event")
+            bad = (
+                bad.join(rectangles, on=["dataset", "instrument_id"])
+                .filter(at >= pl.col("start"), at < pl.col("end"))
+                .select(bad.columns)
+            )
+        return Certain(covered(self.store.coverage(), self.store.mappings(), self.source), bad, self.name.width)
+
+    def explain(self) -> list[str]:
+        """What became of the window, symbol by symbol and dataset by dataset."""
+        records = Records(self.store.coverage(), self.store.ledger(), self.store.quarantine())
+        window = self.window or self.query.window
+        return [
+            line
+            for asked in ([None] if self.asked is None else self.asked)
+            for dataset in self._datasets(asked, records)
+            for line in Story(asked, self.source, window, dataset).lines(records)
+        ]
+
+    def _datasets(self, asked: Asked | None, records: Records) -> list[str]:
+        """Where a symbol is known, or the dataset that was named; "" is anywhere."""
+        if self.query.dataset is not None:
+            return [self.query.dataset]
+        if asked is None:
+            return [""]
+        known = set(asked.rectangles["dataset"])
+        for frame in (records.coverage, records.ledger):
+            known.update(frame.filter(among(asked.symbol))["dataset"])
+        return sorted(known) or [""]
+
+
+__all__ = ["NOTHING", "Result", "run"]

@@ -1,0 +1,159 @@
+"""Wider bars out of finer ones, as they stream by: exact, by dataset, instrument and publisher, in UTC buckets.
+
+A bucket that the finer bars do not fill for certain is left out: one with a minute that no complete unit
+covers, or with a quarantined one. It is counted, so that a reader can say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from hdi.model import Window
+from hdi.symbology import ALL_SYMBOLS, Intervals, merge
+
+#: What a bar is made of; the rest of a finer bar does not matter.
+NEEDED = (
+    "dataset", "instrument_id", "symbol", "publisher_id", "ts_event", "open_price", "high_price", "low_price",
+    "close_price", "volume", "data_source",
+)  # fmt: skip
+_KEY = ("ts_event", "dataset", "publisher_id", "instrument_id")
+_BUCKET = {"dataset": pl.String(), "instrument_id": pl.Int64(), "ts_event": pl.Int64()}
+
+
+def aligned(window: Window, width: int) -> Window | None:
+    """The buckets that start in the window, whole; None where none does."""
+    start, end = (-(-at // width) * width for at in (window.start, window.end))
+    return Window(start, end) if start < end else None
+
+
+@dataclass(frozen=True)
+class Certain:
+    """For which stretches of time the finer bars are all there.
+
+    ``covered`` has dataset, instrument_id (null: every instrument), start, end. ``spoiled`` has dataset,
+    instrument_id and ``ts_event``, the start of each bucket with a quarantined bar.
+    """
+
+    covered: pl.DataFrame = field(repr=False)
+    spoiled: pl.DataFrame = field(repr=False)
+    width: int
+
+    def missing(self, bars: pl.DataFrame) -> pl.Series:
+        """True for each bar whose bucket is not covered from start to end."""
+        starts = bars["ts_event"].to_physical().to_numpy()
+        ids = bars["instrument_id"].to_numpy()
+        inside = pl.Series([False]).new_from_index(0, bars.height)
+        for (dataset,), part in self.covered.group_by("dataset"):
+            for rows, looked in (
+                (part.drop_nulls("instrument_id"), ids),
+                (
+                    part.filter(pl.col("instrument_id").is_null()).with_columns(
+                        pl.lit(0, pl.Int64).alias("instrument_id")
+                    ),
+                    ids * 0,
+                ),
+            ):
+                intervals = Intervals(merge(rows))
+                at = intervals.find(looked, starts)
+                held = (at >= 0) & (at == intervals.find(looked, starts + self.width - 1))
+                inside |= pl.Series(held) & (bars["dataset"] == dataset)
+        return ~inside
+
+
+class Resampler:
+    """Makes the bars; feed it frames in the order of reads. ``missing`` and ``spoiled`` count buckets left out."""
+
+    def __init__(self, certain: Certain, columns: Mapping[str, pl.DataType], constants: Mapping[str, str]) -> None:
+        self._certain = certain
+        self._columns = columns
+        self._constants = constants
+        self.missing = 0
+        self.spoiled = certain.spoiled.height
+
+    def bars(self, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """The bars of all frames, in the order of reads; the last open bucket is carried from frame to frame."""
+        carried: pl.DataFrame | None = None
+        for frame in frames:
+            rows = frame if carried is None else pl.concat([carried, frame])
+            if rows.is_empty():
+                continue
+            bucket = rows["ts_event"].to_physical() // self._certain.width
+            closed = rows.filter(bucket < bucket[-1])
+            carried = rows.filter(bucket == bucket[-1])
+            if closed.height:
+                yield self._made(closed)
+        if carried is not None:
+            yield self._made(carried)
+
+    def notes(self, name: str) -> list[str]:
+        """How many bars were left out, and why."""
+        reasons = (
+            (self.spoiled, "they hold a quarantined minute"),
+            (self.missing, "they hold a minute that was never ingested whole"),
+        )
+        return [f"{count} {name} bars are left out: {why}" for count, why in reasons if count]
+
+    def _made(self, rows: pl.DataFrame) -> pl.DataFrame:
+        time = rows.schema["ts_event"]
+        width = self._certain.width
+        bars = (
+            rows.with_columns((pl.col("ts_event").to_physical() // width * width).cast(time))
+            .group_by(_KEY, maintain_order=True)
+            .agg(
+                pl.col("symbol", "open_price", "data_source").first(),
+                pl.col("high_price").max(),
+                pl.col("low_price").min(),
+                pl.col("close_price").last(),
+                pl.col("volume").sum(),
+            )
+            .sort(_KEY, maintain_order=True)
+        )
+        spoiled = self._certain.spoiled.with_columns(pl.col("ts_event").cast(time))
+        bars = bars.join(spoiled, on=list(_BUCKET), how="anti", maintain_order="left")
+        missing = self._certain.missing(bars)
+        self.missing += int(missing.sum())
+        given = {**self._constants, **dict.fromkeys(set(self._columns) - set(bars.columns) - set(self._constants))}
+        return bars.filter(~missing).with_columns(
+            pl.lit(value, dtype=self._columns[name]).alias(name) for name, value in given.items()
+        ).select(pl.col(name).cast(dtype) for name, dtype in self._columns.items())  # fmt: skip
+
+
+def covered(coverage: pl.DataFrame, mappings: pl.DataFrame, schema: str) -> pl.DataFrame:
+    """Where all bars of the finer schema are: each instrument's own coverage, and that of whole requests.
+
+    A whole request covers the instruments that its symbol stood for; one for all symbols, every instrument.
+    """
+    rows = coverage.filter(pl.col("schema") == schema)
+    columns = ("dataset", "instrument_id", "start", "end")
+    whole = rows.filter(pl.col("instrument_id").is_null())
+    stood = whole.select("dataset", "symbol", pl.col("start").alias("from"), pl.col("end").alias("to")).join(
+        mappings, on=["dataset", "symbol"]
+    )
+    named = stood.with_columns(pl.max_horizontal("start", "from"), pl.min_horizontal("end", "to").alias("end"))
+    everything = whole.filter(pl.col("symbol") == ALL_SYMBOLS)
+    return pl.concat(
+        [
+            rows.drop_nulls("instrument_id").select(columns),
+            named.filter(pl.col("start") < pl.col("end")).select(columns),
+            everything.select(columns),
+        ]
+    )
+
+
+def spoiled(rejects: pl.DataFrame, schema: str, window: Window, width: int) -> pl.DataFrame:
+    """The buckets of the window that hold a quarantined bar, each once.
+
+    A bar outside the window of its unit says nothing about the bucket that it claims, and the sample
+    kept of a failed unit nothing about the rows that stand.
+    """
+    at = pl.col("index_time")
+    return rejects.filter(
+        pl.col("schema") == schema, ~pl.col("failed"), at >= window.start, at < window.end,
+        ~pl.col("rules").list.contains("OUTSIDE_WINDOW"),
+    ).select("dataset", "instrument_id", (at // width * width).alias("ts_event")).unique().cast(_BUCKET)  # type: ignore[arg-type]  # fmt: skip
+
+
+__all__ = ["NEEDED", "Certain", "Resampler", "aligned", "covered", "spoiled"]

@@ -1,0 +1,311 @@
+"""DBN files to frames, with the checks that the format itself does not make.
+
+A file is read once, front to back: the same bytes are hashed, kept (``keep``), decompressed and decoded,
+so what is stored is what was kept. A frame that does not end, a record of another kind or length, and
+bytes after the last whole record are errors; the vendor's own reader takes the first for a clean end.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import databento_dbn as dbn
+import numpy as np
+import polars as pl
+
+from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError
+from hdi.model import MAX_NS, Window, date_ns
+from hdi.sources.records import MESSAGES, Array, layout, to_frame
+
+if TYPE_CHECKING:
+    from types import TracebackType
+try:
+    from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+except ImportError:  # Python before 3.14
+    from backports import zstd
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_CHUNK = 1 << 20
+_OUT = 4 << 20
+#: No real header comes near; a hostile length must not be believed.
+_MAX_HEADER = 256 << 20
+_DATASET = re.compile(r"[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9][A-Z0-9_-]*)+")
+_UNDEF_TIME = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a DBN file says of itself. ``mappings`` holds (key, start, end, symbol); times in nanoseconds.
+
+    ``part_of`` says of which job the file is an unjoined part; ``joined`` that its window is its part's own.
+    """
+
+    path: Path
+    version: int
+    dataset: str
+    schema: str
+    stype_in: str
+    stype_out: str
+    symbols: tuple[str, ...]
+    start: int | None
+    end: int | None
+    limit: int | None
+    mappings: tuple[tuple[str, int, int, str], ...] = field(repr=False)
+    not_found: tuple[str, ...] = ()
+    part_of: str = ""
+    joined: bool = False
+
+    @property
+    def window(self) -> Window | None:
+        """The window that was asked for, where the file gives both ends."""
+        if self.start is None or self.end is None or not self.start < self.end:
+            return None
+        return Window(self.start, self.end)
+
+    @property
+    def incomplete(self) -> str:
+        """Why the file cannot claim to be everything it was asked for; "" when it can."""
+        if self.part_of:
+            return self.part_of
+        if not self.symbols:
+            return "its metadata names no symbols"
+        if self.window is None:
+            return "its metadata has no start and end"
+        if self.limit is not None:
+            return f"it was asked for with a limit of {self.limit} records"
+        return ""
+
+
+class Sink(Protocol):
+    """Anything that takes the bytes as they are read."""
+
+    def write(self, data: bytes, /) -> Any:
+        """Take one chunk."""
+
+
+class Reader:
+    """One pass over one DBN file. ``header`` is read at once; then :meth:`frames`.
+
+    After the last frame ``digest`` (SHA-256 of the file as it lies), ``size`` (bytes) and ``records`` are known.
+    Raises NotDbn or RequestError for a file that is none, CorruptFile for one that is broken.
+    """
+
+    def __init__(self, path: Path, keep: Sink | None = None) -> None:
+        self.path = path
+        self.size = 0
+        self.records = 0
+        self._hash = hashlib.sha256()
+        self._keep = keep
+        self._file = _open(path)
+        try:
+            self._bytes = _Unpacker(self._chunk, path)
+            self.header = _header(self._bytes, path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def packed(self) -> bool:
+        """True for a zstd file."""
+        return self._bytes.packed
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was read so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def _chunk(self) -> bytes:
+        try:
+            data = self._file.read(_CHUNK)
+        except OSError as exc:
+            raise RequestError(f"{self.path}: cannot be read: {exc.strerror}") from exc
+        self._hash.update(data)
+        self.size += len(data)
+        if self._keep is not None and data:
+            self._keep.write(data)
+        return data
+
+    def frames(self, batch: int, undefined: Mapping[str, list[str]] | None = None, kind: str = "") -> Iterator[pl.DataFrame]:
+        """Frames of at most ``batch`` records, in file order, as :func:`hdi.sources.records.columns`.
+
+        Ends only when the file is whole to its last byte; raises CorruptFile otherwise.
+        """
+        names = (undefined or {}).get(kind, [])
+        for records in self.arrays(batch):
+            yield to_frame(records, self.header.schema, self.header.version, names)
+
+    def arrays(self, batch: int) -> Iterator[Array]:
+        """The records as structured arrays, each checked for length and record type."""
+        head = self.header
+        shape = layout(head.schema, head.version)
+        rtype = int(dbn.RType.from_schema(dbn.Schema(head.schema)).value)
+        pieces = self._bytes.take
+        want = batch * shape.itemsize
+        while data := pieces(want):
+            whole, rest = divmod(len(data), shape.itemsize)
+            records = np.frombuffer(data, dtype=shape, count=whole)
+            bad = (records["length"] != shape.itemsize // 4) | (records["rtype"] != rtype)
+            if bad.any():
+                self._wrong_record(records[int(bad.argmax())], int(bad.argmax()), shape.itemsize // 4, rtype)
+            if rest:
+                raise CorruptFile(
+                    f"{self.path}: truncated: {rest} bytes of record {self.records + whole}, of {shape.itemsize}",
+                    "Get the file again; nothing of it was stored.",
+                )
+            self.records += whole
+            yield records
+
+    def _wrong_record(self, record: Any, at: int, length: int, rtype: int) -> None:
+        raise CorruptFile(
+            f"{self.path}: record {self.records + at} is not a {self.header.schema} record: "
+            f"type {int(record['rtype'])} of {int(record['length']) * 4} bytes, not type {rtype} of {length * 4}",
+            "The file is damaged, or mixes kinds of records (a live recording does). Nothing of it was stored.",
+        )
+
+
+def _open(path: Path) -> Any:
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise RequestError(f"{path}: is a folder", f"Name the files in it: {path}/*.dbn.zst")
+        if not stat.S_ISREG(mode):
+            raise RequestError(f"{path}: is not a regular file")
+        return path.open("rb", buffering=0)
+    except FileNotFoundError as exc:
+        raise RequestError(f"{path}: no such file", "Check the path; a relative one starts at the working folder.") from exc
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise RequestError(f"{path}: cannot be opened: {reason}") from exc
+
+
+class _Unpacker:
+    """Plain bytes out of plain or zstd bytes in, at most ``_OUT`` more than asked for in memory."""
+
+    def __init__(self, read: Callable[[], bytes], path: Path) -> None:
+        self._read = read
+        self._path = path
+        self._held = bytearray()
+        first = b""
+        while len(first) < len(_ZSTD) and (more := read()):
+            first += more
+        if not first:
+            raise NotDbn(f"{path}: the file is empty", "A DBN file without records still has a header.")
+        self.packed = first[:4] == _ZSTD
+        self._input = first
+        self._frame: Any = zstd.ZstdDecompressor() if self.packed else None
+        self._ended = False
+
+    def take(self, want: int) -> bytes:
+        """The next ``want`` bytes; fewer only at the end, and b"" after it."""
+        while len(self._held) < want and not self._ended:
+            self._held += self._plain()
+        data = bytes(memoryview(self._held)[:want])
+        del self._held[:want]
+        return data
+
+    def _plain(self) -> bytes:
+        if not self.packed:
+            data = self._input or self._read()
+            self._input = b""
+            self._ended = not data
+            return data
+        try:
+            return self._unpack()
+        except zstd.ZstdError as exc:
+            raise CorruptFile(
+                f"{self._path}: damaged: {exc}", "Get the file again; nothing of it was stored."
+            ) from exc
+
+    def _unpack(self) -> bytes:
+        if self._frame.eof:
+            self._input = self._frame.unused_data or self._read()
+            if not self._input:
+                self._ended = True
+                return b""
+            self._frame = zstd.ZstdDecompressor()
+        if self._frame.needs_input:
+            data = self._input or self._read()
+            self._input = b""
+            if not data:
+                raise CorruptFile(
+                    f"{self._path}: truncated: the zstd frame does not end",
+                    "Get the file again; nothing of it was stored.",
+                )
+        else:
+            data = b""
+        out: bytes = self._frame.decompress(data, max_length=_OUT)
+        return out
+
+
+def _header(source: _Unpacker, path: Path) -> Header:
+    lead = source.take(8)
+    if len(lead) < 8 or lead[:3] != b"DBN":
+        hint = "Files named .dbn.frag hold records without their header; join them to one, or get the whole file."
+        raise NotDbn(f"{path}: not a DBN file: it has no DBN header", hint)
+    version, length = lead[3], int.from_bytes(lead[4:8], "little")
+    if version not in (1, 2, 3):
+        raise NotDbn(f"{path}: DBN version {version} is not known here (1 to 3 are)")
+    if length > _MAX_HEADER:
+        raise CorruptFile(f"{path}: its header claims {length} bytes", "The file is damaged.")
+    body = source.take(length)
+    if len(body) < length:
+        raise CorruptFile(f"{path}: truncated: {len(body)} of {length} bytes of the header")
+    try:
+        meta = dbn.Metadata.decode(lead + body, dbn.VersionUpgradePolicy.AS_IS)
+        return _describe(meta, version, path)
+    except HdiError:
+        raise
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as exc:  # the vendor's decoder panics on hostile headers, outside Exception
+        raise CorruptFile(f"{path}: its header cannot be decoded: {exc}", "The file is damaged.") from exc
+
+
+def _describe(meta: Any, version: int, path: Path) -> Header:
+    if meta.schema is None:
+        raise NotDbn(f"{path}: holds several kinds of records (a live recording)", "Historical files hold one.")
+    schema = str(meta.schema)
+    if schema not in MESSAGES:
+        raise NotDbn(f"{path}: unknown DBN schema {schema!r}")
+    if meta.ts_out:
+        raise NotDbn(f"{path}: its records carry a send time (ts_out), as live recordings do")
+    if not _DATASET.fullmatch(meta.dataset):
+        raise CorruptFile(f"{path}: {meta.dataset!r} is not the name of a dataset")
+    return Header(
+        path=path, version=version, dataset=meta.dataset, schema=schema,
+        stype_in=str(meta.stype_in or ""), stype_out=str(meta.stype_out or ""),
+        symbols=tuple(meta.symbols), start=_bound(meta.start), end=_bound(meta.end), limit=meta.limit or None,
+        mappings=tuple(_intervals(meta.mappings)), not_found=tuple(meta.not_found),
+    )  # fmt: skip
+
+
+def _bound(ns: int | None) -> int | None:
+    return None if ns is None or ns == _UNDEF_TIME or ns >= MAX_NS else ns
+
+
+def _intervals(mappings: Mapping[str, Any]) -> Iterator[tuple[str, int, int, str]]:
+    for key, intervals in mappings.items():
+        for each in intervals:
+            start, end = _day(each["start_date"]), _day(each["end_date"])
+            if each["symbol"] and start < end:
+                yield key, start, end, each["symbol"]
+
+
+def _day(day: dt.date) -> int:
+    return min(max(date_ns(day), 0), MAX_NS)

@@ -1,0 +1,170 @@
+"""Stores keep what was refined: the protocol every backend follows, and how one is opened by URL.
+
+A backend is one module found by its name (entry point group ``hdi.stores`` for other packages) with a
+class method ``open(url, schemas, *, write, on_step) -> Store``. :mod:`hdi.testing` holds the conformance
+suite that it has to pass.
+
+Frames that cross this seam:
+
+``coverage``   unit, dataset, schema, symbol, stype, instrument_id (null: the whole request), start, end
+``mappings``   dataset, stype, symbol, instrument_id, start, end   (dates as nanoseconds, half-open)
+``rejects``    :data:`REJECTS`
+``ledger``     :data:`LEDGER`, one row for each unit of each commit, oldest first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from hdi.errors import RequestError
+from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
+from hdi.model import RawFile, Receipt, Unit, Window
+from hdi.schema import Schema, SchemaName, Schemas
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = [
+    "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Store", "Work", "Writer", "names", "open_store",
+]  # fmt: skip
+
+@dataclass(frozen=True)
+class Work:
+    """What one commit is about: its units by ledger number, their scope, and where the bytes are.
+
+    ``coverage`` and ``mappings`` are what the commit adds to those frames. ``run`` names the run.
+    """
+
+    run: str
+    dataset: str
+    schema: Schema
+    name: SchemaName
+    units: Mapping[int, Unit]
+    coverage: pl.DataFrame
+    mappings: pl.DataFrame
+    raw: RawFile | None = None
+
+    @property
+    def scope(self) -> pl.DataFrame:
+        """The rectangles (unit, instrument_id, start, end) whose rows are replaced, whatever brought them.
+
+        Empty for a fragment, which replaces only what the same bytes stored before.
+        """
+        return self.coverage.drop_nulls("instrument_id").select("unit", "instrument_id", "start", "end")
+
+    @property
+    def origin(self) -> str:
+        """The origin of the units, which all share it."""
+        return next(iter(self.units.values())).origin
+
+    @property
+    def fragment(self) -> bool:
+        """True when the units are fragments."""
+        return not next(iter(self.units.values())).complete
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """One attempt at a commit. Leaving the ``with`` block without ``finish`` leaves nothing behind."""
+
+    def write(self, rows: pl.DataFrame) -> None:
+        """Stage accepted rows: the schema's public columns, then ``_unit`` and ``_row``."""
+
+    def reject(self, rows: pl.DataFrame) -> None:
+        """Stage rejected rows (:data:`REJECTS`)."""
+
+    def finish(self, work: Work, receipts: Sequence[Receipt]) -> list[Receipt]:
+        """Commit rows, rejects and receipts in one act, and return the receipts as the store has them.
+
+        ``work`` may have grown since the start (scope and coverage of instruments that arrived unmapped,
+        the raw file). Raises StoreError when rows read back are not ``fetched - quarantined``.
+        """
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where rows, rejects and receipts are kept. Every method may raise StoreError."""
+
+    url: str
+
+    def reserve(self, unit_ids: Sequence[str]) -> list[int]:
+        """The number that the next receipt of each unit will carry; the same until it is committed."""
+
+    def claim(self, keys: Sequence[str]) -> AbstractContextManager[None]:
+        """Wait for, and hold, the right to work on each of ``keys``: two processes do it once."""
+
+    def replace(self, work: Work) -> AbstractContextManager[Writer]:
+        """Begin to replace the rows in the scope of ``work``."""
+
+    def record(self, work: Work, receipts: Sequence[Receipt], rejects: pl.DataFrame) -> None:
+        """Keep the receipts of failed units, with a sample of their rejects; rows stay as they were."""
+
+    def ledger(self) -> pl.DataFrame:
+        """Every receipt (:data:`LEDGER`)."""
+
+    def coverage(self) -> pl.DataFrame:
+        """What is stored or confirmed empty (:data:`COVERAGE`)."""
+
+    def mappings(self) -> pl.DataFrame:
+        """Dated symbology (:data:`MAPPINGS`)."""
+
+    def quarantine(self) -> pl.DataFrame:
+        """The rejects that stand today (:data:`REJECTS`)."""
+
+    def read(
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """Rows in the order of ``schema.order`` as frames of bounded size, public columns only.
+
+        ``instruments`` (dataset, instrument_id, start, end) limits the rows to those rectangles; None
+        is every instrument. ``columns`` are public columns in the order wanted.
+        """
+
+    def replaced(self, schema: Schema) -> pl.DataFrame:
+        """Superseded rows: stored columns, then ``_written_run``, ``_replaced_run``, ``_replaced_unit``."""
+
+    def settle(self) -> None:
+        """Persist what is derived from commits, and clear what dead attempts left behind."""
+
+    def health(self) -> dict[str, Any]:
+        """Type, version, location, and sizes, as ``status`` shows them."""
+
+    def close(self) -> None:
+        """Give back locks and connections."""
+
+
+def names() -> list[str]:
+    """The store types that can be opened."""
+    return sorted({"lake", *(e.name for e in entry_points(group="hdi.stores"))})
+
+
+def open_store(
+    url: str, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None
+) -> Store:
+    """Open the store that a URL names: ``lake:PATH``, a plain path, or a backend's own scheme.
+
+    ``on_step`` is called with the name of every step of a commit, before it is taken: for logs, and
+    for tests that break it there. Raises RequestError for an unknown type, StoreError when it refuses.
+    """
+    scheme, colon, _ = url.partition(":")
+    # One letter before the colon is a drive, a slash makes it a path.
+    kind = scheme if colon and len(scheme) > 1 and "/" not in scheme else "lake"
+    if url in names():
+        kind = url
+    for entry in entry_points(group="hdi.stores"):
+        if entry.name == kind:
+            store: Store = entry.load().open(url, schemas, write=write, on_step=on_step)
+            return store
+    if kind not in names():
+        raise RequestError(
+            f"no store of type {kind!r} in this version: {url}",
+            f"Known: {', '.join(names())}; give a folder with --store lake:PATH or HDI_STORE.",
+        )
+    opened: Store = import_module(f"hdi.stores.{kind}").open(url, schemas, write=write, on_step=on_step)
+    return opened

@@ -1,0 +1,318 @@
+"""The lake: a folder of Delta tables, partitioned by dataset and date, that any engine can read.
+
+    <table>/             rows of one kind; every commit carries its receipts in the Delta log
+    <table>_history/     superseded rows
+    ingest_units/ coverage/ symbol_mappings/ quarantine/     replayed from those commits
+    _hdi/                locks, staging, side files, numbers of units; hdi.json names format and origin
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import structlog
+from deltalake import DeltaTable
+from deltalake import Schema as DeltaSchema
+
+from hdi.errors import OriginMismatch, StoreError
+from hdi.frames import MAPPINGS
+from hdi.model import Receipt, Window
+from hdi.schema import Schema, Schemas
+from hdi.stores import Work
+from hdi.stores.lake.commit import live_files, record
+from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, latest
+from hdi.stores.lake.files import guard, locked, try_lock, write_text
+from hdi.stores.lake.read import Scan
+from hdi.stores.lake.write import LakeWriter
+
+FORMAT = 1
+
+
+def open(  # noqa: A001  (the name that every store module gives its entry)
+    url: str, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None
+) -> Lake:
+    """Open the lake at ``lake:PATH`` or ``PATH``; a folder that is not there yet is an empty lake."""
+    return Lake(Path(url.removeprefix("lake:")), schemas, write=write, on_step=on_step)
+
+
+class Lake:
+    """A :class:`hdi.stores.Store` on a folder."""
+
+    def __init__(
+        self, root: Path, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None
+    ) -> None:
+        self.root = root
+        self.url = f"lake:{root}"
+        self._schemas = {s.table: s for s in schemas}
+        self._on_step = on_step
+        self._log = structlog.get_logger().bind(component="Store")
+        self._numbers: dict[str, int] = {}
+        self._numbers_read = 0
+        history = {f"{s.table}_history": self.history_dtypes(s) for s in schemas}
+        self._derived = Derived(root, list(self._schemas), history)
+        self._delta_schemas: dict[str, DeltaSchema] = {}
+        with guard(root):
+            self._check()
+            if write:
+                for folder in ("locks", "staging", "sidecars"):
+                    (root / "_hdi" / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._sweep()
+
+    def step(self, name: str) -> None:
+        """Tell whoever listens which step of a commit comes next."""
+        if self._on_step is not None:
+            self._on_step(name)
+
+    def lock_path(self, table: str) -> Path:
+        """The lock of a table."""
+        return self.root / "_hdi" / "locks" / f"{table}.lock"
+
+    # --- the Store protocol -------------------------------------------------------------------
+
+    def reserve(self, unit_ids: Sequence[str]) -> list[int]:
+        """See :meth:`hdi.stores.Store.reserve`; numbers are kept in ``_hdi/units.jsonl``."""
+        path = self.root / "_hdi" / "units.jsonl"
+        with guard(self.root), locked(self.lock_path("units")):
+            self._read_numbers(path)
+            used = set(self.ledger()["unit"].to_list())
+            lines, numbers = [], []
+            following = max(self._numbers.values(), default=0) + 1
+            for unit_id in unit_ids:
+                number = self._numbers.get(unit_id)
+                if number is None or number in used:
+                    number = following
+                    following += 1
+                    self._numbers[unit_id] = number
+                    lines.append(json.dumps({"unit": number, "id": unit_id}) + "\n")
+                numbers.append(number)
+            if lines:
+                data = "".join(lines).encode()
+                with path.open("ab") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._numbers_read += len(data)
+        return numbers
+
+    @contextlib.contextmanager
+    def claim(self, keys: Sequence[str]) -> Iterator[None]:
+        """See :meth:`hdi.stores.Store.claim`; locks are taken in one order, so that none waits for another."""
+        with contextlib.ExitStack() as stack:
+            for key in sorted(set(keys)):
+                with guard(self.root):
+                    stack.enter_context(locked(self.lock_path(f"claim-{key}")))
+            yield
+
+    @contextlib.contextmanager
+    def replace(self, work: Work) -> Iterator[LakeWriter]:
+        """See :meth:`hdi.stores.Store.replace`."""
+        self.step("begin")
+        with guard(self.root):
+            self.check_origin(work.origin)
+            writer = LakeWriter(self, work)
+        try:
+            yield writer
+        finally:
+            writer.discard()
+
+    def record(self, work: Work, receipts: Sequence[Receipt], rejects: pl.DataFrame) -> None:
+        """See :meth:`hdi.stores.Store.record`."""
+        with guard(self.root):
+            writer = LakeWriter(self, work)
+            try:
+                writer.reject(rejects)
+                writer.keep_rejects()
+                record(self, writer, work, receipts)
+            finally:
+                writer.discard()
+
+    def ledger(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.ledger`."""
+        return self._frame("ingest_units").sort("committed_at", "unit", maintain_order=True)
+
+    def coverage(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.coverage`."""
+        return self._frame("coverage")
+
+    def mappings(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.mappings`."""
+        return self._frame("symbol_mappings")
+
+    def quarantine(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.quarantine`."""
+        return self._frame("quarantine")
+
+    def replaced(self, schema: Schema) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.replaced`."""
+        return self._frame(f"{schema.table}_history")
+
+    def read(
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None = None,
+    ) -> Iterator[pl.DataFrame]:  # fmt: skip
+        """See :meth:`hdi.stores.Store.read`."""
+        with guard(self.root):
+            if latest(self.root, schema.table) >= 0:
+                table = DeltaTable(str(self.root / schema.table))
+                yield from Scan(self, schema, name, window, instruments, columns).frames(table, dataset)
+
+    def settle(self) -> None:
+        """See :meth:`hdi.stores.Store.settle`."""
+        with guard(self.root):
+            self._derived.persist()
+
+    def health(self) -> dict[str, Any]:
+        """See :meth:`hdi.stores.Store.health`."""
+        tables = {}
+        with guard(self.root):
+            for table, schema in self._schemas.items():
+                if latest(self.root, table) >= 0:
+                    files = live_files(DeltaTable(str(self.root / table)), schema.index_time)
+                    tables[table] = {
+                        "rows": sum(f.rows for f in files), "files": len(files), "bytes": sum(f.size for f in files),
+                    }  # fmt: skip
+            place = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
+            free = shutil.disk_usage(place).free
+        about = self._about()
+        return {
+            "type": "lake", "version": str(FORMAT), "location": str(self.root), "origin": about.get("origin"),
+            "tables": tables, "free_bytes": free,
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+    # --- what commits and reads share ---------------------------------------------------------
+
+    def rebuilt(self, name: str) -> pl.DataFrame:
+        """A derived table made again from the commits alone."""
+        with guard(self.root):
+            return self._derived.rebuilt(name)
+
+    def new_mappings(self, mappings: pl.DataFrame) -> pl.DataFrame:
+        """The mappings that the lake does not know yet."""
+        if not mappings.height:
+            return pl.DataFrame(schema=MAPPINGS)
+        return mappings.unique(maintain_order=True).join(self.mappings(), on=list(MAPPINGS), how="anti")
+
+    @staticmethod
+    def history_dtypes(schema: Schema) -> dict[str, pl.DataType]:
+        """Columns of a table's superseded rows."""
+        return {
+            **schema.stored, "_written_run": pl.String(), "_replaced_run": pl.String(),
+            "_replaced_unit": pl.Int32(), "_replaced_at": pl.Int64(),
+        }  # fmt: skip
+
+    def delta_schema(self, schema: Schema) -> DeltaSchema:
+        """The Delta schema of a table: the stored columns and the date of the partition."""
+        if schema.table not in self._delta_schemas:
+            frame = pl.DataFrame(schema={**schema.stored, "_date": pl.Date()})
+            arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+            self._delta_schemas[schema.table] = DeltaSchema.from_arrow(arrow)
+        return self._delta_schemas[schema.table]
+
+    def delta(self, schema: Schema) -> DeltaTable:
+        """The table at its newest version, made if it is not there. The table's lock must be held."""
+        path = str(self.root / schema.table)
+        if latest(self.root, schema.table) < 0:
+            DeltaTable.create(
+                path, self.delta_schema(schema), mode="ignore", partition_by=[*schema.partition, "_date"],
+                configuration=CONFIGURATION, description=schema.title,
+            )  # fmt: skip
+        return DeltaTable(path)
+
+    def check_origin(self, origin: str) -> None:
+        """OriginMismatch when the lake holds rows of another origin."""
+        known = self._about().get("origin")
+        if known not in (None, origin) and self.ledger().height:
+            raise OriginMismatch(
+                f"the lake {self.root} holds {known} data; this is {origin}",
+                f"Synthetic and real rows never share a store: name another with --store, or --origin {known}.",
+            )
+
+    def take_origin(self, origin: str) -> None:
+        """Check the origin, and keep that of the first commit."""
+        with locked(self.lock_path("origin")):
+            self.check_origin(origin)
+            if self._about().get("origin") != origin:
+                write_text(self.root / "hdi.json", json.dumps({"format": FORMAT, "origin": origin}) + "\n")
+
+    def undo(self, intent: Mapping[str, Any]) -> None:
+        """Take back the files of a commit that did not land; leave those of one that did."""
+        if latest(self.root, intent["table"]) >= 0:
+            table = DeltaTable(str(self.root / intent["table"]))
+            landed = table.transaction_version(f"unit:{intent['unit']}")
+            if landed is not None and landed >= intent["number"]:
+                return
+        for path in intent["files"]:
+            (self.root / path).unlink(missing_ok=True)
+
+    def warn_doubtful(self, rows: int) -> None:
+        """Say that a fragment stands beside other rows of the same instants."""
+        if rows:
+            self._log.warning("fragment beside other rows of the same instrument and time", rows=rows)
+
+    def _frame(self, name: str) -> pl.DataFrame:
+        with guard(self.root):
+            return self._derived.frame(name)
+
+    def _about(self) -> dict[str, Any]:
+        try:
+            about = json.loads((self.root / "hdi.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as exc:
+            raise StoreError(f"{self.root / 'hdi.json'} is damaged: {exc}") from exc
+        return dict(about)
+
+    def _check(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root} is a file, not a folder for a lake", "Name a folder with --store.")
+        made = self._about().get("format", FORMAT)
+        if made != FORMAT:
+            raise StoreError(f"the lake {self.root} has format {made}; this version knows {FORMAT}")
+        ours = {"_hdi", "hdi.json", *TABLES, *self._schemas}
+        if self.root.exists() and not (self.root / "hdi.json").exists():
+            strange = [p.name for p in self.root.iterdir() if p.name not in ours]
+            if strange:
+                raise StoreError(
+                    f"{self.root} holds other things ({', '.join(sorted(strange)[:3])}) and is no lake",
+                    "Name an empty or new folder with --store.",
+                )
+
+    def _read_numbers(self, path: Path) -> None:
+        """Read numbers written since the last time; cut off a line that a dead process left half."""
+        if not path.exists():
+            return
+        with path.open("r+b") as file:
+            file.seek(self._numbers_read)
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                file.truncate(self._numbers_read + whole)
+        for line in data[:whole].splitlines():
+            entry = json.loads(line)
+            self._numbers[entry["id"]] = entry["unit"]
+        self._numbers_read += whole
+
+    def _sweep(self) -> None:
+        """Clear what attempts left that died: their staged files, and moved ones that no commit names."""
+        for folder in (self.root / "_hdi" / "staging").iterdir():
+            lock = try_lock(folder / "lock")
+            if lock is None:
+                continue
+            try:
+                intent = folder / "intent.json"
+                if intent.exists():
+                    self.undo(json.loads(intent.read_text(encoding="utf-8")))
+                shutil.rmtree(folder)
+                self._log.info("swept the remains of an attempt that died", attempt=folder.name)
+            finally:
+                os.close(lock)

@@ -1,0 +1,244 @@
+"""Ledger, coverage, symbology, quarantine and history: all replayed from the commits of the data tables.
+
+A commit to a data table carries its receipts (and the names of its side files) in the Delta log. The
+tables here are what those add up to. They are persisted as Delta tables that remember, per data table,
+the last version folded in; newer commits are folded in memory by whoever reads. Deleting them loses
+nothing: they are built again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.transaction import AddAction, RemoveAction
+
+from hdi.errors import StoreError
+from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
+from hdi.stores.lake.files import PARQUET, digest, locked
+from hdi.symbology import Intervals
+
+#: The derived tables that every lake has, by name.
+TABLES: dict[str, dict[str, pl.DataType]] = {
+    "ingest_units": LEDGER,
+    "coverage": COVERAGE,
+    "symbol_mappings": MAPPINGS,
+    "quarantine": REJECTS,
+}
+#: Which part of a commit's payload each derived table is made from.
+_PARTS = {"coverage": "coverage", "symbol_mappings": "mappings", "quarantine": "rejects"}
+#: Above this many files a derived table is written anew as one.
+_MANY_FILES = 24
+CONFIGURATION: dict[str, str | None] = {
+    # The log is the record of every receipt: nothing may clean it.
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 30 days",
+}
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit of a data table: its version and what hdi wrote into it."""
+
+    table: str
+    version: int
+    payload: Mapping[str, Any]
+
+
+def latest(root: Path, table: str) -> int:
+    """The newest version of a table, -1 when it does not exist."""
+    try:
+        names = os.listdir(root / table / "_delta_log")
+    except FileNotFoundError:
+        return -1
+    return max((int(n[:20]) for n in names if len(n) == 25 and n.endswith(".json")), default=-1)  # noqa: PLR2004
+
+
+def commits(root: Path, table: str, after: int) -> Iterator[Commit]:
+    """The commits newer than version ``after``, oldest first, without those that carry no receipts."""
+    for version in range(after + 1, latest(root, table) + 1):
+        path = root / table / "_delta_log" / f"{version:020d}.json"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as exc:
+            raise StoreError(
+                f"{path} is gone: the log of {table} was cleaned before its receipts were read",
+                "Restore the file from a backup; the rows themselves are not affected.",
+            ) from exc
+        for line in text.splitlines():
+            info = json.loads(line).get("commitInfo")
+            if info and "hdi" in info:
+                yield Commit(table, version, info["hdi"])
+
+
+def pack(root: Path, frame: pl.DataFrame, name: str, attempt: str) -> dict[str, Any]:
+    """A small frame as JSON columns, a large one as a side file under ``root`` named with its digest."""
+    if frame.height <= 400:  # noqa: PLR2004  (a commit of some ten kilobytes reads faster than two files)
+        return {"rows": frame.to_dict(as_series=False)}
+    path = root / "_hdi" / "staging" / attempt / f"{name}.parquet"
+    frame.write_parquet(path, **PARQUET)
+    return {"files": [side_file(path, f"{attempt}-{name}.parquet", frame.height)]}
+
+
+def side_file(path: Path, name: str, rows: int) -> dict[str, Any]:
+    """How a commit names a side file: where it will lie, its rows and its digest."""
+    return {"path": f"_hdi/sidecars/{name}", "staged": path.name, "rows": rows, "sha256": digest(path)}
+
+
+def unpack(root: Path, packed: Mapping[str, Any] | None, dtypes: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """The frame that :func:`pack` wrote; StoreError when a side file is gone or not what was committed."""
+    if not packed:
+        return pl.DataFrame(schema=dtypes)
+    if "rows" in packed:
+        return pl.DataFrame(packed["rows"], schema=dtypes)
+    frames = []
+    for file in packed["files"]:
+        path = root / file["path"]
+        if not path.exists() or digest(path) != file["sha256"]:
+            raise StoreError(f"{path} is gone or damaged", "Restore it from a backup.")
+        frames.append(pl.read_parquet(path))
+    return pl.concat(frames).select(pl.col(c).cast(t) for c, t in dtypes.items())
+
+
+class Derived:
+    """The derived tables of one lake, as of the newest commits."""
+
+    def __init__(self, root: Path, tables: Sequence[str], history: Mapping[str, Mapping[str, pl.DataType]]) -> None:
+        self._root = root
+        self._tables = tables
+        self._dtypes: dict[str, Mapping[str, pl.DataType]] = {**TABLES, **history}
+        self._frames: dict[str, pl.DataFrame] = {}
+        self._at: dict[str, dict[str, int]] = {}
+        self._payloads: dict[tuple[str, int, int], list[Commit]] = {}
+
+    def frame(self, name: str) -> pl.DataFrame:
+        """The derived table, with every commit folded in."""
+        if name not in self._frames:
+            self._frames[name], self._at[name] = self._persisted(name)
+        self._frames[name], self._at[name], _ = self._folded(name, self._frames[name], self._at[name])
+        return self._frames[name]
+
+    def rebuilt(self, name: str) -> pl.DataFrame:
+        """The derived table made from the commits alone, whatever was persisted."""
+        empty = pl.DataFrame(schema=self._dtypes[name])
+        return self._folded(name, empty, {})[0]
+
+    def persist(self) -> None:
+        """Write what was folded since the last time, and forget nothing in between."""
+        with locked(self._root / "_hdi" / "locks" / "derived.lock"):
+            for name in self._dtypes:
+                self._persist(name)
+
+    def _persist(self, name: str) -> None:
+        before, at = self._persisted(name)
+        after, now, appended = self._folded(name, before, at)
+        if now == at:
+            return
+        table = self._open(name)
+        files = pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True) if at else []
+        anew = not appended or len(files) > _MANY_FILES
+        rows = after if anew else after.slice(before.height)
+        actions: list[AddAction | RemoveAction] = []
+        if rows.height:
+            path = f"part-{uuid4().hex}.parquet"
+            rows.write_parquet(self._root / name / path, **PARQUET)
+            size = (self._root / name / path).stat().st_size
+            actions.append(AddAction(path, size, {}, 0, True, json.dumps({"numRecords": rows.height})))
+        if anew:
+            actions += [RemoveAction(f["path"], True, 0, f["size_bytes"], {}) for f in files]
+        moved = [Transaction(f"fold:{t}", v) for t, v in now.items() if at.get(t) != v]
+        table.create_write_transaction(
+            actions, "append", self._delta_schema(name), commit_properties=CommitProperties(app_transactions=moved)
+        )
+        self._frames[name], self._at[name] = after, now
+
+    def _delta_schema(self, name: str) -> Schema:
+        empty = pl.DataFrame(schema=self._dtypes[name])
+        return Schema.from_arrow(empty.to_arrow(compat_level=pl.CompatLevel.oldest()).schema)
+
+    def _open(self, name: str) -> DeltaTable:
+        return DeltaTable.create(
+            str(self._root / name), self._delta_schema(name), mode="ignore", configuration=CONFIGURATION
+        ) if latest(self._root, name) < 0 else DeltaTable(str(self._root / name))
+
+    def _persisted(self, name: str) -> tuple[pl.DataFrame, dict[str, int]]:
+        empty = pl.DataFrame(schema=self._dtypes[name])
+        if latest(self._root, name) < 0:
+            return empty, {}
+        table = DeltaTable(str(self._root / name))
+        at = {t: v for t in self._tables if (v := table.transaction_version(f"fold:{t}")) is not None}
+        paths = sorted(
+            ((self._root / name / f["path"]).stat().st_mtime_ns, f["path"])
+            for f in pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True)
+        )
+        frames = [pl.read_parquet(self._root / name / path) for _, path in paths]
+        if not frames:
+            return empty, at
+        return pl.concat(frames).select(pl.col(c).cast(t) for c, t in self._dtypes[name].items()), at
+
+    def _folded(
+        self, name: str, frame: pl.DataFrame, at: Mapping[str, int]
+    ) -> tuple[pl.DataFrame, dict[str, int], bool]:
+        """(frame with newer commits, versions folded, True when rows were only added at the end)."""
+        now = dict(at)
+        appended = True
+        pieces = [frame]
+        for table in self._tables:
+            newest = latest(self._root, table)
+            if newest <= now.get(table, -1):
+                continue
+            for commit in self._commits(table, now.get(table, -1), newest):
+                if name == "quarantine":
+                    kept = _without_replaced(pl.concat(pieces), commit, self._root)
+                    appended &= kept.height == sum(p.height for p in pieces)
+                    pieces = [kept]
+                pieces.append(self._rows(name, commit))
+            now[table] = newest
+        return (pl.concat(pieces) if len(pieces) > 1 else frame), now, appended
+
+    def _commits(self, table: str, after: int, newest: int) -> list[Commit]:
+        """The commits between two versions; the four tables that are made from them read each log once."""
+        key = (table, after, newest)
+        if key not in self._payloads:
+            if len(self._payloads) >= _MANY_FILES:
+                self._payloads.clear()
+            self._payloads[key] = [c for c in commits(self._root, table, after) if c.version <= newest]
+        return self._payloads[key]
+
+    def _rows(self, name: str, commit: Commit) -> pl.DataFrame:
+        dtypes = self._dtypes[name]
+        if name == "ingest_units":
+            return pl.DataFrame(commit.payload["units"], schema=dtypes, orient="row") if commit.payload[
+                "units"
+            ] else pl.DataFrame(schema=dtypes)
+        if name in _PARTS:
+            return unpack(self._root, commit.payload.get(_PARTS[name]), dtypes)
+        if name == f"{commit.table}_history":
+            return unpack(self._root, commit.payload.get("history"), dtypes)
+        return pl.DataFrame(schema=dtypes)
+
+
+def _without_replaced(rejects: pl.DataFrame, commit: Commit, root: Path) -> pl.DataFrame:
+    """The rejects that outlive a commit: not of its units, not inside the scope that it replaced."""
+    if not rejects.height:
+        return rejects
+    units = pl.DataFrame(commit.payload["units"], schema=LEDGER, orient="row")
+    failed = pl.col("status") == "failed"
+    done, lost = units.filter(~failed)["unit_id"].to_list(), units.filter(failed)["unit_id"].to_list()
+    gone = pl.col("unit_id").is_in(done) | (pl.col("unit_id").is_in(lost) & pl.col("failed"))
+    scope = unpack(root, commit.payload.get("coverage"), COVERAGE).drop_nulls("instrument_id")
+    if scope.height:
+        same = (pl.col("dataset") == scope["dataset"][0]) & (pl.col("schema") == scope["schema"][0])
+        inside = Intervals(scope).find(
+            rejects["instrument_id"].fill_null(-1).to_numpy(), rejects["index_time"].fill_null(-1).to_numpy()
+        )
+        gone |= same & ~pl.col("failed") & pl.Series(inside >= 0)
+    return rejects.filter(~gone)

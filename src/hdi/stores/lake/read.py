@@ -1,0 +1,130 @@
+"""Reading a lake: rows in order, in frames of bounded size, whatever the size of the answer.
+
+Files are grouped into clusters that overlap in time; a cluster that is too large is read in slabs of
+time. Window, instruments and columns are pushed down to files, row groups and pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from hdi.stores.lake.commit import Stored, live_files, slabs
+from hdi.symbology import Intervals
+
+if TYPE_CHECKING:
+    from hdi.model import Window
+    from hdi.schema import Schema
+    from hdi.stores.lake import Lake
+
+#: Rows sorted at once.
+_READ_ROWS = 1 << 20
+
+
+class Scan:
+    """One read of one table at one snapshot."""
+
+    def __init__(
+        self, lake: Lake, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str],
+    ) -> None:  # fmt: skip
+        self._root = lake.root / schema.table
+        self._schema = schema
+        self._constants = dict(schema.names[name].constants)
+        self._window = window
+        self._columns = list(columns)
+        index = schema.index_time
+        self._low, self._high = window.start // 1000, -(-window.end // 1000)
+        self._ids: dict[str, pl.Series] | None = None
+        self._held: dict[str, Intervals] = {}
+        if instruments is not None:
+            parts = instruments.partition_by("dataset", as_dict=True)
+            self._ids = {str(d): f["instrument_id"].unique().sort() for (d,), f in parts.items()}
+            self._held = {str(d): Intervals(f) for (d,), f in parts.items() if not _whole(f, window)}
+        wanted = {*columns, *schema.order}
+        public = [f for f in schema.fields if f.name in wanted]
+        timed = [f.name for f in public if f.type == "timestamp"]
+        self._stored = [f.name for f in public if f.name not in schema.partition]
+        self._stored += [f"{t}_ns" for t in timed] + ["_unit", "_row"]
+        self._public = [e for e in schema.to_public() if e.meta.output_name() in {f.name for f in public}]
+        self._index = index
+
+    def frames(self, table: object, dataset: str | None) -> Iterator[pl.DataFrame]:
+        """The rows in order."""
+        files = [f for f in live_files(table, self._index) if self._near(f, dataset)]  # type: ignore[arg-type]
+        files.sort(key=lambda f: f.first)
+        cluster: list[Stored] = []
+        reach = -1
+        for file in files:
+            if cluster and file.first > reach:
+                yield from self._cluster(cluster)
+                cluster, reach = [], -1
+            cluster.append(file)
+            reach = max(reach, file.last)
+        if cluster:
+            yield from self._cluster(cluster)
+
+    def _near(self, file: Stored, dataset: str | None) -> bool:
+        here = file.partition["dataset"]
+        if dataset is not None and here != dataset:
+            return False
+        if any(file.partition[k] != v for k, v in self._constants.items()):
+            return False
+        if file.last < self._low or file.first >= self._high:
+            return False
+        if self._ids is None:
+            return True
+        ids = self._ids.get(here)
+        return ids is not None and bool(ids.is_between(file.low, file.high).any())
+
+    def _cluster(self, files: list[Stored]) -> Iterator[pl.DataFrame]:
+        if sum(f.rows for f in files) <= _READ_ROWS:
+            yield from self._slab(files, self._low, self._high)
+            return
+        paths = [self._root / f.path for f in files]
+        for low, high in slabs(paths, self._index, _READ_ROWS):
+            low, high = max(low, self._low), min(high, self._high)  # noqa: PLW2901
+            if low < high:
+                yield from self._slab([f for f in files if f.last >= low and f.first < high], low, high)
+
+    def _slab(self, files: list[Stored], low: int, high: int) -> Iterator[pl.DataFrame]:
+        rows = pl.concat([self._scan(f, low, high) for f in files]).collect()
+        rows = self._inside(rows)
+        if rows.height:
+            yield rows.sort(self._schema.order, maintain_order=True).select(self._columns)
+
+    def _scan(self, file: Stored, low: int, high: int) -> pl.LazyFrame:
+        scan = pl.scan_parquet(self._root / file.path, hive_partitioning=False)
+        time = pl.col(self._index)
+        if file.first < low or file.last >= high:
+            zone = pl.Datetime("us", "UTC")
+            scan = scan.filter(time >= pl.lit(low).cast(zone), time < pl.lit(high).cast(zone))
+        if self._ids is not None:
+            ids = self._ids[file.partition["dataset"]]
+            if not (len(ids) == 1 and file.low == file.high):
+                near = ids.filter(ids.is_between(file.low, file.high))
+                same = pl.col("instrument_id") == near[0] if len(near) == 1 else pl.col("instrument_id").is_in(near.implode())
+                scan = scan.filter(same)
+        constant = [pl.lit(file.partition[c]).alias(c) for c in self._schema.partition]
+        return scan.select(self._stored).with_columns(constant).select(*self._public, "_unit", "_row")
+
+    def _inside(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows inside the window to the nanosecond, and inside the rectangles."""
+        instants = rows[self._index].to_physical()
+        keep = ((instants >= self._window.start) & (instants < self._window.end)).to_numpy()
+        for dataset, held in self._held.items():
+            mine = (rows["dataset"] == dataset).to_numpy()
+            found = held.find(rows["instrument_id"].to_numpy(), instants.to_numpy()) >= 0
+            keep = np.where(mine, keep & found, keep)
+        return rows if keep.all() else rows.filter(pl.Series(keep))
+
+
+def _whole(frame: pl.DataFrame, window: Window) -> bool:
+    """True when every rectangle spans the window, so that the instrument alone decides."""
+    return bool(((frame["start"] <= window.start) & (frame["end"] >= window.end)).all())
+
+
