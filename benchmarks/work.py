@@ -33,7 +33,7 @@ def hdi_ingest(source: str, out: Path) -> Timed:
 
     def run() -> int:
         with HistoricalData.open(store=f"lake:{out / 'lake'}") as data:
-            outcomes = data.ingest_files([source], origin="synthetic")
+            outcomes = list(data.ingest_files([source], origin="synthetic"))
         errors = [o.error for o in outcomes if o.error is not None]
         if errors:
             raise errors[0]

@@ -1,0 +1,115 @@
+"""Historical Data Ingestor: market data from a vendor into a store that people can query, exactly once.
+
+    from hdi import HistoricalData
+
+    with HistoricalData.open("lake:data/lake") as data:
+        for outcome in data.ingest_files(["glbx-mdp3-20240102.trades.dbn.zst"]):
+            print(outcome.path, outcome.status)
+        frame = data.query("ES.c.0", "2024-01-01", "2024-01-31").collect()
+
+The names below are imported when they are used: ``import hdi`` loads no library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hdi.api import HistoricalData
+    from hdi.errors import (
+        ConfigError,
+        CorruptFile,
+        DataError,
+        FragmentRefused,
+        HdiError,
+        NotDbn,
+        OriginMismatch,
+        RequestError,
+        StoreError,
+        TooManyRejects,
+        UnitFailed,
+        UnknownSymbol,
+        VendorRefused,
+    )
+    from hdi.health import Status
+    from hdi.model import FileOutcome, Query, Receipt, Unit, Window
+    from hdi.query import Result
+    from hdi.schema import Field, Rule, Schema, Schemas, load_schemas
+    from hdi.settings import Settings
+
+_WHERE = {
+    "ConfigError": "errors",
+    "CorruptFile": "errors",
+    "DataError": "errors",
+    "Field": "schema",
+    "FileOutcome": "model",
+    "FragmentRefused": "errors",
+    "HdiError": "errors",
+    "HistoricalData": "api",
+    "NotDbn": "errors",
+    "OriginMismatch": "errors",
+    "Query": "model",
+    "Receipt": "model",
+    "RequestError": "errors",
+    "Result": "query",
+    "Rule": "schema",
+    "Schema": "schema",
+    "Schemas": "schema",
+    "Settings": "settings",
+    "Status": "health",
+    "StoreError": "errors",
+    "TooManyRejects": "errors",
+    "Unit": "model",
+    "UnitFailed": "errors",
+    "UnknownSymbol": "errors",
+    "VendorRefused": "errors",
+    "Window": "model",
+    "load_schemas": "schema",
+}
+
+__all__ = [
+    "ConfigError",
+    "CorruptFile",
+    "DataError",
+    "Field",
+    "FileOutcome",
+    "FragmentRefused",
+    "HdiError",
+    "HistoricalData",
+    "NotDbn",
+    "OriginMismatch",
+    "Query",
+    "Receipt",
+    "RequestError",
+    "Result",
+    "Rule",
+    "Schema",
+    "Schemas",
+    "Settings",
+    "Status",
+    "StoreError",
+    "TooManyRejects",
+    "Unit",
+    "UnitFailed",
+    "UnknownSymbol",
+    "VendorRefused",
+    "Window",
+    "load_schemas",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hdi")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'hdi' has no attribute {name!r}")
+    value = getattr(import_module(f"hdi.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -42,8 +42,6 @@ def compile_sql(sql: str, columns: Mapping[str, pl.DataType], where: str) -> tup
         expr = pl.sql_expr(sql)
         tree = json.loads(expr.meta.serialize(format="json"))
     except FAILURES as exc:
-        if "not allowed in this context" in str(exc):
-            raise ConfigError(f"{where}: a subquery sees more than the row: {sql}", _HINT) from exc
         raise ConfigError(f"{where}: not a SQL expression: {_first_line(exc)}: {sql}", _HINT) from exc
     clock = _CLOCK.search(_QUOTED.sub("''", sql))
     if clock:
@@ -103,6 +101,8 @@ def _nodes(tree: Any) -> Iterator[str]:
         children = [body["expr"]]
     elif kind == "Alias":
         children = [body[0]]
+    elif kind == "SubPlan":
+        yield "a subquery"
     elif kind not in ("Column", "Literal"):
         yield f"{kind} {next(iter(body), '')}".strip() if isinstance(body, dict) else kind
     for child in children:

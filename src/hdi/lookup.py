@@ -232,14 +232,9 @@ def among(symbol: str) -> pl.Expr:
     return pl.col("symbol").str.split(",").list.contains(symbol)
 
 
-def closest(text: str, known: Sequence[str]) -> list[str]:
-    """The names most like a text, whatever its case."""
-    by_fold = {k.casefold(): k for k in known}
-    return [by_fold[k] for k in difflib.get_close_matches(text.casefold(), list(by_fold), n=3, cutoff=0.5)]
-
-
 def _meant(text: str, known: Sequence[str]) -> str:
-    close = closest(text, known)
+    by_fold = {k.casefold(): k for k in known}
+    close = [by_fold[k] for k in difflib.get_close_matches(text.casefold(), list(by_fold), n=3, cutoff=0.5)]
     return f"Did you mean {', '.join(close)}? " if close else ""
 
 
@@ -261,4 +256,4 @@ def _latest(rows: pl.DataFrame) -> pl.DataFrame:
     return flat.with_columns(rows["instrument_id"].gather(flat["row"]))
 
 
-__all__ = ["ALL_SYMBOLS", "RECTANGLES", "Asked", "Lookup", "Names", "among", "closest", "split", "subtract", "union"]
+__all__ = ["ALL_SYMBOLS", "RECTANGLES", "Asked", "Lookup", "Names", "among", "split", "subtract", "union"]

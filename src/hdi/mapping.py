@@ -43,13 +43,13 @@ class VendorMapping:
 
 
 def load_mapping(vendor: str, extra: Iterable[Path] = (), kinds: Collection[str] | None = None) -> VendorMapping:
-    """The packaged mapping of a vendor with the files in ``extra`` laid over it, later wins.
+    """The packaged mapping of a vendor with the files of ``extra`` that bear its name laid over it, later wins.
 
     An extra file overrides or adds single columns, and replaces whole ``undefined`` lists. With
     ``kinds`` given, any other kind in the files is refused. Raises ConfigError with file, key and position.
     """
     packaged = Path(str(resources.files("hdi"))) / "sources" / f"{vendor}.yaml"
-    paths = [*([packaged] if packaged.is_file() else []), *extra]
+    paths = [*([packaged] if packaged.is_file() else []), *(path for path in extra if path.stem == vendor)]
     if not paths:
         raise ConfigError(f"{packaged}: no such file", f"The vendor {vendor!r} needs a mapping; add it to mappings/.")
     expressions: dict[str, dict[str, Expression]] = {}

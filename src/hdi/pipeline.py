@@ -271,9 +271,11 @@ class _Attempt:
 
     def _batch(self, frame: pl.DataFrame, row: int, writer: Any) -> None:
         index = self.schema.index_time
-        instants = frame[index].to_physical().fill_null(self.starts[0]).to_numpy()
+        times = frame[index].to_physical()
+        # Rows without an index time are rejected; until then they count with the first unit.
+        instants = (times.fill_null(self.starts[0]) if times.null_count() else times).to_numpy()
         instruments = frame["instrument_id"].cast(pl.Int64).to_numpy()
-        units, symbols, missing = self.plan.router.route(instruments, np.maximum(instants, 0))
+        units, symbols, missing = self.plan.router.route(instruments, instants)
         if self.plan.fragment:
             units = np.zeros(frame.height, dtype=np.int64)
         frame = frame.with_columns(symbols, *self._context(units), _row=pl.int_range(row, row + frame.height, dtype=pl.Int32))

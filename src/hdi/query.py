@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -12,10 +12,10 @@ import structlog
 
 from hdi.errors import RequestError
 from hdi.explain import NOTHING, Records, Story, shown
-from hdi.lookup import ALL_SYMBOLS, Asked, Lookup, among, closest, split, union
-from hdi.model import Query, Window
+from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Asked, Lookup, among, split, union
+from hdi.model import MAX_NS, Query, Window
 from hdi.resample import NEEDED, Certain, Resampler, aligned, covered, spoiled
-from hdi.schema import Schema, SchemaName, Schemas
+from hdi.schema import Schema, SchemaName, Schemas, closest
 
 if TYPE_CHECKING:
     from hdi.stores import Store
@@ -52,7 +52,7 @@ class Result:
                 self.limited = frame.height > left
                 self.rows += min(left, frame.height)
                 if left and frame.height:
-                    yield frame.head(left).select(self.columns)
+                    yield frame.head(left).select(list(self.columns))
                 if self.limited:
                     break
         finally:
@@ -95,22 +95,33 @@ def run(store: Store, schemas: Schemas, query: Query) -> Result:
     columns = _columns(schema, query.columns)
     if query.limit is not None and query.limit < 1:
         raise RequestError(f"a limit of {query.limit} rows", "Give a number of at least 1, or no limit.")
-    lookup = Lookup(store.mappings(), store.coverage(), store.ledger(), query.dataset)
-    everything = not query.symbols or ALL_SYMBOLS in (s.upper() for s in query.symbols)
-    asked = None if everything else lookup.find(split(query.symbols))
-    return Result(
-        query, schema, name, columns, _reading=_Reading(store, query, schema, name, list(columns), lookup, asked)
+    query = replace(query, symbols=split(query.symbols))
+    ledger = store.ledger()
+    lookup = Lookup(
+        store.mappings(), store.coverage(), ledger, query.dataset, lambda i: _seen(store, schemas, ledger, i)
     )
+    everything = not query.symbols or ALL_SYMBOLS in (s.upper() for s in query.symbols)
+    asked = None if everything else lookup.find(query.symbols)
+    reading = _Reading(store, query, schema, name, list(columns), lookup, asked)
+    return Result(query, schema, name, columns, _reading=reading)
+
+
+def _seen(store: Store, schemas: Schemas, ledger: pl.DataFrame, instrument: int) -> set[str]:
+    """The datasets of which fragments brought rows of an instrument."""
+    found = set()
+    fragments = ledger.filter(pl.col("status") == "fragment").select("dataset", "schema").unique()
+    for dataset, name in fragments.sort("dataset", "schema").iter_rows():
+        schema, _ = schemas.find(name)
+        one = pl.DataFrame([(dataset, instrument, 0, MAX_NS)], schema=RECTANGLES, orient="row")
+        if any(f.height for f in store.read(schema, name, Window(0, MAX_NS), one, ["dataset"], dataset)):
+            found.add(dataset)
+    return found
 
 
 def _columns(schema: Schema, names: Sequence[str]) -> dict[str, pl.DataType]:
     for name in names:
         if name not in schema.dtypes:
-            close = closest(name, list(schema.dtypes))
-            meant = f"Did you mean {', '.join(close)}? " if close else ""
-            raise RequestError(
-                f"unknown column {name!r} of {schema.kind}", f"{meant}Columns: {', '.join(schema.dtypes)}."
-            )
+            raise RequestError(f"unknown column {name!r} of {schema.kind}", closest(name, schema.dtypes))
     return {name: schema.dtypes[name] for name in names or schema.dtypes}
 
 
@@ -136,7 +147,7 @@ class _Reading:
         """The window to read: for bars that are made, the buckets that start in the query's, whole."""
         return aligned(self.query.window, self.name.width) if self.name.made_from else self.query.window
 
-    def frames(self, notes: list[str]) -> Iterator[pl.DataFrame]:
+    def frames(self, notes: list[str]) -> Generator[pl.DataFrame]:
         """The rows, all output columns among theirs; adds to ``notes`` at the end."""
         window = self.window
         if window is None:

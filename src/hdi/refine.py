@@ -183,7 +183,7 @@ class Refinery:
     ) -> pl.DataFrame:
         reasons: dict[str, list[tuple[str, pl.Series]]] = {
             "rules": [(c.name, m) for c, m in errors],
-            "error_message": [(c.message, m) for c, m in errors],
+            "error_message": [(c.message.removesuffix("."), m) for c, m in errors],
             "error_type": [(t, m) for t in _BASIC for c, m in errors if c.error_type == t],
         }
         named = pl.DataFrame(

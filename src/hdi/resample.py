@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import polars as pl
 
 from hdi.model import Window
@@ -46,20 +47,14 @@ class Certain:
         starts = bars["ts_event"].to_physical().to_numpy()
         ids = bars["instrument_id"].to_numpy()
         inside = pl.Series([False]).new_from_index(0, bars.height)
-        for (dataset,), part in self.covered.group_by("dataset"):
-            for rows, looked in (
-                (part.drop_nulls("instrument_id"), ids),
-                (
-                    part.filter(pl.col("instrument_id").is_null()).with_columns(
-                        pl.lit(0, pl.Int64).alias("instrument_id")
-                    ),
-                    ids * 0,
-                ),
-            ):
-                intervals = Intervals(merge(rows))
-                at = intervals.find(looked, starts)
-                held = (at >= 0) & (at == intervals.find(looked, starts + self.width - 1))
-                inside |= pl.Series(held) & (bars["dataset"] == dataset)
+        for (dataset, every), part in self.covered.with_columns(
+            pl.col("instrument_id").fill_null(0), every=pl.col("instrument_id").is_null()
+        ).group_by("dataset", "every"):
+            intervals = Intervals(merge(part))
+            looked = np.zeros_like(ids) if every else ids
+            at = intervals.find(looked, starts)
+            held = (at >= 0) & (at == intervals.find(looked, starts + self.width - 1))
+            inside |= pl.Series(held) & (bars["dataset"] == dataset)
         return ~inside
 
 

@@ -1,0 +1,24 @@
+"""The command line: parse, one call of the facade, show. ``main`` is the console script ``hdi``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main() -> NoReturn:
+    """Run the command of this process's arguments, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code (errors.py says which is which)."""
+    from hdi.cli.app import run as run_app
+
+    return run_app(arguments)
+
+
+__all__ = ["main", "run"]

@@ -165,19 +165,18 @@ def arranged(frame: pl.DataFrame, index: str) -> pl.DataFrame:
 
     Rows arrive by index time, so a stable sort by instrument is enough; it costs a sixth of a full one.
     """
+    # Gathering from many chunks costs four times as much as from one.
+    frame = frame.rechunk()
     instants = frame[index].to_physical()
-    rest = frame[f"{index}_ns"]
-    if not (instants.is_sorted() and (frame.height < 2 or _timely(instants, rest))):  # noqa: PLR2004
+    if not (instants.is_sorted() and _timely(instants, frame[f"{index}_ns"])):
         return frame.sort("instrument_id", index, f"{index}_ns", "_unit", "_row", maintain_order=True)
-    ids = frame["instrument_id"].to_numpy()
-    known = np.unique(ids)
+    known = frame["instrument_id"].unique().sort().to_numpy()
     if len(known) == 1:
         return frame
-    codes = np.searchsorted(known, ids)
+    codes = np.searchsorted(known, frame["instrument_id"].to_numpy())
     # NumPy's stable sort of 16-bit keys is a radix sort.
     narrow = codes.astype(np.uint16) if len(known) < 1 << 16 else codes
-    order = pl.Series(np.argsort(narrow, kind="stable").astype(np.uint32))
-    return frame.select(pl.all().gather(order))
+    return frame[pl.Series(np.argsort(narrow, kind="stable").astype(np.uint32))]
 
 
 def _timely(instants: pl.Series, rest: pl.Series) -> bool:

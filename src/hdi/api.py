@@ -1,0 +1,170 @@
+"""HistoricalData: everything that hdi does, as one object. Every face (command line, later REST) calls this."""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hdi import logs
+from hdi.model import FileOutcome, Query, Window
+from hdi.settings import Settings, load
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from hdi.health import Status
+    from hdi.query import Result
+    from hdi.schema import Schemas
+    from hdi.stores import Store
+
+#: The libraries that decide what data looks like.
+LIBRARIES = ("polars", "pyarrow", "deltalake", "databento-dbn", "numpy", "pandera", "pydantic", "structlog", "typer")
+
+
+@dataclass
+class HistoricalData:
+    """A store and what can be done with it. Made by :meth:`open`; a context manager.
+
+    Nothing is opened before it is used, and a store that does not exist yet is an empty one.
+    """
+
+    settings: Settings
+    _store: Store | None = None
+    _writable: bool = False
+
+    @classmethod
+    def open(cls, store: str | None = None, config_dir: Path | str | None = None, **flags: Any) -> HistoricalData:
+        """The data of a store (a path, ``lake:PATH``, ...), by default the one that the settings name.
+
+        ``flags`` are further settings by their dotted keys. Raises ConfigError.
+        """
+        folder = Path(config_dir) if config_dir is not None else None
+        settings = load(folder, flags={"store": store, **flags})
+        logs.configure(settings)
+        return cls(settings)
+
+    def __enter__(self) -> HistoricalData:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what the store holds."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @cached_property
+    def schemas(self) -> Schemas:
+        """The kinds of data: packaged, installed, and the user's own."""
+        from hdi.schema import load_schemas
+
+        return load_schemas(self.settings.overlays("schemas"), self.settings.overlays("rules"))
+
+    def store(self, *, write: bool = False) -> Store:
+        """The open store. Raises RequestError for one of an unknown type, StoreError when it refuses."""
+        if self._store is None or (write and not self._writable):
+            from hdi.stores import open_store
+
+            self.close()
+            self._store = open_store(self.settings.store, self.schemas, write=write)
+            self._writable = write
+        return self._store
+
+    @staticmethod
+    def sources() -> list[str]:
+        """The sources that data can be ingested from."""
+        from hdi.sources import names
+
+        return names()
+
+    def ingest_files(  # noqa: PLR0913  (each is an option of the command)
+        self,
+        paths: Iterable[Path | str],
+        *,
+        origin: str = "databento",
+        refetch: bool = False,
+        dry_run: bool = False,
+        keep: bool = True,
+        batch_size: int | None = None,
+        max_reject_percent: float | None = None,
+    ) -> Iterator[FileOutcome]:
+        """Ingest DBN files; one outcome for each as it is done.
+
+        ``refetch`` stores again what is stored already, ``dry_run`` only says what would be done, ``keep``
+        False remembers path and digest of a file instead of a copy. Raises StoreError when the store is gone.
+        """
+        from hdi.mapping import load_mapping
+        from hdi.pipeline import Options, ingest_files
+
+        limits = self.settings.ingest
+        options = Options(
+            data_dir=self.settings.data_dir,
+            dlq_dir=self.settings.dlq_dir,
+            origin=origin,
+            batch_size=limits.batch_size if batch_size is None else batch_size,
+            max_reject_percent=limits.max_reject_percent if max_reject_percent is None else max_reject_percent,
+            min_rejects=limits.min_rejects,
+            refetch=refetch,
+            dry_run=dry_run,
+            keep=keep,
+        )
+        kinds = [schema.kind for schema in self.schemas]
+        mapping = load_mapping("databento", self.settings.overlays("mappings"), kinds)
+        store = self.store(write=not dry_run)
+        yield from ingest_files(store, self.schemas, mapping, [Path(p) for p in paths], options)
+
+    def query(
+        self,
+        symbols: str | Sequence[str],
+        start: str | dt.date,
+        end: str | dt.date,
+        *,
+        schema: str = "ohlcv-1d",
+        dataset: str | None = None,
+        columns: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> Result:
+        """What is stored of these symbols (none or ``ALL_SYMBOLS``: all) in the window.
+
+        A date as ``end`` means through that UTC day, an instant (text or ``datetime``) is exclusive. Raises
+        RequestError for an unknown schema or column, UnknownSymbol for a symbol that was never stored.
+        """
+        from hdi.query import run
+
+        window = Window.parse(_text(start), _text(end))
+        asked = (symbols,) if isinstance(symbols, str) else tuple(symbols)
+        query = Query(schema, asked, window, dataset, tuple(columns), limit)
+        return run(self.store(), self.schemas, query)
+
+    def status(self, *, deep: bool = False) -> Status:
+        """Health, as ``hdi status`` shows it; ``deep`` also reads from every table of the store."""
+        from hdi.health import measure
+
+        return measure(self.settings, self.schemas, self.store, deep=deep)
+
+
+def versions() -> dict[str, str]:
+    """Versions of hdi, Python and the libraries that decide what data looks like."""
+    found = {"hdi": _version("hdi"), "python": platform.python_version()}
+    return found | {name: _version(name) for name in LIBRARIES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _text(when: str | dt.date) -> str:
+    return when if isinstance(when, str) else when.isoformat()

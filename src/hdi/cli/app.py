@@ -1,0 +1,128 @@
+"""The ``hdi`` program: global options, the commands, and how errors end it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from hdi.cli import demo, ingest, query, status
+from hdi.cli.session import OutputClosed, Session, say
+from hdi.errors import HdiError
+
+PROGRAM = "hdi"
+#: Given after the command, these are the most likely slip.
+_GLOBAL = ("--store", "--config-dir", "--log-level", "--json")
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Historical market data into a store that you can query, exactly once.",
+    epilog="Exit codes: 0 done; 1 a unit failed; 2 the request or a setting is wrong; 3 the vendor refused; "
+    "4 data is not what was declared; 5 the store refused.",
+    no_args_is_help=True,
+    # Plain help: no boxes to break when it is piped, and half the start time.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for _module in (demo, ingest, query, status):
+    _module.register(app)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    store: Annotated[str | None, typer.Option(metavar="URL", help="Where data is kept: a path, lake:PATH.")] = None,
+    config_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the YAML files.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL; DEBUG shows tracebacks.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Results as JSON, for machines.")] = False,  # noqa: FBT002
+    version: Annotated[  # noqa: FBT002
+        bool, typer.Option("--version", callback=status.show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that every command has; they stand before it."""
+    del version
+    context.obj.store, context.obj.config_dir = store, config_dir
+    context.obj.log_level, context.obj.json = log_level, json
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return the exit code; errors are told on stderr."""
+    command = get_command(app)
+    if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
+        command.main(args=list(arguments), prog_name=PROGRAM)
+    session = Session()
+    try:
+        with command.make_context(PROGRAM, list(arguments), obj=session) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except BaseException as exc:  # noqa: BLE001  (the last place where it can be told well)
+        return _end(exc, session)
+    return 0
+
+
+def _end(exc: BaseException, session: Session) -> int:
+    """Tell what went wrong; the exit code. One place for all ways in which a command ends early."""
+    if isinstance(exc, typer.Exit):
+        return exc.exit_code
+    if isinstance(exc, SystemExit):
+        return exc.code if isinstance(exc.code, int) else 1
+    if isinstance(exc, OutputClosed | BrokenPipeError):
+        return 0
+    if isinstance(exc, KeyboardInterrupt | EOFError | typer.Abort):
+        say("interrupted")
+        return 130
+    if session.debug or (session.log_level or "").upper() == "DEBUG":
+        say("".join(traceback.format_exception(exc)).rstrip())
+    if isinstance(exc, HdiError):
+        return _refused(exc)
+    if isinstance(exc, typer.TyperException):
+        return _misused(exc)
+    return _broken(exc, session)
+
+
+def _refused(exc: HdiError) -> int:
+    say(f"error: {exc.message}")
+    if exc.hint:
+        say(exc.hint)
+    return exc.exit_code
+
+
+def _misused(exc: typer.TyperException) -> int:
+    """A usage error: an unknown command or option, a value of the wrong type, something missing."""
+    context = getattr(exc, "ctx", None)
+    path = context.command_path if context is not None else PROGRAM
+    message = exc.format_message()
+    if message:
+        say(f"error: {message}")
+    slip = next((name for name in _GLOBAL if f"No such option: {name}" in message), None)
+    if slip:
+        say(f"{slip} is for every command and stands before it: {PROGRAM} {slip} ... {path.removeprefix(PROGRAM).strip()}")
+    elif message:
+        say(f"Try: {path} --help")
+    return exc.exit_code
+
+
+def _broken(exc: BaseException, session: Session) -> int:
+    """Something nobody foresaw: one line, and the traceback in the log."""
+    where = ""
+    if session.log_dir:
+        from hdi.logs import APP, get_logger
+
+        get_logger("CLI").error("unexpected error", exc_info=exc)
+        where = f"; the traceback is in {os.path.join(session.log_dir, APP)}"  # noqa: PTH118  (pathlib is not loaded yet)
+    else:
+        where = "; --log-level DEBUG shows the traceback"
+    text = " ".join(str(exc).split())
+    say(f"error: unexpected {type(exc).__name__}: {text}{where}")
+    return 1
+
+
+__all__ = ["app", "run"]

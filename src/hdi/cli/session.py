@@ -1,0 +1,89 @@
+"""What the commands of one process share: the global options, the facade, and the two streams."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import typer
+
+if TYPE_CHECKING:
+    from hdi.api import HistoricalData
+
+
+class OutputClosed(Exception):
+    """Whoever read our output has seen enough (``| head``)."""
+
+
+@dataclass
+class Session:
+    """The global options, as they were given."""
+
+    store: str | None = None
+    config_dir: str | None = None
+    log_level: str | None = None
+    json: bool = False
+    log_dir: str = ""
+    debug: bool = False
+
+    @contextlib.contextmanager
+    def data(self, store: str | None = None, **flags: Any) -> Iterator[HistoricalData]:
+        """The facade with these options; ``flags`` are the settings that the command's own options give."""
+        from hdi.api import HistoricalData
+
+        given = {"log.level": self.log_level, **flags}
+        with HistoricalData.open(store or self.store, self.config_dir, **given) as data:
+            self.log_dir = str(data.settings.log.dir)
+            self.debug = data.settings.log.level == "DEBUG"
+            yield data
+
+
+def session(context: typer.Context) -> Session:
+    """The session of a command."""
+    found: Session = context.obj
+    return found
+
+
+def say(text: str) -> None:
+    """One message on stderr; nobody may be listening."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def put(text: str) -> None:
+    """One line of the result on stdout. Raises OutputClosed when nobody reads on."""
+    with guarded():
+        stdout().write(text.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stdout.flush()
+
+
+def stdout() -> BinaryIO:
+    """Standard output as bytes; what was written as text goes before."""
+    sys.stdout.flush()
+    return sys.stdout.buffer
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Writing to stdout inside: a closed pipe becomes OutputClosed, and the interpreter's last flush stays quiet."""
+    try:
+        yield
+    except BrokenPipeError as exc:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputClosed from exc
+
+
+def terminal(stream: Any) -> bool:
+    """True when the stream is a terminal."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
+__all__ = ["OutputClosed", "Session", "guarded", "put", "say", "session", "stdout", "terminal"]

@@ -1,0 +1,145 @@
+"""``hdi status`` and ``hdi version``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hdi.cli.render import bytes_text, count, dumps
+from hdi.cli.session import put, say, session
+
+if TYPE_CHECKING:
+    from hdi.health import Status
+
+NOT_MEASURED = "not measured"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("status")(status)
+    app.command("version")(version)
+
+
+def status(
+    context: typer.Context,
+    comprehensive: Annotated[bool, typer.Option("--comprehensive", help="All that can be found out.")] = False,  # noqa: FBT002
+    check_db: Annotated[  # noqa: FBT002
+        bool, typer.Option("--check-db", help="The store alone: open it, and read from every table.")
+    ] = False,
+    check_api: Annotated[bool, typer.Option("--check-api", help="The vendor's API alone.")] = False,  # noqa: FBT002
+) -> None:
+    """Show whether all is well: store, disk, logs, quarantine, and what was measured. Exit code 1 when not."""
+    with session(context).data() as data:
+        found = data.status(deep=comprehensive or check_db)
+    if session(context).json:
+        put(dumps(found.to_dict()))
+    else:
+        for line in _lines(found, comprehensive=comprehensive, check_db=check_db, check_api=check_api):
+            put(line)
+    for problem in found.problems:
+        say(f"error: {problem}")
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+def version(context: typer.Context) -> None:
+    """Show the versions of hdi, Python and the libraries that matter, and the type of the store."""
+    from hdi.api import versions
+
+    with session(context).data() as data:
+        url = data.settings.store
+    found = {**versions(), "store": url.partition(":")[0]}
+    if session(context).json:
+        put(json.dumps(found))
+        return
+    width = max(map(len, found))
+    for name, text in found.items():
+        put(f"{name:<{width}}  {text}")
+
+
+def show_version(wanted: bool) -> None:  # noqa: FBT001  (called by typer)
+    """Print the version and end, when ``--version`` was given."""
+    if wanted:
+        from hdi.api import versions
+
+        put(f"hdi {versions()['hdi']}")
+        raise typer.Exit
+
+
+def _lines(found: Status, *, comprehensive: bool, check_db: bool, check_api: bool) -> list[str]:
+    lines = [f"System Status: {'Healthy' if found.healthy else 'Unhealthy'}"]
+    database, api = _database(found), f"API: {NOT_MEASURED if found.api is None else found.api}"
+    if (check_db or check_api) and not comprehensive:
+        lines += [database, *_tables(found)] if check_db else []
+        return [*lines, api] if check_api else lines
+    lines += [
+        database,
+        *(_tables(found) if comprehensive else []),
+        api,
+        f"Storage: {bytes_text(found.storage['free_bytes'])} available",
+        f"Logs: {found.logs['path']}/ ({count(found.logs['files'], 'file')}, {bytes_text(found.logs['bytes'])})",
+        f"Quarantine: {found.quarantine['path']}/ ({_quarantine(found)})",
+        *(_rules(found) if comprehensive else []),
+        "",
+        "Performance Metrics:",
+        f"  Average Query Time: {_average(found)}",
+        f"  Last Ingestion: {_last(found)}",
+        f"  Data Integrity: {_accepted(found)}",
+    ]
+    return lines
+
+
+def _database(found: Status) -> str:
+    store = found.store
+    if "error" in store:
+        return f"Database: Not connected ({store['url']})"
+    rows = sum(table["rows"] for table in store["tables"].values())
+    size = f"{count(rows, 'row')} in {count(len(store['tables']), 'table')}" if store["tables"] else "empty"
+    return f"Database: Connected ({store['type']} {store['version']}, {store['location']}, {size})"
+
+
+def _tables(found: Status) -> list[str]:
+    lines = []
+    for name, table in found.store.get("tables", {}).items():
+        lines.append(f"  {name}: {count(table['rows'], 'row')}, {count(table['files'], 'file')}, {bytes_text(table['bytes'])}")
+    lines += [f"  read from {kind}: {seconds:.3f} s" for kind, seconds in found.store.get("read_seconds", {}).items()]
+    return lines
+
+
+def _quarantine(found: Status) -> str:
+    if "rows" not in found.quarantine:
+        return NOT_MEASURED
+    rows, failed = found.quarantine["rows"], found.quarantine["rows_of_failed_units"]
+    if not rows + failed:
+        return "empty"
+    return count(rows, "row") + (f", and {failed} of failed units" if failed else "")
+
+
+def _rules(found: Status) -> list[str]:
+    return [f"  {rule}: {count(rows, 'row')}" for rule, rows in found.quarantine.get("rules", {}).items()]
+
+
+def _average(found: Status) -> str:
+    if found.average_query_seconds is None:
+        return NOT_MEASURED
+    return f"{found.average_query_seconds:.2g} seconds over {count(found.queries, 'query', 'queries')}"
+
+
+def _last(found: Status) -> str:
+    last: dict[str, Any] | None = found.last_ingestion
+    if last is None:
+        return NOT_MEASURED
+    result = "Success" if last["result"] == "success" else f"Failed: {count(last['failed_units'], 'unit')}"
+    return f"{last['time'][:19].replace('T', ' ')} ({result})"
+
+
+def _accepted(found: Status) -> str:
+    if found.accepted_percent is None:
+        return NOT_MEASURED
+    # 99.96 must not read as 100.0: rounded down.
+    return f"{int(found.accepted_percent * 10) / 10:.1f}% validation success rate"
+
+
+__all__ = ["register", "show_version", "status", "version"]
