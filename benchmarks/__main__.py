@@ -81,18 +81,19 @@ def queries(trades: Path, daily: Path, rows: int, rounds: int) -> list[Case]:
     hour = ("query", "-s", SYMBOL, "--schema", "trades", "--start-date", f"{DAY}T14:00:00Z", "--end-date",
             f"{DAY}T15:00:00Z", "--output-format", "csv", "--force")  # fmt: skip
     size = f"{rows / 1e6:g} M"
+    bars = hdi("--store", f"lake:{daily / 'lake'}", "query", "-s", SYMBOL, *month)
+    day = hdi(*at, *one, "--output-format", "csv")
+    parquet = hdi(*at, *every, "--output-format", "parquet", "--output-file", "{out}/all.parquet")
+    text = hdi(*at, *every, "--output-format", "csv", "--output-file", "{out}/all.csv")
+    found = {"counts": "stdout", "rounds": rounds}
+    group = "queries"
     return [
-        Case("queries", "hdi query, a month of daily bars", command=hdi("--store", f"lake:{daily / 'lake'}", "query",
-             "-s", SYMBOL, *month), rounds=rounds),
-        Case("queries", f"hdi query, an hour of one symbol's trades of {size}, CSV",
-             command=hdi(*at, *hour), rounds=rounds),
-        Case("queries", f"hdi query, a day of one symbol's trades of {size}, CSV",
-             command=hdi(*at, *one, "--output-format", "csv"), rounds=rounds),
-        Case("queries", f"hdi query, export of {size} trades to Parquet", rows,
-             command=hdi(*at, *every, "--output-format", "parquet", "--output-file", "{out}/all.parquet"), rounds=1),
-        Case("queries", f"hdi query, export of {size} trades to CSV", rows,
-             command=hdi(*at, *every, "--output-format", "csv", "--output-file", "{out}/all.csv"), rounds=1),
-    ]  # fmt: skip
+        Case(group, "hdi query, a month of daily bars", command=bars, **found),
+        Case(group, f"hdi query, an hour of one symbol of {size} trades, CSV", command=hdi(*at, *hour), **found),
+        Case(group, f"hdi query, a day of one symbol of {size} trades, CSV", command=day, **found),
+        Case(group, f"hdi query, {size} trades to Parquet", rows, command=parquet, counts="all.parquet", rounds=1),
+        Case(group, f"hdi query, {size} trades to CSV", rows, command=text, counts="all.csv", rounds=1),
+    ]
 
 
 def starts(rounds: int) -> list[Case]:

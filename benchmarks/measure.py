@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 class Case:
     """One thing to measure. ``job`` is a piece of :mod:`benchmarks.work` (its own clock counts); else ``command``.
 
-    ``{out}`` in an argument is the case's own fresh folder. ``keep`` leaves the folder of the last round behind.
+    ``{out}`` in an argument is the case's own fresh folder, and ``counts`` the file there that holds a command's rows.
+    ``keep`` leaves the folder of the last round behind.
     """
 
     group: str
@@ -33,6 +34,7 @@ class Case:
     job: str = ""
     source: str = ""
     command: tuple[str, ...] = ()
+    counts: str = ""
     rounds: int = 3
     keep: Path | None = None
 
@@ -114,8 +116,10 @@ def _round(case: Case, result: Measured, work: Path, *, last: bool) -> None:
         if case.job:
             told = json.loads((out / "stdout").read_text().splitlines()[-1])
             seconds, peak, rows = told["seconds"], told["peak_bytes"], told["rows"]
-        if case.rows and rows != case.rows:
-            result.error = f"{rows} rows, not {case.rows}"
+        elif case.counts:
+            rows = _rows(out / case.counts)
+        if rows != case.rows if case.rows else case.counts and not rows:
+            result.error = f"{rows} rows, not {case.rows or 'some'}"
             return
         result.seconds.append(seconds)
         result.peak_bytes = max(result.peak_bytes, peak)
@@ -129,6 +133,16 @@ def _round(case: Case, result: Measured, work: Path, *, last: bool) -> None:
             shutil.rmtree(out, ignore_errors=True)
 
 
+def _rows(path: Path) -> int:
+    """Rows of a CSV file with a header, or of a Parquet file (read elsewhere, so that this process stays small)."""
+    if path.suffix == ".parquet":
+        code = "import sys, pyarrow.parquet as pq; print(pq.read_metadata(sys.argv[1]).num_rows)"
+        done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
+        return int(done.stdout)
+    with path.open("rb") as file:
+        return max(sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b"")) - 1, 0)
+
+
 def _environment(out: Path) -> dict[str, str]:
     """This one without any HDI setting: the folder of the round takes everything that is written."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HDI_", "TIMESCALEDB_", "DATABENTO_"))}
@@ -137,11 +151,11 @@ def _environment(out: Path) -> dict[str, str]:
 
 
 def size_of(paths: Iterable[Path]) -> int:
-    """Bytes of what was made: hard links (the kept raw file) and what was printed do not count."""
+    """Bytes of what was made, without the kept raw file and what was printed."""
     total = 0
     for path in paths:
         if path.is_dir():
-            total += size_of(path.iterdir())
-        elif path.stat().st_nlink == 1 and path.name not in ("stdout", "stderr"):
+            total += 0 if path.name == "raw" else size_of(path.iterdir())
+        elif path.name not in ("stdout", "stderr"):
             total += path.stat().st_size
     return total

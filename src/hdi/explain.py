@@ -38,10 +38,7 @@ class Story:
 
     def lines(self, records: Records) -> list[str]:
         """The sentences to show."""
-        coverage, ledger, rejects = (
-            f.filter(pl.col("dataset") == self.dataset) if self.dataset else f
-            for f in (records.coverage, records.ledger, records.quarantine)
-        )
+        coverage, ledger, rejects = self._here(records)
         claims = self._claims(coverage)
         here = claims.filter(pl.col("schema") == self.schema)
         history = self._history(ledger)
@@ -59,6 +56,21 @@ class Story:
         lines += self._instead(claims)
         who = self.asked.symbol if self.asked else "every symbol"
         return [line if line.startswith("  ") else f"{who}: {line}" for line in lines]
+
+    def gap(self, records: Records) -> str:
+        """Which part of the window nothing whole was ever ingested for; "" where there is none."""
+        coverage, ledger, _ = self._here(records)
+        if self.asked is None or self._history(ledger).filter(pl.col("status") == "fragment").height:
+            return ""
+        never = subtract(self.window, _joined(self._claims(coverage).filter(pl.col("schema") == self.schema)))
+        return f"{self.asked.symbol}: never ingested: {self._what}, {_spans(never)}" if never else ""
+
+    def _here(self, records: Records) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        frames = (records.coverage, records.ledger, records.quarantine)
+        if not self.dataset:
+            return frames
+        coverage, ledger, rejects = (f.filter(pl.col("dataset") == self.dataset) for f in frames)
+        return coverage, ledger, rejects
 
     @property
     def _what(self) -> str:

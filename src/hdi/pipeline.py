@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import resource
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -235,18 +236,18 @@ class _Attempt:
             writer = stack.enter_context(self.file.store.replace(work))
             undefined = self.file.mapping.undefined
             row = 0
-            for frame in reader.frames(options.batch_size, undefined, self.schema.kind):
+            decoded = reader.frames(options.batch_size, undefined, self.schema.kind)
+            for frame in stack.enter_context(contextlib.closing(_ahead(decoded))):
                 self._batch(frame, row, writer)
                 row += frame.height
             rawfile = self._keep(reader, part)
             over = self._over()
-            if over - without:
-                return self._again(over, rawfile)
-            coverage = self.plan.coverage(self.numbers.tolist(), kept)
-            days = self._unmapped()
-            work = self._work(pl.concat([coverage, days]), rawfile)
-            receipts = [self._receipt(i, rawfile) for i, keep in enumerate(kept) if keep and self._counts(i)]
-            return writer.finish(work, receipts)
+            if not over - without:
+                coverage = self.plan.coverage(self.numbers.tolist(), kept)
+                work = self._work(pl.concat([coverage, self._unmapped()]), rawfile)
+                receipts = [self._receipt(i, rawfile) for i, keep in enumerate(kept) if keep and self._counts(i)]
+                return writer.finish(work, receipts)
+        return self._again(over, rawfile)
 
     def _counts(self, i: int) -> bool:
         """False for the unit of what arrived unmapped, when nothing did."""
@@ -290,7 +291,7 @@ class _Attempt:
             accepted = accepted.filter(~pl.col("_unit").is_in(dropped))
             rejected = rejected.filter(~pl.col("unit").is_in(dropped))
         if "raw_symbol" in accepted.columns:
-            self._note_names(accepted)
+            self._note_names(accepted, symbols, row)
         writer.write(accepted)
         if rejected.height:
             writer.reject(self._identified(rejected))
@@ -343,10 +344,13 @@ class _Attempt:
         })  # fmt: skip
         self.tally.days.append(rows.unique())
 
-    def _note_names(self, accepted: pl.DataFrame) -> None:
-        """Definitions say which raw symbol an instrument has on their day."""
+    def _note_names(self, accepted: pl.DataFrame, symbols: pl.Series, row: int) -> None:
+        """Definitions say which raw symbol an instrument has on their day, where the file's mappings do not."""
+        if not symbols.null_count():
+            return
+        unnamed = symbols.is_null().gather(accepted["_row"] - row)
         day = pl.col(self.schema.index_time).to_physical() // DAY_NS * DAY_NS
-        pairs = accepted.select("instrument_id", day.alias("day"), symbol="raw_symbol").unique()
+        pairs = accepted.filter(unnamed).select("instrument_id", day.alias("day"), symbol="raw_symbol").unique()
         self.tally.names.append(pairs)
         if len(self.tally.names) > 64:  # noqa: PLR2004
             self.tally.names = [pl.concat(self.tally.names).unique()]
@@ -405,6 +409,15 @@ class _Attempt:
 
 
 _POLARS: Mapping[str, Any] = {"int32": pl.Int32(), "int64": pl.Int64()}
+
+
+def _ahead(frames: Iterator[pl.DataFrame]) -> Generator[pl.DataFrame]:
+    """The same frames, each made by a thread while the one before is used."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hdi-decode") as pool:
+        coming = pool.submit(next, frames, None)
+        while (frame := coming.result()) is not None:
+            coming = pool.submit(next, frames, None)
+            yield frame
 
 
 def file_digest(path: Path) -> str:

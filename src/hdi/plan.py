@@ -74,28 +74,45 @@ class Plan:
         """What committing the units claims: each whole request, and each instrument's intervals in it."""
         if self.fragment:
             return pl.DataFrame(schema=COVERAGE)
-        kept = keep or [True] * len(self.units)
-        frames = [pl.DataFrame(schema=COVERAGE)]
-        for i, (unit, number) in enumerate(zip(self.units, numbers, strict=True)):
-            if not kept[i]:
-                continue
-            asked = [s for s in unit.symbol.split(",") if s]
-            whole = pl.DataFrame({"symbol": asked}, schema={"symbol": pl.String()}).with_columns(
-                instrument_id=pl.lit(None, pl.Int64), start=pl.lit(unit.window.start), end=pl.lit(unit.window.end)
+        kept = np.array(keep, dtype=bool) if keep is not None else np.ones(len(self.units), dtype=bool)
+        units = pl.DataFrame(
+            [(n, u.symbol, u.window.start, u.window.end) for n, u in zip(numbers, self.units, strict=True)],
+            schema={"unit": pl.Int32, "symbol": pl.String, "from": pl.Int64, "to": pl.Int64}, orient="row",
+        )  # fmt: skip
+        asked = [(i, s) for i, u in enumerate(self.units) if kept[i] for s in u.symbol.split(",") if s]
+        whole = pl.DataFrame(asked, schema={"_i": pl.Int64, "_asked": pl.String}, orient="row")
+        at, owner = self._cut()
+        own = pl.DataFrame({"_i": owner, "_at": at}, schema={"_i": pl.Int64, "_at": pl.Int64}).filter(
+            pl.Series(kept[owner], dtype=pl.Boolean)
+        )
+        unit = self.units[0]
+        constant = {"dataset": unit.dataset, "schema": unit.schema, "stype": unit.stype}
+        claims = [
+            units[whole["_i"]].with_columns(
+                symbol=whole["_asked"], instrument_id=pl.lit(None, pl.Int64), start="from", end="to"
+            ),
+            pl.concat([units[own["_i"]], self.intervals[own["_at"]].drop("symbol")], how="horizontal").with_columns(
+                start=pl.max_horizontal("start", "from"), end=pl.min_horizontal("end", "to")
+            ),
+        ]
+        return pl.concat(
+            c.with_columns(pl.lit(v).alias(k) for k, v in constant.items()).select(
+                pl.col(name).cast(dtype) for name, dtype in COVERAGE.items()
             )
-            own = self.intervals.filter(
-                pl.col("asked") == self.asked[i % len(self.asked)],
-                pl.col("start") < unit.window.end, pl.col("end") > unit.window.start,
-            ).select(
-                pl.lit(unit.symbol).alias("symbol"), "instrument_id",
-                pl.col("start").clip(lower_bound=unit.window.start), pl.col("end").clip(upper_bound=unit.window.end),
-            )  # fmt: skip
-            both = pl.concat([whole, own]).with_columns(
-                unit=pl.lit(number, pl.Int32), dataset=pl.lit(unit.dataset), schema=pl.lit(unit.schema),
-                stype=pl.lit(unit.stype),
-            )  # fmt: skip
-            frames.append(both.select(pl.col(c).cast(t) for c, t in COVERAGE.items()))
-        return pl.concat(frames)
+            for c in claims
+        ).sort("unit", maintain_order=True)
+
+    def _cut(self) -> tuple[Array, Array]:
+        """(interval, unit index) of every interval in every cell that it touches."""
+        starts = np.array([c.start for c in self.cells], dtype=np.int64)
+        ends = np.array([c.end for c in self.cells], dtype=np.int64)
+        first = np.searchsorted(ends, self.intervals["start"].to_numpy(), side="right")
+        touched = np.maximum(np.searchsorted(starts, self.intervals["end"].to_numpy(), side="left") - first, 0)
+        at = np.repeat(np.arange(len(touched)), touched)
+        cell = np.arange(len(at)) - np.repeat(np.cumsum(touched) - touched, touched) + first[at]
+        place = {asked: i for i, asked in enumerate(self.asked)}
+        owners = np.array([place[a] for a in self.intervals["asked"]], dtype=np.int64)
+        return at, cell * len(self.asked) + owners[at]
 
     @cached_property
     def router(self) -> Router:
@@ -236,10 +253,11 @@ def uncovered(plan: Plan, coverage: pl.DataFrame) -> list[Unit]:
         pl.col("dataset") == first.dataset, pl.col("schema") == first.schema,
         pl.col("stype") == first.stype, pl.col("instrument_id").is_null(),
     )  # fmt: skip
+    symbols = claims["symbol"].unique()
+    codes = claims["symbol"].replace_strict(symbols, pl.int_range(len(symbols), eager=True), return_dtype=pl.Int64)
     claimed: dict[str, list[tuple[int, int]]] = {}
-    for (symbol,), rows in claims.group_by("symbol"):
-        joined = merge(rows.with_columns(instrument_id=pl.lit(0, pl.Int64)))
-        claimed[str(symbol)] = list(zip(joined["start"], joined["end"], strict=True))
+    for code, start, end in merge(claims.with_columns(instrument_id=codes)).iter_rows():
+        claimed.setdefault(symbols[code], []).append((start, end))
 
     def owned(symbol: str, window: Window) -> bool:
         stretches = [*claimed.get(symbol, []), *claimed.get(ALL_SYMBOLS, [])]

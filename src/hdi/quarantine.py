@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import polars as pl
@@ -26,6 +27,8 @@ FOLDERS = {
 #: Entries in the array of one line: keeps a line short enough for tools that read line by line.
 _LINE = 1000
 _INDEX = ".index.json"
+#: Day, schema or vendor, unit.
+_NAME = re.compile(r"\d{8}_.+_[0-9a-f]{16}")
 
 
 def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame) -> int:
@@ -37,16 +40,17 @@ def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame) -> int:
     index_path = dlq / _INDEX
     try:
         index = _read_index(index_path)
-        wanted = {name: _signature(rows) for name, rows in files.items()}
-        stale = [n for n in index if n not in wanted]
-        fresh = [n for n, sign in wanted.items() if index.get(n) != sign or not (dlq / n).exists()]
-        if not stale and not fresh:
+        signs = {name: _signature(rows) for name, rows in files.items()}
+        stale = [name for name in _exported(dlq) if name not in signs]
+        fresh = [name for name, sign in signs.items() if index.get(name) != [sign, *_stamp(dlq / name)]]
+        if not stale and not fresh and index.keys() == signs.keys():
             return 0
         for name in fresh:
             _write(dlq / name, _lines(files[name], Path(name).parent.name))
         for name in stale:
             (dlq / name).unlink(missing_ok=True)
-        _write(index_path, json.dumps(wanted, indent=0, sort_keys=True))
+        index = {name: [sign, *_stamp(dlq / name)] for name, sign in signs.items()}
+        _write(index_path, json.dumps(index, indent=0, sort_keys=True))
     except OSError as exc:
         raise StoreError(
             f"the dead-letter folder {dlq} cannot be written: {exc.strerror or exc}",
@@ -67,6 +71,25 @@ def _files(rejects: pl.DataFrame, ledger: pl.DataFrame) -> dict[str, pl.DataFram
     }
 
 
+def _exported(dlq: Path) -> list[str]:
+    """The files in the folder that an export wrote: by their names, so that other files are left alone."""
+    return [
+        f"{folder}/{path.name}"
+        for folder in sorted(set(FOLDERS.values()))
+        for path in sorted((dlq / folder).glob(f"*_{folder}.json"))
+        if _NAME.fullmatch(path.name.removesuffix(f"_{folder}.json"))
+    ]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What an edit changes: size, and time of the last change in nanoseconds; zeros for no file."""
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return about.st_size, about.st_mtime_ns
+
+
 def _signature(rows: pl.DataFrame) -> str:
     place = rows.select("unit", "row", pl.col("run").hash(0))
     return hashlib.sha256(place.hash_rows(0).to_numpy().tobytes()).hexdigest()[:16]
@@ -74,7 +97,7 @@ def _signature(rows: pl.DataFrame) -> str:
 
 def _lines(rows: pl.DataFrame, array: str) -> str:
     head = pl.struct(
-        "schema", "symbol", "instrument_id", pl.from_epoch("ts_event", time_unit="ns").dt.strftime("%Y-%m-%dT%H:%M:%S%.9fZ"),
+        "schema", "symbol", "instrument_id", _time("ts_event"),
         "error_type", "error_message", "rules", pl.col("unit_id").alias("unit"), "run", "raw_file",
         pl.col("row"), "failed",
     ).struct.json_encode()  # fmt: skip
@@ -85,14 +108,21 @@ def _lines(rows: pl.DataFrame, array: str) -> str:
     )
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def _time(name: str) -> pl.Expr:
+    """Nanoseconds as RFC 3339 text. The vendor's count is unsigned: one after 2262 is not one before 1970."""
+    count = pl.col(name).reinterpret(signed=False)
+    seconds = (count // 1000).cast(pl.Int64).cast(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S")
+    return (seconds + "." + (count % 1_000_000_000).cast(pl.String).str.zfill(9) + "Z").alias(name)
+
+
+def _read_index(path: Path) -> dict[str, list[object]]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:  # a torn index: everything is written again
         return {}
-    return dict(index)
+    return index if isinstance(index, dict) else {}
 
 
 def _write(path: Path, text: str) -> None:

@@ -68,6 +68,10 @@ class Result:
         """Why there is no row: the lines to show."""
         return [NOTHING, *self._reading.explain()]
 
+    def gaps(self) -> list[str]:
+        """Which parts of the window were never ingested, symbol by symbol, though others were."""
+        return self._reading.gaps()
+
     def _log(self) -> None:
         window = self.query.window
         log.info(
@@ -193,14 +197,18 @@ class _Reading:
 
     def explain(self) -> list[str]:
         """What became of the window, symbol by symbol and dataset by dataset."""
+        return [line for story, records in self._stories() for line in story.lines(records)]
+
+    def gaps(self) -> list[str]:
+        """The parts of the window without complete units, where there are rows of others."""
+        return [gap for story, records in self._stories() if (gap := story.gap(records))]
+
+    def _stories(self) -> Iterator[tuple[Story, Records]]:
         records = Records(self.store.coverage(), self.store.ledger(), self.store.quarantine())
         window = self.window or self.query.window
-        return [
-            line
-            for asked in ([None] if self.asked is None else self.asked)
-            for dataset in self._datasets(asked, records)
-            for line in Story(asked, self.source, window, dataset).lines(records)
-        ]
+        for asked in [None] if self.asked is None else self.asked:
+            for dataset in self._datasets(asked, records):
+                yield Story(asked, self.source, window, dataset), records
 
     def _datasets(self, asked: Asked | None, records: Records) -> list[str]:
         """Where a symbol is known, or the dataset that was named; "" is anywhere."""

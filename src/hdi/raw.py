@@ -7,10 +7,15 @@ mode with the user's file, and would change when that is edited in place.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import os
+import time
 from pathlib import Path
 from uuid import uuid4
+
+import structlog
 
 from hdi.errors import StoreError
 from hdi.model import RawFile
@@ -21,13 +26,13 @@ class Part:
 
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir / "raw"
-        folder = self._root / ".part"
+        self._fd = -1
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._path = folder / f"{uuid4().hex}.part"
-            self._fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            # Held while this process lives, so that a sweep knows what is nobody's.
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            data_dir.mkdir(parents=True, exist_ok=True)
+            _private(data_dir, "raw", ".part")
+            while self._fd < 0:
+                self._path = self._root / ".part" / f"{uuid4().hex}.part"
+                self._fd = _held(self._path)
         except OSError as exc:
             raise _refused(self._root, exc) from exc
 
@@ -41,12 +46,17 @@ class Part:
             raise _refused(self._root, exc) from exc
 
     def keep(self, folders: tuple[str, ...], name: str, digest: str, size: int) -> RawFile:
-        """Put the file in its place under ``raw/``; a file of the same name and size there stays."""
+        """Put the file in its place under ``raw/``. The same bytes there stay; others there are set aside."""
         target = self._root.joinpath(*folders, name)
         try:
             os.fsync(self._fd)
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if target.exists() and target.stat().st_size == size:
+            _private(self._root, *folders)
+            if target.exists() and not _holds(target, digest, size):
+                aside = target.with_name(f"{name}.damaged-{time.time_ns()}")
+                target.rename(aside)
+                log = structlog.get_logger().bind(component="PipelineOrchestrator")
+                log.warning("a raw file was damaged: set aside, and written again", file=str(target), aside=str(aside))
+            if target.exists():
                 self._path.unlink()
             else:
                 self._path.rename(target)
@@ -69,17 +79,53 @@ def sweep(data_dir: Path) -> int:
     """Remove part files whose process is gone; returns how many."""
     gone = 0
     folder = data_dir / "raw" / ".part"
-    for path in folder.iterdir() if folder.exists() else ():
-        fd = os.open(path, os.O_RDWR)
+    for path in folder.glob("*.part"):
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except OSError:  # kept or discarded since, or somebody else's
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
             gone += 1
-        except BlockingIOError:
+        except OSError:
             continue
         finally:
             os.close(fd)
     return gone
+
+
+def _held(path: Path) -> int:
+    """A descriptor of the new file, locked while this process lives: a sweep takes what nobody holds.
+
+    Returns -1 when a sweep took it between making and locking.
+    """
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return fd
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return -1
+
+
+def _private(root: Path, *folders: str) -> None:
+    """Make each folder below ``root``, for its owner alone; one that is there stays as it is."""
+    for folder in folders:
+        above, root = root, root / folder
+        with contextlib.suppress(FileExistsError):
+            root.mkdir(mode=0o700)
+            _sync(above)
+
+
+def _holds(path: Path, digest: str, size: int) -> bool:
+    if path.stat().st_size != size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest
 
 
 def _sync(folder: Path) -> None:

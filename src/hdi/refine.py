@@ -336,7 +336,7 @@ def _convert_time(f: Field, expr: pl.Expr, dtype: pl.Datetime, where: str) -> tu
     broken = expr.to_physical() < 0
     if factor > 1:
         broken |= expr.to_physical() > MAX_NS // factor
-        expr = expr.cast(POLARS["timestamp"])
+        expr = expr.cast(POLARS["timestamp"], strict=False)
     return expr, _fit("TIMESTAMP_OUT_OF_RANGE", f, broken, where)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from hdi.model import Window
+from hdi.model import MAX_NS, Window
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 
 #: What a bar is made of; the rest of a finer bar does not matter.
@@ -59,14 +59,14 @@ class Certain:
 
 
 class Resampler:
-    """Makes the bars; feed it frames in the order of reads. ``missing`` and ``spoiled`` count buckets left out."""
+    """Makes the bars, once, of frames in the order of reads; knows what it has left out so far."""
 
     def __init__(self, certain: Certain, columns: Mapping[str, pl.DataType], constants: Mapping[str, str]) -> None:
         self._certain = certain
         self._columns = columns
         self._constants = constants
         self.missing = 0
-        self.spoiled = certain.spoiled.height
+        self._reached = -1
 
     def bars(self, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """The bars of all frames, in the order of reads; the last open bucket is carried from frame to frame."""
@@ -82,6 +82,12 @@ class Resampler:
                 yield self._made(closed)
         if carried is not None:
             yield self._made(carried)
+        self._reached = MAX_NS
+
+    @property
+    def spoiled(self) -> int:
+        """How many buckets with a quarantined bar were passed."""
+        return self._certain.spoiled.filter(pl.col("ts_event") <= self._reached).height
 
     def notes(self, name: str) -> list[str]:
         """How many bars were left out, and why."""
@@ -109,6 +115,7 @@ class Resampler:
         spoiled = self._certain.spoiled.with_columns(pl.col("ts_event").cast(time))
         bars = bars.join(spoiled, on=list(_BUCKET), how="anti", maintain_order="left")
         missing = self._certain.missing(bars)
+        self._reached = int(rows["ts_event"].to_physical()[-1])
         self.missing += int(missing.sum())
         given = {**self._constants, **dict.fromkeys(set(self._columns) - set(bars.columns) - set(self._constants))}
         return bars.filter(~missing).with_columns(

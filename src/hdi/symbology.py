@@ -5,7 +5,10 @@ An instrument_id means something only within a dataset and a day, so every looku
 
 from __future__ import annotations
 
+import heapq
 import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ALL_SYMBOLS = "ALL_SYMBOLS"
-_CONTINUOUS = re.compile(r"[A-Za-z0-9]+\.[cnvCNV]\.\d+")
+_CONTINUOUS = re.compile(r"[A-Za-z0-9]+\.[cnvCNV]\.[0-9]+")
 _PARENT = re.compile(r"\S+\.(FUT|OPT|SPOT)", re.IGNORECASE)
 
 
@@ -31,7 +34,7 @@ def infer_stype(symbol: str) -> Stype:
         return "continuous"
     if _PARENT.fullmatch(symbol):
         return "parent"
-    return "instrument_id" if symbol.isdigit() else "raw_symbol"
+    return "instrument_id" if symbol.isascii() and symbol.isdigit() else "raw_symbol"
 
 
 def canonical(symbol: str) -> str:
@@ -83,28 +86,55 @@ class Intervals:
 
 
 def disjoint(frame: pl.DataFrame) -> pl.DataFrame:
-    """The intervals cut where they overlap, sorted by instrument and start, with ``row`` of the source."""
-    rows = frame.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64)).sort("instrument_id", "start")
-    overlapping = rows.select(
-        (pl.col("start") < pl.col("end").shift(1).over("instrument_id")).any()
-    ).item()
-    if not overlapping:
+    """The intervals cut where they overlap, sorted by instrument and start, with ``row`` of the source.
+
+    Of overlapping intervals the later row of the frame wins; empty ones are left out.
+    """
+    rows = (
+        frame.select("instrument_id", "start", "end")
+        .with_row_index("row")
+        .with_columns(pl.col("row").cast(pl.Int64))
+        .filter(pl.col("start") < pl.col("end"))
+        .unique(["instrument_id", "start", "end"], keep="last")
+        .sort("instrument_id", "start", "row")
+        .select("instrument_id", "start", "end", "row")
+    )
+    same = pl.col("instrument_id") == pl.col("instrument_id").shift(1)
+    overlapping = rows.filter(same & (pl.col("start") < pl.col("end").shift(1)))["instrument_id"].unique()
+    if not len(overlapping):
         return rows
-    cuts = (
-        pl.concat([rows.select("instrument_id", at=c) for c in ("start", "end")])
-        .unique()
-        .sort("instrument_id", "at")
-        .with_columns(until=pl.col("at").shift(-1).over("instrument_id"))
-        .drop_nulls("until")
-    )
-    return (
-        cuts.join(rows, on="instrument_id")
-        .filter((pl.col("start") <= pl.col("at")) & (pl.col("until") <= pl.col("end")))
-        .group_by("instrument_id", "at", "until")
-        .agg(pl.col("row").max())
-        .select("instrument_id", pl.col("at").alias("start"), pl.col("until").alias("end"), "row")
-        .sort("instrument_id", "start")
-    )
+    tangled = rows["instrument_id"].is_in(overlapping.implode())
+    pieces = [
+        (*key, start, end, row)
+        for key, part in rows.filter(tangled).group_by("instrument_id", maintain_order=True)
+        for start, end, row in _cut(part.select("start", "end", "row").rows())
+    ]
+    cut = pl.DataFrame(pieces, schema=rows.schema, orient="row")
+    return pl.concat([rows.filter(~tangled), cut]).sort("instrument_id", "start")
+
+
+def _cut(intervals: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Intervals (start, end, row), sorted by start, as pieces that do not overlap: the highest row of each instant."""
+    bounds = sorted({at for start, end, _ in intervals for at in (start, end)})
+    active: list[tuple[int, int]] = []
+    following = 0
+    last: tuple[int, int, int] | None = None
+    for at, until in pairwise(bounds):
+        while following < len(intervals) and intervals[following][0] == at:
+            _, end, row = intervals[following]
+            heapq.heappush(active, (-row, end))
+            following += 1
+        while active and active[0][1] <= at:
+            heapq.heappop(active)
+        row = -active[0][0] if active else -1
+        if last is not None and last[1] == at and last[2] == row:
+            last = (last[0], until, row)
+            continue
+        if last is not None:
+            yield last
+        last = (at, until, row) if active else None
+    if last is not None:
+        yield last
 
 
 def merge(frame: pl.DataFrame) -> pl.DataFrame:

@@ -168,3 +168,21 @@ def test_a_spread_has_one_definition_for_each_leg(tape, arrays):
         (0, b"ESH4", b"B"),
         (1, b"ESM4", b"A"),
     ]
+
+
+def test_exactly_the_planted_rows_end_in_quarantine(tape, tmp_path, monkeypatch):
+    from hdi.api import HistoricalData
+
+    monkeypatch.chdir(tmp_path)
+    with HistoricalData.open(store=f"lake:{tmp_path / 'lake'}") as data:
+        outcomes = list(data.ingest_files(tape.paths, origin="synthetic"))
+        rejects = data.store().quarantine()
+    assert [o.status for o in outcomes] == ["stored"] * len(tape.paths)
+    for path, outcome in zip(tape.paths, outcomes, strict=True):
+        mine = rejects.filter(rejects["schema"] == outcome.schema)
+        found = dict(zip(mine["row"], mine["rules"], strict=True))
+        assert {row: set(rules) for row, rules in found.items()} == {
+            row: set(rules) for row, rules in tape.planted[path].items()
+        }
+        assert sum(r.fetched for r in outcome.receipts) == tape.rows[path]
+        assert sum(r.stored for r in outcome.receipts) == tape.rows[path] - len(tape.planted[path])

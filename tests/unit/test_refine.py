@@ -34,8 +34,8 @@ GOOD = {
         "close": 11 * PX, "volume": 100,
     },
     "statistics": {
-        "publisher_id": 1, "instrument_id": 17, "ts_event": START, "ts_recv": START + 5, "ts_ref": START, "price": 5 * PX,
-        "quantity": 2**63 - 1, "stat_type": 3, "update_action": 1,
+        "publisher_id": 1, "instrument_id": 17, "ts_event": START, "ts_recv": START + 5, "ts_ref": START,
+        "price": 5 * PX, "quantity": 2**63 - 1, "stat_type": 3, "update_action": 1,
     },
     "definition": {
         "publisher_id": 1, "instrument_id": 17, "ts_event": START, "ts_recv": START + 5, "raw_symbol": b"ESH4",
@@ -199,7 +199,10 @@ def test_a_statistic_is_named(code, name):
         ("trades", {"side": b"S"}, ["INVALID_SIDE"], "BusinessLogicValidation"),
         ("trades", {"action": b"t"}, ["INVALID_ACTION"], "BusinessLogicValidation"),
         ("trades", {"size": 0}, ["NON_POSITIVE_SIZE"], "BusinessLogicValidation"),
-        ("ohlcv-1d", {"high": 8 * PX}, ["HIGH_LESS_THAN_LOW", "HIGH_LESS_THAN_OPEN", "HIGH_LESS_THAN_CLOSE"], "BusinessLogicValidation"),
+        (
+            "ohlcv-1d", {"high": 8 * PX}, ["HIGH_LESS_THAN_LOW", "HIGH_LESS_THAN_OPEN", "HIGH_LESS_THAN_CLOSE"],
+            "BusinessLogicValidation",
+        ),
         ("ohlcv-1d", {"low": 10 * PX + 1}, ["LOW_GREATER_THAN_OPEN"], "BusinessLogicValidation"),
         ("ohlcv-1d", {"low": 12 * PX}, ["LOW_GREATER_THAN_OPEN", "LOW_GREATER_THAN_CLOSE"], "BusinessLogicValidation"),
         ("statistics", {"update_action": 3}, ["INVALID_UPDATE_ACTION"], "BusinessLogicValidation"),
@@ -633,7 +636,8 @@ def test_a_mapping_that_fails_on_the_data_names_its_file_and_position(write):
 
 def test_a_value_of_the_name_that_is_no_value_of_the_column_is_refused(write):
     path = write(
-        "kind: own\ntitle: Own\ndoc: Own.\ntable: own\nindex_time: ts_event\nnames: {own: {grid: day, set: {depth: x}}}\n"
+        "kind: own\ntitle: Own\ndoc: Own.\ntable: own\nindex_time: ts_event\n"
+        "names: {own: {grid: day, set: {depth: x}}}\n"
         "fields: {depth: {type: smallint, doc: Depth.}}\ndisplay: [depth]\n"
     )
     with pytest.raises(ConfigError, match=r"names\.own\.set\.depth: 'x' is no SMALLINT"):

@@ -17,7 +17,8 @@ from hdi.schema import SQL, load_schemas
 
 KINDS = ["definition", "ohlcv", "statistics", "tbbo", "trades"]
 COMMON = {
-    "dataset": "text", "instrument_id": "bigint", "symbol": "text?", "publisher_id": "integer", "ts_event": "timestamp?",
+    "dataset": "text", "instrument_id": "bigint", "symbol": "text?", "publisher_id": "integer",
+    "ts_event": "timestamp?",
 }  # fmt: skip
 TRADE = {
     "ts_recv": "timestamp", "price": "price", "size": "bigint", "side": "text", "action": "text", "depth": "smallint",

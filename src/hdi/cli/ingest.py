@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hdi.cli.render import count, dumps
-from hdi.cli.session import put, say, session
+from hdi.cli.session import put, say, session, started
 
 if TYPE_CHECKING:
     from hdi.model import FileOutcome
@@ -49,6 +49,7 @@ def ingest(  # noqa: PLR0913  (each is an option)
 
     flags = {"ingest.batch_size": batch_size, "ingest.max_reject_percent": max_rejects}
     with session(context).data(**flags) as data:
+        started()
         if api not in data.sources():
             raise RequestError(f"unknown source {api!r}", f"Known: {', '.join(data.sources())}.")
         if not files:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from hdi.cli.render import count
-from hdi.cli.session import guarded, say, session, terminal
+from hdi.cli.session import guarded, say, session, started, terminal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hdi.query import Result
 
 _DAY_GRID = "day"
+#: A limit of so many rows is a short table whatever is asked for.
+_FEW = 1_000
 
 
 def register(app: typer.Typer) -> None:
@@ -61,6 +63,7 @@ def query(  # noqa: PLR0913  (each is an option)
             split(symbols), start_date, end_date, schema=schema, dataset=dataset, limit=limit,
             columns=_columns(data, schema, columns, form),
         )  # fmt: skip
+        started()
         if form == "table" and output is None and not force:
             _confirm(data, result)
         _show(result, form, output, color=data.settings.color)
@@ -93,9 +96,8 @@ def _confirm(data: HistoricalData, result: Result) -> None:
     limits = data.settings.query
     days, symbols = result.query.window.days, len(result.query.symbols)
     everything = "ALL_SYMBOLS" in result.query.symbols
-    if result.name.grid != _DAY_GRID or not (
-        days > limits.confirm_days or symbols > limits.confirm_symbols or everything
-    ):
+    long = days > limits.confirm_days or symbols > limits.confirm_symbols or everything
+    if result.name.grid != _DAY_GRID or not long or (result.query.limit or _FEW + 1) <= _FEW:
         return
     who = "all symbols" if everything else count(symbols, "symbol")
     what = f"a table of {result.name.name} of {count(days, 'day')} and {who} may be long"
@@ -124,6 +126,9 @@ def _tell(result: Result, path: str | None) -> None:
     """What is to be known beside the rows, on stderr."""
     for note in result.notes:
         say(f"note: {note}")
+    if result.rows and not result.limited:
+        for gap in result.gaps():
+            say(f"note: {gap}")
     if not result.rows:
         for line in result.explain():
             say(line)

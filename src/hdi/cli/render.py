@@ -63,7 +63,7 @@ def _prices(column: pl.Series) -> pl.Series:
 
 
 def _times(column: pl.Series) -> pl.Series:
-    whole = not (column.to_physical() % 1_000_000_000).any()
+    whole = not (column.to_physical() % 1_000_000_000 != 0).any()
     return column.dt.strftime("%Y-%m-%dT%H:%M:%SZ" if whole else "%Y-%m-%dT%H:%M:%S%.9fZ")
 
 
@@ -118,7 +118,7 @@ def screen(frames: Iterable[pl.DataFrame], columns: Mapping[str, pl.DataType], *
     right = numeric(columns)
 
     def table(text: pl.DataFrame | None) -> Table:
-        made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
         for name in columns:
             made.add_column(name, justify="right" if name in right else "left", overflow="fold")
         for row in text.iter_rows() if text is not None else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,12 @@ class Session:
             self.log_dir = str(data.settings.log.dir)
             self.debug = data.settings.log.level == "DEBUG"
             yield data
+
+
+def started() -> None:
+    """All that a command needs is imported: collect garbage again, but not in what stays anyway."""
+    gc.freeze()
+    gc.enable()
 
 
 def session(context: typer.Context) -> Session:
@@ -86,4 +93,4 @@ def terminal(stream: Any) -> bool:
         return False
 
 
-__all__ = ["OutputClosed", "Session", "guarded", "put", "say", "session", "stdout", "terminal"]
+__all__ = ["OutputClosed", "Session", "guarded", "put", "say", "session", "started", "stdout", "terminal"]

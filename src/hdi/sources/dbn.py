@@ -36,6 +36,8 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _CHUNK = 1 << 20
 #: Larger pieces come from fresh pages each time, and cost twice as much.
 _OUT = 1 << 20
+#: Wide records come in smaller batches, whatever was asked for: they fit the cache, and bound the memory.
+_BATCH_BYTES = 8 << 20
 #: No real header comes near; a hostile length must not be believed.
 _MAX_HEADER = 256 << 20
 _DATASET = re.compile(r"[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9][A-Z0-9_-]*)+")
@@ -157,7 +159,7 @@ class Reader:
         shape = layout(head.schema, head.version)
         rtype = int(dbn.RType.from_schema(dbn.Schema(head.schema)).value)
         pieces = self._bytes.take
-        want = batch * shape.itemsize
+        want = min(batch, max(_BATCH_BYTES // shape.itemsize, 1)) * shape.itemsize
         while data := pieces(want):
             whole, rest = divmod(len(data), shape.itemsize)
             records = np.frombuffer(data, dtype=shape, count=whole)

@@ -8,6 +8,7 @@ have no file: a part answers up to the day on which the next begins.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -41,20 +42,26 @@ class Part:
 def parts(paths: Iterable[Path]) -> Iterator[tuple[Path, Part | None]]:
     """Each path with its part of a job, None for a file that belongs to none."""
     wanted = list(paths)
-    jobs: dict[Path, dict[str, Part]] = {}
+    given: dict[Path, set[str]] = {}
     for path in wanted:
-        folder = path.parent
-        if folder not in jobs:
-            jobs[folder] = _job(folder, {p.name for p in wanted if p.parent == folder})
-        yield path, jobs[folder].get(path.name)
+        given.setdefault(_folder(path), set()).add(path.name)
+    jobs = {folder: _job(folder, names) for folder, names in given.items()}
+    for path in wanted:
+        yield path, jobs[_folder(path)].get(path.name)
+
+
+def _folder(path: Path) -> Path:
+    """Where the file lies, however its path is spelt."""
+    return Path(os.path.realpath(path.parent))
 
 
 def _job(folder: Path, given: set[str]) -> dict[str, Part]:
     """The parts of the job whose manifest lies in the folder; empty when there is none or it was not split."""
+    path = folder / "manifest.json"
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"files": []}
         names = sorted(f["filename"] for f in manifest["files"] if ".dbn" in f["filename"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     if len(names) < 2:  # noqa: PLR2004
         return {}

@@ -76,7 +76,7 @@ class Writer(Protocol):
         """Stage accepted rows: the schema's public columns, then ``_unit`` and ``_row``."""
 
     def reject(self, rows: pl.DataFrame) -> None:
-        """Stage rejected rows (:data:`REJECTS`)."""
+        """Stage rejected rows (:data:`REJECTS`). A null ``raw_file`` stands for that of the unit's receipt."""
 
     def finish(self, work: Work, receipts: Sequence[Receipt]) -> list[Receipt]:
         """Commit rows, rejects and receipts in one act, and return the receipts as the store has them.

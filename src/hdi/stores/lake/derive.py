@@ -220,10 +220,18 @@ class Derived:
                 "units"
             ] else pl.DataFrame(schema=dtypes)
         if name in _PARTS:
-            return unpack(self._root, commit.payload.get(_PARTS[name]), dtypes)
+            rows = unpack(self._root, commit.payload.get(_PARTS[name]), dtypes)
+            return _with_raw_file(rows, commit) if name == "quarantine" else rows
         if name == f"{commit.table}_history":
             return unpack(self._root, commit.payload.get("history"), dtypes)
         return pl.DataFrame(schema=dtypes)
+
+
+def _with_raw_file(rejects: pl.DataFrame, commit: Commit) -> pl.DataFrame:
+    """The rejects with the raw file of their unit's receipt: where it would lie was not known when they were staged."""
+    files = {unit["unit"]: unit["raw_file"] for unit in commit.payload["units"]}
+    known = pl.col("unit").replace_strict(files, default=None, return_dtype=pl.String)
+    return rejects.with_columns(pl.coalesce("raw_file", known))
 
 
 def _without_replaced(rejects: pl.DataFrame, commit: Commit, root: Path) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hdi.errors import StoreError
 #: Written with level 1: three quarters of the time of level 3 for files a tenth larger.
 PARQUET = {"compression": "zstd", "compression_level": 1, "row_group_size": 131_072}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextlib.contextmanager
@@ -25,17 +27,14 @@ def guard(root: Path) -> Iterator[None]:
     """Turn what the file system, Polars or Delta refuse into a StoreError that names the lake."""
     try:
         yield
-    except StoreError:
-        raise
-    except OSError as exc:
-        raise _refusal(root, exc, exc.errno) from exc
-    except (pl.exceptions.PolarsError, DeltaError) as exc:
-        text = str(exc)
-        full = "No space left" in text or "os error 28" in text or "os error 27" in text
-        raise _refusal(root, exc, errno.ENOSPC if full else None) from exc
+    except (OSError, pl.exceptions.PolarsError, DeltaError) as exc:
+        raise _refusal(root, exc) from exc
 
 
-def _refusal(root: Path, exc: Exception, number: int | None) -> StoreError:
+def _refusal(root: Path, exc: Exception) -> StoreError:
+    number = exc.errno if isinstance(exc, OSError) else None
+    if number is None and (found := _OS_ERROR.search(str(exc))):
+        number = int(found[1])  # Polars and Delta say it in words only
     if number in _FULL:
         return StoreError(f"no space left for the lake {root}", "Free some space and run the same command again.")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -44,19 +43,39 @@ def _refusal(root: Path, exc: Exception, number: int | None) -> StoreError:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path`` (made if absent), waiting for it."""
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on ``path`` (made if absent), waiting for it; exclusive unless ``shared``."""
     fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
 
 
+def own(path: Path) -> int | None:
+    """A descriptor that holds the lock of ``path``; None when a sweep took it, or its folder, before that."""
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return fd
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
 def try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock, or None when somebody else does."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    """A descriptor that holds the lock of ``path``, or None when somebody else does or its folder is gone."""
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -74,9 +93,8 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a small file whole, durably: a reader sees the old text or the new."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+def write_text(path: Path, text: str, part: Path) -> None:
+    """Replace a small file whole, durably: a reader sees the old text or the new. ``part`` is written first."""
     part.write_text(text, encoding="utf-8")
     sync(part)
     part.replace(path)

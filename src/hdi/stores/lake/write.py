@@ -21,14 +21,16 @@ import polars as pl
 from hdi.frames import REJECTS
 from hdi.model import Receipt, cell_end, cell_start, ns_date
 from hdi.stores.lake.derive import side_file
-from hdi.stores.lake.files import PARQUET, guard, sync, try_lock
+from hdi.stores.lake.files import PARQUET, guard, own, sync
 
 if TYPE_CHECKING:
     from hdi.stores import Work
     from hdi.stores.lake import Lake
 
-#: Rows in a run. Runs bound the memory of writing, of replacing and of ordered reading.
+#: A run ends at this many rows, or bytes in memory. Runs bound the memory of writing, of replacing and of
+#: ordered reading: while one is sorted and written, the next one fills.
 RUN_ROWS = 1 << 20
+RUN_BYTES = 72 << 20
 _REJECT_ROWS = 100_000
 
 
@@ -54,19 +56,21 @@ class LakeWriter:
         self._index = work.schema.index_time
         self._partition = work.schema.partition
         self._grid = work.name.grid
-        self.attempt = uuid4().hex
-        self.folder = lake.root / "_hdi" / "staging" / self.attempt
         self.runs: list[Run] = []
         self.rejects: list[dict[str, Any]] = []
         self.reject_rows = 0
         self.finished = False
         self._open: dict[int, list[pl.DataFrame]] = {}
-        self._open_rows: dict[int, int] = {}
+        self._open_bytes: dict[int, int] = {}
         self._rejected: list[pl.DataFrame] = []
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: Future[Run] | None = None
-        self.folder.mkdir(parents=True, mode=0o700)
-        self._lock = try_lock(self.folder / "lock")
+        self._lock: int | None = None
+        while self._lock is None:
+            self.attempt = uuid4().hex
+            self.folder = lake.root / "_hdi" / "staging" / self.attempt
+            self.folder.mkdir(parents=True, mode=0o700)
+            self._lock = own(self.folder / "lock")
 
     def write(self, rows: pl.DataFrame) -> None:
         """Stage accepted rows; at most about two runs are held in memory."""
@@ -76,11 +80,11 @@ class LakeWriter:
             stored = self._work.schema.to_stored(rows).drop(self._partition)
             for date, part in self._parts(stored):
                 self._open.setdefault(date, []).append(part)
-                self._open_rows[date] = self._open_rows.get(date, 0) + part.height
-                if self._open_rows[date] >= RUN_ROWS:
+                self._open_bytes[date] = self._open_bytes.get(date, 0) + part.estimated_size()
+                if self._open_bytes[date] >= RUN_BYTES or sum(p.height for p in self._open[date]) >= RUN_ROWS:
                     self._flush(date)
-            while sum(self._open_rows.values()) > 2 * RUN_ROWS:
-                self._flush(max(self._open_rows, key=lambda d: self._open_rows[d]))
+            while sum(self._open_bytes.values()) > 2 * RUN_BYTES:
+                self._flush(max(self._open_bytes, key=lambda d: self._open_bytes[d]))
 
     def reject(self, rows: pl.DataFrame) -> None:
         """Stage rejected rows."""
@@ -136,7 +140,7 @@ class LakeWriter:
 
     def _flush(self, date: int) -> None:
         frame = pl.concat(self._open.pop(date))
-        del self._open_rows[date]
+        del self._open_bytes[date]
         self._collect()
         path = self.folder / f"run-{len(self.runs):05d}.parquet"
         self._pending = self._pool.submit(self._write, frame, ns_date(date).isoformat(), path)
