@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from hdi import logs
 from hdi.model import FileOutcome, Query, Window
@@ -49,7 +49,7 @@ class HistoricalData:
         logs.configure(settings)
         return cls(settings)
 
-    def __enter__(self) -> HistoricalData:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -123,7 +123,7 @@ class HistoricalData:
         store = self.store(write=not dry_run)
         yield from ingest_files(store, self.schemas, mapping, [Path(p) for p in paths], options)
 
-    def query(
+    def query(  # noqa: PLR0913  (each is an option of the command)
         self,
         symbols: str | Sequence[str],
         start: str | dt.date,

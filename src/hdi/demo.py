@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import databento_dbn as dbn
 import numpy as np
-import zstandard
 
 from hdi.model import DAY_NS, NS, Window, date_ns, ns_date
+from hdi.sources.dbn import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -433,4 +433,4 @@ def _encode(file: _File, records: np.ndarray) -> bytes:
         mappings=[_Mapping(symbol, intervals) for symbol, intervals in file.mappings.items()],
         version=dbn.DBN_VERSION,
     )
-    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(metadata.encode() + records.tobytes())
+    return pack(metadata.encode() + records.tobytes())

@@ -46,11 +46,12 @@ class Story:
         quarantined = list(self._quarantined(rejects))
         lines = [
             *quarantined,
-            *self._confirmed(here, rejected=bool(quarantined)),
+            *(self._mixed(coverage) or self._confirmed(here, rejected=bool(quarantined))),
             *self._never(here, whole=" whole" if fragments else ""),
         ]
         if fragments:
-            lines.append(f"{fragments} partial files of {self._what} were ingested; no row in them fits")
+            files = "1 partial file" if fragments == 1 else f"{fragments} partial files"
+            lines.append(f"{files} of {self._what} ingested, without a row that fits")
         failed = history.filter(pl.col("status") == "failed")["error"].unique(maintain_order=True)
         lines += [f"failed to ingest: {error}" for error in failed.head(_SHOWN)]
         lines += self._instead(claims)
@@ -98,11 +99,27 @@ class Story:
             pl.col("schema") == self.schema, pl.col("start") < self.window.end, pl.col("end") > self.window.start
         ).unique("unit_id", keep="last", maintain_order=True)
 
-    def _confirmed(self, claims: pl.DataFrame, *, rejected: bool) -> Iterator[str]:
+    def _confirmed(self, claims: pl.DataFrame, *, rejected: bool) -> list[str]:
         held = [w for start, end in _joined(claims) if (w := Window(start, end).cut(self.window))]
-        if held:
-            how = "ingested, without an accepted row" if rejected else "confirmed empty"
-            yield f"{how}: {self._what}, {_spans(held)}"
+        how = "ingested, but without a good row" if rejected else "confirmed empty"
+        return [f"{how}: {self._what}, {_spans(held)}"] if held else []
+
+    def _mixed(self, coverage: pl.DataFrame) -> list[str]:
+        """Rows that may be the symbol's, of files that say not which of their symbols a row is of."""
+        if self.asked is None or union([self.asked], self.window).height:
+            return []
+        with_others = among(self.asked.symbol) & (pl.col("symbol") != self.asked.symbol)
+        unclear = coverage.filter(
+            pl.col("instrument_id").is_not_null(), pl.col("schema") == self.schema,
+            pl.col("start") < self.window.end, pl.col("end") > self.window.start,
+            with_others | (pl.col("symbol") == ""),
+        )  # fmt: skip
+        if unclear.is_empty():
+            return []
+        return [
+            f"ingested together with other symbols, in files that do not say which rows are whose: {self._what}",
+            "  ask for raw symbols, instrument ids or ALL_SYMBOLS, or ingest its definitions",
+        ]
 
     def _never(self, claims: pl.DataFrame, whole: str) -> Iterator[str]:
         if never := subtract(self.window, _joined(claims)):
@@ -121,7 +138,7 @@ class Story:
         if rows.height:
             counts = rows["rules"].explode().drop_nulls().value_counts(sort=True)
             by_rule = ", ".join(f"{rule} {n}" for rule, n in counts.iter_rows())
-            yield f"quarantined: {rows.height} rows of {self._what} ({by_rule})"
+            yield f"quarantined: {rows.height} row{'s' * (rows.height > 1)} of {self._what} ({by_rule})"
 
     def _instead(self, claims: pl.DataFrame) -> Iterator[str]:
         """What is stored of the symbol, in whatever schema and window."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import resource
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,10 +24,10 @@ import polars as pl
 import structlog
 
 from hdi import quarantine, raw
-from hdi.errors import HdiError, StoreError, TooManyRejects
+from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError, StoreError, TooManyRejects
 from hdi.frames import COVERAGE, REJECTS
 from hdi.mapping import VendorMapping
-from hdi.model import DAY_NS, MAX_NS, FileOutcome, RawFile, Receipt, Unit, iso_ns, ns_date
+from hdi.model import DAY_NS, MAX_NS, FileOutcome, RawFile, Receipt, Unit, cell_start, iso_ns, ns_date
 from hdi.plan import Plan, learned, plan_file, uncovered, unmapped
 from hdi.refine import Refinery
 from hdi.schema import Schema, Schemas
@@ -34,6 +36,13 @@ from hdi.sources.dbn import Header, Reader
 from hdi.sources.records import columns
 from hdi.stores import Store, Work
 
+#: Places in a file are counted in 32 bits.
+_MOST_ROWS = 2**31 - 1
+#: Claims of one dataset and schema.
+_KEYS = 64
+_ORIGIN = re.compile(r"[a-z0-9][a-z0-9._-]*")
+#: Positions in a raw file are stored as INTEGER.
+MAX_ROWS = 2**31 - 1
 #: Rows of each rule that are kept of a unit that failed as a whole.
 SAMPLE = 1000
 
@@ -71,8 +80,14 @@ def ingest_files(
 ) -> Iterator[FileOutcome]:
     """Ingest DBN files one by one; a file that fails is reported, and the others go on.
 
-    Yields one outcome for each file as it is done. Raises StoreError when the store itself is gone.
+    Yields one outcome for each file as it is done. Raises StoreError when the store itself is gone,
+    RequestError for an origin that is no name.
     """
+    if not _ORIGIN.fullmatch(options.origin):
+        raise RequestError(
+            f"{options.origin!r} is not the name of an origin",
+            "It names folders: write lower-case letters, digits and dashes, such as databento or synthetic.",
+        )
     log = structlog.get_logger().bind(component="PipelineOrchestrator")
     started = time.monotonic()
     run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:6]}"
@@ -80,7 +95,7 @@ def ingest_files(
     counts = dict.fromkeys(("fetched", "stored", "quarantined"), 0)
     if not options.dry_run:
         raw.sweep(options.data_dir)
-        quarantine.export(options.dlq_dir, store.quarantine(), store.ledger())
+        _export(store, options.dlq_dir)
     try:
         for path, header in jobs.parts(paths):
             outcome = _File(store, schemas, mapping, path, options, run, header).ingest()
@@ -130,6 +145,7 @@ class _File:
         self.run = run
         self.job = job
         self.started = time.monotonic()
+        self.header: Header | None = None
         self.about: dict[str, Any] = {}
 
     def ingest(self) -> FileOutcome:
@@ -147,6 +163,11 @@ class _File:
 
     def _ingest(self) -> FileOutcome:
         header = self._header()
+        if header.schema not in self.schemas.names:
+            raise NotDbn(
+                f"{self.path}: holds {header.schema} records, which have no table here",
+                f"Schemas that are stored: {', '.join(self.schemas.names)}.",
+            )
         schema, name = self.schemas.find(header.schema)
         digest = ""
         plan = plan_file(header, name, self.options.origin, "")
@@ -158,8 +179,7 @@ class _File:
         if self.options.dry_run:
             left = self._left(plan)
             return self._outcome("planned", note=_plan_note(plan, left))
-        keys = [digest] if digest else [f"{header.dataset}-{header.schema}-{c.start // DAY_NS}" for c in plan.cells]
-        with self.store.claim(keys):
+        with self.store.claim([digest] if digest else _keys(plan)):
             if not self.options.refetch and not self._left(plan):
                 return self._outcome("skipped", note=self._skip_note(plan, digest))
             refinery = Refinery(schema, name, self.mapping, columns(header.schema), header.dataset)
@@ -167,6 +187,7 @@ class _File:
 
     def _header(self) -> Header:
         with Reader(self.path) as reader:
+            self.header = reader.header
             return self.job.describe(reader.header) if self.job else reader.header
 
     def _left(self, plan: Plan) -> list[Unit]:
@@ -188,7 +209,7 @@ class _File:
         """One attempt, and where units have too many rejects another one without them."""
         numbers = self.store.reserve([u.id for u in plan.units])
         attempt = _Attempt(self, schema, plan, refinery, numbers)
-        receipts = attempt.run(frozenset())
+        receipts = attempt.run()
         failed = [r for r in receipts if r.status == "failed"]
         self._export()
         if not failed:
@@ -203,7 +224,7 @@ class _File:
         return self._outcome("failed", receipts=tuple(receipts), error=error)
 
     def _export(self) -> None:
-        quarantine.export(self.options.dlq_dir, self.store.quarantine(), self.store.ledger())
+        _export(self.store, self.options.dlq_dir)
 
 
 class _Attempt:
@@ -221,9 +242,9 @@ class _Attempt:
         self.ends = np.array([u.window.end for u in plan.units], dtype=np.int64)
         self.began = time.monotonic()
 
-    def run(self, without: frozenset[int]) -> list[Receipt]:
-        """Commit every unit but those numbered in ``without``, whose receipts say that they failed."""
-        self.without = without
+    def run(self, failed: Sequence[Receipt] = (), samples: pl.DataFrame | None = None) -> list[Receipt]:
+        """Commit every unit; of those in ``failed`` only their receipts, and ``samples`` of their rejects."""
+        self.without = without = frozenset(r.number for r in failed)
         self.tally = _Tally(np.zeros(len(self.plan.units), dtype=np.int64))
         options = self.file.options
         part = raw.Part(options.data_dir) if options.keep else None
@@ -238,23 +259,34 @@ class _Attempt:
             row = 0
             decoded = reader.frames(options.batch_size, undefined, self.schema.kind)
             for frame in stack.enter_context(contextlib.closing(_ahead(decoded))):
+                if row + frame.height > MAX_ROWS:
+                    raise DataError(f"{self.file.path}: holds more than {MAX_ROWS} records", "Split it.")
                 self._batch(frame, row, writer)
                 row += frame.height
+            self._same(reader)
             rawfile = self._keep(reader, part)
             over = self._over()
             if not over - without:
                 coverage = self.plan.coverage(self.numbers.tolist(), kept)
                 work = self._work(pl.concat([coverage, self._unmapped()]), rawfile)
                 receipts = [self._receipt(i, rawfile) for i, keep in enumerate(kept) if keep and self._counts(i)]
-                return writer.finish(work, receipts)
+                if samples is not None:
+                    writer.reject(samples)
+                return writer.finish(work, [*failed, *receipts])
         return self._again(over, rawfile)
+
+    def _same(self, reader: Reader) -> None:
+        """CorruptFile when the file is not the one that was planned."""
+        digest = self.plan.units[0].digest
+        if reader.header != self.file.header or (digest and reader.digest != digest):
+            raise CorruptFile(f"{self.file.path}: changed while it was read", "Nothing of it was stored; try again.")
 
     def _counts(self, i: int) -> bool:
         """False for the unit of what arrived unmapped, when nothing did."""
         return bool(self.plan.units[i].symbol or self.tally.fetched[i] or self.plan.fragment)
 
     def _again(self, over: set[int], rawfile: RawFile) -> list[Receipt]:
-        """Keep the receipts of the units over the limit, then commit the others without them."""
+        """Commit the units that are not over the limit, with the receipts of those that are."""
         failed = [
             replace(self._receipt(i, rawfile), status="failed", stored=0, exit_code=TooManyRejects.exit_code,
                     error="too many rejects")
@@ -264,13 +296,14 @@ class _Attempt:
             pl.col("unit").is_in(list(over))
         )
         samples = samples.with_columns(failed=pl.lit(value=True), raw_file=pl.lit(rawfile.path))
-        work = self._work(pl.DataFrame(schema=COVERAGE), rawfile)
-        self.file.store.record(work, failed, samples)
-        if len(over) == len(self.numbers):
-            return failed
-        return [*failed, *self.run(frozenset(over))]
+        if any(self._counts(i) for i, n in enumerate(self.numbers) if int(n) not in over):
+            return self.run(failed, samples)
+        self.file.store.record(self._work(pl.DataFrame(schema=COVERAGE), rawfile), failed, samples)
+        return failed
 
     def _batch(self, frame: pl.DataFrame, row: int, writer: Any) -> None:
+        if row + frame.height > _MOST_ROWS:
+            raise RequestError(f"{self.file.path}: holds more than {_MOST_ROWS} records", "Split it by time.")
         index = self.schema.index_time
         times = frame[index].to_physical()
         # Rows without an index time are rejected; until then they count with the first unit.
@@ -282,7 +315,10 @@ class _Attempt:
         frame = frame.with_columns(symbols, *self._context(units), _row=pl.int_range(row, row + frame.height, dtype=pl.Int32))
         self.tally.fetched += np.bincount(units, minlength=len(self.plan.units))
         if missing.any() and not self.plan.fragment:
-            self._note_unmapped(units[missing], instruments[missing], instants[missing])
+            # A row that says no time, or one outside its window, is no answer about its instrument's day.
+            inside = missing & (instants >= self.starts[units]) & (instants < self.ends[units])
+            inside &= times.is_not_null().to_numpy()
+            self._note_unmapped(units[inside], instruments[inside], instants[inside])
         verdict = self.refinery.refine(frame)
         accepted, rejected = verdict.accepted, verdict.rejected
         self._count(verdict)
@@ -329,14 +365,15 @@ class _Attempt:
                 self.tally.samples.append(self._identified(rows.head(room).drop("_rule")))
 
     def _identified(self, rejected: pl.DataFrame) -> pl.DataFrame:
-        ids = {int(n): u.id for n, u in zip(self.numbers, self.plan.units, strict=True)}
+        # Where the raw file will lie is known when it was read to its end: the receipt says it.
         return rejected.with_columns(
-            unit_id=pl.col("unit").replace_strict(ids, return_dtype=pl.String), run=pl.lit(self.file.run),
-            raw_file=pl.lit(self._raw_name()), failed=pl.lit(value=False),
+            unit_id=pl.col("unit").replace_strict(self._ids, return_dtype=pl.String), run=pl.lit(self.file.run),
+            raw_file=pl.lit(None, pl.String), failed=pl.lit(value=False),
         ).select(pl.col(c).cast(t) for c, t in REJECTS.items())  # fmt: skip
 
-    def _raw_name(self) -> str:
-        return str(self.file.path)
+    @cached_property
+    def _ids(self) -> dict[int, str]:
+        return {int(n): u.id for n, u in zip(self.numbers, self.plan.units, strict=True)}
 
     def _note_unmapped(self, units: Any, instruments: Any, instants: Any) -> None:
         rows = pl.DataFrame({
@@ -424,6 +461,23 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _export(store: Store, dlq: Path) -> None:
+    """Bring the dead-letter folder in line with the store, one process after the other."""
+    if dlq.exists() or store.quarantine().height:
+        with quarantine.held(dlq):
+            quarantine.export(dlq, store.quarantine(), store.ledger())
+
+
+def _keys(plan: Plan) -> list[str]:
+    """What to claim for a complete file: its grid cells, folded so that a long window needs few locks.
+
+    Files that share a cell share a key; keys that collide only make one wait for the other.
+    """
+    unit, grid = plan.units[0], plan.name.grid
+    cells = {cell_start(c.start, grid) // DAY_NS % _KEYS for c in plan.cells}
+    return [f"{unit.dataset}-{unit.schema}-{cell}" for cell in sorted(cells)]
 
 
 def _plan_note(plan: Plan, left: list[Unit]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 
-from hdi.errors import CorruptFile, HdiError
+from hdi.errors import CorruptFile, HdiError, RequestError
 from hdi.model import DAY_NS, MAX_NS, Unit, Window
 from hdi.frames import COVERAGE, MAPPINGS
 from hdi.schema import SchemaName
@@ -24,6 +24,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _INTERVALS = {
     "instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64(), "symbol": pl.String(), "asked": pl.String(),
 }  # fmt: skip
+#: Units of one file, which are committed at once and held in memory.
+MOST_UNITS = 200_000
 #: The days in a vendor's file name, of a job that was split: glbx-mdp3-20260107.ohlcv-1s.dbn.zst
 _SPLIT_NAME = re.compile(r"-(\d{4})(\d\d)(\d\d)(?:-(\d{4})(\d\d)(\d\d))?\.")
 
@@ -37,6 +39,7 @@ class Described(Protocol):
     stype_in: str
     stype_out: str
     symbols: tuple[str, ...]
+    not_found: tuple[str, ...]
     mappings: tuple[tuple[str, int, int, str], ...]
     joined: bool
 
@@ -169,6 +172,12 @@ def plan_file(header: Described, name: SchemaName, origin: str, digest: str) -> 
         raise CorruptFile(f"{header.path}: no window")
     asked = _asked(header)
     cells = tuple(window.cells(name.grid))
+    if len(cells) * len(asked) > MOST_UNITS:
+        raise RequestError(
+            f"{header.path}: {len(asked)} symbols in {len(cells)} {name.grid}s of {window} are too many units for "
+            f"one commit ({MOST_UNITS} are not)",
+            "Split it by time.",
+        )
     units = tuple(Unit(symbol=a, window=c, **common) for c in cells for a in asked)
     return Plan(name, units, asked, cells, intervals, mappings)
 
@@ -193,7 +202,8 @@ def _split(header: Described) -> str:
 
 def _asked(header: Described) -> tuple[str, ...]:
     """The requested symbols that rows can be told apart by, and "" for rows that arrive unmapped."""
-    symbols = tuple(sorted(set(header.symbols)))
+    # A symbol that the vendor could not resolve is no confirmed-empty one.
+    symbols = tuple(sorted(set(header.symbols) - set(header.not_found)))
     if len(symbols) == 1:
         return symbols
     if header.stype_in == "parent":
@@ -203,15 +213,16 @@ def _asked(header: Described) -> tuple[str, ...]:
 
 
 def _intervals(header: Described) -> pl.DataFrame:
-    joint = header.stype_in == "parent" or len(set(header.symbols)) == 1
-    owner = ",".join(sorted(set(header.symbols)))
-    known = set(header.symbols)
+    asked_for = _asked(header)
+    # One requested symbol, or parents together, own whatever the metadata maps.
+    joint = len(asked_for) == 1
+    known = set(asked_for)
     rows = []
     for key, start, end, value in header.mappings:
         instrument, symbol = _instrument(header, key, value)
         if instrument is None:
             continue
-        asked = owner if joint else key if key in known else ""
+        asked = asked_for[0] if joint else key if key in known else ""
         rows.append((instrument, start, end, symbol, asked))
     return pl.DataFrame(rows, schema=_INTERVALS, orient="row")
 

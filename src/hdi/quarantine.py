@@ -6,10 +6,13 @@ and at start, file by file, wherever what it holds is not what it should.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -31,9 +34,25 @@ _INDEX = ".index.json"
 _NAME = re.compile(r"\d{8}_.+_[0-9a-f]{16}")
 
 
+@contextlib.contextmanager
+def held(dlq: Path) -> Iterator[None]:
+    """Keep other processes from exporting to the folder (made if need be): what is read inside is the newest."""
+    try:
+        dlq.mkdir(parents=True, exist_ok=True)
+        fd = os.open(dlq, os.O_RDONLY)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as exc:
+        raise _refused(dlq, exc) from exc
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
 def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame) -> int:
     """Make the folder show exactly ``rejects``; returns how many files were written or removed.
 
+    The folder must be :func:`held` where several processes may export to it.
     ``ledger`` gives the day of each unit's first run, which names its files.
     """
     files = _files(rejects, ledger)
@@ -45,6 +64,8 @@ def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame) -> int:
         fresh = [name for name, sign in signs.items() if index.get(name) != [sign, *_stamp(dlq / name)]]
         if not stale and not fresh and index.keys() == signs.keys():
             return 0
+        for torn in (p for folder in ("", *set(FOLDERS.values())) for p in (dlq / folder).glob(".*.json.*")):
+            torn.unlink(missing_ok=True)
         for name in fresh:
             _write(dlq / name, _lines(files[name], Path(name).parent.name))
         for name in stale:
@@ -52,11 +73,15 @@ def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame) -> int:
         index = {name: [sign, *_stamp(dlq / name)] for name, sign in signs.items()}
         _write(index_path, json.dumps(index, indent=0, sort_keys=True))
     except OSError as exc:
-        raise StoreError(
-            f"the dead-letter folder {dlq} cannot be written: {exc.strerror or exc}",
-            "The rejects are safe in the store; mend the folder and run any ingest to export them again.",
-        ) from exc
+        raise _refused(dlq, exc) from exc
     return len(stale) + len(fresh)
+
+
+def _refused(dlq: Path, exc: OSError) -> StoreError:
+    return StoreError(
+        f"the dead-letter folder {dlq} cannot be written: {exc.strerror or exc}",
+        "The rejects are safe in the store; mend the folder and run any ingest to export them again.",
+    )
 
 
 def _files(rejects: pl.DataFrame, ledger: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -16,10 +16,13 @@ from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Asked, Lookup, among, split, uni
 from hdi.model import MAX_NS, Query, Window
 from hdi.resample import NEEDED, Certain, Resampler, aligned, covered, spoiled
 from hdi.schema import Schema, SchemaName, Schemas, closest
+from hdi.symbology import infer_stype
 
 if TYPE_CHECKING:
     from hdi.stores import Store
 
+#: The classes of instruments of a parent, by the end of its symbol: spreads belong to their family.
+_CLASSES = {"FUT": ["F", "S"], "OPT": ["C", "P", "T", "M"], "SPOT": ["X", "Y"]}
 log = structlog.get_logger(component="QueryBuilder")
 
 
@@ -105,7 +108,7 @@ def run(store: Store, schemas: Schemas, query: Query) -> Result:
         store.mappings(), store.coverage(), ledger, query.dataset, lambda i: _seen(store, schemas, ledger, i)
     )
     everything = not query.symbols or ALL_SYMBOLS in (s.upper() for s in query.symbols)
-    asked = None if everything else lookup.find(query.symbols)
+    asked = None if everything else [_member(store, schemas, a) for a in lookup.find(query.symbols)]
     reading = _Reading(store, query, schema, name, list(columns), lookup, asked)
     return Result(query, schema, name, columns, _reading=reading)
 
@@ -120,6 +123,33 @@ def _seen(store: Store, schemas: Schemas, ledger: pl.DataFrame, instrument: int)
         if any(f.height for f in store.read(schema, name, Window(0, MAX_NS), one, ["dataset"], dataset)):
             found.add(dataset)
     return found
+
+
+def _member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
+    """A parent that was asked for together with others, by what the definitions say of their instruments.
+
+    Files of several parents map contracts, and say not which parent a contract belongs to.
+    """
+    root, _, group = asked.symbol.rpartition(".")
+    if infer_stype(asked.symbol) != "parent" or asked.rectangles.height:
+        return asked
+    together = (
+        store.coverage()
+        .filter(pl.col("instrument_id").is_not_null(), among(asked.symbol))
+        .select(pl.col(c).cast(t) for c, t in RECTANGLES.items())
+    )
+    if together.is_empty():
+        return asked
+    schema, name = schemas.find("definition")
+    span = Window(int(together["start"].min()), int(together["end"].max()))  # type: ignore[arg-type]
+    columns = ["dataset", "instrument_id", "asset", "instrument_class"]
+    mine = pl.concat(
+        frame.filter(pl.col("asset") == root, pl.col("instrument_class").is_in(_CLASSES[group])).select(columns[:2])
+        for frame in (pl.DataFrame(schema={c: schema.dtypes[c] for c in columns}), *store.read(
+            schema, name.name, span, together, columns
+        ))
+    ).unique()  # fmt: skip
+    return Asked(asked.symbol, union([Asked("", together.join(mine, on=columns[:2], how="semi"))]))
 
 
 def _columns(schema: Schema, names: Sequence[str]) -> dict[str, pl.DataType]:
@@ -155,7 +185,6 @@ class _Reading:
         """The rows, all output columns among theirs; adds to ``notes`` at the end."""
         window = self.window
         if window is None:
-            notes.append(f"no {self.name.name} bar starts within {shown(self.query.window)}")
             return
         rectangles = None if self.asked is None else union(self.asked, window)
         if rectangles is not None and rectangles.is_empty():
@@ -197,6 +226,8 @@ class _Reading:
 
     def explain(self) -> list[str]:
         """What became of the window, symbol by symbol and dataset by dataset."""
+        if self.window is None:
+            return [f"no {self.name.name} bar starts within {shown(self.query.window)}"]
         return [line for story, records in self._stories() for line in story.lines(records)]
 
     def gaps(self) -> list[str]:

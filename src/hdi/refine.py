@@ -43,6 +43,8 @@ COUNTS: dict[str, pl.DataType] = {
     "_unit": pl.Int32(), "rule": pl.String(), "severity": pl.String(), "rows": pl.Int64(),
 }  # fmt: skip
 
+_NO_REJECTS = pl.DataFrame(schema=REJECTED)
+_NO_COUNTS = pl.DataFrame(schema=COUNTS)
 #: Our integers hold -N to N - 1.
 _SPAN = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
 #: DECIMAL(18,9) holds nine digits on either side of the point.
@@ -120,8 +122,7 @@ class Refinery:
             if kept.any():
                 found.append((check, kept))
         if not found:
-            accepted = rows.select(self._out)
-            verdict = Verdict(accepted, pl.DataFrame(schema=REJECTED), pl.DataFrame(schema=COUNTS))
+            verdict = Verdict(rows.select(self._out), _NO_REJECTS, _NO_COUNTS)
         else:
             verdict = self._split(raw, rows, found)
         self._certify(verdict.accepted)
@@ -173,7 +174,7 @@ class Refinery:
         counts = _counts(rows["_unit"], groups)
         errors = [(check, mask) for check, mask in found if check.severity == "ERROR"]
         if not errors:
-            return Verdict(rows.select(self._out), pl.DataFrame(schema=REJECTED), counts)
+            return Verdict(rows.select(self._out), _NO_REJECTS, counts)
         bad = reduce(or_, (mask for _, mask in errors))
         rejected = self._rejects(raw.filter(bad), rows.filter(bad), [(c, mask.filter(bad)) for c, mask in errors])
         return Verdict(rows.select(self._out).filter(~bad), rejected, counts)
@@ -213,7 +214,8 @@ class Refinery:
         The contract reads nothing but the columns, their types, and which of them hold nulls, so frames
         that agree in those are judged once: a judgement takes 7 ms, as long as refining four batches.
         """
-        nulls = tuple(name for name in accepted.columns if accepted[name].null_count())
+        counts = accepted.null_count().row(0)
+        nulls = tuple(name for name, count in zip(accepted.columns, counts, strict=True) if count)
         profile = (tuple(f"{n} {t!r}" for n, t in accepted.schema.items()), nulls)
         if profile in self._known_good:
             return

@@ -92,10 +92,10 @@ class Resampler:
     def notes(self, name: str) -> list[str]:
         """How many bars were left out, and why."""
         reasons = (
-            (self.spoiled, "they hold a quarantined minute"),
-            (self.missing, "they hold a minute that was never ingested whole"),
+            (self.spoiled, "with a quarantined minute"),
+            (self.missing, "with a minute that was never ingested whole"),
         )
-        return [f"{count} {name} bars are left out: {why}" for count, why in reasons if count]
+        return [f"left out: {n} {name} {'bar' if n == 1 else 'bars'} {why}" for n, why in reasons if n]
 
     def _made(self, rows: pl.DataFrame) -> pl.DataFrame:
         time = rows.schema["ts_event"]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ALL_SYMBOLS = "ALL_SYMBOLS"
+#: Instruments whose ids span less than this are looked up in a table instead of by search.
+_DENSE = 1 << 20
 _CONTINUOUS = re.compile(r"[A-Za-z0-9]+\.[cnvCNV]\.[0-9]+")
 _PARENT = re.compile(r"\S+\.(FUT|OPT|SPOT)", re.IGNORECASE)
 
@@ -65,24 +67,44 @@ class Intervals:
         self._span = len(self._ranks) + 1
         self._keys = codes * self._span + np.searchsorted(self._ranks, self._starts)
         self._single = len(self._ids) == len(self._starts)
+        self._dense = self._table() if self._single else None
+
+    def _table(self) -> Array | None:
+        """Where each id stands among the ids, by id, when they lie close enough for that."""
+        if not len(self._ids) or self._ids[-1] - self._ids[0] >= _DENSE:
+            return None
+        table = np.full(self._ids[-1] - self._ids[0] + 1, -1, dtype=np.int32)
+        table[self._ids - self._ids[0]] = np.arange(len(self._ids))
+        return table
 
     def find(self, instruments: Array, instants: Array) -> Array:
         """For each row the number of the frame's row that holds it, or -1. Both inputs are int64."""
         if not len(self._ids) or not len(instruments):
             return np.full(len(instruments), -1, dtype=np.int64)
+        at, known = self._place(instruments, instants)
+        if instants.min() < self._starts.max() or instants.max() >= self._ends.min():
+            known = known & (instants >= self._starts[at]) & (instants < self._ends[at])
+        found: Array = self._source[at]
+        if not known.all():
+            found = np.where(known, found, -1)
+        return found
+
+    def _place(self, instruments: Array, instants: Array) -> tuple[Array, Array]:
+        """The last interval of each row's instrument that starts by its instant, and whether there is one."""
+        if self._dense is not None:
+            shifted = instruments - self._ids[0]
+            # As unsigned numbers the negative ones are beyond the table too.
+            inside = shifted.view(np.uint64) < len(self._dense)
+            at = self._dense[shifted if inside.all() else np.where(inside, shifted, 0)]
+            return np.maximum(at, 0), inside & (at >= 0)
         codes = np.searchsorted(self._ids, instruments)
         codes[codes == len(self._ids)] = 0
         known = self._ids[codes] == instruments
         if self._single:
-            at = codes
-        else:
-            ranks = np.searchsorted(self._ranks, instants, side="right") - 1
-            at = np.searchsorted(self._keys, codes * self._span + ranks, side="right") - 1
-            np.maximum(at, 0, out=at)
-            known &= self._keys[at] // self._span == codes
-        known &= (instants >= self._starts[at]) & (instants < self._ends[at])
-        found: Array = np.where(known, self._source[at], -1)
-        return found
+            return codes, known
+        ranks = np.searchsorted(self._ranks, instants, side="right") - 1
+        at = np.maximum(np.searchsorted(self._keys, codes * self._span + ranks, side="right") - 1, 0)
+        return at, known & (self._keys[at] // self._span == codes)
 
 
 def disjoint(frame: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import databento_dbn as dbn
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hdi.refine import Refinery, load_mapping
@@ -287,7 +287,7 @@ def batches(name):
 
 @pytest.mark.parametrize("name", FIELDS)
 @given(data=st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_verdict_on_a_batch_is_the_oracles(name, data):
     rows = data.draw(batches(name))
     verdict = refinery(name).refine(frame_of(name, rows))
@@ -322,7 +322,7 @@ def test_the_verdict_on_a_batch_is_the_oracles(name, data):
 
 @pytest.mark.parametrize("name", FIELDS)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_verdict_sees_only_the_row(name, data):
     """Two batches refined apart give what one gives, in the same order."""
     rows = data.draw(batches(name))

@@ -40,7 +40,8 @@ def options(
     store: Annotated[str | None, typer.Option(metavar="URL", help="Where data is kept: a path, lake:PATH.")] = None,
     config_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the YAML files.")] = None,
     log_level: Annotated[
-        str | None, typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL; DEBUG shows tracebacks.")
+        str | None,
+        typer.Option(metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL; DEBUG shows tracebacks."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for machines.")] = False,  # noqa: FBT002
     version: Annotated[  # noqa: FBT002
@@ -68,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _end(exc: BaseException, session: Session) -> int:
+def _end(exc: BaseException, session: Session) -> int:  # noqa: PLR0911  (one for each way)
     """Tell what went wrong; the exit code. One place for all ways in which a command ends early."""
     if isinstance(exc, typer.Exit):
         return exc.exit_code
@@ -104,7 +105,8 @@ def _misused(exc: typer.TyperException) -> int:
         say(f"error: {message}")
     slip = next((name for name in _GLOBAL if f"No such option: {name}" in message), None)
     if slip:
-        say(f"{slip} is for every command and stands before it: {PROGRAM} {slip} ... {path.removeprefix(PROGRAM).strip()}")
+        before = path.replace(PROGRAM, f"{PROGRAM} {slip}", 1)
+        say(f"{slip} is for every command and stands before it: {before} ...")
     elif message:
         say(f"Try: {path} --help")
     return exc.exit_code

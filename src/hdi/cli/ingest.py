@@ -20,9 +20,9 @@ def register(app: typer.Typer) -> None:
     app.command("ingest")(ingest)
 
 
-def ingest(  # noqa: PLR0913  (each is an option)
+def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
     context: typer.Context,
-    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="DBN files, plain or zstd.")] = None,
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="DBN files, plain or zstd.")] = None,
     api: Annotated[str, typer.Option(metavar="NAME", help="The source: dbn.")] = ...,  # type: ignore[assignment]
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,  # noqa: FBT002
     force: Annotated[bool, typer.Option("--force", help="Ask no question.")] = False,  # noqa: FBT002
@@ -47,7 +47,7 @@ def ingest(  # noqa: PLR0913  (each is an option)
     del force  # files cost nothing, so there is nothing to ask; the option is that of every ingest
     from hdi.errors import RequestError
 
-    flags = {"ingest.batch_size": batch_size, "ingest.max_reject_percent": max_rejects}
+    flags: dict[str, Any] = {"ingest.batch_size": batch_size, "ingest.max_reject_percent": max_rejects}
     with session(context).data(**flags) as data:
         started()
         if api not in data.sources():
@@ -78,7 +78,7 @@ class _Shown:
         self._by_status[outcome.status] = self._by_status.get(outcome.status, 0) + 1
         for name in _TOTALS:
             self._totals[name] += sum(getattr(r, name) for r in outcome.receipts if r.status != "failed")
-        put(dumps(outcome_dict(outcome)) if self._json else _line(outcome))
+        put(dumps(outcome_dict(outcome)) if self._json else outcome_line(outcome))
         if outcome.error is not None:
             self.exit_code = max(self.exit_code, outcome.error.exit_code)
             say(f"error: {outcome.error.message}")
@@ -93,14 +93,15 @@ class _Shown:
             say(f"{self._files} files: {by_status}; rows: {totals}")
 
 
-def _line(outcome: FileOutcome) -> str:
-    parts = [f"{outcome.status:<8}{outcome.path}", f"{outcome.dataset} {outcome.schema}".strip()]
+def outcome_line(outcome: FileOutcome, name: str = "") -> str:
+    """One file on one line, under another name if need be."""
+    parts = [f"{outcome.status:<8}{name or outcome.path}", f"{outcome.dataset} {outcome.schema}".strip()]
     if outcome.receipts:
-        totals = {name: sum(getattr(r, name) for r in outcome.receipts) for name in _TOTALS}
-        parts.append(", ".join(f"{n} {name}" for name, n in totals.items()))
-        for name in ("unchanged", "superseded"):
-            if number := sum(getattr(r, name) for r in outcome.receipts):
-                parts[-1] += f", {number} {name}"
+        totals = {what: sum(getattr(r, what) for r in outcome.receipts) for what in _TOTALS}
+        parts.append(", ".join(f"{n} {what}" for what, n in totals.items()))
+        for what in ("unchanged", "superseded"):
+            if number := sum(getattr(r, what) for r in outcome.receipts):
+                parts[-1] += f", {number} {what}"
         if rules := rule_counts(outcome):
             parts.append(f"rules: {', '.join(f'{rule} {n}' for rule, n in rules.items())}")
     if outcome.units:
@@ -163,4 +164,4 @@ def outcome_dict(outcome: FileOutcome) -> dict[str, Any]:
     }
 
 
-__all__ = ["ingest", "outcome_dict", "register", "rule_counts"]
+__all__ = ["ingest", "outcome_dict", "outcome_line", "register", "rule_counts"]

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast, get_args
 
 from hdi.cli.render import plain
 from hdi.cli.session import guarded, stdout
@@ -48,14 +48,12 @@ def write(name: str, frames: Frames, columns: Columns, file: BinaryIO) -> None:
 
 
 def _table(frames: Frames, columns: Columns, file: BinaryIO) -> None:
-    for text in plain(frames, columns):
-        file.write(text.encode())
+    file.writelines(text.encode() for text in plain(frames, columns))
 
 
 def _csv(frames: Frames, columns: Columns, file: BinaryIO) -> None:
     file.write((",".join(columns) + "\n").encode())
-    for part in _slices(frames):
-        file.write(part.write_csv(include_header=False, datetime_format=_TIME).encode())
+    file.writelines(part.write_csv(include_header=False, datetime_format=_TIME).encode() for part in _slices(frames))
 
 
 def _json(frames: Frames, columns: Columns, file: BinaryIO) -> None:
@@ -141,7 +139,7 @@ def to_stdout() -> Iterator[BinaryIO]:
         raw = stdout()
         file = _Counted(raw)
         stack.callback(raw.flush)
-        yield file
+        yield cast("BinaryIO", file)
 
 
 @contextlib.contextmanager
@@ -154,7 +152,7 @@ def to_file(path: str) -> Iterator[BinaryIO]:
     if target.exists() and not target.is_file() and not target.is_dir():
         # A pipe or a device: nothing to rename.
         with _told(target), target.open("wb") as special:
-            yield _Counted(special)
+            yield cast("BinaryIO", _Counted(special))
         return
     with _told(target):
         target = target.resolve()

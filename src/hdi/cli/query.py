@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -13,8 +12,6 @@ from hdi.cli.render import count
 from hdi.cli.session import guarded, say, session, started, terminal
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from hdi.api import HistoricalData
     from hdi.query import Result
 
@@ -28,7 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command("query")(query)
 
 
-def query(  # noqa: PLR0913  (each is an option)
+def query(  # noqa: PLR0913, PLR0917  (each is an option)
     context: typer.Context,
     symbols: Annotated[
         list[str],

@@ -93,9 +93,7 @@ def plain(frames: Iterable[pl.DataFrame], columns: Mapping[str, pl.DataType]) ->
         if not headed:
             yield _heading(widths, right)
             headed = True
-        padded = [
-            pl.col(n).str.pad_start(w) if n in right else pl.col(n).str.pad_end(w) for n, w in widths.items()
-        ]
+        padded = [pl.col(n).str.pad_start(w) if n in right else pl.col(n).str.pad_end(w) for n, w in widths.items()]
         lines = text.select(pl.concat_str(padded, separator=_GAP).str.strip_chars_end(" ")).to_series()
         yield "\n".join(lines) + "\n"
     if not headed:

@@ -32,12 +32,12 @@ class Session:
     debug: bool = False
 
     @contextlib.contextmanager
-    def data(self, store: str | None = None, **flags: Any) -> Iterator[HistoricalData]:
+    def data(self, **flags: Any) -> Iterator[HistoricalData]:
         """The facade with these options; ``flags`` are the settings that the command's own options give."""
         from hdi.api import HistoricalData
 
         given = {"log.level": self.log_level, **flags}
-        with HistoricalData.open(store or self.store, self.config_dir, **given) as data:
+        with HistoricalData.open(self.store, self.config_dir, **given) as data:
             self.log_dir = str(data.settings.log.dir)
             self.debug = data.settings.log.level == "DEBUG"
             yield data
@@ -58,7 +58,8 @@ def session(context: typer.Context) -> Session:
 def say(text: str) -> None:
     """One message on stderr; nobody may be listening."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def put(text: str) -> None:

@@ -103,7 +103,9 @@ def _database(found: Status) -> str:
 def _tables(found: Status) -> list[str]:
     lines = []
     for name, table in found.store.get("tables", {}).items():
-        lines.append(f"  {name}: {count(table['rows'], 'row')}, {count(table['files'], 'file')}, {bytes_text(table['bytes'])}")
+        lines.append(
+            f"  {name}: {count(table['rows'], 'row')}, {count(table['files'], 'file')}, {bytes_text(table['bytes'])}"
+        )
     lines += [f"  read from {kind}: {seconds:.3f} s" for kind, seconds in found.store.get("read_seconds", {}).items()]
     return lines
 

@@ -39,14 +39,14 @@ _OUT = 1 << 20
 #: Wide records come in smaller batches, whatever was asked for: they fit the cache, and bound the memory.
 _BATCH_BYTES = 8 << 20
 #: No real header comes near; a hostile length must not be believed.
-_MAX_HEADER = 256 << 20
+_MAX_HEADER = 64 << 20
 _DATASET = re.compile(r"[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9][A-Z0-9_-]*)+")
 _UNDEF_TIME = 2**64 - 1
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a DBN file says of itself. ``mappings`` holds (key, start, end, symbol); times in nanoseconds.
+    """What a DBN file says of itself. ``mappings`` holds (key, start, end, symbol), sorted; times in nanoseconds.
 
     ``part_of`` says of which job the file is an unjoined part; ``joined`` that its window is its part's own.
     """
@@ -182,6 +182,13 @@ class Reader:
         )
 
 
+def pack(data: bytes) -> bytes:
+    """A zstd frame with a content checksum, as the vendor sends its files."""
+    level, checksum = zstd.CompressionParameter.compression_level, zstd.CompressionParameter.checksum_flag
+    packed: bytes = zstd.compress(data, options={level: 3, checksum: 1})
+    return packed
+
+
 def _open(path: Path) -> Any:
     try:
         mode = os.stat(path).st_mode
@@ -297,7 +304,7 @@ def _describe(meta: Any, version: int, path: Path) -> Header:
         path=path, version=version, dataset=meta.dataset, schema=schema,
         stype_in=str(meta.stype_in or ""), stype_out=str(meta.stype_out or ""),
         symbols=tuple(meta.symbols), start=_bound(meta.start), end=_bound(meta.end), limit=meta.limit or None,
-        mappings=tuple(_intervals(meta.mappings)), not_found=tuple(meta.not_found),
+        mappings=tuple(sorted(_intervals(meta.mappings))), not_found=tuple(meta.not_found),
     )  # fmt: skip
 
 
@@ -306,6 +313,7 @@ def _bound(ns: int | None) -> int | None:
 
 
 def _intervals(mappings: Mapping[str, Any]) -> Iterator[tuple[str, int, int, str]]:
+    # They come in another order each time: the vendor's decoder keeps them in a hash map.
     for key, intervals in mappings.items():
         for each in intervals:
             start, end = _day(each["start_date"]), _day(each["end_date"])

@@ -33,6 +33,7 @@ _INTS = {
     "u1": pl.UInt8(), "u2": pl.UInt16(), "u4": pl.UInt32(), "u8": pl.UInt64(),
     "i1": pl.Int8(), "i2": pl.Int16(), "i4": pl.Int32(), "i8": pl.Int64(),
 }  # fmt: skip
+_NOT_ASCII = 0x80
 _PRICE = pl.Decimal(18, 9)
 _TIME = pl.Datetime("ns", "UTC")
 
@@ -138,7 +139,7 @@ def _chars(name: str, values: Array) -> pl.Series:
     first = codes[0] if len(codes) else 0
     if first and (codes == first).all():
         return pl.Series(name, [chr(first)], dtype=pl.String).new_from_index(0, len(codes))
-    if (codes >= 0x80).any() or (codes == 0).any():
+    if (codes >= _NOT_ASCII).any() or (codes == 0).any():
         table = pl.Series([None, *(chr(i) for i in range(1, 256))], dtype=pl.String)
         return table.gather(pl.Series(codes)).alias(name)
     offsets = np.arange(len(codes) + 1, dtype=np.int32)
@@ -156,12 +157,18 @@ def _texts(name: str, values: Array) -> pl.Series:
     lengths = np.where(ended.any(axis=1), ended.argmax(axis=1), width)
     inside = np.arange(width) < lengths[:, None]
     data = grid[inside]
-    if (data >= 0x80).any():
-        return pl.Series(name, [_decode(bytes(row[:k])) for row, k in zip(grid, lengths, strict=True)])
+    strange = np.array([], dtype=np.intp)
+    texts: list[str] = []
+    if (data >= _NOT_ASCII).any():
+        strange = np.flatnonzero(((grid >= _NOT_ASCII) & inside).any(axis=1))
+        texts = [_decode(bytes(grid[k, : lengths[k]])) for k in strange]
+        inside[strange], lengths[strange] = False, 0
+        data = grid[inside]
     offsets = np.zeros(len(values) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     array = pa.LargeStringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(data))
-    return pl.Series(name, array)
+    series = pl.Series(name, array)
+    return series.scatter(strange, texts) if texts else series
 
 
 def _decode(text: bytes) -> str:

@@ -82,7 +82,8 @@ class Writer(Protocol):
         """Commit rows, rejects and receipts in one act, and return the receipts as the store has them.
 
         ``work`` may have grown since the start (scope and coverage of instruments that arrived unmapped,
-        the raw file). Raises StoreError when rows read back are not ``fetched - quarantined``.
+        the raw file). Receipts of failed units among them are kept as they are, with the rejects that
+        are marked ``failed``. Raises StoreError when what is read back is not what the receipts say.
         """
 
 

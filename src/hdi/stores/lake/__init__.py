@@ -26,8 +26,9 @@ from hdi.frames import MAPPINGS
 from hdi.model import Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Work
-from hdi.stores.lake.commit import live_files, record
-from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, latest
+from hdi.stores.lake.commit import record
+from hdi.stores.lake.compare import live_files
+from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, clear_log, commits, latest
 from hdi.stores.lake.files import guard, locked, try_lock, write_text
 from hdi.stores.lake.read import Scan
 from hdi.stores.lake.write import LakeWriter
@@ -81,32 +82,28 @@ class Lake:
         path = self.root / "_hdi" / "units.jsonl"
         with guard(self.root), locked(self.lock_path("units")):
             self._read_numbers(path)
-            used = set(self.ledger()["unit"].to_list())
-            lines, numbers = [], []
-            following = max(self._numbers.values(), default=0) + 1
+            used = {0, *self.ledger()["unit"]}
+            new: dict[str, int] = {}
+            following = max(*used, *self._numbers.values(), 0) + 1
             for unit_id in unit_ids:
-                number = self._numbers.get(unit_id)
-                if number is None or number in used:
-                    number = following
-                    following += 1
-                    self._numbers[unit_id] = number
-                    lines.append(json.dumps({"unit": number, "id": unit_id}) + "\n")
-                numbers.append(number)
-            if lines:
-                data = "".join(lines).encode()
+                if unit_id not in new and self._numbers.get(unit_id, 0) in used:
+                    new[unit_id] = following + len(new)
+            if new:
+                data = "".join(json.dumps({"unit": n, "id": i}) + "\n" for i, n in new.items()).encode()
                 with path.open("ab") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                self._numbers |= new
                 self._numbers_read += len(data)
-        return numbers
+            return [self._numbers[unit_id] for unit_id in unit_ids]
 
     @contextlib.contextmanager
     def claim(self, keys: Sequence[str]) -> Iterator[None]:
-        """See :meth:`hdi.stores.Store.claim`; locks are taken in one order, so that none waits for another."""
+        """See :meth:`hdi.stores.Store.claim`; locks are taken in one order, so that no two wait for each other."""
         with contextlib.ExitStack() as stack:
-            for key in sorted(set(keys)):
-                with guard(self.root):
+            with guard(self.root):
+                for key in sorted(set(keys)):
                     stack.enter_context(locked(self.lock_path(f"claim-{key}")))
             yield
 
@@ -167,6 +164,7 @@ class Lake:
         """See :meth:`hdi.stores.Store.settle`."""
         with guard(self.root):
             self._derived.persist()
+            self._sweep()
 
     def health(self) -> dict[str, Any]:
         """See :meth:`hdi.stores.Store.health`."""
@@ -180,9 +178,8 @@ class Lake:
                     }  # fmt: skip
             place = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
             free = shutil.disk_usage(place).free
-        about = self._about()
         return {
-            "type": "lake", "version": str(FORMAT), "location": str(self.root), "origin": about.get("origin"),
+            "type": "lake", "version": str(FORMAT), "location": str(self.root), "origin": self._origin(),
             "tables": tables, "free_bytes": free,
         }  # fmt: skip
 
@@ -230,29 +227,33 @@ class Lake:
 
     def check_origin(self, origin: str) -> None:
         """OriginMismatch when the lake holds rows of another origin."""
-        known = self._about().get("origin")
-        if known not in (None, origin) and self.ledger().height:
+        known = self._origin()
+        if known not in (None, origin):
             raise OriginMismatch(
                 f"the lake {self.root} holds {known} data; this is {origin}",
                 f"Synthetic and real rows never share a store: name another with --store, or --origin {known}.",
             )
 
-    def take_origin(self, origin: str) -> None:
-        """Check the origin, and keep that of the first commit."""
-        with locked(self.lock_path("origin")):
+    @contextlib.contextmanager
+    def committing(self, origin: str, folder: Path) -> Iterator[None]:
+        """Check the origin and keep it. Until a first commit has set it, commits go one by one over all tables."""
+        with contextlib.ExitStack() as stack:
+            if not self.ledger().height:
+                stack.enter_context(locked(self.lock_path("origin")))
             self.check_origin(origin)
             if self._about().get("origin") != origin:
-                write_text(self.root / "hdi.json", json.dumps({"format": FORMAT, "origin": origin}) + "\n")
+                text = json.dumps({"format": FORMAT, "origin": origin}) + "\n"
+                write_text(self.root / "hdi.json", text, folder / "hdi.json")
+            yield
 
-    def undo(self, intent: Mapping[str, Any]) -> None:
-        """Take back the files of a commit that did not land; leave those of one that did."""
-        if latest(self.root, intent["table"]) >= 0:
-            table = DeltaTable(str(self.root / intent["table"]))
-            landed = table.transaction_version(f"unit:{intent['unit']}")
-            if landed is not None and landed >= intent["number"]:
-                return
+    def undo(self, intent: Mapping[str, Any]) -> bool:
+        """Take back the files of a commit that did not land; True, and nothing done, for one that did."""
+        newer = commits(self.root, intent["table"], intent["version"])
+        if any(c.payload["attempt"] == intent["attempt"] for c in newer):
+            return True
         for path in intent["files"]:
             (self.root / path).unlink(missing_ok=True)
+        return False
 
     def warn_doubtful(self, rows: int) -> None:
         """Say that a fragment stands beside other rows of the same instants."""
@@ -262,6 +263,11 @@ class Lake:
     def _frame(self, name: str) -> pl.DataFrame:
         with guard(self.root):
             return self._derived.frame(name)
+
+    def _origin(self) -> str | None:
+        """The origin of what is stored: that of the first commit."""
+        ledger = self.ledger()
+        return str(ledger["origin"][0]) if ledger.height else None
 
     def _about(self) -> dict[str, Any]:
         try:
@@ -278,7 +284,7 @@ class Lake:
         made = self._about().get("format", FORMAT)
         if made != FORMAT:
             raise StoreError(f"the lake {self.root} has format {made}; this version knows {FORMAT}")
-        ours = {"_hdi", "hdi.json", *TABLES, *self._schemas}
+        ours = {"_hdi", "hdi.json", *TABLES, *self._schemas, *(f"{table}_history" for table in self._schemas)}
         if self.root.exists() and not (self.root / "hdi.json").exists():
             strange = [p.name for p in self.root.iterdir() if p.name not in ours]
             if strange:
@@ -304,7 +310,7 @@ class Lake:
 
     def _sweep(self) -> None:
         """Clear what attempts left that died: their staged files, and moved ones that no commit names."""
-        for folder in (self.root / "_hdi" / "staging").iterdir():
+        for folder in sorted((self.root / "_hdi" / "staging").iterdir()):
             lock = try_lock(folder / "lock")
             if lock is None:
                 continue
@@ -312,7 +318,11 @@ class Lake:
                 intent = folder / "intent.json"
                 if intent.exists():
                     self.undo(json.loads(intent.read_text(encoding="utf-8")))
-                shutil.rmtree(folder)
+                for table in self._schemas:
+                    with locked(self.lock_path(table)):
+                        clear_log(self.root, table)
+                # Its owner may be clearing it away too.
+                shutil.rmtree(folder, ignore_errors=True)
                 self._log.info("swept the remains of an attempt that died", attempt=folder.name)
             finally:
                 os.close(lock)

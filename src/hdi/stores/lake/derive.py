@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +25,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
 from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
-from hdi.stores.lake.files import PARQUET, digest, locked
+from hdi.stores.lake.files import PARQUET, digest, locked, sync
 from hdi.symbology import Intervals
 
 #: The derived tables that every lake has, by name.
@@ -36,6 +39,8 @@ TABLES: dict[str, dict[str, pl.DataType]] = {
 _PARTS = {"coverage": "coverage", "symbol_mappings": "mappings", "quarantine": "rejects"}
 #: Above this many files a derived table is written anew as one.
 _MANY_FILES = 24
+#: So many commits are read again at every start before a history without news is written.
+_BEHIND = 50
 CONFIGURATION: dict[str, str | None] = {
     # The log is the record of every receipt: nothing may clean it.
     "delta.enableExpiredLogCleanup": "false",
@@ -52,6 +57,11 @@ class Commit:
     version: int
     payload: Mapping[str, Any]
 
+    @property
+    def time(self) -> int:
+        """When it was made, nanoseconds UTC."""
+        return max((unit["committed_at"] for unit in self.payload["units"]), default=0)
+
 
 def latest(root: Path, table: str) -> int:
     """The newest version of a table, -1 when it does not exist."""
@@ -60,6 +70,20 @@ def latest(root: Path, table: str) -> int:
     except FileNotFoundError:
         return -1
     return max((int(n[:20]) for n in names if len(n) == 25 and n.endswith(".json")), default=-1)  # noqa: PLR2004
+
+
+def clear_log(root: Path, table: str) -> None:
+    """Remove half-written log entries of writers that died. The lock that commits to the table take must be held."""
+    for path in (root / table / "_delta_log").glob("*.json#*"):
+        path.unlink(missing_ok=True)
+
+
+def sync_log(root: Path, table: str, after: int) -> None:
+    """Flush the log entries newer than version ``after`` to the disk: Delta itself does not."""
+    folder = root / table / "_delta_log"
+    for version in range(after + 1, latest(root, table) + 1):
+        sync(folder / f"{version:020d}.json")
+    sync(folder)
 
 
 def commits(root: Path, table: str, after: int) -> Iterator[Commit]:
@@ -85,6 +109,7 @@ def pack(root: Path, frame: pl.DataFrame, name: str, attempt: str) -> dict[str, 
         return {"rows": frame.to_dict(as_series=False)}
     path = root / "_hdi" / "staging" / attempt / f"{name}.parquet"
     frame.write_parquet(path, **PARQUET)
+    sync(path)
     return {"files": [side_file(path, f"{attempt}-{name}.parquet", frame.height)]}
 
 
@@ -118,22 +143,26 @@ class Derived:
         self._frames: dict[str, pl.DataFrame] = {}
         self._at: dict[str, dict[str, int]] = {}
         self._payloads: dict[tuple[str, int, int], list[Commit]] = {}
+        # A frame and the versions folded into it change together, whichever thread asks.
+        self._threads = threading.RLock()
 
     def frame(self, name: str) -> pl.DataFrame:
         """The derived table, with every commit folded in."""
-        if name not in self._frames:
-            self._frames[name], self._at[name] = self._persisted(name)
-        self._frames[name], self._at[name], _ = self._folded(name, self._frames[name], self._at[name])
-        return self._frames[name]
+        with self._threads:
+            if name not in self._frames:
+                self._frames[name], self._at[name] = self._persisted(name)
+            self._frames[name], self._at[name], _ = self._folded(name, self._frames[name], self._at[name])
+            return self._frames[name]
 
     def rebuilt(self, name: str) -> pl.DataFrame:
         """The derived table made from the commits alone, whatever was persisted."""
         empty = pl.DataFrame(schema=self._dtypes[name])
-        return self._folded(name, empty, {})[0]
+        with self._threads:
+            return self._folded(name, empty, {})[0]
 
     def persist(self) -> None:
         """Write what was folded since the last time, and forget nothing in between."""
-        with locked(self._root / "_hdi" / "locks" / "derived.lock"):
+        with self._threads, locked(self._root / "_hdi" / "locks" / "derived.lock"):
             for name in self._dtypes:
                 self._persist(name)
 
@@ -142,22 +171,34 @@ class Derived:
         after, now, appended = self._folded(name, before, at)
         if now == at:
             return
+        behind = sum(version - at.get(table, -1) for table, version in now.items())
+        if name not in TABLES and after.height == before.height and behind < _BEHIND:
+            return
         table = self._open(name)
+        version = table.version()
+        clear_log(self._root, name)
+        # Names sort by the version that they came with; what bears a coming one was left by a writer that died.
+        stem = f"part-{version + 1:020d}"
+        for path in (self._root / name).glob(f"{stem}-*"):
+            path.unlink(missing_ok=True)
         files = pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True) if at else []
         anew = not appended or len(files) > _MANY_FILES
         rows = after if anew else after.slice(before.height)
         actions: list[AddAction | RemoveAction] = []
         if rows.height:
-            path = f"part-{uuid4().hex}.parquet"
-            rows.write_parquet(self._root / name / path, **PARQUET)
-            size = (self._root / name / path).stat().st_size
-            actions.append(AddAction(path, size, {}, 0, True, json.dumps({"numRecords": rows.height})))
+            part = f"{stem}-{uuid4().hex}.parquet"
+            rows.write_parquet(self._root / name / part, **PARQUET)
+            sync(self._root / name / part)
+            size = (self._root / name / part).stat().st_size
+            actions.append(AddAction(part, size, {}, 0, True, json.dumps({"numRecords": rows.height})))
         if anew:
-            actions += [RemoveAction(f["path"], True, 0, f["size_bytes"], {}) for f in files]
+            at_ms = time.time_ns() // 1_000_000
+            actions += [RemoveAction(f["path"], True, at_ms, f["size_bytes"], {}) for f in files]
         moved = [Transaction(f"fold:{t}", v) for t, v in now.items() if at.get(t) != v]
         table.create_write_transaction(
             actions, "append", self._delta_schema(name), commit_properties=CommitProperties(app_transactions=moved)
         )
+        sync_log(self._root, name, version - 1)
         self._frames[name], self._at[name] = after, now
 
     def _delta_schema(self, name: str) -> Schema:
@@ -175,11 +216,8 @@ class Derived:
             return empty, {}
         table = DeltaTable(str(self._root / name))
         at = {t: v for t in self._tables if (v := table.transaction_version(f"fold:{t}")) is not None}
-        paths = sorted(
-            ((self._root / name / f["path"]).stat().st_mtime_ns, f["path"])
-            for f in pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True)
-        )
-        frames = [pl.read_parquet(self._root / name / path) for _, path in paths]
+        paths = sorted(f["path"] for f in pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True))
+        frames = [pl.read_parquet(self._root / name / path) for path in paths]
         if not frames:
             return empty, at
         return pl.concat(frames).select(pl.col(c).cast(t) for c, t in self._dtypes[name].items()), at
@@ -191,17 +229,23 @@ class Derived:
         now = dict(at)
         appended = True
         pieces = [frame]
+        newer: list[tuple[int, Commit]] = []
         for table in self._tables:
             newest = latest(self._root, table)
-            if newest <= now.get(table, -1):
+            if newest <= now.get(table, -1) or name not in (*TABLES, f"{table}_history"):
                 continue
+            made = 0
             for commit in self._commits(table, now.get(table, -1), newest):
-                if name == "quarantine":
-                    kept = _without_replaced(pl.concat(pieces), commit, self._root)
-                    appended &= kept.height == sum(p.height for p in pieces)
-                    pieces = [kept]
-                pieces.append(self._rows(name, commit))
+                made = max(made, commit.time)  # a clock that was set back does not change the order of a table
+                newer.append((made, commit))
             now[table] = newest
+        # In the order in which they were made: what is folded today must not differ from what is rebuilt.
+        for _, commit in sorted(newer, key=itemgetter(0)):
+            if name == "quarantine":
+                kept = _without_replaced(pl.concat(pieces), commit, self._root)
+                appended &= kept.height == sum(p.height for p in pieces)
+                pieces = [kept]
+            pieces.append(self._rows(name, commit))
         return (pl.concat(pieces) if len(pieces) > 1 else frame), now, appended
 
     def _commits(self, table: str, after: int, newest: int) -> list[Commit]:
@@ -248,5 +292,7 @@ def _without_replaced(rejects: pl.DataFrame, commit: Commit, root: Path) -> pl.D
         inside = Intervals(scope).find(
             rejects["instrument_id"].fill_null(-1).to_numpy(), rejects["index_time"].fill_null(-1).to_numpy()
         )
-        gone |= same & ~pl.col("failed") & pl.Series(inside >= 0)
+        # A row outside its own unit's window is no part of the scope of another unit.
+        strayed = pl.col("rules").list.contains("OUTSIDE_WINDOW")
+        gone |= same & ~pl.col("failed") & ~strayed & pl.Series(inside >= 0)
     return rejects.filter(~gone)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from hdi.stores.lake.commit import Stored, live_files, slabs
+from hdi.stores.lake.compare import Stored, live_files, slabs
 from hdi.symbology import Intervals
 
 if TYPE_CHECKING:

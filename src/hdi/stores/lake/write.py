@@ -58,8 +58,6 @@ class LakeWriter:
         self._grid = work.name.grid
         self.runs: list[Run] = []
         self.rejects: list[dict[str, Any]] = []
-        self.reject_rows = 0
-        self.finished = False
         self._open: dict[int, list[pl.DataFrame]] = {}
         self._open_bytes: dict[int, int] = {}
         self._rejected: list[pl.DataFrame] = []
@@ -105,9 +103,7 @@ class LakeWriter:
                 self._flush(date)
             self._collect()
             self.keep_rejects()
-            done = commit(self._lake, self, work, receipts)
-        self.finished = True
-        return done
+            return commit(self._lake, self, work, receipts)
 
     def keep_rejects(self) -> None:
         """Write the rejects staged so far."""
@@ -161,7 +157,6 @@ class LakeWriter:
         frame.write_parquet(path, **PARQUET)
         sync(path)
         self.rejects.append(side_file(path, f"{self.attempt}-{path.name}", frame.height))
-        self.reject_rows += frame.height
 
 
 def arranged(frame: pl.DataFrame, index: str) -> pl.DataFrame:

@@ -1,0 +1,314 @@
+"""What a commit changes: rows in the scope that are equal to the new ones stay as they are.
+
+Equality is judged by groups of rows that share index time, publisher and instrument, in their order:
+inside a group order is the only thing that tells equal trades apart, across groups the key does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from hdi.errors import FragmentRefused
+from hdi.model import iso_ns
+from hdi.stores.lake.derive import side_file
+from hdi.stores.lake.files import PARQUET, sync
+from hdi.stores.lake.write import LakeWriter, Run, arranged, write_run
+from hdi.symbology import Array, Intervals
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+    from hdi.stores import Work
+    from hdi.stores.lake import Lake
+
+#: Rows compared at once when stored rows are replaced.
+_SLAB_ROWS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A live file of the table: path relative to the table, size, partition values, bounds."""
+
+    path: str
+    size: int
+    rows: int
+    partition: dict[str, str]
+    first: int
+    last: int
+    low: int
+    high: int
+
+
+@dataclass
+class Change:
+    """What a commit does: files to add and to remove, and what became of rows, by unit number."""
+
+    runs: list[Run]
+    removed: list[Stored] = field(default_factory=list)
+    kept: list[Run] = field(default_factory=list)
+    unchanged: dict[int, int] = field(default_factory=dict)
+    superseded: dict[int, int] = field(default_factory=dict)
+    doubtful: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def live_files(table: DeltaTable, index: str) -> list[Stored]:
+    """The files of the newest snapshot with the bounds that their add actions carry."""
+    actions = pl.DataFrame(table.get_add_actions(flatten=True))
+    if not actions.height:
+        return []
+    partitions = [c for c in actions.columns if c.startswith("partition.")]
+    columns = ["path", "size_bytes", "num_records", f"min.{index}", f"max.{index}"]
+    ids = ["min.instrument_id", "max.instrument_id"]
+    micro = [pl.col(c).to_physical() for c in columns[3:]]
+    rows = actions.select(*columns[:3], *micro, *ids, *(pl.col(c).cast(pl.String) for c in partitions)).rows()
+    names = [c.removeprefix("partition.") for c in partitions]
+    return [Stored(r[0], r[1], r[2], dict(zip(names, r[7:], strict=True)), *r[3:7]) for r in rows]
+
+
+def compared(lake: Lake, writer: LakeWriter, work: Work, files: list[Stored]) -> Change:
+    """What the rows of an attempt change in a table that consists of these files."""
+    scope = Scope(lake, work)
+    if work.fragment:
+        _refuse_covered(lake, writer, work)
+    old = _candidates(lake, writer, work, files, scope)
+    change = Change(runs=[r for r in writer.runs if r.date not in {f.partition["_date"] for f in old}])
+    for date in sorted({f.partition["_date"] for f in old}):
+        lake.step("compare")
+        here = [f for f in old if f.partition["_date"] == date]
+        runs = [r for r in writer.runs if r.date == date]
+        _compare_date(lake, writer, work, scope, change, here, runs)
+    return change
+
+
+class Scope:
+    """Which stored rows a commit may replace."""
+
+    def __init__(self, lake: Lake, work: Work) -> None:
+        self.fragment = work.fragment
+        frame = work.scope
+        self._intervals = Intervals(frame)
+        self._units = frame["unit"].to_numpy()
+        self.bounds = (
+            (frame["start"].min(), frame["end"].max(), frame["instrument_id"].min(), frame["instrument_id"].max())
+            if frame.height else None
+        )  # fmt: skip
+        ids = [u.id for u in work.units.values()]
+        self._own = lake.ledger().filter(pl.col("unit_id").is_in(ids))["unit"].to_numpy()
+        self._number = next(iter(work.units))
+
+    def owns_in(self, path: Path) -> bool:
+        """True when a file holds rows of the units themselves."""
+        return bool(len(self._own)) and bool(np.isin(pl.read_parquet(path, columns=["_unit"])["_unit"], self._own).any())
+
+    def owner(self, rows: pl.DataFrame, index: str) -> Array:
+        """For each stored row the unit number that may replace it, or -1."""
+        if self.fragment:
+            return np.where(np.isin(rows["_unit"].to_numpy(), self._own), self._number, -1)
+        instants = (rows[index].to_physical() * 1000 + rows[f"{index}_ns"].cast(pl.Int64)).to_numpy()
+        at = self._intervals.find(rows["instrument_id"].to_numpy(), instants)
+        return np.where(at >= 0, self._units[at] if len(self._units) else -1, -1)
+
+
+def _candidates(lake: Lake, writer: LakeWriter, work: Work, files: list[Stored], scope: Scope) -> list[Stored]:
+    """The live files that hold rows in the scope (for a fragment: rows beside its own)."""
+    index = work.schema.index_time
+    root = lake.root / work.schema.table
+    want = {"dataset": work.dataset, **work.name.constants}
+    here = [f for f in files if all(f.partition[k] == v for k, v in want.items())]
+    bounds = scope.bounds
+    if work.fragment and writer.runs:
+        runs = writer.runs
+        bounds = (
+            min(r.first for r in runs) * 1000, max(r.last for r in runs) * 1000 + 1000,
+            min(r.low for r in runs), max(r.high for r in runs),
+        )  # fmt: skip
+    start, end, low, high = bounds or (0, 0, 0, 0)
+    near = [
+        f for f in here
+        if f.last * 1000 + 999 >= start and f.first * 1000 < end and f.high >= low and f.low <= high
+    ]  # fmt: skip
+    if work.fragment:
+        # Other rules may leave other rows of the same bytes: those stored before are looked for everywhere.
+        return [f for f in here if f in near or scope.owns_in(root / f.path)]
+    columns = ["instrument_id", index, f"{index}_ns"]
+    return [
+        f for f in near if (scope.owner(pl.read_parquet(root / f.path, columns=columns), index) >= 0).any()
+    ]  # fmt: skip
+
+
+def _refuse_covered(lake: Lake, writer: LakeWriter, work: Work) -> None:
+    """A fragment may not add rows where a complete unit has answered already."""
+    unit = next(iter(work.units.values()))
+    complete = lake.coverage().filter(
+        pl.col("dataset") == unit.dataset, pl.col("schema") == unit.schema, pl.col("instrument_id").is_not_null()
+    )
+    if not complete.height:
+        return
+    covered = Intervals(complete)
+    index = work.schema.index_time
+    for run in writer.runs:
+        rows = pl.read_parquet(run.path, columns=["instrument_id", index, f"{index}_ns"])
+        instants = (rows[index].to_physical() * 1000 + rows[f"{index}_ns"].cast(pl.Int64)).to_numpy()
+        at = covered.find(rows["instrument_id"].to_numpy(), instants)
+        if (at >= 0).any():
+            first = int((at >= 0).argmax())
+            raise FragmentRefused(
+                f"the file is a fragment, and a complete unit ({complete['symbol'][int(at[first])]}) holds "
+                f"instrument {rows['instrument_id'][first]} at {iso_ns(int(instants[first]))} already",
+                "Nothing of it was stored; what is stored there is complete.",
+            )
+
+
+def _compare_date(
+    lake: Lake, writer: LakeWriter, work: Work, scope: Scope, change: Change, old: list[Stored], runs: list[Run]
+) -> None:
+    """Compare one partition, slab by slab, and rewrite the files of both sides that change."""
+    index = work.schema.index_time
+    root = lake.root / work.schema.table
+    old_paths, new_paths = [root / f.path for f in old], [r.path for r in runs]
+    gone: dict[int, list[Array]] = {}
+    same: dict[int, list[Array]] = {}
+    for low, high in slabs([*old_paths, *new_paths], index, _SLAB_ROWS):
+        stored, fresh = _slab(old_paths, index, low, high), _slab(new_paths, index, low, high)
+        owner = scope.owner(stored, index)
+        equal_old, equal_new, doubtful = _equal(stored, fresh, owner >= 0, index, whole=work.fragment)
+        change.doubtful += doubtful
+        replaced = (owner >= 0) & ~equal_old
+        tally(change.superseded, owner[replaced])
+        tally(change.unchanged, fresh["_unit"].to_numpy()[equal_new])
+        if replaced.any():
+            _keep_history(lake, writer, work, change, old, stored, replaced, owner)
+        _positions(gone, stored.filter(pl.Series(replaced)))
+        _positions(same, fresh.filter(pl.Series(equal_new)))
+    lake.step("rewrite")
+    for k, file in enumerate(old):
+        if k in gone:
+            change.removed.append(file)
+            change.kept += _rewrite(writer, old_paths[k], index, file.partition["_date"], gone[k])
+    for k, run in enumerate(runs):
+        change.runs += [run] if k not in same else _rewrite(writer, run.path, index, run.date, same[k])
+
+
+def slabs(paths: Sequence[Path], index: str, limit: int) -> list[tuple[int, int]]:
+    """Half-open stretches of microseconds that hold at most ``limit`` rows each (more only in one minute)."""
+    if not paths:
+        return []
+    minutes = (
+        pl.scan_parquet(list(paths), hive_partitioning=False, missing_columns="insert", extra_columns="ignore")
+        .select(minute=pl.col(index).to_physical() // 60_000_000)
+        .group_by("minute").len().sort("minute").collect(engine="streaming")
+    )  # fmt: skip
+    cut, start, held = [], int(minutes["minute"][0]), 0
+    for minute, rows in minutes.iter_rows():
+        if held and held + rows > limit:
+            cut.append((start * 60_000_000, minute * 60_000_000))
+            start, held = minute, 0
+        held += rows
+    cut.append((start * 60_000_000, (int(minutes["minute"][-1]) + 1) * 60_000_000))
+    return cut
+
+
+def _slab(paths: Sequence[Path], index: str, low: int, high: int) -> pl.DataFrame:
+    frames = [
+        pl.scan_parquet(path, hive_partitioning=False)
+        .with_row_index("_at")
+        .filter(pl.col(index).to_physical().is_between(low, high, closed="left"))
+        .with_columns(_file=pl.lit(k, pl.Int32))
+        for k, path in enumerate(paths)
+    ]
+    if not frames:
+        return pl.DataFrame({index: [], f"{index}_ns": [], "instrument_id": [], "_unit": [], "_file": [], "_at": []})
+    return pl.concat(frames).collect()
+
+
+def _equal(
+    stored: pl.DataFrame, fresh: pl.DataFrame, mine: Array, index: str, *, whole: bool
+) -> tuple[Array, Array, int]:
+    """(stored rows that stay, new rows that are there already, rows of groups that differ elsewhere).
+
+    ``mine`` marks the stored rows in the scope; ``whole`` compares with the other rows too (fragments).
+    """
+    nothing = np.zeros(stored.height, dtype=bool), np.zeros(fresh.height, dtype=bool), 0
+    if not stored.height or not fresh.height:
+        return nothing
+    key = [index, f"{index}_ns", "publisher_id", "instrument_id"]
+    content = [c for c in fresh.columns if c not in ("_unit", "_row", "_at", "_file", "symbol")]
+    old = _numbered(stored.with_columns(_mine=pl.Series(mine)), key)
+    if not whole:
+        old = old.filter("_mine")
+    new = _numbered(fresh, key)
+    matched = new.join(old.select(*content, "_nth"), on=[*content, "_nth"], how="semi", nulls_equal=True)
+    sizes = (
+        new.group_by(key).len("new")
+        .join(old.group_by(key).len("old"), on=key)
+        .join(matched.group_by(key).len("both"), on=key, how="left")
+    )  # fmt: skip
+    equal = sizes.filter((pl.col("new") == pl.col("old")) & (pl.col("old") == pl.col("both"))).select(key)
+    stays = np.zeros(stored.height, dtype=bool)
+    there = np.zeros(fresh.height, dtype=bool)
+    stays[old.join(equal, on=key, how="semi")["_in"].to_numpy()] = True
+    there[new.join(equal, on=key, how="semi")["_in"].to_numpy()] = True
+    differ = sizes.join(equal, on=key, how="anti").select(key)
+    doubtful = old.filter(~pl.col("_mine")).join(differ, on=key, how="semi").height if whole else 0
+    return stays, there, doubtful
+
+
+def _numbered(frame: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    """Rows with their place in the frame and their ordinal inside their group."""
+    return (
+        frame.with_row_index("_in")
+        .sort(*key, "_unit", "_row", maintain_order=True)
+        .with_columns(_nth=pl.int_range(pl.len()).over(key))
+    )
+
+
+def tally(counts: dict[int, int], units: Array) -> None:
+    """Add how often each unit number occurs."""
+    for unit, rows in zip(*np.unique(units, return_counts=True), strict=True):
+        counts[int(unit)] = counts.get(int(unit), 0) + int(rows)
+
+
+def _positions(into: dict[int, list[Array]], rows: pl.DataFrame) -> None:
+    for (file,), part in rows.group_by("_file"):
+        into.setdefault(int(file), []).append(part["_at"].to_numpy())  # type: ignore[call-overload]
+
+
+def _rewrite(writer: LakeWriter, path: Path, index: str, date: str, drop: list[Array]) -> list[Run]:
+    """The file without those rows, as a new run; nothing when no row is left."""
+    frame = pl.read_parquet(path, hive_partitioning=False)
+    keep = np.ones(frame.height, dtype=bool)
+    keep[np.concatenate(drop)] = False
+    frame = frame.filter(pl.Series(keep))
+    if not frame.height:
+        return []
+    target = writer.folder / f"rewritten-{os.urandom(6).hex()}.parquet"
+    return [write_run(arranged(frame, index), index, date, target)]
+
+
+def _keep_history(
+    lake: Lake, writer: LakeWriter, work: Work, change: Change, old: list[Stored],
+    stored: pl.DataFrame, replaced: Array, owner: Array,
+) -> None:  # fmt: skip
+    runs = lake.ledger().select("unit", pl.col("run").alias("_written_run")).unique("unit", keep="last")
+    values = old[0].partition
+    frame = (
+        stored.with_columns(_replaced_unit=pl.Series(owner, dtype=pl.Int32))
+        .filter(pl.Series(replaced))
+        .with_columns(pl.lit(values[c]).alias(c) for c in work.schema.partition)
+        .join(runs, left_on="_unit", right_on="unit", how="left")
+        .with_columns(_replaced_run=pl.lit(work.run), _replaced_at=pl.lit(time.time_ns()))
+        .select(pl.col(c).cast(t) for c, t in lake.history_dtypes(work.schema).items())
+    )
+    path = writer.folder / f"history-{os.urandom(6).hex()}.parquet"
+    frame.write_parquet(path, **PARQUET)
+    sync(path)
+    change.history.append(side_file(path, f"{writer.attempt}-{path.name}", frame.height))

@@ -1,0 +1,189 @@
+"""Everything that README and guides tell people to type is typed here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from databento_dbn import Metadata, Schema, StatusMsg, SType
+
+from hdi.demo import make_files
+from hdi.docs_pages import pages
+from hdi.mapping import load_mapping
+from hdi.model import Window
+from hdi.pipeline import Options, ingest_files
+from hdi.schema import load_schemas
+from hdi.stores import open_store
+
+ROOT = Path(__file__).parents[2]
+DAY = 86_400 * 10**9
+START = 19_724 * DAY  # 2024-01-02
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of one language in a page."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def environment() -> dict[str, str]:
+    """The environment with this interpreter's programs first, and none of hdi's own variables."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HDI_", "TIMESCALEDB_"))}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a shell, in that folder."""
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a user has it: files in ``downloads``, and the demo's lake."""
+    folder = tmp_path_factory.mktemp("work")
+    make_files(folder / "downloads")
+    return folder
+
+
+def readme_commands() -> list[str]:
+    return [line[2:] for block in blocks("README.md", "console") for line in block.splitlines() if line[:2] == "$ "]
+
+
+def test_every_command_of_the_readme_works_in_its_order(workplace: Path) -> None:
+    commands = readme_commands()
+    assert len(commands) >= 8
+    if any("jq" in c for c in commands) and shutil.which("jq") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("jq is missing, and the README uses it")
+        commands = [c for c in commands if "jq" not in c]
+    for command in commands:
+        done = run(command, workplace)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip() or "--output-file" in command, f"{command} printed nothing"
+    assert (workplace / "bars.parquet").stat().st_size > 0
+
+
+def test_the_two_commands_of_the_readme_run_the_demo_and_the_tests(workplace: Path) -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    commands = [line.split("#")[0].strip() for line in lines if line.startswith("make ")]
+    assert commands == ["make demo", "make test"]
+    for command, what in zip(commands, ("hdi demo", "pytest"), strict=True):
+        planned = run(f"{command} -n", ROOT)
+        assert planned.returncode == 0, planned.stderr
+        assert what in planned.stdout
+    done = run("hdi demo", workplace)
+    assert done.returncode == 0, done.stderr
+    assert "SYNTHETIC" in done.stdout
+
+
+def test_the_output_in_the_readme_is_what_the_demo_prints(workplace: Path) -> None:
+    printed = [re.sub(r"\d+\.\d+ s", "", line) for line in run("hdi demo", workplace).stdout.splitlines()]
+    words = [" ".join(line.split()) for line in printed]
+    (shown,) = blocks("README.md", "text")
+    for line in shown.splitlines():
+        wanted = " ".join(re.sub(r"\d+\.\d+ s", "", line).replace("...", "").rstrip(" ,").split())
+        assert any(wanted in w or _parts_in(wanted, w) for w in words), f"the demo does not print: {line}"
+
+
+def _parts_in(wanted: str, printed: str) -> bool:
+    """True when a shortened line names the same file and says the same of it."""
+    name, _, rest = wanted.partition(".dbn.zst ")
+    return bool(rest) and name in printed and rest in printed
+
+
+def test_the_lake_page_reads_the_demos_lake(workplace: Path) -> None:
+    run("hdi demo", workplace)
+    code = blocks("docs/open-the-lake.md", "python")
+    assert len(code) == 3
+    for block in code:
+        done = subprocess.run(
+            [sys.executable, "-c", block], cwd=workplace, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+@pytest.fixture
+def status_kind(tmp_path: Path) -> Path:
+    """The kind of data of docs/add-a-schema.md, as a file."""
+    path = tmp_path / "status.yaml"
+    path.write_text(blocks("docs/add-a-schema.md", "yaml")[0], encoding="utf-8")
+    return path
+
+
+def status_file(folder: Path) -> Path:
+    """A complete DBN file of three status records, one of a tri-state that no venue has."""
+    rows = np.zeros(3, np.dtype(StatusMsg._dtypes))
+    rows["length"], rows["rtype"] = rows.dtype.itemsize // 4, 18
+    rows["publisher_id"], rows["instrument_id"] = 1, 118
+    rows["ts_event"] = rows["ts_recv"] = START + np.arange(3) * 10**9 + 7
+    rows["action"] = [7, 8, 9]
+    rows["is_trading"] = [b"Y", b"N", b"?"]
+    header = Metadata(
+        dataset="GLBX.MDP3", start=START, end=START + DAY, stype_in=SType("instrument_id"),
+        stype_out=SType("instrument_id"), schema=Schema("status"), symbols=["118"], partial=[], not_found=[],
+        mappings=[], version=3,
+    )  # fmt: skip
+    path = folder / "status.dbn"
+    path.write_bytes(header.encode() + rows.tobytes())
+    return path
+
+
+def test_a_sixth_kind_needs_one_yaml_file_and_nothing_else(tmp_path: Path, status_kind: Path) -> None:
+    schemas = load_schemas(extra=[status_kind])
+    schema, name = schemas.find("status")
+    assert schema.table == "status_data"
+    store = open_store(f"lake:{tmp_path}/lake", schemas, write=True)
+    options = Options(tmp_path, tmp_path / "dlq")
+    (outcome,) = ingest_files(store, schemas, load_mapping("databento"), [status_file(tmp_path)], options)
+    assert outcome.error is None
+    (receipt,) = outcome.receipts
+    assert (receipt.fetched, receipt.stored, dict(receipt.rules)) == (3, 3, {"UNKNOWN_TRI_STATE": 1})
+    (frame,) = store.read(schema, name.name, Window(START, START + DAY), None, list(schema.dtypes))
+    assert frame["action"].to_list() == [7, 8, 9]
+    assert frame["is_trading"].to_list() == ["Y", "N", "?"]
+    assert frame["ts_recv"].to_physical().to_list() == [START + k * 10**9 + 7 for k in range(3)]
+    assert schema.contract().columns.keys() == {*schema.dtypes, "_unit", "_row"}
+    shown = pages(schemas)
+    assert any("Trading status" in text and "UNKNOWN_TRI_STATE" in text for text in shown.values())
+
+
+def test_a_sixth_kind_is_ingested_and_queried_on_the_command_line(tmp_path: Path, status_kind: Path) -> None:
+    (tmp_path / "configs" / "schemas").mkdir(parents=True)
+    status_kind.rename(tmp_path / "configs" / "schemas" / "status.yaml")
+    status_file(tmp_path)
+    assert run("hdi ingest --api dbn status.dbn", tmp_path).returncode == 0
+    ask = "hdi query -s 118 --schema status --start-date 2024-01-02 --end-date 2024-01-02 --output-format csv"
+    done = run(ask, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 4
+
+
+def test_the_rules_of_the_schema_page_load(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(blocks("docs/add-a-schema.md", "yaml")[1], encoding="utf-8")
+    trades = load_schemas(rules=[path]).find("trades")[0]
+    assert {"HUGE_TRADE"} <= {r.name for r in trades.rules}
+
+
+def test_every_yaml_block_of_the_pages_is_yaml() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        for block in blocks(str(page.relative_to(ROOT)), "yaml"):
+            assert yaml.safe_load(block)

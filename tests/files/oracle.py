@@ -1,0 +1,141 @@
+"""What a file holds by the vendor's own decoder, as plain Python: the columns of the tables, one dict a row.
+
+The records are those of ``DBNStore.to_ndarray``, which leaves them as they lie in the file (``to_df`` does
+not null every sentinel). What "no value" is, which integers are prices and which are times is written down
+here by hand.
+"""
+
+import datetime as dt
+import warnings
+from decimal import Decimal
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import databento
+
+DAY = 86_400 * 10**9
+EPOCH = dt.date(1970, 1, 1)
+NO_PRICE, NO_TIME = 2**63 - 1, 2**64 - 1
+MOST = {"u1": 2**8, "u2": 2**16, "u4": 2**32, "u8": 2**64, "i1": 2**7, "i2": 2**15, "i4": 2**31, "i8": 2**63}
+
+_TICK = {
+    "price": "price", "size": "undefined", "side": "char", "action": "char", "depth": "", "flags": "",
+    "sequence": "", "ts_in_delta": "",
+}  # fmt: skip
+_LIMITS = (
+    "inst_attrib_value market_depth_implied market_depth market_segment_id max_trade_vol min_lot_size "
+    "min_lot_size_block min_lot_size_round_lot min_trade_vol contract_multiplier decay_quantity "
+    "original_contract_size appl_id maturity_year decay_start_date channel_id main_fraction price_display_format "
+    "sub_fraction underlying_product maturity_month maturity_day maturity_week contract_multiplier_unit "
+    "flow_schedule_type tick_rule underlying_id raw_instrument_id leg_instrument_id leg_ratio_price_numerator "
+    "leg_ratio_price_denominator leg_ratio_qty_numerator leg_ratio_qty_denominator leg_underlying_id leg_count "
+    "leg_index trading_reference_date md_security_trading_status settl_price_type"
+).split()
+_PRICES = (
+    "min_price_increment min_price_increment_amount unit_of_measure_qty strike_price high_limit_price "
+    "low_limit_price display_factor max_price_variation price_ratio leg_price leg_delta trading_reference_price"
+).split()
+_TEXTS = (
+    "raw_symbol security_type asset group exchange currency underlying unit_of_measure settl_currency secsubtype cfi "
+    "strike_price_currency leg_raw_symbol"
+).split()
+_CHARS = (
+    "security_update_action instrument_class match_algorithm user_defined_instrument leg_instrument_class leg_side"
+).split()
+#: Our column, or the vendor's where they differ in name, and what the vendor's value is.
+KINDS = {
+    "trades": _TICK,
+    "tbbo": _TICK | {
+        "bid_px_00": "price", "ask_px_00": "price", "bid_sz_00": "undefined", "ask_sz_00": "undefined",
+        "bid_ct_00": "", "ask_ct_00": "",
+    },
+    "ohlcv": {"open": "price", "high": "price", "low": "price", "close": "price", "volume": ""},
+    "statistics": {
+        "stat_type": "", "price": "price", "quantity": "undefined", "ts_ref": "time", "sequence": "",
+        "channel_id": "", "update_action": "", "stat_flags": "",
+    },
+    "definition": {
+        **dict.fromkeys(_TEXTS, "text"), **dict.fromkeys(_CHARS, "char"), **dict.fromkeys(_PRICES, "price"),
+        **dict.fromkeys(_LIMITS, "undefined"), "expiration": "time", "activation": "time",
+    },
+}  # fmt: skip
+_NAMES = {"open": "open_price", "high": "high_price", "low": "low_price", "close": "close_price"}
+STAT_NAMES = {
+    1: "opening_price", 2: "indicative_opening_price", 3: "settlement_price", 4: "trading_session_low_price",
+    5: "trading_session_high_price", 6: "cleared_volume", 7: "lowest_offer", 8: "highest_bid", 9: "open_interest",
+    10: "fixing_price", 11: "close_price", 12: "net_change", 13: "vwap",
+}  # fmt: skip
+
+
+def store(path):
+    """The vendor's own store of the file's bytes (its ``from_file`` leaves the file open)."""
+    return databento.DBNStore.from_bytes(path.read_bytes())
+
+
+def value(raw, dtype, meaning):
+    """One field of one record."""
+    if meaning == "price":
+        return None if raw == NO_PRICE else Decimal(int(raw)).scaleb(-9)
+    if meaning == "time":
+        return None if raw == NO_TIME else int(raw)
+    if meaning in ("text", "char"):
+        text = bytes(raw).split(b"\0")[0]
+        if meaning == "char" and not text:
+            return None
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            return text.decode("latin-1")
+    if meaning == "undefined" and int(raw) == MOST[dtype.str[1:]] - 1:
+        return None
+    return int(raw)
+
+
+def rows(path, source="databento"):
+    """The file's rows in the order of a read: by index time, publisher, instrument and place in the file."""
+    vendor = store(path)
+    schema = str(vendor.schema)
+    meanings = KINDS[schema.split("-")[0]]
+    index = "ts_event" if schema.startswith("ohlcv") else "ts_recv"
+    named = symbols(vendor.metadata)
+    out = []
+    for record in vendor.to_ndarray():
+        if not record.dtype.names:  # what an empty file decodes to
+            continue
+        row = {
+            "dataset": vendor.dataset, "instrument_id": int(record["instrument_id"]), "data_source": source,
+            "publisher_id": int(record["publisher_id"]), "ts_event": value(record["ts_event"], None, "time"),
+        }  # fmt: skip
+        if index == "ts_recv":
+            row["ts_recv"] = int(record["ts_recv"])
+        for name, meaning in meanings.items():
+            there = name in record.dtype.names
+            row[_NAMES.get(name, name)] = value(record[name], record.dtype[name], meaning) if there else None
+        row["symbol"] = named.get((row["instrument_id"], row[index] // DAY))
+        out.append(row | _derived(schema, row))
+    return sorted(out, key=lambda r: (r[index], r["publisher_id"], r["instrument_id"]))
+
+
+def _derived(schema, row):
+    if schema.startswith("ohlcv"):
+        return {"granularity": schema[-2:], "trade_count": None, "vwap": None}
+    if schema == "tbbo":
+        sides = row["bid_px_00"], row["ask_px_00"]
+        return {"is_crossed": None not in sides and sides[0] > sides[1]}
+    if schema == "statistics":
+        return {"stat_name": STAT_NAMES[row["stat_type"]]}
+    if schema == "definition":
+        return {"symbol": row["symbol"] or row["raw_symbol"]}
+    return {}
+
+
+def symbols(metadata):
+    """(instrument, day number) to raw symbol, for files that were asked for by raw symbol or parent."""
+    named = {}
+    if str(metadata.stype_in) in ("raw_symbol", "parent") and str(metadata.stype_out) == "instrument_id":
+        for symbol, intervals in metadata.mappings.items():
+            for each in intervals:
+                if each["symbol"]:
+                    for day in range((each["start_date"] - EPOCH).days, (each["end_date"] - EPOCH).days):
+                        named[int(each["symbol"]), day] = symbol
+    return named

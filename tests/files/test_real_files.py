@@ -1,0 +1,160 @@
+"""Every real file of the five kinds goes through unchanged: each value as the vendor's own decoder has it."""
+
+from collections import Counter
+from decimal import Decimal
+
+import polars as pl
+import pytest
+import zstandard
+from files import oracle, real
+from files.lab import Lab
+
+from hdi.model import ns_date
+
+
+def plain(frame: pl.DataFrame) -> list[dict]:
+    """Rows as plain Python, times as nanoseconds."""
+    times = [c for c, t in frame.schema.items() if isinstance(t, pl.Datetime)]
+    return frame.with_columns(pl.col(times).to_physical()).rows(named=True)
+
+
+@real.each(real.OURS)
+def test_every_column_of_every_row_is_the_vendors(path, lab):
+    real.need()
+    lab.good(path)
+    schema = str(oracle.store(path).schema)
+    assert plain(lab.rows(schema)) == [
+        {column: row[column] for column in lab.rows(schema).columns} for row in oracle.rows(path)
+    ]
+    assert not lab.store.quarantine().height
+
+
+def test_the_files_of_the_five_kinds_are_all_there():
+    real.need()
+    kinds = ("trades", "tbbo", "statistics", "definition", "ohlcv-1s", "ohlcv-1m", "ohlcv-1h", "ohlcv-1d")
+    found = Counter()
+    for path in real.ALL:
+        if ".frag" not in path.name and "live" not in path.name:
+            store = oracle.store(path)
+            version = store.metadata.version
+            found[str(store.schema), version] += 1
+            assert (str(store.schema) in kinds) == (path in real.OURS)
+    assert {(kind, version) for kind in kinds for version in (1, 2, 3)} <= set(found)
+
+
+@real.each([p for p in real.ALL if p not in real.OURS])
+def test_every_other_real_file_is_refused_in_one_sentence_that_names_it(path, lab):
+    real.need()
+    error = lab.error(path)
+    assert error.exit_code == 2
+    assert str(path) in error.message
+    assert error.hint
+    assert lab.is_untouched()
+
+
+def test_all_real_files_in_one_call_into_one_lake(lab):
+    real.need()
+    outcomes = lab.ingest(*real.ALL)
+    assert [o.path for o in outcomes] == [str(p) for p in real.ALL]
+    for path, outcome in zip(real.ALL, outcomes, strict=True):
+        if path in real.OURS:
+            # The same fragment lies there in other versions and packings; what a complete file holds refuses it.
+            assert outcome.status == "stored" or outcome.error.exit_code == 2, outcome
+        else:
+            assert outcome.status == "failed"
+    stored = sum(r.stored for o in outcomes for r in o.receipts)
+    assert stored == sum(r.fetched for o in outcomes for r in o.receipts)
+    again = lab.ingest(*real.OURS)
+    first = dict(zip([str(p) for p in real.ALL], outcomes, strict=True))
+    assert {o.status for o in again if first[o.path].status == "stored"} == {"skipped"}
+
+
+def test_a_complete_file_of_several_zstd_frames_is_read_to_its_end(lab, tmp_path):
+    path = real.file("nautilus_trader/historical_bars_catalog/futures_trades_2024-07-01T23-58_2024-07-02T00-02.dbn.zst")
+    with zstandard.ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True) as reader:
+        data = reader.read()
+    cuts = [0, 1, 700, 701, len(data) - 5, len(data)]
+    pack = zstandard.ZstdCompressor(level=3).compress
+    several = tmp_path / "several.dbn.zst"
+    several.write_bytes(b"".join(pack(data[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)))
+    lab.good(several)
+    assert plain(lab.rows("trades")) == [
+        {column: row[column] for column in lab.rows("trades").columns} for row in oracle.rows(path)
+    ]
+
+
+def test_a_plain_file_and_its_packed_form_store_the_same_rows(tmp_path):
+    real.need()
+    for path in [p for p in real.OURS if p.name.endswith(".dbn")]:
+        packed = tmp_path / f"{path.name}.zst"
+        packed.write_bytes(zstandard.ZstdCompressor().compress(path.read_bytes()))
+        schema = str(oracle.store(path).schema)
+        found = []
+        for k, file in enumerate((path, packed)):
+            lab = Lab(tmp_path / f"{path.name}-{k}")
+            lab.good(file)
+            found.append(lab.rows(schema))
+        assert found[0].equals(found[1])
+
+
+def test_versions_of_one_file_differ_only_in_the_fields_that_a_version_lacks(tmp_path):
+    real.need()
+    found = {}
+    for version in (1, 2, 3):
+        lab = Lab(tmp_path / str(version))
+        lab.good(real.file(f"dbn/test_data.definition.v{version}.dbn.zst"))
+        found[version] = lab.rows("definition")
+    dropped = {"trading_reference_price", "trading_reference_date", "md_security_trading_status", "settl_price_type"}
+    legs = {c for c in found[3].columns if c.startswith("leg_")}
+    shared = [c for c in found[3].columns if c not in dropped | legs]
+    assert found[1].select(shared).equals(found[2].select(shared))
+    assert found[2].select(shared).equals(found[3].select(shared))
+    assert all(found[v][c].null_count() == 2 for v in (1, 2) for c in legs)
+    assert all(found[3][c].null_count() == 2 for c in dropped)
+
+
+def test_eleven_thousand_option_mappings_are_learnt_with_their_dates(lab):
+    path = real.file("nautilus_trader/definition-glbx-es-opt.dbn.zst")
+    (outcome,) = lab.good(path)
+    assert outcome.note == "it was asked for with a limit of 2 records"
+    metadata = oracle.store(path).metadata
+    assert len(metadata.mappings) == 11_294
+    expected = {
+        (symbol, int(i["symbol"]), i["start_date"], i["end_date"])
+        for symbol, intervals in metadata.mappings.items() for i in intervals if i["symbol"]
+    }  # fmt: skip
+    known = lab.store.mappings().filter(pl.col("stype") == "raw_symbol")
+    found = {(r["symbol"], r["instrument_id"], ns_date(r["start"]), ns_date(r["end"])) for r in known.to_dicts()}
+    assert found == expected
+    assert lab.store.mappings().filter(pl.col("stype") == "parent")["symbol"].unique().to_list() == ["ES.OPT"]
+
+
+def test_spreads_keep_their_zero_and_negative_prices(lab, tmp_path):
+    path = real.file("nautilus_trader/definition-glbx-es-futspread.dbn.zst")
+    lab.good(path)
+    rows = lab.rows("definition")
+    assert rows["instrument_class"].to_list() == ["S", "S"]
+    assert (rows["low_limit_price"] < Decimal(0)).all()
+    assert rows["low_limit_price"].to_list() == [r["low_limit_price"] for r in oracle.rows(path)]
+
+
+@pytest.mark.parametrize("dataset", ["IFEU.IMPACT", "NDEX.IMPACT", "OPRA.PILLAR"])
+def test_symbols_with_spaces_and_marks_are_found_by_their_own_text(dataset, lab):
+    paths = [real.file(f"databento/{dataset}/test_data.{s}.dbn.zst") for s in ("definition", "trades", "ohlcv-1m")]
+    lab.good(*paths)
+    for path, schema in zip(paths, ("definition", "trades", "ohlcv-1m"), strict=True):
+        (symbol,) = oracle.store(path).symbols
+        assert " " in symbol
+        assert lab.query(schema, symbol).height == len(oracle.rows(path))
+    for file in lab.raw():
+        relative = file.relative_to(lab.root / "data" / "raw")
+        assert relative.parts[:2] == ("databento", dataset)
+        assert " " not in str(relative)
+        assert "!" not in str(relative)
+
+
+def test_options_of_several_publishers_keep_a_bar_for_each(lab):
+    lab.good(real.file("databento/OPRA.PILLAR/test_data.ohlcv-1d.dbn.zst"))
+    bars = lab.rows("ohlcv-1d")
+    assert bars.select("instrument_id", "ts_event").unique().height == 1
+    assert bars["publisher_id"].to_list() == [20, 22, 23, 27]
