@@ -110,7 +110,7 @@ def cli(capfdbinary):
         capfdbinary.readouterr()
         code = run([str(a) for a in arguments])
         out, err = capfdbinary.readouterr()
-        return Ran(code, out.decode(), err.decode(), out)
+        return Ran(code, out.decode(errors="replace"), err.decode(), out)
 
     return call
 
@@ -172,3 +172,16 @@ def ask(cli, demo_home):
 def own_demo(demo_home, tmp_path):
     """A copy of the demo's lake that a test may change."""
     return Path(shutil.copytree(demo_home / "lake", tmp_path / "copy"))
+
+
+@pytest.fixture
+def put_file(tmp_path):
+    """Writes a file of one instrument's daily bars in 2023."""
+
+    def call(bars):
+        first = dt.date(2023, 1, 1)
+        rows = [{"at": str(first + dt.timedelta(days=i)), "id": 1, "ohlc": ohlc} for i, ohlc in enumerate(bars)]
+        year = ("2023-01-01", "2024-01-01")
+        return write_dbn(tmp_path / "bars.dbn.zst", "ohlcv-1d", rows, ["X"], year, {"X": [(*year, 1)]})
+
+    return call

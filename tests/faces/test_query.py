@@ -10,7 +10,7 @@ import pytest
 from hdi import HistoricalData, RequestError, UnknownSymbol
 
 JANUARY = ("2024-01-01", "2024-02-01")
-LAST = ("2024-01-01", "2024-01-31")
+MAPPED = {"CLG4": [(*JANUARY, 7)]}
 BAR = (10.5, 11.25, -10, 10.75)
 
 
@@ -43,19 +43,23 @@ def found(result):
 
 
 class TestSymbols:
-    def test_a_continuous_symbol_finds_another_instrument_after_its_roll(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_a_continuous_symbol_finds_another_instrument_after_its_roll(self, ask):
         assert found(ask("ES.c.0")) == [(8, 101, None), (9, 101, None), (10, 102, None), (11, 102, None)]
         assert found(ask("ES.c.0", "2024-01-10", "2024-01-10")) == [(10, 102, None)]
 
-    def test_an_instrument_id_is_a_symbol(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_an_instrument_id_is_a_symbol(self, ask):
         assert found(ask("102")) == [(10, 102, None), (11, 102, None)]
 
-    def test_a_mapping_learned_later_names_rows_stored_before(self, rolled, put, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_a_mapping_learned_later_names_rows_stored_before(self, put, ask):
         put("ohlcv-1h", [], ["ESH4"], JANUARY, {"ESH4": [("2024-01-01", "2024-01-09", 101)]})
         assert found(ask("ES.c.0"))[:2] == [(8, 101, "ESH4"), (9, 101, None)]
         assert found(ask("ESH4")) == [(8, 101, "ESH4")]
 
-    def test_a_row_that_two_symbols_mean_comes_once(self, rolled, put, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_a_row_that_two_symbols_mean_comes_once(self, put, ask):
         put("ohlcv-1h", [], ["ESH4"], JANUARY, {"ESH4": [("2024-01-01", "2024-01-10", 101)]})
         assert [d for d, *_ in found(ask(["ES.c.0", "ESH4", "101", " esh4 ,ES.c.0"]))] == [8, 9, 10, 11]
 
@@ -80,9 +84,9 @@ class TestSymbols:
     def test_a_symbol_of_another_dataset_is_told_so(self, put, ask):
         for dataset, symbol in (("XNAS.ITCH", "SPY"), ("EQUS.MINI", "QQQ")):
             put("ohlcv-1d", [day(2, 9)], [symbol], JANUARY, {symbol: [(*JANUARY, 9)]}, dataset=dataset)
-        with pytest.raises(UnknownSymbol, match="SPY is not stored in EQUS.MINI, but in XNAS.ITCH"):
+        with pytest.raises(UnknownSymbol, match=r"SPY is not stored in EQUS\.MINI, but in XNAS\.ITCH"):
             ask("SPY", dataset="EQUS.MINI")
-        with pytest.raises(RequestError, match="unknown dataset 'EQUS.MIN'") as caught:
+        with pytest.raises(RequestError, match=r"unknown dataset 'EQUS\.MIN'") as caught:
             ask("SPY", dataset="EQUS.MIN")
         assert "Did you mean EQUS.MINI?" in caught.value.hint
 
@@ -96,7 +100,8 @@ class TestSymbols:
         with pytest.raises(UnknownSymbol):
             ask("45")
 
-    def test_a_symbol_never_stored_is_refused_with_names_that_are(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_a_symbol_never_stored_is_refused_with_names_that_are(self, ask):
         with pytest.raises(UnknownSymbol, match=r"unknown symbols: ES\.c\.1, NQ") as caught:
             ask("ES.c.1, NQ")
         assert "Did you mean ES.c.0?" in caught.value.hint
@@ -108,28 +113,33 @@ class TestSymbols:
             ask("ESH4")
         assert "hdi ingest" in caught.value.hint
 
-    def test_all_symbols_are_every_instrument(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_all_symbols_are_every_instrument(self, ask):
         assert len(found(ask("ALL_SYMBOLS"))) == len(found(ask(()))) == 4
 
 
 class TestResult:
     @pytest.mark.parametrize(("limit", "rows", "limited"), [(1, 1, True), (3, 3, True), (4, 4, False), (9, 4, False)])
-    def test_a_limit_is_exact_and_says_whether_it_cut(self, rolled, ask, limit, rows, limited):
+    @pytest.mark.usefixtures("rolled")
+    def test_a_limit_is_exact_and_says_whether_it_cut(self, ask, limit, rows, limited):
         result = ask("ES.c.0", limit=limit)
         assert result.collect().height == rows
         assert (result.rows, result.limited) == (rows, limited)
 
-    def test_a_limit_below_one_is_refused(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_a_limit_below_one_is_refused(self, ask):
         with pytest.raises(RequestError, match="limit of 0"):
             ask("ES.c.0", limit=0)
 
-    def test_columns_come_in_the_order_asked_for(self, rolled, put, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_columns_come_in_the_order_asked_for(self, put, ask):
         put("ohlcv-1h", [], ["ESH4"], JANUARY, {"ESH4": [("2024-01-01", "2024-02-01", 101)]})
         frame = ask("ES.c.0", columns=["volume", "symbol"]).collect()
         assert frame.columns == ["volume", "symbol"]
         assert frame["symbol"].to_list() == ["ESH4", "ESH4", None, None]
 
-    def test_an_unknown_column_or_schema_is_refused_with_the_closest(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_an_unknown_column_or_schema_is_refused_with_the_closest(self, ask):
         with pytest.raises(RequestError, match="unknown column 'close_prise'") as caught:
             ask("ES.c.0", columns=["close_prise"])
         assert "close_price" in caught.value.hint
@@ -137,7 +147,8 @@ class TestResult:
             ask("ES.c.0", schema="ohlcv-2d")
         assert "ohlcv-1d" in caught.value.hint
 
-    def test_values_are_exact_and_typed_even_when_empty(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_values_are_exact_and_typed_even_when_empty(self, ask):
         row = ask("ES.c.0", limit=1).collect().row(0, named=True)
         assert (row["open_price"], row["low_price"]) == (Decimal("10.500000000"), Decimal("-10.000000000"))
         assert row["ts_event"] == dt.datetime(2024, 1, 8, tzinfo=dt.UTC)
@@ -145,17 +156,20 @@ class TestResult:
         assert empty.height == 0
         assert empty.schema == ask("ES.c.0").collect().schema
 
-    def test_dates_take_in_their_last_day_and_instants_do_not(self, rolled, data):
+    @pytest.mark.usefixtures("rolled")
+    def test_dates_take_in_their_last_day_and_instants_do_not(self, data):
         assert data.query("ES.c.0", dt.date(2024, 1, 8), dt.date(2024, 1, 9)).collect().height == 2
         end = dt.datetime(2024, 1, 9, tzinfo=dt.UTC)
         assert data.query("ES.c.0", dt.date(2024, 1, 8), end).collect().height == 1
 
-    def test_a_result_can_be_read_twice(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_a_result_can_be_read_twice(self, ask):
         result = ask("ES.c.0")
         assert result.collect().equals(result.collect())
         assert result.rows == 4
 
-    def test_each_query_is_logged_as_operations_reads_it(self, rolled, ask, tmp_path):
+    @pytest.mark.usefixtures("rolled")
+    def test_each_query_is_logged_as_operations_reads_it(self, ask, tmp_path):
         ask("ES.c.0").collect()
         lines = [json.loads(line) for line in (tmp_path / "logs" / "query_builder.log").read_text().splitlines()]
         executed, pattern = lines[-2:]
@@ -169,12 +183,10 @@ class TestResult:
 
 
 class TestMadeBars:
-    MAPPED = {"CLG4": [(*JANUARY, 7)]}
-
     @pytest.fixture
     def minutes(self, put):
         def call(*rows, **more):
-            return put("ohlcv-1m", rows, ["CLG4"], JANUARY, self.MAPPED, **more)
+            return put("ohlcv-1m", rows, ["CLG4"], JANUARY, MAPPED, **more)
 
         return call
 
@@ -227,8 +239,7 @@ class TestMadeBars:
 
     def test_a_bar_with_a_minute_that_was_not_ingested_is_left_out_and_counted(self, put, ask):
         window = ("2024-01-02T15:00", "2024-01-02T15:08")
-        mapped = {"CLG4": [(*JANUARY, 7)]}
-        put("ohlcv-1m", [minute("15:04", (5, 5, 5, 5)), minute("15:05", (6, 6, 6, 6))], ["CLG4"], window, mapped)
+        put("ohlcv-1m", [minute("15:04", (5, 5, 5, 5)), minute("15:05", (6, 6, 6, 6))], ["CLG4"], window, MAPPED)
         result = ask("CLG4", schema="ohlcv-5m")
         assert self.prices(result) == [("15:00", 5, 5, 5, 5, 1)]
         assert result.notes == ["left out: 1 ohlcv-5m bar with a minute that was never ingested whole"]
@@ -247,14 +258,16 @@ class TestMadeBars:
 
 
 class TestNothingFound:
-    def test_what_was_never_ingested_is_named_with_the_command(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_what_was_never_ingested_is_named_with_the_command(self, ask):
         lines = ask("ES.c.0", "2024-01-30", "2024-02-10").explain()
         assert lines[0] == "No data found for the specified criteria"
         assert "ES.c.0: never ingested: GLBX.MDP3 ohlcv-1d, 2024-02-01 to 2024-02-10" in lines
         assert "ES.c.0: confirmed empty: GLBX.MDP3 ohlcv-1d, 2024-01-30 to 2024-01-31" in lines
         assert any("hdi ingest --api dbn FILE..." in line for line in lines)
 
-    def test_another_schema_is_said_to_be_there(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_another_schema_is_said_to_be_there(self, ask):
         lines = ask("ES.c.0", schema="trades").explain()
         assert "ES.c.0: never ingested: GLBX.MDP3 trades, 2024-01-01 to 2024-01-31" in lines
         assert "ES.c.0: ingested so far: ohlcv-1d 2024-01-01 to 2024-01-31" in lines
@@ -267,7 +280,7 @@ class TestNothingFound:
 
     def test_quarantined_rows_are_counted_by_rule(self, put, ask):
         bad = {"at": "2024-01-02", "id": 7, "ohlc": (5, 4, 6, 5)}
-        put("ohlcv-1d", [bad], ["CLG4"], JANUARY, {"CLG4": [(*JANUARY, 7)]})
+        put("ohlcv-1d", [bad], ["CLG4"], JANUARY, MAPPED)
         result = ask("CLG4")
         assert result.collect().height == 0
         line = next(line for line in result.explain() if "quarantined" in line)
@@ -282,7 +295,8 @@ class TestNothingFound:
         assert any("do not say which rows are whose" in line for line in result.explain())
         assert not any("confirmed empty" in line for line in result.explain())
 
-    def test_gaps_are_known_where_other_rows_were_found(self, rolled, ask):
+    @pytest.mark.usefixtures("rolled")
+    def test_gaps_are_known_where_other_rows_were_found(self, ask):
         assert ask("ES.c.0").gaps() == []
         assert ask("ES.c.0", "2023-12-30", "2024-01-31").gaps() == [
             "ES.c.0: never ingested: GLBX.MDP3 ohlcv-1d, 2023-12-30 to 2023-12-31"

@@ -57,10 +57,10 @@ def options(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return the exit code; errors are told on stderr."""
     command = get_command(app)
-    if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
-        command.main(args=list(arguments), prog_name=PROGRAM)
     session = Session()
     try:
+        if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
+            command.main(args=list(arguments), prog_name=PROGRAM)
         with command.make_context(PROGRAM, list(arguments), obj=session) as context:
             command.invoke(context)
         sys.stdout.flush()

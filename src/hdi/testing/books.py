@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from hdi.errors import OriginMismatch, StoreError
@@ -161,14 +163,11 @@ class Books(Suite):
         numbers = store.reserve([good.unit.id, bad.unit.id])
         work = good.work(numbers[0])
         failed = replace(bad.receipt(numbers[1], work), status="failed", fetched=500, quarantined=400, stored=0)
-        sample = bad.rejected.with_columns(failed=True).select(REJECTS)
+        known = {"unit": numbers[1], "unit_id": bad.unit.id, "run": bad.run, "row": 0, "failed": True}
+        sample = bad.rejected.with_columns(pl.lit(v).alias(k) for k, v in known.items())
         with store.replace(work) as writer:
             good.stage(writer, numbers[0])
-            writer.reject(
-                sample.with_columns(unit=numbers[1], row=0).with_columns(
-                    unit_id=rejects([])["unit_id"].extend_constant(bad.unit.id, 1)
-                ).select(REJECTS)
-            )
+            writer.reject(sample.select(pl.col(c).cast(t) for c, t in REJECTS.items()))
             receipts = writer.finish(work, [failed, good.receipt(numbers[0], work)])
         assert [(r.status, r.fetched, r.stored) for r in receipts] == [("failed", 500, 0), ("complete", 1, 1)]
         assert store.ledger().sort("unit")["status"].to_list() == ["complete", "failed"]
@@ -187,15 +186,18 @@ class Books(Suite):
         assert (State.of(store), self.footprint(url)) == before
         assert store.health()["origin"] == first
 
-    def test_a_first_commit_that_fails_sets_no_origin(self, url: str) -> None:
+    def test_a_first_commit_that_fails_sets_no_origin(self, fresh_url: Callable[[], str]) -> None:
+        steps: list[str] = []
+        Load(trades([START + 1])).commit(opened(fresh_url(), steps.append))
+
         def broken(step: str) -> None:
             if step == steps[-1]:
                 raise RuntimeError(step)
 
-        steps: list[str] = []
-        Load(trades([START + 1])).commit(opened(url, steps.append))
-        store = opened(url)
-        assert store.health()["origin"] == "synthetic"
+        url = fresh_url()
+        with pytest.raises(RuntimeError):
+            Load(trades([START + 1])).commit(opened(url, broken))
+        assert Load(trades([START + 1]), origin="databento").commit(opened(url)).stored == 1
 
     def test_settling_changes_no_answer(self, store: Store, url: str) -> None:
         for window in (_DAY, _NEXT):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: A run ends at this many rows, or bytes in memory. Runs bound the memory of writing, of replacing and of
 #: ordered reading: while one is sorted and written, the next one fills.
 RUN_ROWS = 1 << 20
-RUN_BYTES = 72 << 20
+RUN_BYTES = 40 << 20
 _REJECT_ROWS = 100_000
 
 
