@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -114,8 +115,18 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
+        "commit": commit(),
         "libraries": {name: _version(name) for name in LIBRARIES},
     }
+
+
+def commit() -> str:
+    """The commit that was measured, marked where files differ from it; "unknown" outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _version(name: str) -> str:
@@ -150,7 +161,8 @@ def markdown(document: dict[str, Any]) -> str:
         "",
         f"{host['system']}, {host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, Python {host['python']}; "
         + ", ".join(f"{name} {number}" for name, number in host["libraries"].items())
-        + f". Load average before {load['before']}, after {load['after']}. All data is synthetic.",
+        + f". Commit {host['commit']}. Load average before {load['before']}, after {load['after']}."
+        + " All data is synthetic.",
         "",
         "| Target | Wanted | Found | |",
         "| --- | --- | --- | --- |",

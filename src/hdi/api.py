@@ -146,6 +146,10 @@ class HistoricalData:
         query = Query(schema, asked, window, dataset, tuple(columns), limit)
         return run(self.store(), self.schemas, query)
 
+    def version(self) -> dict[str, str]:
+        """Versions by name, and under ``store`` the type of the store."""
+        return {**versions(), "store": self.settings.store.partition(":")[0]}
+
     def status(self, *, deep: bool = False) -> Status:
         """Health, as ``hdi status`` shows it; ``deep`` also reads from every table of the store."""
         from hdi.health import measure
@@ -154,7 +158,7 @@ class HistoricalData:
 
 
 def versions() -> dict[str, str]:
-    """Versions of hdi, Python and the libraries that decide what data looks like."""
+    """Versions of hdi, Python and the libraries that decide what data looks like, by name."""
     found = {"hdi": _version("hdi"), "python": platform.python_version()}
     return found | {name: _version(name) for name in LIBRARIES}
 
@@ -163,7 +167,7 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return "unknown"
 
 
 def _text(when: str | dt.date) -> str:

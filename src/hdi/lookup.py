@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import polars as pl
 
 from hdi.errors import RequestError, UnknownSymbol
@@ -108,8 +107,11 @@ class Lookup:
 
     def _spelled(self, text: str) -> str | None:
         """The symbol as it is stored: exactly as given, or else in another case."""
-        at = np.searchsorted(self.symbols, text) if self.symbols else 0
-        if at < len(self.symbols) and self.symbols[at] == text:
+        if (self._mappings["symbol"] == text).any():
+            return text
+        if text.isdigit():
+            return None
+        if any(frame.select(among(text).any()).item() for frame in (self._coverage, self._ledger)):
             return text
         folded = text.casefold()
         return next((s for s in self.symbols if s.casefold() == folded), None)
@@ -187,7 +189,7 @@ class Names:
 
     def fill(self, frame: pl.DataFrame, index_time: str) -> pl.DataFrame:
         """The frame with ``symbol``, where it is null, as the mappings have it at the index time."""
-        if not self._known or not frame["symbol"].null_count():
+        if not self._known:
             return frame
         instants = frame[index_time].to_physical().to_numpy()
         instruments = frame["instrument_id"].to_numpy()

@@ -34,10 +34,8 @@ from hdi.schema import Schema, Schemas
 from hdi.sources import jobs
 from hdi.sources.dbn import Header, Reader
 from hdi.sources.records import columns
-from hdi.stores import Store, Work
+from hdi.stores import Store, Work, check_origin
 
-#: Places in a file are counted in 32 bits.
-_MOST_ROWS = 2**31 - 1
 #: Claims of one dataset and schema.
 _KEYS = 64
 _ORIGIN = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -180,7 +178,8 @@ class _File:
             left = self._left(plan)
             return self._outcome("planned", note=_plan_note(plan, left))
         with self.store.claim([digest] if digest else _keys(plan)):
-            if not self.options.refetch and not self._left(plan):
+            left = self._left(plan)
+            if not left and not self.options.refetch:
                 return self._outcome("skipped", note=self._skip_note(plan, digest))
             refinery = Refinery(schema, name, self.mapping, columns(header.schema), header.dataset)
             return self._attempts(schema, plan, refinery)
@@ -191,7 +190,8 @@ class _File:
             return self.job.describe(reader.header) if self.job else reader.header
 
     def _left(self, plan: Plan) -> list[Unit]:
-        """The units that are not stored yet."""
+        """The units that are not stored yet. Raises OriginMismatch when what is stored is of another origin."""
+        check_origin(self.store, self.options.origin)
         if plan.fragment:
             done = self.store.ledger().filter(pl.col("status") != "failed")["unit_id"]
             return [u for u in plan.units if u.id not in set(done.to_list())]
@@ -302,8 +302,6 @@ class _Attempt:
         return failed
 
     def _batch(self, frame: pl.DataFrame, row: int, writer: Any) -> None:
-        if row + frame.height > _MOST_ROWS:
-            raise RequestError(f"{self.file.path}: holds more than {_MOST_ROWS} records", "Split it by time.")
         index = self.schema.index_time
         times = frame[index].to_physical()
         # Rows without an index time are rejected; until then they count with the first unit.

@@ -24,6 +24,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _INTERVALS = {
     "instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64(), "symbol": pl.String(), "asked": pl.String(),
 }  # fmt: skip
+#: Instrument ids are unsigned, of 32 bits.
+_LAST_ID = 2**32 - 1
 #: Units of one file, which are committed at once and held in memory.
 MOST_UNITS = 200_000
 #: The days in a vendor's file name, of a job that was split: glbx-mdp3-20260107.ohlcv-1s.dbn.zst
@@ -230,13 +232,21 @@ def _intervals(header: Described) -> pl.DataFrame:
 def _instrument(header: Described, key: str, value: str) -> tuple[int | None, str | None]:
     """(instrument_id, raw symbol) of one mapping; either None when the mapping does not name it."""
     if header.stype_out == "instrument_id":
-        if not (value.isascii() and value.isdigit()):
+        number = _number(value)
+        if number is None:
             raise CorruptFile(f"{header.path}: maps {key} to {value!r}, which is no instrument_id")
-        raw = key if header.stype_in in ("raw_symbol", "parent") else None
-        return int(value), raw
-    if header.stype_in == "instrument_id" and key.isascii() and key.isdigit():
-        return int(key), value
+        return number, key if header.stype_in in ("raw_symbol", "parent") else None
+    if header.stype_in == "instrument_id":
+        number = _number(key)
+        return number, None if number is None else value
     return None, None
+
+
+def _number(text: str) -> int | None:
+    """An instrument_id as text; None for text that is none."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_LAST_ID))):
+        return None
+    return number if (number := int(text)) <= _LAST_ID else None
 
 
 def _mappings(header: Described) -> pl.DataFrame:

@@ -79,7 +79,7 @@ class Result:
         window = self.query.window
         log.info(
             "Query executed",
-            symbol=",".join(self.query.symbols) or ALL_SYMBOLS,
+            symbol=",".join(self.query.symbols),
             date_range=str(window),
             execution_time=round(self.seconds, 6),
             record_count=self.rows,
@@ -102,12 +102,13 @@ def run(store: Store, schemas: Schemas, query: Query) -> Result:
     columns = _columns(schema, query.columns)
     if query.limit is not None and query.limit < 1:
         raise RequestError(f"a limit of {query.limit} rows", "Give a number of at least 1, or no limit.")
-    query = replace(query, symbols=split(query.symbols))
+    symbols = split(query.symbols)
+    everything = not symbols or ALL_SYMBOLS in (s.upper() for s in symbols)
+    query = replace(query, symbols=(ALL_SYMBOLS,) if everything else symbols)
     ledger = store.ledger()
     lookup = Lookup(
         store.mappings(), store.coverage(), ledger, query.dataset, lambda i: _seen(store, schemas, ledger, i)
     )
-    everything = not query.symbols or ALL_SYMBOLS in (s.upper() for s in query.symbols)
     asked = None if everything else [_member(store, schemas, a) for a in lookup.find(query.symbols)]
     reading = _Reading(store, query, schema, name, list(columns), lookup, asked)
     return Result(query, schema, name, columns, _reading=reading)
@@ -205,11 +206,15 @@ class _Reading:
             return
         # A mapping learned after the rows were stored is found by what they are and when.
         extra = [c for c in ("dataset", "instrument_id", index) if c not in columns]
-        names = self.lookup.names(rectangles)
+        names = None
         for frame in self.store.read(
             self.schema, self.source, window, rectangles, [*columns, *extra], self.query.dataset
         ):
-            yield names.fill(frame, index)
+            if frame["symbol"].null_count():
+                names = names or self.lookup.names(rectangles)
+                yield names.fill(frame, index)
+            else:
+                yield frame
 
     def _certain(self, window: Window, rectangles: pl.DataFrame | None) -> Certain:
         bad = spoiled(self.store.quarantine(), self.source, window, self.name.width)

@@ -6,81 +6,36 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import databento_dbn as dbn
-import numpy as np
 import pytest
-import zstandard
 
+import dbnfiles
 import hdi
+from dbnfiles import PX
 from hdi import demo
 from hdi.cli import run
 
-NS = 10**9
-RTYPES = {"ohlcv-1m": 33, "ohlcv-1h": 34, "ohlcv-1d": 35, "trades": 0}
+BARS = ("open", "high", "low", "close")
 
 
 def ns(text):
     """Nanoseconds of an ISO time, UTC; a date is its midnight."""
-    moment = dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
-    return int(moment.timestamp()) * NS
+    return int(dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC).timestamp()) * 10**9
 
 
-@dataclass
-class Mapping:
-    raw_symbol: str
-    intervals: list
-
-
-@dataclass
-class Interval:
-    start_date: dt.date
-    end_date: dt.date
-    symbol: str
-
-
-def price(value):
-    return round(value * NS)
-
-
-def records(schema, rows):
-    """Records from dicts: ``at`` (index time), ``id``, ``publisher``, and what else the schema has."""
-    message = dbn.TradeMsg if schema == "trades" else dbn.OHLCVMsg
-    out = np.zeros(len(rows), np.dtype(message._dtypes))
-    out["length"] = out.itemsize // 4
-    out["rtype"] = RTYPES[schema]
-    for i, row in enumerate(rows):
-        out["instrument_id"][i] = row["id"]
-        out["publisher_id"][i] = row.get("publisher", 1)
-        out["ts_event"][i] = ns(row["at"])
-        if schema == "trades":
-            out["ts_recv"][i] = ns(row["at"]) + row.get("ns", 0)
-            out["price"][i], out["size"][i] = price(row["price"]), row.get("size", 1)
-            out["side"][i], out["action"][i] = row.get("side", b"A"), b"T"
-            continue
-        for name, value in zip(("open", "high", "low", "close"), row["ohlc"], strict=True):
-            out[name][i] = price(value)
-        out["volume"][i] = row.get("volume", 1)
-    return out
-
-
-def write_dbn(  # noqa: PLR0917
-    path, schema, rows, symbols, window, mappings=None, stype="raw_symbol", dataset="GLBX.MDP3", limit=None
-):
-    """A DBN file; ``mappings`` give per requested symbol (first day, day after the last, instrument)."""
-    start, end = window
-    metadata = dbn.Metadata(
-        dataset=dataset, start=ns(start), end=ns(end), limit=limit, stype_in=dbn.SType.from_str(stype),
-        stype_out=dbn.SType.from_str("instrument_id"), schema=dbn.Schema.from_str(schema), symbols=list(symbols),
-        partial=[], not_found=[], ts_out=False, version=3,
-        mappings=[
-            Mapping(symbol, [Interval(dt.date.fromisoformat(a), dt.date.fromisoformat(b), str(i)) for a, b, i in spans])
-            for symbol, spans in (mappings or {}).items()
-        ],
+def write_dbn(path, schema, rows, symbols, window, mappings=None, *, stype="raw_symbol", **more):
+    """A DBN file of bars: dicts with ``at``, ``id``, ``ohlc``, ``volume`` and ``publisher``."""
+    columns = {
+        "ts_event": [ns(row["at"]) for row in rows],
+        "instrument_id": [row["id"] for row in rows],
+        "publisher_id": [row.get("publisher", 1) for row in rows],
+        "volume": [row.get("volume", 1) for row in rows],
+        **{name: [round(row["ohlc"][i] * PX) for row in rows] for i, name in enumerate(BARS)},
+    }
+    records = dbnfiles.records(schema, len(rows), **columns)
+    return dbnfiles.write(
+        path, schema, records, symbols=symbols, stype_in=stype, window=(ns(window[0]), ns(window[1])),
+        mappings=mappings or {}, **more,
     )  # fmt: skip
-    data = metadata.encode() + records(schema, rows).tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(zstandard.ZstdCompressor(write_checksum=True).compress(data))
-    return path
 
 
 @dataclass

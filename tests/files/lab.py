@@ -83,7 +83,7 @@ class Lab:
 
     def entries(self) -> list[dict]:
         """The entries of all dead-letter files, in their order."""
-        lines = [(p.parent.name, line) for p in self.dlq() for line in p.read_text().splitlines()]
+        lines = [(p.parent.name, line) for p in self.dlq() for line in p.read_text().split("\n") if line]
         return [entry for array, line in lines for entry in json.loads(line)[array]]
 
 

@@ -107,7 +107,8 @@ def outcome_line(outcome: FileOutcome, name: str = "") -> str:
     if outcome.units:
         parts.append(count(outcome.units, "unit"))
     if outcome.note:
-        parts.append(outcome.note)
+        partial = any(r.status == "fragment" for r in outcome.receipts)
+        parts.append(f"a partial file: {outcome.note}" if partial else outcome.note)
     if outcome.status != "planned":
         parts.append(f"{outcome.seconds:.2f} s")
     return "  ".join(part for part in parts if part)

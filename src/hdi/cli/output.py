@@ -135,11 +135,10 @@ def _sink(file: BinaryIO) -> Any:
 @contextlib.contextmanager
 def to_stdout() -> Iterator[BinaryIO]:
     """Standard output; raises OutputClosed when nobody reads on."""
-    with guarded(), contextlib.ExitStack() as stack:
+    with _told("standard output"), guarded():
         raw = stdout()
-        file = _Counted(raw)
-        stack.callback(raw.flush)
-        yield cast("BinaryIO", file)
+        yield cast("BinaryIO", _Counted(raw))
+        raw.flush()
 
 
 @contextlib.contextmanager
@@ -171,7 +170,7 @@ def to_file(path: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, FileNotFoundError) as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -12,6 +13,8 @@ from hdi.cli.render import count
 from hdi.cli.session import guarded, say, session, started, terminal
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from hdi.api import HistoricalData
     from hdi.query import Result
 
@@ -53,17 +56,20 @@ def query(  # noqa: PLR0913, PLR0917  (each is an option)
     """
     output = None if output_file == "-" else output_file
     form = _format(output_format, output, as_json=session(context).json)
+    from hdi.errors import RequestError
     from hdi.lookup import split
 
+    asked = split(symbols)
+    if not asked:
+        raise RequestError("no symbol was named", "-s ALL_SYMBOLS asks for all.")
     with session(context).data() as data:
         result = data.query(
-            split(symbols), start_date, end_date, schema=schema, dataset=dataset, limit=limit,
+            asked, start_date, end_date, schema=schema, dataset=dataset, limit=limit,
             columns=_columns(data, schema, columns, form),
         )  # fmt: skip
         started()
-        if form == "table" and output is None and not force:
-            _confirm(data, result)
-        _show(result, form, output, color=data.settings.color)
+        warning = _confirm(data, result) if form == "table" and output is None and not force else ""
+        _show(result, form, output, warning, color=data.settings.color)
         _tell(result, output)
 
 
@@ -88,35 +94,45 @@ def _columns(data: HistoricalData, schema: str, columns: str | None, form: str) 
     return data.schemas.find(schema)[0].display if form == "table" else ()
 
 
-def _confirm(data: HistoricalData, result: Result) -> None:
-    """Ask before a long table of ticks; off a terminal say that it is long."""
+def _confirm(data: HistoricalData, result: Result) -> str:
+    """Ask before a long table of ticks; where nobody can be asked, the warning to give instead."""
     limits = data.settings.query
     days, symbols = result.query.window.days, len(result.query.symbols)
     everything = "ALL_SYMBOLS" in result.query.symbols
     long = days > limits.confirm_days or symbols > limits.confirm_symbols or everything
     if result.name.grid != _DAY_GRID or not long or (result.query.limit or _FEW + 1) <= _FEW:
-        return
+        return ""
     who = "all symbols" if everything else count(symbols, "symbol")
     what = f"a table of {result.name.name} of {count(days, 'day')} and {who} may be long"
     if not (terminal(sys.stdin) and terminal(sys.stdout)):
-        say(f"warning: {what}; --limit, --output-format and --output-file help")
-    elif not typer.confirm(f"{what[0].upper()}{what[1:]}. Print it?", err=True):
+        return f"warning: {what}; --limit, --output-format and --output-file help"
+    if not typer.confirm(f"{what[0].upper()}{what[1:]}. Print it?", err=True):
         say("nothing was printed")
         raise typer.Exit(1)
+    return ""
 
 
-def _show(result: Result, form: str, path: str | None, *, color: bool) -> None:
+def _show(result: Result, form: str, path: str | None, warning: str, *, color: bool) -> None:
     from hdi.cli.output import to_file, to_stdout, write
 
     if form == "table" and path is None and terminal(sys.stdout):
         from hdi.cli.render import screen
 
         with guarded():
-            screen(result.frames(), result.columns, color=color)
+            screen(_warned(result.frames(), warning), result.columns, color=color)
         return
     opened: AbstractContextManager[BinaryIO] = to_file(path) if path else to_stdout()
     with opened as file:
-        write(form, result.frames(), result.columns, file)
+        write(form, _warned(result.frames(), warning), result.columns, file)
+
+
+def _warned(frames: Iterator[pl.DataFrame], warning: str) -> Iterator[pl.DataFrame]:
+    """The frames, with the warning before the first: there is none to give where nothing was found."""
+    for frame in frames:
+        if warning:
+            say(warning)
+            warning = ""
+        yield frame
 
 
 def _tell(result: Result, path: str | None) -> None:

@@ -46,11 +46,8 @@ def status(
 
 def version(context: typer.Context) -> None:
     """Show the versions of hdi, Python and the libraries that matter, and the type of the store."""
-    from hdi.api import versions
-
     with session(context).data() as data:
-        url = data.settings.store
-    found = {**versions(), "store": url.partition(":")[0]}
+        found = data.version()
     if session(context).json:
         put(json.dumps(found))
         return

@@ -21,7 +21,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from hdi.errors import RequestError
+from hdi.errors import OriginMismatch, RequestError
 from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.model import RawFile, Receipt, Unit, Window
 from hdi.schema import Schema, SchemaName, Schemas
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
-    "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Store", "Work", "Writer", "names", "open_store",
+    "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Store", "Work", "Writer", "check_origin", "names",
+    "open_store",
 ]  # fmt: skip
 
 @dataclass(frozen=True)
@@ -140,6 +141,16 @@ class Store(Protocol):
         """Give back locks and connections."""
 
 
+def check_origin(store: Store, origin: str) -> None:
+    """OriginMismatch when the store holds data of another origin; it has that of its first commit."""
+    ledger = store.ledger()
+    if ledger.height and (known := ledger["origin"][0]) != origin:
+        raise OriginMismatch(
+            f"{store.url} holds {known} data; this is {origin}",
+            f"Synthetic and real rows never share a store: name another with --store, or --origin {known}.",
+        )
+
+
 def names() -> list[str]:
     """The store types that can be opened."""
     return sorted({"lake", *(e.name for e in entry_points(group="hdi.stores"))})
@@ -156,7 +167,7 @@ def open_store(
     scheme, colon, _ = url.partition(":")
     # One letter before the colon is a drive, a slash makes it a path.
     kind = scheme if colon and len(scheme) > 1 and "/" not in scheme else "lake"
-    if url in names():
+    if url in {*names(), "timescaledb"}:  # the settings' word for a server, in a version that has it or not
         kind = url
     for entry in entry_points(group="hdi.stores"):
         if entry.name == kind:

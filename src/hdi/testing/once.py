@@ -156,6 +156,12 @@ class Once(Suite):
     def test_a_symbol_learned_later_is_no_change_of_a_row(self, store: Store) -> None:
         Load(trades([START + 1, START + 2], symbol=None)).commit(store)
         assert Load(trades([START + 1, START + 2])).commit(store).unchanged == 2
+        assert Load(trades([START + 1, START + 2], symbol=None)).commit(store).unchanged == 2
+
+    def test_another_symbol_is_a_change_of_a_row(self, store: Store) -> None:
+        Load(trades([START + 1, START + 2])).commit(store)
+        assert Load(trades([START + 1, START + 2], symbol="ESM4")).commit(store).superseded == 2
+        assert content(store)["symbol"].to_list() == ["ESM4", "ESM4"]
 
     def test_a_load_larger_than_a_batch_keeps_its_order_over_days(self, store: Store) -> None:
         window = Window(START, START + 3 * DAY_NS)

@@ -21,11 +21,11 @@ import structlog
 from deltalake import DeltaTable
 from deltalake import Schema as DeltaSchema
 
-from hdi.errors import OriginMismatch, StoreError
+from hdi.errors import StoreError
 from hdi.frames import MAPPINGS
 from hdi.model import Receipt, Window
 from hdi.schema import Schema, Schemas
-from hdi.stores import Work
+from hdi.stores import Work, check_origin
 from hdi.stores.lake.commit import record
 from hdi.stores.lake.compare import live_files
 from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, clear_log, commits, latest
@@ -112,7 +112,7 @@ class Lake:
         """See :meth:`hdi.stores.Store.replace`."""
         self.step("begin")
         with guard(self.root):
-            self.check_origin(work.origin)
+            check_origin(self, work.origin)
             writer = LakeWriter(self, work)
         try:
             yield writer
@@ -179,7 +179,7 @@ class Lake:
             place = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
             free = shutil.disk_usage(place).free
         return {
-            "type": "lake", "version": str(FORMAT), "location": str(self.root), "origin": self._origin(),
+            "type": "lake", "version": str(FORMAT), "location": str(self.root), "origin": next(iter(self.ledger()["origin"]), None),
             "tables": tables, "free_bytes": free,
         }  # fmt: skip
 
@@ -225,22 +225,13 @@ class Lake:
             )  # fmt: skip
         return DeltaTable(path)
 
-    def check_origin(self, origin: str) -> None:
-        """OriginMismatch when the lake holds rows of another origin."""
-        known = self._origin()
-        if known not in (None, origin):
-            raise OriginMismatch(
-                f"the lake {self.root} holds {known} data; this is {origin}",
-                f"Synthetic and real rows never share a store: name another with --store, or --origin {known}.",
-            )
-
     @contextlib.contextmanager
     def committing(self, origin: str, folder: Path) -> Iterator[None]:
         """Check the origin and keep it. Until a first commit has set it, commits go one by one over all tables."""
         with contextlib.ExitStack() as stack:
             if not self.ledger().height:
                 stack.enter_context(locked(self.lock_path("origin")))
-            self.check_origin(origin)
+            check_origin(self, origin)
             if self._about().get("origin") != origin:
                 text = json.dumps({"format": FORMAT, "origin": origin}) + "\n"
                 write_text(self.root / "hdi.json", text, folder / "hdi.json")
@@ -263,11 +254,6 @@ class Lake:
     def _frame(self, name: str) -> pl.DataFrame:
         with guard(self.root):
             return self._derived.frame(name)
-
-    def _origin(self) -> str | None:
-        """The origin of what is stored: that of the first commit."""
-        ledger = self.ledger()
-        return str(ledger["origin"][0]) if ledger.height else None
 
     def _about(self) -> dict[str, Any]:
         try:

@@ -246,7 +246,9 @@ def _equal(
     if not whole:
         old = old.filter("_mine")
     new = _numbered(fresh, key)
-    matched = new.join(old.select(*content, "_nth"), on=[*content, "_nth"], how="semi", nulls_equal=True)
+    matched = new.join(
+        old.select(*content, "_nth", _symbol="symbol"), on=[*content, "_nth"], nulls_equal=True
+    ).filter(pl.col("symbol").eq(pl.col("_symbol")).fill_null(value=True))  # a name that was not known is no change
     sizes = (
         new.group_by(key).len("new")
         .join(old.group_by(key).len("old"), on=key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 #: A run ends at this many rows, or bytes in memory. Runs bound the memory of writing, of replacing and of
 #: ordered reading: while one is sorted and written, the next one fills.
 RUN_ROWS = 1 << 20
-RUN_BYTES = 40 << 20
+RUN_BYTES = 32 << 20
+_WRITERS = 2
 _REJECT_ROWS = 100_000
+_EVERY = {"day": "1d", "month": "1mo", "year": "1y"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class LakeWriter:
         self._open: dict[int, list[pl.DataFrame]] = {}
         self._open_bytes: dict[int, int] = {}
         self._rejected: list[pl.DataFrame] = []
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._pending: Future[Run] | None = None
+        self._pool = ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="hdi-write")
+        self._pending: deque[Future[Run]] = deque()
         self._lock: int | None = None
         while self._lock is None:
             self.attempt = uuid4().hex
@@ -122,29 +125,23 @@ class LakeWriter:
         """The rows by grid cell (its start in nanoseconds). A batch mostly lies in one."""
         instants = stored[self._index].to_physical()
         low, high = int(instants.min()) * 1000, int(instants.max()) * 1000  # type: ignore[arg-type]
-        parts = []
-        start = cell_start(low, self._grid)
-        while start <= high:
-            end = cell_end(start, self._grid)
-            if start <= low and high < end:
-                return [(start, stored)]
-            part = stored.filter((instants >= start // 1000) & (instants < end // 1000))
-            if part.height:
-                parts.append((start, part))
-            start = end
-        return parts
+        if high < cell_end(cell_start(low, self._grid), self._grid):
+            return [(cell_start(low, self._grid), stored)]
+        cells = stored[self._index].dt.truncate(_EVERY[self._grid]).to_physical().alias("_cell")
+        parts = stored.with_columns(cells).partition_by("_cell", as_dict=True, include_key=False, maintain_order=True)
+        return [(int(micro) * 1000, part) for (micro,), part in parts.items()]
 
     def _flush(self, date: int) -> None:
         frame = pl.concat(self._open.pop(date))
         del self._open_bytes[date]
-        self._collect()
-        path = self.folder / f"run-{len(self.runs):05d}.parquet"
-        self._pending = self._pool.submit(self._write, frame, ns_date(date).isoformat(), path)
+        while len(self._pending) >= _WRITERS:
+            self.runs.append(self._pending.popleft().result())
+        path = self.folder / f"run-{len(self.runs) + len(self._pending):05d}.parquet"
+        self._pending.append(self._pool.submit(self._write, frame, ns_date(date).isoformat(), path))
 
     def _collect(self) -> None:
-        if self._pending is not None:
-            self.runs.append(self._pending.result())
-            self._pending = None
+        while self._pending:
+            self.runs.append(self._pending.popleft().result())
 
     def _write(self, frame: pl.DataFrame, date: str, path: Path) -> Run:
         frame = arranged(frame, self._index)
@@ -185,8 +182,21 @@ def _timely(instants: pl.Series, rest: pl.Series) -> bool:
 
 
 def write_run(frame: pl.DataFrame, index: str, date: str, path: Path) -> Run:
-    """Write one run durably and take its bounds."""
-    frame.write_parquet(path, **PARQUET)
+    """Write one run durably and take its bounds.
+
+    Arrow's writer takes an encoding per column. Deltas, packed, take two thirds of the processor time and
+    of the space that Polars' dictionaries take for times and sequence numbers. Bounds in the
+    file are kept for what reads look by: those of text cost more than they ever save.
+    """
+    import pyarrow.parquet as pq  # 0.2 s, and reading does not need it
+
+    texts = [c for c, kind in frame.schema.items() if kind == pl.String]
+    packed = [c for c, kind in frame.schema.items() if kind not in (pl.String, pl.Boolean)]
+    pq.write_table(
+        frame.to_arrow(compat_level=pl.CompatLevel.oldest()), path, **PARQUET, store_decimal_as_integer=True,
+        use_dictionary=texts, column_encoding=dict.fromkeys(packed, "DELTA_BINARY_PACKED"),
+        write_statistics=[index, "instrument_id"],
+    )  # fmt: skip
     sync(path)
     instants, ids = frame[index].to_physical(), frame["instrument_id"]
     bounds = [int(v) for v in (instants.min(), instants.max(), ids.min(), ids.max())]  # type: ignore[arg-type]

@@ -1,0 +1,78 @@
+"""Reading: windows, rectangles, columns and order, to the nanosecond."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from hdi.model import DAY_NS, Window
+from hdi.stores import Store
+from hdi.testing.base import Suite
+from hdi.testing.material import ALWAYS, DATASET, START, Load, content, frames, opened, schemas, trades
+
+_NEXT = Window(START + DAY_NS, START + 2 * DAY_NS)
+
+
+def _held(*rows: tuple[str, int, int, int]) -> pl.DataFrame:
+    dtypes = {"dataset": pl.String, "instrument_id": pl.Int64, "start": pl.Int64, "end": pl.Int64}
+    return pl.DataFrame(list(rows), schema=dtypes, orient="row")
+
+
+class Reading(Suite):
+    """Readers get what they ask for, in the order of the schema."""
+
+    def test_a_store_without_rows_reads_as_nothing(self, store: Store) -> None:
+        assert list(frames(store)) == []
+        Load(trades([])).commit(store)
+        assert list(frames(store)) == []
+
+    def test_a_window_is_half_open_to_the_nanosecond(self, store: Store) -> None:
+        at = [START + 5_000 + k for k in (-1, 0, 1, 999, 1_000)]
+        Load(trades(at, 1, [0, 1, 2, 3, 4])).commit(store)
+        for low, high, expected in ((0, 1_000, [1, 2, 3]), (-1, 1, [0, 1]), (1, 2, [2]), (2, 999, []), (999, 5_000, [3, 4])):
+            found = content(store, window=Window(START + 5_000 + low, START + 5_000 + high))
+            assert [int(p) for p in found["price"]] == expected
+
+    def test_rectangles_limit_each_instrument_to_its_own_time(self, store: Store) -> None:
+        at = [START + k * 10 for k in range(6) for _ in range(2)]
+        Load(trades(at, [1, 2] * 6, list(range(12)))).commit(store)
+        held = _held((DATASET, 1, START + 10, START + 30), (DATASET, 2, START + 50, START + 99), (DATASET, 3, 0, START + 99))
+        assert [int(p) for p in content(store, instruments=held)["price"]] == [2, 4, 11]
+        assert content(store, instruments=_held(("XNAS.ITCH", 1, 0, START + 99))).height == 0
+        assert content(store, instruments=_held()).height == 0
+        assert content(store, dataset=DATASET).height == 12
+        assert content(store, dataset="XNAS.ITCH").height == 0
+
+    @pytest.mark.parametrize("columns", [["price"], ["size", "price", "dataset"], ["symbol", "ts_recv"]])
+    def test_columns_come_as_they_are_asked_for(self, store: Store, columns: list[str]) -> None:
+        load = Load(trades([START + 3, START + 4_002, START + 4_003]))
+        load.commit(store)
+        assert content(store).select(columns).equals(pl.concat(frames(store, columns=columns)))
+        assert list(next(frames(store, columns=columns)).schema) == columns
+
+    def test_types_and_order_are_those_of_the_schema(self, store: Store) -> None:
+        dtypes = schemas().find("trades")[0].dtypes
+        at = [START + 7, START + 7, START + 7, START + 9]
+        Load(trades(at, [2, 1, 2, 1], [1, 2, 3, 4], [2, 2, 1, 1])).commit(store)
+        [frame] = frames(store)
+        assert dict(frame.schema) == dtypes
+        assert [int(p) for p in frame["price"]] == [3, 2, 1, 4]
+
+    def test_rows_of_several_commits_come_in_one_order(self, store: Store) -> None:
+        window = Window(START, START + 2 * DAY_NS)
+        for instrument in (3, 1, 2):
+            at = [START + k * DAY_NS // 50 + instrument for k in range(100)]
+            Load(trades(at, instrument), symbol=f"X{instrument}", stype="raw_symbol", window=window).commit(store)
+        found = content(store)
+        assert found.height == 300
+        assert found.equals(found.sort("ts_recv", "dataset", "publisher_id", "instrument_id", maintain_order=True))
+        assert content(store, window=_NEXT).height == 150
+
+    def test_a_reader_sees_what_was_committed_before_it_began(self, store: Store, url: str) -> None:
+        Load(trades([START + 1])).commit(store)
+        reader = opened(url)
+        assert content(reader).height == 1
+        Load(trades([_NEXT.start + 1]), window=_NEXT).commit(store)
+        assert content(reader).height == 2
+        assert reader.ledger().height == 2
+        assert content(reader, window=ALWAYS).height == 2
