@@ -35,23 +35,29 @@ class Document:
         return ConfigError(f"{self.where(*keys)}: {message}", hint)
 
 
-# The C parser reads the packaged schemas in a tenth of the time.
-_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_Base):  # type: ignore[misc]
+def _loader(base: Any) -> Any:
     """YAML 1.2-like scalars: ``no``/``on`` stay text and dates stay text; only true/false are Boolean."""
+    resolvers = {
+        first: [
+            (tag, regexp)
+            for tag, regexp in known
+            if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
+            or (tag.endswith(":bool") and first in "tTfF")
+        ]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return type("Loader", (base,), {"yaml_implicit_resolvers": resolvers})
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, regexp)
-        for tag, regexp in resolvers
-        if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
-        or (tag.endswith(":bool") and first in "tTfF")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+# The C parser reads the packaged schemas in a tenth of the time, but deep nesting overflows its stack.
+_SAFE = _loader(yaml.SafeLoader)
+_FAST = _loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+_DEEP = 2_000
+
+
+def _may_be_deep(text: str) -> bool:
+    """True when collections might nest deeply: a block goes deeper with its column, a flow with its bracket."""
+    return text.count("[") + text.count("{") + max(map(len, text.splitlines()), default=0) > _DEEP
 
 
 def load(path: Path) -> Document:
@@ -68,12 +74,12 @@ def load(path: Path) -> Document:
 
 def parse(text: str, path: Path) -> Document:
     """Parse YAML text as if it stood in ``path``; errors as in :func:`load`."""
-    loader = _Loader(text)
+    loader = (_SAFE if _may_be_deep(text) else _FAST)(text)
     try:
         node = loader.get_single_node()
         marks: dict[KeyPath, tuple[int, int]] = {}
         if node is not None:
-            _collect(node, (), marks, path)
+            _collect(node, (), marks, path, {})
         data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
@@ -88,22 +94,35 @@ def parse(text: str, path: Path) -> Document:
     return Document(path, {} if data is None else data, marks)
 
 
-def _collect(node: yaml.Node, at: KeyPath, marks: dict[KeyPath, tuple[int, int]], path: Path) -> None:
-    marks.setdefault(at, (node.start_mark.line + 1, node.start_mark.column + 1))
+def _collect(node: yaml.Node, at: KeyPath, marks: dict[KeyPath, tuple[int, int]], path: Path, seen: dict[int, bool]) -> None:
+    """Note where each key below a node stands; ``seen`` says of nodes met before whether they are still open.
+
+    What an alias repeats is looked at once, where its anchor stands.
+    """
+    marks.setdefault(at, _mark(node))
+    if id(node) in seen:
+        if seen[id(node)]:
+            line, column = _mark(node)
+            raise ConfigError(f"{path}:{line}:{column}: {'.'.join(map(str, at))}: refers to itself")
+        return
+    seen[id(node)] = True
     if isinstance(node, yaml.MappingNode):
         for key_node, value in node.value:
-            key = key_node.value
+            mark = _mark(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
-                line, column = key_node.start_mark.line + 1, key_node.start_mark.column + 1
-                raise ConfigError(f"{path}:{line}:{column}: a key must be plain text")
+                raise ConfigError(f"{path}:{mark[0]}:{mark[1]}: a key must be plain text")
             if not key_node.tag.endswith(":merge"):
                 key_node.tag = "tag:yaml.org,2002:str"  # every key is text: ``null`` and ``1`` too
-            where = (*at, key)
-            mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            where = (*at, key_node.value)
             if where in marks:
                 raise ConfigError(f"{path}:{mark[0]}:{mark[1]}: {'.'.join(map(str, where))}: the key is given twice")
             marks[where] = mark
-            _collect(value, where, marks, path)
+            _collect(value, where, marks, path, seen)
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
-            _collect(value, (*at, i), marks, path)
+            _collect(value, (*at, i), marks, path, seen)
+    seen[id(node)] = False
+
+
+def _mark(node: yaml.Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Literal
 
 from hdi.errors import HdiError, RequestError
@@ -149,6 +150,49 @@ def cell_end(ns: int, grid: Grid) -> int:
     else:
         day = dt.date(day.year + 1, 1, 1)
     return min(date_ns(day), MAX_NS)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a DBN file says of itself. ``mappings`` holds (key, start, end, symbol), sorted; times in nanoseconds.
+
+    ``part_of`` says of which job the file is an unjoined part; ``joined`` that its window is its part's own.
+    """
+
+    path: Path
+    version: int
+    dataset: str
+    schema: str
+    stype_in: str
+    stype_out: str
+    symbols: tuple[str, ...]
+    start: int | None
+    end: int | None
+    limit: int | None
+    mappings: tuple[tuple[str, int, int, str], ...] = field(repr=False)
+    not_found: tuple[str, ...] = ()
+    part_of: str = ""
+    joined: bool = False
+
+    @property
+    def window(self) -> Window | None:
+        """The window that was asked for, where the file gives both ends."""
+        if self.start is None or self.end is None or not self.start < self.end:
+            return None
+        return Window(self.start, self.end)
+
+    @property
+    def incomplete(self) -> str:
+        """Why the file cannot claim to be everything it was asked for; "" when it can."""
+        if self.part_of:
+            return self.part_of
+        if not self.symbols:
+            return "its metadata names no symbols"
+        if self.window is None:
+            return "its metadata has no start and end"
+        if self.limit is not None:
+            return f"it was asked for with a limit of {self.limit} records"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

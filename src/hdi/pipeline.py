@@ -24,15 +24,15 @@ import polars as pl
 import structlog
 
 from hdi import quarantine, raw
-from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError, StoreError, TooManyRejects
+from hdi.errors import CorruptFile, DataError, HdiError, NotDbn, RequestError, StoreError, TooManyRejects
 from hdi.frames import COVERAGE, REJECTS
 from hdi.mapping import VendorMapping
-from hdi.model import DAY_NS, MAX_NS, FileOutcome, RawFile, Receipt, Unit, cell_start, iso_ns, ns_date
+from hdi.model import DAY_NS, MAX_NS, FileOutcome, Header, RawFile, Receipt, Unit, cell_start, iso_ns, ns_date
 from hdi.plan import Plan, learned, plan_file, uncovered, unmapped
 from hdi.refine import Refinery
 from hdi.schema import Schema, Schemas
 from hdi.sources import jobs
-from hdi.sources.dbn import Header, Reader
+from hdi.sources.dbn import Reader
 from hdi.sources.records import columns
 from hdi.stores import Store, Work, check_origin
 

@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from hdi.errors import CorruptFile, HdiError, RequestError
-from hdi.model import DAY_NS, MAX_NS, Unit, Window
+from hdi.model import DAY_NS, MAX_NS, Header, Unit, Window
 from hdi.frames import COVERAGE, MAPPINGS
 from hdi.schema import SchemaName
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
@@ -30,28 +30,6 @@ _LAST_ID = 2**32 - 1
 MOST_UNITS = 200_000
 #: The days in a vendor's file name, of a job that was split: glbx-mdp3-20260107.ohlcv-1s.dbn.zst
 _SPLIT_NAME = re.compile(r"-(\d{4})(\d\d)(\d\d)(?:-(\d{4})(\d\d)(\d\d))?\.")
-
-
-class Described(Protocol):
-    """What a plan needs to know of a file: its DBN metadata."""
-
-    path: Any
-    dataset: str
-    schema: str
-    stype_in: str
-    stype_out: str
-    symbols: tuple[str, ...]
-    not_found: tuple[str, ...]
-    mappings: tuple[tuple[str, int, int, str], ...]
-    joined: bool
-
-    @property
-    def window(self) -> Window | None:
-        """The window asked for."""
-
-    @property
-    def incomplete(self) -> str:
-        """Why it is a fragment, or ""."""
 
 
 @dataclass(frozen=True)
@@ -158,17 +136,17 @@ class Router:
         return cell * self._width + asked, symbol.alias("symbol"), missing
 
 
-def plan_file(header: Described, name: SchemaName, origin: str, digest: str) -> Plan:
+def plan_file(header: Header, name: SchemaName, origin: str, digest: str) -> Plan:
     """The units of a file; ``digest`` (of its bytes) is what names it when it is a fragment."""
     why = header.incomplete or _split(header)
     intervals = _intervals(header)
     common = {"origin": origin, "dataset": header.dataset, "schema": header.schema, "stype": header.stype_in}
     mappings = _mappings(header)
     if why:
-        window = header.window or Window(0, MAX_NS)
-        unit = Unit(symbol=",".join(sorted(header.symbols)), window=window, digest=digest, **common)
+        span = header.window or Window(0, MAX_NS)
+        unit = Unit(symbol=",".join(sorted(header.symbols)), window=span, digest=digest, **common)
         only = intervals.with_columns(asked=pl.lit(unit.symbol))
-        return Plan(name, (unit,), (unit.symbol,), (window,), only, mappings, why)
+        return Plan(name, (unit,), (unit.symbol,), (span,), only, mappings, why)
     window = header.window
     if window is None:  # incomplete says why before this can happen
         raise CorruptFile(f"{header.path}: no window")
@@ -184,7 +162,7 @@ def plan_file(header: Described, name: SchemaName, origin: str, digest: str) -> 
     return Plan(name, units, asked, cells, intervals, mappings)
 
 
-def _split(header: Described) -> str:
+def _split(header: Header) -> str:
     """Why the file is one part of a split job, from the days in its name; "" when it is not."""
     if header.joined:
         return ""
@@ -202,7 +180,7 @@ def _split(header: Described) -> str:
     return f"its name says that it holds {first} to {last} of a job for {window}: a part of a split job"
 
 
-def _asked(header: Described) -> tuple[str, ...]:
+def _asked(header: Header) -> tuple[str, ...]:
     """The requested symbols that rows can be told apart by, and "" for rows that arrive unmapped."""
     # A symbol that the vendor could not resolve is no confirmed-empty one.
     symbols = tuple(sorted(set(header.symbols) - set(header.not_found)))
@@ -214,7 +192,7 @@ def _asked(header: Described) -> tuple[str, ...]:
     return (*symbols, "")
 
 
-def _intervals(header: Described) -> pl.DataFrame:
+def _intervals(header: Header) -> pl.DataFrame:
     asked_for = _asked(header)
     # One requested symbol, or parents together, own whatever the metadata maps.
     joint = len(asked_for) == 1
@@ -229,7 +207,7 @@ def _intervals(header: Described) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_INTERVALS, orient="row")
 
 
-def _instrument(header: Described, key: str, value: str) -> tuple[int | None, str | None]:
+def _instrument(header: Header, key: str, value: str) -> tuple[int | None, str | None]:
     """(instrument_id, raw symbol) of one mapping; either None when the mapping does not name it."""
     if header.stype_out == "instrument_id":
         number = _number(value)
@@ -249,7 +227,7 @@ def _number(text: str) -> int | None:
     return number if (number := int(text)) <= _LAST_ID else None
 
 
-def _mappings(header: Described) -> pl.DataFrame:
+def _mappings(header: Header) -> pl.DataFrame:
     """Dated symbology that the metadata gives: raw symbols, and the continuous or parent one asked for."""
     rows = []
     for key, start, end, value in header.mappings:
@@ -274,19 +252,22 @@ def uncovered(plan: Plan, coverage: pl.DataFrame) -> list[Unit]:
         pl.col("dataset") == first.dataset, pl.col("schema") == first.schema,
         pl.col("stype") == first.stype, pl.col("instrument_id").is_null(),
     )  # fmt: skip
-    symbols = claims["symbol"].unique()
-    codes = claims["symbol"].replace_strict(symbols, pl.int_range(len(symbols), eager=True), return_dtype=pl.Int64)
-    claimed: dict[str, list[tuple[int, int]]] = {}
-    for code, start, end in merge(claims.with_columns(instrument_id=codes)).iter_rows():
-        claimed.setdefault(symbols[code], []).append((start, end))
+    asked = sorted({s for a in plan.asked for s in a.split(",") if s})
+    codes = pl.DataFrame({"symbol": asked, "instrument_id": range(len(asked))}, schema_overrides={"symbol": pl.String})
+    claims = claims.drop("instrument_id")
+    everything = claims.filter(pl.col("symbol") == ALL_SYMBOLS).drop("symbol").join(codes, how="cross")
+    columns = ["instrument_id", "start", "end"]
+    own = claims.join(codes, on="symbol")
+    claimed: dict[str, list[Window]] = {}
+    for code, start, end in merge(pl.concat([own.select(columns), everything.select(columns)])).iter_rows():
+        claimed.setdefault(asked[code], []).append(Window(start, end))
 
     def owned(symbol: str, window: Window) -> bool:
-        stretches = [*claimed.get(symbol, []), *claimed.get(ALL_SYMBOLS, [])]
-        return any(start <= window.start and window.end <= end for start, end in stretches)
+        return any(c.start <= window.start and window.end <= c.end for c in claimed.get(symbol, ()))
 
     def done(unit: Unit) -> bool:
-        asked = [s for s in unit.symbol.split(",") if s] or [a for a in plan.asked if a]
-        return all(owned(symbol, unit.window) for symbol in asked)
+        symbols = [s for s in unit.symbol.split(",") if s] or asked
+        return all(owned(symbol, unit.window) for symbol in symbols)
 
     return [unit for unit in plan.units if not done(unit)]
 

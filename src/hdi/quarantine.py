@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -67,11 +67,11 @@ def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame) -> int:
         for torn in (p for folder in ("", *set(FOLDERS.values())) for p in (dlq / folder).glob(".*.json.*")):
             torn.unlink(missing_ok=True)
         for name in fresh:
-            _write(dlq / name, _lines(files[name], Path(name).parent.name))
+            _write(dlq / name, _lines(rejects[files[name]["_at"]], Path(name).parent.name))
         for name in stale:
             (dlq / name).unlink(missing_ok=True)
         index = {name: [sign, *_stamp(dlq / name)] for name, sign in signs.items()}
-        _write(index_path, json.dumps(index, indent=0, sort_keys=True))
+        _write(index_path, [json.dumps(index, indent=0, sort_keys=True)])
     except OSError as exc:
         raise _refused(dlq, exc) from exc
     return len(stale) + len(fresh)
@@ -85,14 +85,20 @@ def _refused(dlq: Path, exc: OSError) -> StoreError:
 
 
 def _files(rejects: pl.DataFrame, ledger: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """What each file shows: where its rejects stand in the frame (``_at``), in the order of the lines."""
     if not rejects.height:
         return {}
-    first = ledger.group_by("unit_id").agg(pl.col("committed_at").min())
-    days = {unit: ns_date(ns).strftime("%Y%m%d") for unit, ns in first.iter_rows()}
-    named = rejects.with_columns(_folder=pl.col("error_type").replace_strict(FOLDERS)).sort("unit_id", "unit", "row")
+    first = ledger.group_by("unit_id").agg(pl.col("committed_at").min(), pl.col("origin").first())
+    days = {unit: ns_date(ns).strftime("%Y%m%d") for unit, ns, _ in first.iter_rows()}
+    vendors = {unit: origin for unit, _, origin in first.iter_rows()}
+    places = (
+        rejects.select("unit", "row", "unit_id", "schema", "run", _folder=pl.col("error_type").replace_strict(FOLDERS))
+        .with_row_index("_at")
+        .sort("unit_id", "unit", "row")
+    )
     return {
-        f"{folder}/{days[unit]}_{schema}_{unit}_{folder}.json": rows
-        for (folder, schema, unit), rows in named.group_by("_folder", "schema", "unit_id", maintain_order=True)
+        f"{folder}/{days[unit]}_{vendors[unit] if folder == 'api_errors' else schema}_{unit}_{folder}.json": rows
+        for (folder, schema, unit), rows in places.group_by("_folder", "schema", "unit_id", maintain_order=True)
     }
 
 
@@ -120,24 +126,17 @@ def _signature(rows: pl.DataFrame) -> str:
     return hashlib.sha256(place.hash_rows(0).to_numpy().tobytes()).hexdigest()[:16]
 
 
-def _lines(rows: pl.DataFrame, array: str) -> str:
+def _lines(rejects: pl.DataFrame, array: str) -> Iterator[str]:
     head = pl.struct(
-        "schema", "symbol", "instrument_id", _time("ts_event"),
+        "schema", "symbol", "instrument_id",
+        pl.from_epoch("ts_event", time_unit="ns").dt.strftime("%Y-%m-%dT%H:%M:%S%.9fZ"),
         "error_type", "error_message", "rules", pl.col("unit_id").alias("unit"), "run", "raw_file",
         pl.col("row"), "failed",
     ).struct.json_encode()  # fmt: skip
     # The record is JSON text already: it takes its place in the object as it is.
-    entries = rows.select(head.str.strip_suffix("}") + ',"record":' + pl.col("record") + "}").to_series()
-    return "".join(
-        f'{{"{array}":[{",".join(entries.slice(at, _LINE))}]}}\n' for at in range(0, len(entries), _LINE)
-    )
-
-
-def _time(name: str) -> pl.Expr:
-    """Nanoseconds as RFC 3339 text. The vendor's count is unsigned: one after 2262 is not one before 1970."""
-    count = pl.col(name).reinterpret(signed=False)
-    seconds = (count // 1000).cast(pl.Int64).cast(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S")
-    return (seconds + "." + (count % 1_000_000_000).cast(pl.String).str.zfill(9) + "Z").alias(name)
+    entry = head.str.strip_suffix("}") + ',"record":' + pl.col("record") + "}"
+    for rows in rejects.iter_slices(_LINE):
+        yield f'{{"{array}":[{",".join(rows.select(entry).to_series())}]}}\n'
 
 
 def _read_index(path: Path) -> dict[str, list[object]]:
@@ -150,9 +149,17 @@ def _read_index(path: Path) -> dict[str, list[object]]:
     return index if isinstance(index, dict) else {}
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.chmod(0o600)
-    part.replace(path)
+    try:
+        with open(part, "w", encoding="utf-8", opener=_private) as file:  # noqa: PTH123  (only open() takes an opener)
+            file.writelines(lines)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

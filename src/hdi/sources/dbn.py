@@ -13,7 +13,6 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError
-from hdi.model import MAX_NS, Window, date_ns
+from hdi.model import MAX_NS, Header, date_ns
 from hdi.sources.records import MESSAGES, Array, layout, to_frame
 
 if TYPE_CHECKING:
@@ -42,49 +41,6 @@ _BATCH_BYTES = 8 << 20
 _MAX_HEADER = 64 << 20
 _DATASET = re.compile(r"[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9][A-Z0-9_-]*)+")
 _UNDEF_TIME = 2**64 - 1
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a DBN file says of itself. ``mappings`` holds (key, start, end, symbol), sorted; times in nanoseconds.
-
-    ``part_of`` says of which job the file is an unjoined part; ``joined`` that its window is its part's own.
-    """
-
-    path: Path
-    version: int
-    dataset: str
-    schema: str
-    stype_in: str
-    stype_out: str
-    symbols: tuple[str, ...]
-    start: int | None
-    end: int | None
-    limit: int | None
-    mappings: tuple[tuple[str, int, int, str], ...] = field(repr=False)
-    not_found: tuple[str, ...] = ()
-    part_of: str = ""
-    joined: bool = False
-
-    @property
-    def window(self) -> Window | None:
-        """The window that was asked for, where the file gives both ends."""
-        if self.start is None or self.end is None or not self.start < self.end:
-            return None
-        return Window(self.start, self.end)
-
-    @property
-    def incomplete(self) -> str:
-        """Why the file cannot claim to be everything it was asked for; "" when it can."""
-        if self.part_of:
-            return self.part_of
-        if not self.symbols:
-            return "its metadata names no symbols"
-        if self.window is None:
-            return "its metadata has no start and end"
-        if self.limit is not None:
-            return f"it was asked for with a limit of {self.limit} records"
-        return ""
 
 
 class Sink(Protocol):
@@ -135,7 +91,7 @@ class Reader:
 
     def _chunk(self) -> bytes:
         try:
-            data = self._file.read(_CHUNK)
+            data: bytes = self._file.read(_CHUNK)
         except OSError as exc:
             raise RequestError(f"{self.path}: cannot be read: {exc.strerror}") from exc
         self._hash.update(data)
@@ -280,7 +236,7 @@ def _header(source: _Unpacker, path: Path) -> Header:
     if len(body) < length:
         raise CorruptFile(f"{path}: truncated: {len(body)} of {length} bytes of the header")
     try:
-        meta = dbn.Metadata.decode(lead + body, dbn.VersionUpgradePolicy.AS_IS)
+        meta = dbn.Metadata.decode(lead + body, dbn.VersionUpgradePolicy.AS_IS)  # type: ignore[arg-type]  # stub
         return _describe(meta, version, path)
     except HdiError:
         raise

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hdi.errors import HdiError
-from hdi.model import Window
-from hdi.sources.dbn import Header
+from hdi.model import Header, Window
 
 _DAY = re.compile(r"-(\d{4})(\d\d)(\d\d)(?:-\d{8})?\.")
 

@@ -45,7 +45,8 @@ def message(schema: str, version: int) -> Any:
 
 def layout(schema: str, version: int) -> np.dtype[Any]:
     """The record of a schema in a DBN version, as a packed NumPy type."""
-    return np.dtype(message(schema, version)._dtypes)  # noqa: SLF001  (the vendor's own table of its layout)
+    packed: np.dtype[Any] = np.dtype(message(schema, version)._dtypes)  # noqa: SLF001  (the vendor's own table)
+    return packed
 
 
 @cache

@@ -110,8 +110,8 @@ class Lake:
     @contextlib.contextmanager
     def replace(self, work: Work) -> Iterator[LakeWriter]:
         """See :meth:`hdi.stores.Store.replace`."""
-        self.step("begin")
         with guard(self.root):
+            self.step("begin")
             check_origin(self, work.origin)
             writer = LakeWriter(self, work)
         try:

@@ -156,7 +156,8 @@ def _put(
     guard = f"scope:{work.dataset}/{work.name.name}"
     marks = [Transaction(guard, (table.transaction_version(guard) or 0) + 1)]
     marks += [Transaction(f"unit:{r.unit.id}", r.number) for r in receipts]
-    removes = [RemoveAction(f.path, True, time.time_ns() // 1_000_000, f.size, f.partition) for f in change.removed]
+    now = time.time_ns() // 1_000_000
+    removes = [RemoveAction(f.path, True, now, f.size, dict(f.partition)) for f in change.removed]
     version = table.version()
     lake.step("intent")
     intent = {"table": work.schema.table, "version": version, "attempt": writer.attempt,

@@ -131,7 +131,7 @@ def _candidates(lake: Lake, writer: LakeWriter, work: Work, files: list[Stored],
             min(r.first for r in runs) * 1000, max(r.last for r in runs) * 1000 + 1000,
             min(r.low for r in runs), max(r.high for r in runs),
         )  # fmt: skip
-    start, end, low, high = bounds or (0, 0, 0, 0)
+    start, end, low, high = (int(v) for v in bounds or (0, 0, 0, 0))  # type: ignore[arg-type]  # Polars' minima
     near = [
         f for f in here
         if f.last * 1000 + 999 >= start and f.first * 1000 < end and f.high >= low and f.low <= high

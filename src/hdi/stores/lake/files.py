@@ -8,8 +8,10 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from deltalake.exceptions import DeltaError
@@ -17,8 +19,9 @@ from deltalake.exceptions import DeltaError
 from hdi.errors import StoreError
 
 #: Written with level 1: three quarters of the time of level 3 for files a tenth larger.
-PARQUET = {"compression": "zstd", "compression_level": 1, "row_group_size": 131_072}
+PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "row_group_size": 131_072}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LITTLE = 1 << 20
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -33,13 +36,22 @@ def guard(root: Path) -> Iterator[None]:
 
 def _refusal(root: Path, exc: Exception) -> StoreError:
     number = exc.errno if isinstance(exc, OSError) else None
-    if number is None and (found := _OS_ERROR.search(str(exc))):
-        number = int(found[1])  # Polars and Delta say it in words only
+    if number is None:
+        # Polars and Delta say it in words, or, of the last bytes of a file, not at all.
+        found = _OS_ERROR.search(str(exc))
+        number = int(found[1]) if found else errno.ENOSPC if _free(root) < _LITTLE else None
     if number in _FULL:
         return StoreError(f"no space left for the lake {root}", "Free some space and run the same command again.")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StoreError(f"the lake {root} may not be written: {exc}", "Check the owner and mode of the folder.")
     return StoreError(f"the lake {root} refused: {exc}", "Nothing of the unit at hand was stored.")
+
+
+def _free(root: Path) -> int:
+    try:
+        return shutil.disk_usage(root).free
+    except OSError:
+        return _LITTLE
 
 
 @contextlib.contextmanager

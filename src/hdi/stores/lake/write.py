@@ -67,6 +67,7 @@ class LakeWriter:
         self._pool = ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="hdi-write")
         self._pending: deque[Future[Run]] = deque()
         self._lock: int | None = None
+        self.attempt = ""
         while self._lock is None:
             self.attempt = uuid4().hex
             self.folder = lake.root / "_hdi" / "staging" / self.attempt
@@ -81,7 +82,7 @@ class LakeWriter:
             stored = self._work.schema.to_stored(rows).drop(self._partition)
             for date, part in self._parts(stored):
                 self._open.setdefault(date, []).append(part)
-                self._open_bytes[date] = self._open_bytes.get(date, 0) + part.estimated_size()
+                self._open_bytes[date] = self._open_bytes.get(date, 0) + int(part.estimated_size())
                 if self._open_bytes[date] >= RUN_BYTES or sum(p.height for p in self._open[date]) >= RUN_ROWS:
                     self._flush(date)
             while sum(self._open_bytes.values()) > 2 * RUN_BYTES:
