@@ -1,6 +1,13 @@
 """``python main.py ...`` is ``hdi ...``."""
 
-from hdi.cli import main
+import sys
 
 if __name__ == "__main__":
+    try:
+        from hdi.cli import main
+    except ModuleNotFoundError as missing:
+        sys.exit(
+            f"hdi is not installed for {sys.executable} ({missing.name} is missing).\n"
+            "`make demo` installs it into .venv; then: source .venv/bin/activate"
+        )
     main()

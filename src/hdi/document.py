@@ -94,7 +94,9 @@ def parse(text: str, path: Path) -> Document:
     return Document(path, {} if data is None else data, marks)
 
 
-def _collect(node: yaml.Node, at: KeyPath, marks: dict[KeyPath, tuple[int, int]], path: Path, seen: dict[int, bool]) -> None:
+def _collect(
+    node: yaml.Node, at: KeyPath, marks: dict[KeyPath, tuple[int, int]], path: Path, seen: dict[int, bool]
+) -> None:
     """Note where each key below a node stands; ``seen`` says of nodes met before whether they are still open.
 
     What an alias repeats is looked at once, where its anchor stands.

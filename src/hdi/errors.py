@@ -20,7 +20,15 @@ known), and what to do next.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_PASSWORD = re.compile(r"(//[^:/@\s]*):[^@\s]+@")
+
+
+def masked(text: str) -> str:
+    """The text with the password of every address in it replaced: errors and status are shown and kept."""
+    return _PASSWORD.sub(r"\1:***@", text)
 
 
 class HdiError(Exception):
@@ -29,9 +37,9 @@ class HdiError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = masked(message)
+        self.hint = masked(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message

@@ -66,6 +66,13 @@ class Story:
         never = subtract(self.window, _joined(self._claims(coverage).filter(pl.col("schema") == self.schema)))
         return f"{self.asked.symbol}: never ingested: {self._what}, {_spans(never)}" if never else ""
 
+    def rejected(self, records: Records) -> str:
+        """How many rows of the window are in quarantine, and why; "" where none is."""
+        coverage, ledger, rejects = self._here(records)
+        del coverage, ledger
+        who = self.asked.symbol if self.asked else "every symbol"
+        return next((f"{who}: {line}" for line in self._quarantined(rejects)), "")
+
     def _here(self, records: Records) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         frames = (records.coverage, records.ledger, records.quarantine)
         if not self.dataset:
@@ -133,8 +140,11 @@ class Story:
             at.is_null() | ((at >= self.window.start) & (at < self.window.end)),
         )  # fmt: skip
         if self.asked is not None:
-            ids = union([self.asked])["instrument_id"].unique()
-            rows = rows.filter(pl.col("instrument_id").is_in(ids.implode()) | (pl.col("symbol") == self.asked.symbol))
+            mine = rows.with_row_index().join(union([self.asked]), on=["dataset", "instrument_id"])
+            mine = mine.filter(at >= pl.col("start"), at < pl.col("end"))["index"]
+            rows = rows.with_row_index().filter(
+                pl.col("index").is_in(mine.implode()) | (pl.col("symbol") == self.asked.symbol)
+            )
         if rows.height:
             counts = rows["rules"].explode().drop_nulls().value_counts(sort=True)
             by_rule = ", ".join(f"{rule} {n}" for rule, n in counts.iter_rows())

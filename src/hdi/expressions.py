@@ -49,11 +49,13 @@ def compile_sql(sql: str, columns: Mapping[str, pl.DataType], where: str) -> tup
     for node in _nodes(tree):
         if node:
             raise ConfigError(f"{where}: {node} does not work row by row: {sql}", _HINT)
+    used: dict[str, pl.DataType] = {}  # a frame of all eighty columns of a kind costs ten times as much
     for name in expr.meta.root_names():
         if name not in columns:
             raise ConfigError(f"{where}: unknown column {name!r}", closest(name, columns))
+        used[name] = columns[name]
     try:
-        dtype = pl.DataFrame(schema=dict(columns)).select(expr.alias("value")).schema["value"]
+        dtype = pl.DataFrame(schema=used).select(expr.alias("value")).schema["value"]
     except FAILURES as exc:
         raise ConfigError(f"{where}: cannot be evaluated: {_first_line(exc)}: {sql}", _HINT) from exc
     return expr, dtype

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hdi.errors import HdiError
+from hdi.errors import HdiError, masked
 from hdi.logs import COMPONENTS
 from hdi.model import MAX_NS, Window, iso_ns
 from hdi.schema import Schemas
@@ -54,7 +54,7 @@ class Status:
 
 def measure(settings: Settings, schemas: Schemas, opened: Callable[[], Store], *, deep: bool = False) -> Status:
     """Look at everything. ``opened`` opens the store; ``deep`` also reads a row of each kind from it."""
-    status = Status(store={"url": settings.store})
+    status = Status(store={"url": masked(settings.store)})
     try:
         store = opened()
         status.store |= store.health()
@@ -128,17 +128,38 @@ def _logs(status: Status, folder: Path) -> None:
     status.logs = {"path": str(folder), "files": len(sizes), "bytes": sum(sizes)}
     times = list(_query_times(folder / COMPONENTS["QueryBuilder"]))
     status.queries = len(times)
+    _last_run(status, folder / COMPONENTS["PipelineOrchestrator"])
     status.average_query_seconds = sum(times) / len(times) if times else None
 
 
 def _query_times(path: Path) -> Iterator[float]:
+    for context in _entries(path, "Query executed"):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            yield float(context["execution_time"])
+
+
+def _last_run(status: Status, path: Path) -> None:
+    """What the log says of the last run: files that failed before any unit leave no receipt in the ledger."""
+    last = None
+    for last in _entries(path, "Pipeline completed"):
+        continue
+    if last is None or not last.get("errors_encountered") or not last.get("end_time"):
+        return
+    known = status.last_ingestion or {"time": "", "units": 0, "failed_units": 0, "rows_stored": 0}
+    if known["time"] <= last["end_time"]:
+        files = {"time": last["end_time"], "result": "failed", "failed_files": last["errors_encountered"]}
+        status.last_ingestion = {**known, **files, "run": last.get("run", "")}
+
+
+def _entries(path: Path, message: str) -> Iterator[dict[str, Any]]:
+    """The contexts of the log's lines with that message."""
     with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             # A line that is being written, or that somebody edited, is not a measurement.
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
-                if entry["message"] == "Query executed":
-                    yield float(entry["context"]["execution_time"])
+                if entry["message"] == message:
+                    yield dict(entry["context"])
 
 
 __all__ = ["Status", "measure"]

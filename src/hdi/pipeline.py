@@ -29,11 +29,11 @@ from hdi.frames import COVERAGE, REJECTS
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, MAX_NS, FileOutcome, Header, RawFile, Receipt, Unit, cell_start, iso_ns, ns_date
 from hdi.plan import Plan, learned, plan_file, uncovered, unmapped
-from hdi.refine import Refinery
+from hdi.refine import Refinery, rule_checks
 from hdi.schema import Schema, Schemas
 from hdi.sources import jobs
 from hdi.sources.dbn import Reader
-from hdi.sources.records import columns
+from hdi.sources.records import MESSAGES, columns
 from hdi.stores import Store, Work, check_origin
 
 #: Claims of one dataset and schema.
@@ -86,8 +86,9 @@ def ingest_files(
             f"{options.origin!r} is not the name of an origin",
             "It names folders: write lower-case letters, digits and dashes, such as databento or synthetic.",
         )
+    check_refining(schemas, mapping)
     log = structlog.get_logger().bind(component="PipelineOrchestrator")
-    started = time.monotonic()
+    started, began = time.monotonic(), iso_ns(time.time_ns())
     run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:6]}"
     records = errors = chunks = 0
     counts = dict.fromkeys(("fetched", "stored", "quarantined"), 0)
@@ -114,8 +115,18 @@ def ingest_files(
             processing_rate=round(records / seconds, 1) if seconds else 0.0,
             memory_peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             chunks_processed=chunks, errors_encountered=errors, duration_seconds=round(seconds, 3),
+            start_time=began, end_time=iso_ns(time.time_ns()),
             transformed=counts["fetched"], validated=counts["fetched"], **counts,
         )  # fmt: skip
+
+
+def check_refining(schemas: Schemas, mapping: VendorMapping) -> None:
+    """Bind every mapping and rule now, whatever is ingested: a ConfigError must not wait for the file it is about."""
+    for schema in schemas:
+        rule_checks(schema)
+        for name in schema.names.values():
+            if name.made_from is None and name.name in MESSAGES:
+                Refinery(schema, name, mapping, columns(name.name), "")
 
 
 def _log_outcome(log: Any, outcome: FileOutcome) -> None:
@@ -131,7 +142,7 @@ def _log_outcome(log: Any, outcome: FileOutcome) -> None:
 class _File:
     """One file on its way into the store."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  (what ingest_files was given, for one of its files)
         self, store: Store, schemas: Schemas, mapping: VendorMapping, path: Path, options: Options, run: str,
         job: jobs.Part | None,
     ) -> None:  # fmt: skip
@@ -164,7 +175,7 @@ class _File:
         if header.schema not in self.schemas.names:
             raise NotDbn(
                 f"{self.path}: holds {header.schema} records, which have no table here",
-                f"Schemas that are stored: {', '.join(self.schemas.names)}.",
+                f"Schemas that are stored: {', '.join(self.schemas.stored_names)}.",
             )
         schema, name = self.schemas.find(header.schema)
         digest = ""
@@ -176,7 +187,7 @@ class _File:
                        "window": header.window, "units": len(plan.units)}  # fmt: skip
         if self.options.dry_run:
             left = self._left(plan)
-            return self._outcome("planned", note=_plan_note(plan, left))
+            return self._outcome("planned", note=_plan_note(plan, left, refetch=self.options.refetch))
         with self.store.claim([digest] if digest else _keys(plan)):
             left = self._left(plan)
             if not left and not self.options.refetch:
@@ -218,8 +229,8 @@ class _File:
         error = TooManyRejects(
             f"{self.path}: {worst.quarantined} of {worst.fetched} rows of {worst.unit.symbol or 'unmapped'} "
             f"({worst.unit.window}) were rejected: {_by_rule(worst.rules)}",
-            f"Allowed are {self.options.max_reject_percent} % or {self.options.min_rejects} rows; what was stored "
-            "before stays. Look at the quarantine, then mend the file or the rules, or raise --max-rejects.",
+            f"A unit fails above both {self.options.max_reject_percent} % and {self.options.min_rejects} rows; what was "
+            "stored before stays. Look at the quarantine, then mend the file or the rules, or raise --max-rejects.",
         )
         return self._outcome("failed", receipts=tuple(receipts), error=error)
 
@@ -230,9 +241,7 @@ class _File:
 class _Attempt:
     """One pass over a file into one commit."""
 
-    def __init__(
-        self, file: _File, schema: Schema, plan: Plan, refinery: Refinery, numbers: list[int]
-    ) -> None:
+    def __init__(self, file: _File, schema: Schema, plan: Plan, refinery: Refinery, numbers: list[int]) -> None:
         self.file = file
         self.schema = schema
         self.plan = plan
@@ -310,7 +319,9 @@ class _Attempt:
         units, symbols, missing = self.plan.router.route(instruments, instants)
         if self.plan.fragment:
             units = np.zeros(frame.height, dtype=np.int64)
-        frame = frame.with_columns(symbols, *self._context(units), _row=pl.int_range(row, row + frame.height, dtype=pl.Int32))
+        frame = frame.with_columns(
+            symbols, *self._context(units), _row=pl.int_range(row, row + frame.height, dtype=pl.Int32)
+        )
         self.tally.fetched += np.bincount(units, minlength=len(self.plan.units))
         if missing.any() and not self.plan.fragment:
             # A row that says no time, or one outside its window, is no answer about its instrument's day.
@@ -337,10 +348,12 @@ class _Attempt:
             pl.lit(unit.dataset).alias("dataset"), pl.lit(unit.origin).alias("data_source"),
         ]  # fmt: skip
         first = units[0]
-        columns = {"_unit": self.numbers, "_window_start": self.starts, "_window_end": self.ends}
+        place: dict[str, np.ndarray[Any, Any]] = {
+            "_unit": self.numbers, "_window_start": self.starts, "_window_end": self.ends,
+        }  # fmt: skip
         if (units == first).all():
-            return context + [pl.lit(v[first], dtype=_POLARS[v.dtype.name]).alias(c) for c, v in columns.items()]
-        return context + [pl.Series(c, v[units]) for c, v in columns.items()]
+            return context + [pl.lit(v[first], dtype=_POLARS[v.dtype.name]).alias(c) for c, v in place.items()]
+        return context + [pl.Series(c, v[units]) for c, v in place.items()]
 
     def _count(self, verdict: Any) -> None:
         for unit, rule, rows in verdict.counts.select("_unit", "rule", "rows").iter_rows():
@@ -356,7 +369,7 @@ class _Attempt:
         """Keep the first rows of each rule, in case the unit fails as a whole."""
         sampled = self.tally.sampled
         for (unit, rule), rows in rejected.with_columns(_rule=pl.col("rules").list.first()).group_by("unit", "_rule"):
-            key = (int(unit), str(rule))  # type: ignore[call-overload]
+            key = (int(str(unit)), str(rule))
             room = SAMPLE - sampled.get(key, 0)
             if room > 0:
                 sampled[key] = sampled.get(key, 0) + min(room, rows.height)
@@ -465,7 +478,7 @@ def _export(store: Store, dlq: Path) -> None:
     """Bring the dead-letter folder in line with the store, one process after the other."""
     if dlq.exists() or store.quarantine().height:
         with quarantine.held(dlq):
-            quarantine.export(dlq, store.quarantine(), store.ledger())
+            quarantine.export(dlq, store.quarantine(), store.ledger(), store.url)
 
 
 def _keys(plan: Plan) -> list[str]:
@@ -478,8 +491,10 @@ def _keys(plan: Plan) -> list[str]:
     return [f"{unit.dataset}-{unit.schema}-{cell}" for cell in sorted(cells)]
 
 
-def _plan_note(plan: Plan, left: list[Unit]) -> str:
+def _plan_note(plan: Plan, left: list[Unit], *, refetch: bool) -> str:
     what = f"{len(left)} of {len(plan.units)} units to store" if left else "all of it is stored already"
+    if refetch and len(left) < len(plan.units):
+        what += "; it would be read again, and what differs replaced"
     first, last = iso_ns(plan.window.start), iso_ns(plan.window.end)
     span = "" if plan.fragment and plan.window.end == MAX_NS else f", {first} to {last}"
     return f"{what}{span}" + (f"; a fragment: {plan.fragment}" if plan.fragment else "")

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 
 from hdi.errors import CorruptFile, HdiError, RequestError
-from hdi.model import DAY_NS, MAX_NS, Header, Unit, Window
 from hdi.frames import COVERAGE, MAPPINGS
+from hdi.model import DAY_NS, MAX_NS, Header, Unit, Window
 from hdi.schema import SchemaName
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 
@@ -27,7 +27,7 @@ _INTERVALS = {
 #: Instrument ids are unsigned, of 32 bits.
 _LAST_ID = 2**32 - 1
 #: Units of one file, which are committed at once and held in memory.
-MOST_UNITS = 200_000
+MOST_UNITS = 100_000
 #: The days in a vendor's file name, of a job that was split: glbx-mdp3-20260107.ohlcv-1s.dbn.zst
 _SPLIT_NAME = re.compile(r"-(\d{4})(\d\d)(\d\d)(?:-(\d{4})(\d\d)(\d\d))?\.")
 
@@ -305,4 +305,3 @@ def learned(dataset: str, pairs: pl.DataFrame) -> pl.DataFrame:
     return runs.select(
         pl.lit(dataset).alias("dataset"), pl.lit("raw_symbol").alias("stype"), "symbol", "instrument_id", "start", "end"
     ).sort("symbol", "instrument_id", "start")
-

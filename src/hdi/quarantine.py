@@ -29,7 +29,8 @@ FOLDERS = {
 }
 #: Entries in the array of one line: keeps a line short enough for tools that read line by line.
 _LINE = 1000
-_INDEX = ".index.json"
+#: What each store has exported here: several stores may share a folder.
+_INDEXES = ".index*.json"
 #: Day, schema or vendor, unit.
 _NAME = re.compile(r"\d{8}_.+_[0-9a-f]{16}")
 
@@ -49,18 +50,19 @@ def held(dlq: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame) -> int:
-    """Make the folder show exactly ``rejects``; returns how many files were written or removed.
+def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame, store: str = "") -> int:
+    """Make the folder show exactly ``rejects`` of ``store`` (its URL); returns how many files were written or removed.
 
     The folder must be :func:`held` where several processes may export to it.
     ``ledger`` gives the day of each unit's first run, which names its files.
     """
     files = _files(rejects, ledger)
-    index_path = dlq / _INDEX
+    index_path = dlq / f".index-{hashlib.sha256(store.encode()).hexdigest()[:12]}.json"
     try:
         index = _read_index(index_path)
         signs = {name: _signature(rows) for name, rows in files.items()}
-        stale = [name for name in _exported(dlq) if name not in signs]
+        others = {n for path in dlq.glob(_INDEXES) if path != index_path for n in _read_index(path)}
+        stale = [name for name in _exported(dlq) if name not in signs and name not in others]
         fresh = [name for name, sign in signs.items() if index.get(name) != [sign, *_stamp(dlq / name)]]
         if not stale and not fresh and index.keys() == signs.keys():
             return 0
@@ -153,7 +155,7 @@ def _write(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(part, "w", encoding="utf-8", opener=_private) as file:  # noqa: PTH123  (only open() takes an opener)
+        with open(part, "w", encoding="utf-8", opener=_private) as file:
             file.writelines(lines)
         part.replace(path)
     except BaseException:

@@ -72,7 +72,7 @@ class Result:
         return [NOTHING, *self._reading.explain()]
 
     def gaps(self) -> list[str]:
-        """Which parts of the window were never ingested, symbol by symbol, though others were."""
+        """What the window lacks though rows were found, symbol by symbol: never ingested, or quarantined."""
         return self._reading.gaps()
 
     def _log(self) -> None:
@@ -236,8 +236,9 @@ class _Reading:
         return [line for story, records in self._stories() for line in story.lines(records)]
 
     def gaps(self) -> list[str]:
-        """The parts of the window without complete units, where there are rows of others."""
-        return [gap for story, records in self._stories() if (gap := story.gap(records))]
+        """What the window lacks though rows were found: parts without complete units, rows in quarantine."""
+        told = [(story.gap(records), story.rejected(records)) for story, records in self._stories()]
+        return [line for pair in told for line in pair if line]
 
     def _stories(self) -> Iterator[tuple[Story, Records]]:
         records = Records(self.store.coverage(), self.store.ledger(), self.store.quarantine())

@@ -65,7 +65,7 @@ class Part:
         except OSError as exc:
             raise _refused(self._root, exc) from exc
         self._fd = -1
-        return RawFile(str(target), digest, size)
+        return RawFile(str(target.absolute()), digest, size)
 
     def discard(self) -> None:
         """Remove the part file; nothing happens after :meth:`keep`."""

@@ -208,6 +208,11 @@ class Schemas:
         """All schema names, sorted."""
         return sorted(self._names)
 
+    @property
+    def stored_names(self) -> list[str]:
+        """The names under which rows are stored, sorted: those that reads do not make from others."""
+        return sorted(n.name for _, n in self._names.values() if n.made_from is None)
+
     def find(self, text: str) -> tuple[Schema, SchemaName]:
         """The schema of a name or alias; RequestError with the closest names for any other text."""
         name = text.strip().lower()

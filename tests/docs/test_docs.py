@@ -52,6 +52,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a user has it: files in ``downloads``, and the demo's lake."""
     folder = tmp_path_factory.mktemp("work")
     make_files(folder / "downloads")
+    assert run("hdi demo", folder).returncode == 0
     return folder
 
 
@@ -102,7 +103,6 @@ def _parts_in(wanted: str, printed: str) -> bool:
 
 
 def test_the_lake_page_reads_the_demos_lake(workplace: Path) -> None:
-    run("hdi demo", workplace)
     code = blocks("docs/open-the-lake.md", "python")
     assert len(code) == 3
     for block in code:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -43,6 +44,7 @@ def test_a_first_load_on_a_disk_that_fills_up_is_whole_or_not_at_all(tmp_path, s
         assert [o.status for o in place.ingest(paths[0])] == ["skipped" if rows else "stored"]
         assert place.state(("trades",)) == wanted, left
         assert place.leftovers() == [], left
+        shutil.rmtree(place.folder)
     assert 5 < refused < 13
 
 
@@ -63,6 +65,7 @@ def test_a_replacement_on_a_disk_that_fills_up_is_whole_or_not_at_all(tmp_path, 
         assert place.digest() == expected.digest()
         assert len(lines(place)) == place.open().quarantine().height == 10
         assert place.leftovers() == [], left
+        shutil.rmtree(place.folder)
     assert 5 < refused < 13
 
 
@@ -108,4 +111,8 @@ def test_a_limit_of_file_sizes_is_refused_as_a_full_disk_is(tmp_path, paths, lim
     done = hdi(tmp_path, *command, limit=limit)
     assert done.returncode == 5, done.stderr
     assert "Traceback" not in done.stderr
-    assert "3990 stored" in hdi(tmp_path, *command).stdout.replace(",", "")
+    # Where only the export of the rejects was refused, the rows are stored already.
+    done = hdi(tmp_path, *command)
+    assert (done.returncode, done.stdout.split()[0] in {"stored", "skipped"}) == (0, True), done.stderr
+    assert Place(tmp_path).content().height == 3_990
+    assert len(lines(Place(tmp_path))) == 10

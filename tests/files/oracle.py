@@ -22,26 +22,33 @@ _TICK = {
     "price": "price", "size": "undefined", "side": "char", "action": "char", "depth": "", "flags": "",
     "sequence": "", "ts_in_delta": "",
 }  # fmt: skip
-_LIMITS = (
-    "inst_attrib_value market_depth_implied market_depth market_segment_id max_trade_vol min_lot_size "
-    "min_lot_size_block min_lot_size_round_lot min_trade_vol contract_multiplier decay_quantity "
-    "original_contract_size appl_id maturity_year decay_start_date channel_id main_fraction price_display_format "
-    "sub_fraction underlying_product maturity_month maturity_day maturity_week contract_multiplier_unit "
-    "flow_schedule_type tick_rule underlying_id raw_instrument_id leg_instrument_id leg_ratio_price_numerator "
-    "leg_ratio_price_denominator leg_ratio_qty_numerator leg_ratio_qty_denominator leg_underlying_id leg_count "
-    "leg_index trading_reference_date md_security_trading_status settl_price_type"
-).split()
-_PRICES = (
-    "min_price_increment min_price_increment_amount unit_of_measure_qty strike_price high_limit_price "
-    "low_limit_price display_factor max_price_variation price_ratio leg_price leg_delta trading_reference_price"
-).split()
-_TEXTS = (
-    "raw_symbol security_type asset group exchange currency underlying unit_of_measure settl_currency secsubtype cfi "
-    "strike_price_currency leg_raw_symbol"
-).split()
-_CHARS = (
-    "security_update_action instrument_class match_algorithm user_defined_instrument leg_instrument_class leg_side"
-).split()
+_LIMITS = [
+    "inst_attrib_value", "market_depth_implied", "market_depth", "market_segment_id",
+    "max_trade_vol", "min_lot_size", "min_lot_size_block", "min_lot_size_round_lot",
+    "min_trade_vol", "contract_multiplier", "decay_quantity", "original_contract_size",
+    "appl_id", "maturity_year", "decay_start_date", "channel_id",
+    "main_fraction", "price_display_format", "sub_fraction", "underlying_product",
+    "maturity_month", "maturity_day", "maturity_week", "contract_multiplier_unit",
+    "flow_schedule_type", "tick_rule", "underlying_id", "raw_instrument_id",
+    "leg_instrument_id", "leg_ratio_price_numerator", "leg_ratio_price_denominator", "leg_ratio_qty_numerator",
+    "leg_ratio_qty_denominator", "leg_underlying_id", "leg_count", "leg_index",
+    "trading_reference_date", "md_security_trading_status", "settl_price_type",
+]  # fmt: skip
+_PRICES = [
+    "min_price_increment", "min_price_increment_amount", "unit_of_measure_qty", "strike_price",
+    "high_limit_price", "low_limit_price", "display_factor", "max_price_variation",
+    "price_ratio", "leg_price", "leg_delta", "trading_reference_price",
+]  # fmt: skip
+_TEXTS = [
+    "raw_symbol", "security_type", "asset", "group",
+    "exchange", "currency", "underlying", "unit_of_measure",
+    "settl_currency", "secsubtype", "cfi", "strike_price_currency",
+    "leg_raw_symbol",
+]  # fmt: skip
+_CHARS = [
+    "security_update_action", "instrument_class", "match_algorithm", "user_defined_instrument",
+    "leg_instrument_class", "leg_side",
+]  # fmt: skip
 #: Our column, or the vendor's where they differ in name, and what the vendor's value is.
 KINDS = {
     "trades": _TICK,
@@ -74,28 +81,30 @@ def store(path):
 
 def value(raw, dtype, meaning):
     """One field of one record."""
-    if meaning == "price":
-        return None if raw == NO_PRICE else Decimal(int(raw)).scaleb(-9)
-    if meaning == "time":
-        return None if raw == NO_TIME else int(raw)
     if meaning in ("text", "char"):
-        text = bytes(raw).split(b"\0")[0]
-        if meaning == "char" and not text:
-            return None
-        try:
-            return text.decode()
-        except UnicodeDecodeError:
-            return text.decode("latin-1")
-    if meaning == "undefined" and int(raw) == MOST[dtype.str[1:]] - 1:
+        return _text(bytes(raw), meaning)
+    number = int(raw)
+    undefined = {"price": NO_PRICE, "time": NO_TIME, "undefined": MOST.get(dtype and dtype.str[1:], 0) - 1}
+    if meaning in undefined and number == undefined[meaning]:
         return None
-    return int(raw)
+    return Decimal(number).scaleb(-9) if meaning == "price" else number
+
+
+def _text(raw, meaning):
+    text, *_ = raw.split(b"\0", 1)
+    if meaning == "char" and not text:
+        return None
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 def rows(path, source="databento"):
     """The file's rows in the order of a read: by index time, publisher, instrument and place in the file."""
     vendor = store(path)
     schema = str(vendor.schema)
-    meanings = KINDS[schema.split("-")[0]]
+    meanings = KINDS[schema.split("-", maxsplit=1)[0]]
     index = "ts_event" if schema.startswith("ohlcv") else "ts_recv"
     named = symbols(vendor.metadata)
     out = []

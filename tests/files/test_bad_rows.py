@@ -7,9 +7,9 @@ import databento_dbn as dbn
 import numpy as np
 import polars as pl
 import pytest
+
 from dbnfiles import PX, fragment, ns, records, write
 from files import oracle
-
 from hdi.sources.records import layout
 
 UNDEF_PRICE, UNDEF_TIME = 2**63 - 1, 2**64 - 1
@@ -153,7 +153,8 @@ def _default_type(schema, name):
 def _default(schema):
     if schema == "definition":
         message = dbn.InstrumentDefMsg(
-            1, 1, 0, 0, 1, 1, raw_symbol="A", asset="A", security_type="FUT", group="", exchange="", cfi="", currency="",
+            1, 1, 0, 0, 1, 1, raw_symbol="A", asset="A", security_type="FUT", group="", exchange="", cfi="",
+            currency="",
             unit_of_measure="", underlying="", settl_currency="", strike_price_currency="",
             instrument_class=dbn.InstrumentClass.FUTURE, security_update_action=dbn.SecurityUpdateAction.ADD,
         )  # fmt: skip
@@ -189,17 +190,17 @@ def test_zero_prices_and_empty_sides_of_a_book_are_values(lab, tmp_path):
 
 
 def test_text_ends_at_its_first_nul_and_keeps_every_byte(lab, tmp_path):
-    texts = [b"ESH4", b"ES\0junk", b"caf\xc3\xa9", b"caf\xe9", b"\xff\xfe", b" padded ", b"a\tb\"c\\d\n\x01", b"x" * 71]
+    texts = [b"ESH4", b"ES\0junk", b"caf\xc3\xa9", b"caf\xe9", b"\xff\xfe", b" padded ", b'a\tb"c\\d\n\x01', b"x" * 71]
     rows = records("definition", len(texts), raw_symbol=texts, asset=b"")
     lab.good(fragment(tmp_path / "f.dbn", "definition", rows))
     assert lab.rows("definition")["raw_symbol"].to_list() == [
-        "ESH4", "ES", "café", "café", "ÿþ", " padded ", "a\tb\"c\\d\n\x01", "x" * 71,
+        "ESH4", "ES", "café", "café", "ÿþ", " padded ", 'a\tb"c\\d\n\x01', "x" * 71,
     ]  # fmt: skip
     assert set(lab.rows("definition")["asset"]) == {""}
 
 
 def test_strange_text_in_a_rejected_row_is_valid_json(lab, tmp_path):
-    texts = [b"a\"b\\c\n\x01\x7f", b"\xff\xfe", b"caf\xc3\xa9"]
+    texts = [b'a"b\\c\n\x01\x7f', b"\xff\xfe", b"caf\xc3\xa9"]
     rows = records("definition", 3, raw_symbol=b"", asset=[t[:11] for t in texts], group=texts)
     lab.good(fragment(tmp_path / "f.dbn", "definition", rows))
     assert [record(lab, k)["group"] for k in range(3)] == ['a"b\\c\n\x01\x7f', "ÿþ", "café"]
@@ -225,7 +226,8 @@ def test_the_largest_values_of_every_integer_are_kept(lab, tmp_path):
                    publisher_id=2**16 - 1, instrument_id=2**32 - 1)  # fmt: skip
     lab.good(fragment(tmp_path / "f.dbn", "trades", rows))
     (row,) = lab.rows("trades").to_dicts()
-    assert {n: row[n] for n in ("flags", "depth", "sequence", "ts_in_delta", "size", "publisher_id", "instrument_id")} == {
+    names = ("flags", "depth", "sequence", "ts_in_delta", "size", "publisher_id", "instrument_id")
+    assert {n: row[n] for n in names} == {
         "flags": 255, "depth": 255, "sequence": 2**32 - 1, "ts_in_delta": -(2**31), "size": 2**32 - 2,
         "publisher_id": 2**16 - 1, "instrument_id": 2**32 - 1,
     }  # fmt: skip
@@ -261,12 +263,18 @@ def test_every_row_of_noise_is_stored_or_quarantined(lab, tmp_path, schema):
 
 
 def test_rows_are_counted_per_unit_and_rule(lab, tmp_path):
-    rows = records("trades", 6, instrument_id=[1, 2, 1, 2, 1, 2], size=[0, 0, 0, 1, 1, 1], price=[PX, PX, PX, 0, -PX, PX],
-                   side=[b"X", b"A", b"B", b"A", b"B", b"N"])  # fmt: skip
+    rows = records("trades", 6, instrument_id=[1, 2, 1, 2, 1, 2], size=[0, 0, 0, 1, 1, 1],
+                   price=[PX, PX, PX, 0, -PX, PX], side=[b"X", b"A", b"B", b"A", b"B", b"N"])  # fmt: skip
     days = {"A": [("2024-01-02", "2024-01-03", 1)], "B": [("2024-01-02", "2024-01-03", 2)]}
-    (outcome,) = lab.good(write(tmp_path / "f.dbn.zst", "trades", rows, symbols=("A", "B"), mappings=days), batch_size=2)
+    (outcome,) = lab.good(
+        write(tmp_path / "f.dbn.zst", "trades", rows, symbols=("A", "B"), mappings=days), batch_size=2
+    )
     assert {r.unit.symbol: dict(r.rules) for r in outcome.receipts} == {
         "A": {"INVALID_SIDE": 1, "NON_POSITIVE_SIZE": 2, "NON_POSITIVE_PRICE": 1},
         "B": {"NON_POSITIVE_SIZE": 1, "NON_POSITIVE_PRICE": 1},
     }
-    assert rejected(lab) == {0: ["INVALID_SIDE", "NON_POSITIVE_SIZE"], 1: ["NON_POSITIVE_SIZE"], 2: ["NON_POSITIVE_SIZE"]}
+    assert rejected(lab) == {
+        0: ["INVALID_SIDE", "NON_POSITIVE_SIZE"],
+        1: ["NON_POSITIVE_SIZE"],
+        2: ["NON_POSITIVE_SIZE"],
+    }

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+
 from dbnfiles import fragment, ns, records, write
 from files.lab import Lab
-
 from hdi.errors import TooManyRejects
 from hdi.model import ns_date
 
@@ -116,7 +116,10 @@ class TestFiles:
 class TestCommandLinesOfTheGuide:
     def test_what_was_rejected_and_why(self, mixed):
         lab, _ = mixed
-        script = "cat dlq/validation_failures/*.json | jq '.validation_failures[] | {schema, symbol, error_type, error_message}'"
+        script = (
+            "cat dlq/validation_failures/*.json | "
+            "jq '.validation_failures[] | {schema, symbol, error_type, error_message}'"
+        )
         decoder, text, found = json.JSONDecoder(), jq(script, lab.root).strip(), []
         while text:
             entry, end = decoder.raw_decode(text)
@@ -132,7 +135,9 @@ class TestCommandLinesOfTheGuide:
         rows = trades(9, [1, 4])
         rows["ts_recv"][7] = 2**64 - 1
         lab.good(write(tmp_path / "a.dbn.zst", "trades", rows))
-        lab.good(write(tmp_path / "b.dbn.zst", "trades", trades(3, [0], "2024-02-01"), window=("2024-02-01", "2024-02-02")))
+        lab.good(
+            write(tmp_path / "b.dbn.zst", "trades", trades(3, [0], "2024-02-01"), window=("2024-02-01", "2024-02-02"))
+        )
         script = "cat dlq/validation_failures/*.json | jq -r '.validation_failures[] | .error_type' | sort | uniq -c"
         counts = [line.split() for line in jq(script, lab.root).splitlines()]
         assert counts == [["3", "BusinessLogicValidation"], ["1", "SchemaValidation"]]
@@ -173,7 +178,9 @@ class TestReplacedWithTheUnit:
 
     def test_other_units_keep_theirs(self, mixed, tmp_path):
         lab, _ = mixed
-        other = write(tmp_path / "o.dbn.zst", "trades", trades(5, [0], "2024-01-03"), window=("2024-01-03", "2024-01-04"))
+        other = write(
+            tmp_path / "o.dbn.zst", "trades", trades(5, [0], "2024-01-03"), window=("2024-01-03", "2024-01-04")
+        )
         lab.good(other)
         lab.good(write(tmp_path / "mended.dbn.zst", "trades", records("trades", 9)), refetch=True)
         assert [(e["row"], e["ts_event"][:10]) for e in lab.entries()] == [(0, "2024-01-03")]
@@ -223,7 +230,12 @@ class TestRepairedAtStart:
 
 def test_files_of_other_people_in_the_folder_are_left_alone(mixed):
     lab, path = mixed
-    for name in ("notes.txt", "mine.json", "20240101_validation_failures.json", "20240101_trades_nounit_validation_failures.json"):
+    for name in (
+        "notes.txt",
+        "mine.json",
+        "20240101_validation_failures.json",
+        "20240101_trades_nounit_validation_failures.json",
+    ):
         (lab.root / "dlq" / "validation_failures" / name).write_text("mine")
     lab.ingest(path)
     assert len(names(lab)) == 2 + 3
@@ -260,12 +272,18 @@ class TestUnitsThatFail:
         (outcome,) = lab.ingest(self.two(tmp_path, 200))
         assert isinstance(outcome.error, TooManyRejects)
         assert outcome.error.exit_code == 4
-        assert "200 of 1000 rows of ESH4 (2024-01-02T00:00:00Z to 2024-01-03T00:00:00Z) were rejected: NON_POSITIVE_SIZE 200" in (
-            outcome.error.message
+        assert outcome.error.message.endswith(
+            "200 of 1000 rows of ESH4 (2024-01-02T00:00:00Z to 2024-01-03T00:00:00Z) were rejected: "
+            "NON_POSITIVE_SIZE 200"
         )
         assert "--max-rejects" in outcome.error.hint
-        receipts = {r.unit.window.start: (r.status, r.fetched, r.stored, r.quarantined, r.exit_code) for r in outcome.receipts}
-        assert receipts == {ns("2024-01-02"): ("failed", 1_000, 0, 200, 4), ns("2024-01-03"): ("complete", 1_000, 1_000, 0, 0)}
+        receipts = {
+            r.unit.window.start: (r.status, r.fetched, r.stored, r.quarantined, r.exit_code) for r in outcome.receipts
+        }
+        assert receipts == {
+            ns("2024-01-02"): ("failed", 1_000, 0, 200, 4),
+            ns("2024-01-03"): ("complete", 1_000, 1_000, 0, 0),
+        }
         assert set(lab.store.ledger()["status"]) == {"failed", "complete"}
         assert lab.rows("trades")["ts_recv"].dt.date().unique().len() == 1
         assert lab.store.coverage()["start"].unique().to_list() == [ns("2024-01-03")]
@@ -323,7 +341,10 @@ class TestUnitsThatFail:
         path = write(tmp_path / "f.dbn.zst", "trades", rows, symbols=("A", "B"), mappings=days)
         (outcome,) = lab.ingest(path)
         assert outcome.error.exit_code == 4
-        assert [(r.unit.symbol, r.status, r.quarantined) for r in outcome.receipts] == [("A", "failed", 300), ("B", "failed", 300)]
+        assert [(r.unit.symbol, r.status, r.quarantined) for r in outcome.receipts] == [
+            ("A", "failed", 300),
+            ("B", "failed", 300),
+        ]
         assert lab.tables() == {}
         assert lab.store.coverage().height == 0
 

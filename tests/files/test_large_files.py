@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from dbnfiles import ns, records, write
 
 GIB = 1 << 20  # in the kilobytes of getrusage
@@ -17,8 +18,8 @@ from pathlib import Path
 from files.lab import Lab
 lab = Lab(Path(sys.argv[1]))
 (outcome,) = lab.good(sys.argv[2], max_reject_percent=100)
-fetched, stored, quarantined = (sum(getattr(r, n) for r in outcome.receipts) for n in ("fetched", "stored", "quarantined"))
-print(fetched, stored, quarantined, lab.tables(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sep="|")
+counts = [sum(getattr(r, n) for r in outcome.receipts) for n in ("fetched", "stored", "quarantined")]
+print(*counts, lab.tables(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sep="|")
 """
 
 
@@ -37,7 +38,9 @@ def ingest(folder, path):
 def three_million_trades():
     n = 3_000_000
     at = np.arange(n)
-    return records("trades", n, instrument_id=1 + at % 50, ts_event=ns("2024-01-02") + at * 25_000_000, price=at * 1_000)
+    return records(
+        "trades", n, instrument_id=1 + at % 50, ts_event=ns("2024-01-02") + at * 25_000_000, price=at * 1_000
+    )
 
 
 def wide_definitions():

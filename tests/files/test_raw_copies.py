@@ -4,11 +4,12 @@ import fcntl
 import hashlib
 import os
 import stat
+from pathlib import Path
 
 import pytest
+
 from dbnfiles import fragment, records, write
 from files.lab import Lab
-
 from hdi import raw
 
 
@@ -35,6 +36,13 @@ def test_a_file_is_kept_under_its_origin_dataset_schema_day_unit_and_digest(lab,
     assert kept.read_bytes() == file.read_bytes()
     (row,) = lab.store.ledger().to_dicts()
     assert (row["raw_file"], row["raw_digest"], row["raw_bytes"]) == (str(kept), digest(file), file.stat().st_size)
+
+
+def test_the_ledger_names_it_from_everywhere(tmp_path, file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lab = Lab(Path())
+    lab.good(file.name)
+    assert lab.store.ledger()["raw_file"].to_list() == [str(tmp_path / lab.raw()[0])]
 
 
 def test_nobody_else_may_read_it_whatever_the_umask(lab, file):
@@ -137,7 +145,7 @@ def test_no_part_file_is_left_by_any_outcome(lab, file, tmp_path):
     assert list((lab.root / "data" / "raw" / ".part").iterdir()) == []
 
 
-def test_a_sweep_takes_what_nobody_holds_and_nothing_else(tmp_path, file):
+def test_a_sweep_takes_what_nobody_holds_and_nothing_else(tmp_path):
     data = tmp_path / "data"
     held = raw.Part(data)
     held.write(b"half")

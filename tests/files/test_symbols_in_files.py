@@ -4,9 +4,9 @@ import databento_dbn as dbn
 import numpy as np
 import polars as pl
 import pytest
+
 from dbnfiles import DATASET, fragment, mapped, ns, records, write
 from files.lab import Lab
-
 from hdi.errors import CorruptFile, UnknownSymbol
 from hdi.model import DAY_NS, ns_date
 
@@ -23,7 +23,9 @@ def named(frame):
     return list(zip(days, frame["instrument_id"], frame["symbol"], strict=True))
 
 
-def put(path, schema, rows, days, symbols, stypes=("raw_symbol", "instrument_id"), span=("2024-01-02", "2024-01-03")):
+def put(
+    path, schema, rows, days, symbols, stypes=("raw_symbol", "instrument_id"), *, span=("2024-01-02", "2024-01-03")
+):
     """A file with any pair of symbol types."""
     metadata = dbn.Metadata(
         dataset=DATASET, start=ns(span[0]), end=ns(span[1]), limit=None, stype_in=dbn.SType.from_str(stypes[0]),
@@ -36,7 +38,8 @@ def put(path, schema, rows, days, symbols, stypes=("raw_symbol", "instrument_id"
 
 def test_an_id_that_is_reused_names_the_symbol_of_its_day(lab, tmp_path):
     days = {"ESZ3": [("2024-01-01", "2024-01-03", 5)], "6EF4": [("2024-01-03", "2024-01-05", 5)]}
-    path = write(tmp_path / "f.dbn.zst", "trades", daily("trades", "2024-01-01", [5, 5, 5, 5]), symbols=("ESZ3", "6EF4"),
+    rows = daily("trades", "2024-01-01", [5, 5, 5, 5])
+    path = write(tmp_path / "f.dbn.zst", "trades", rows, symbols=("ESZ3", "6EF4"),
                  window=("2024-01-01", "2024-01-05"), mappings=days)  # fmt: skip
     lab.good(path)
     assert named(lab.rows("trades")) == [
@@ -70,21 +73,26 @@ def test_a_mapping_ends_at_midnight_to_the_nanosecond(lab, tmp_path):
 def test_a_continuous_symbol_owns_each_contract_in_its_time_only(lab, tmp_path):
     span = ("2024-01-01", "2024-01-07")
     parent = {"ESH4": [(*span, 5)], "ESM4": [(*span, 6)]}
-    both = np.sort(np.concatenate([daily("trades", "2024-01-01", [i] * 6, price=10**9 * i) for i in (5, 6)]), order="ts_recv")
-    lab.good(put(tmp_path / "parent.dbn", "trades", both, parent, ["ES.FUT"], ("parent", "instrument_id"), span))
+    both = np.sort(
+        np.concatenate([daily("trades", "2024-01-01", [i] * 6, price=10**9 * i) for i in (5, 6)]), order="ts_recv"
+    )
+    lab.good(put(tmp_path / "parent.dbn", "trades", both, parent, ["ES.FUT"], ("parent", "instrument_id"), span=span))
     before = lab.rows("trades")
     assert named(before)[:2] == [("2024-01-01", 5, "ESH4"), ("2024-01-01", 6, "ESM4")]
 
     roll = {"ES.c.0": [("2024-01-01", "2024-01-04", 5), ("2024-01-04", "2024-01-07", 6)]}
     front = daily("trades", "2024-01-01", [5, 5, 5, 6, 6, 6], price=10**9 * np.array([5, 5, 5, 6, 6, 6]))
-    path = put(tmp_path / "front.dbn", "trades", front, roll, ["ES.c.0"], ("continuous", "instrument_id"), span)
+    path = put(tmp_path / "front.dbn", "trades", front, roll, ["ES.c.0"], ("continuous", "instrument_id"), span=span)
     (outcome,) = lab.good(path)
     assert sum(r.unchanged for r in outcome.receipts) == 6
     assert lab.rows("trades").equals(before)
     assert named(lab.query("trades", "ES.c.0")) == [
-        (f"2024-01-0{d}", i, s) for d, i, s in zip(range(1, 7), [5] * 3 + [6] * 3, ["ESH4"] * 3 + ["ESM4"] * 3, strict=True)
+        (f"2024-01-0{d}", i, s)
+        for d, i, s in zip(range(1, 7), [5] * 3 + [6] * 3, ["ESH4"] * 3 + ["ESM4"] * 3, strict=True)
     ]
-    changed = put(tmp_path / "more.dbn", "trades", front[:1], roll, ["ES.c.0"], ("continuous", "instrument_id"), span)
+    changed = put(
+        tmp_path / "more.dbn", "trades", front[:1], roll, ["ES.c.0"], ("continuous", "instrument_id"), span=span
+    )
     lab.good(changed, refetch=True)
     assert named(lab.rows("trades")) == [r for r in named(before) if r[:2] not in {
         (f"2024-01-0{d}", i) for d, i in zip(range(2, 7), [5, 5, 6, 6, 6], strict=True)}]  # fmt: skip
@@ -94,12 +102,14 @@ def test_a_continuous_symbol_alone_leaves_the_raw_symbol_open_until_it_is_learnt
     span = ("2024-01-01", "2024-01-05")
     roll = {"ES.c.0": [("2024-01-01", "2024-01-03", 5), ("2024-01-03", "2024-01-05", 6)]}
     bars = daily("ohlcv-1d", "2024-01-01", [5, 5, 6, 6])
-    lab.good(put(tmp_path / "f.dbn", "ohlcv-1d", bars, roll, ["ES.c.0"], ("continuous", "instrument_id"), span))
+    lab.good(put(tmp_path / "f.dbn", "ohlcv-1d", bars, roll, ["ES.c.0"], ("continuous", "instrument_id"), span=span))
     assert lab.rows("ohlcv-1d")["symbol"].null_count() == 4
     assert lab.query("ohlcv-1d", "ES.c.0")["instrument_id"].to_list() == [5, 5, 6, 6]
 
     at = ns("2024-01-01") + np.arange(4) * DAY_NS
-    names = records("definition", 4, instrument_id=[5, 5, 6, 6], raw_symbol=[b"ESH4", b"ESH4", b"ESM4", b"ESM4"], ts_recv=at)
+    names = records(
+        "definition", 4, instrument_id=[5, 5, 6, 6], raw_symbol=[b"ESH4", b"ESH4", b"ESM4", b"ESM4"], ts_recv=at
+    )
     lab.good(fragment(tmp_path / "definitions.dbn", "definition", names))
     assert lab.rows("definition")["symbol"].to_list() == ["ESH4", "ESH4", "ESM4", "ESM4"]
     learnt = [(r["symbol"], r["instrument_id"], ns_date(r["start"]).day, ns_date(r["end"]).day)
@@ -188,7 +198,9 @@ def test_of_two_symbols_for_one_instrument_the_same_one_owns_its_rows_each_time(
 
 
 def test_empty_targets_of_a_mapping_are_days_without_an_instrument(lab, tmp_path):
-    days = {"ESH4": [("2024-01-02", "2024-01-03", 5), ("2024-01-03", "2024-01-04", ""), ("2024-01-04", "2024-01-05", 6)]}
+    days = {
+        "ESH4": [("2024-01-02", "2024-01-03", 5), ("2024-01-03", "2024-01-04", ""), ("2024-01-04", "2024-01-05", 6)]
+    }
     rows = daily("trades", "2024-01-02", [5, 5, 6])
     lab.good(put(tmp_path / "f.dbn", "trades", rows, days, ["ESH4"], span=("2024-01-02", "2024-01-05")))
     assert lab.rows("trades")["symbol"].to_list() == ["ESH4", None, "ESH4"]
@@ -203,8 +215,8 @@ def test_a_target_that_is_no_instrument_is_an_error(lab, tmp_path, number):
 
 def test_a_mapping_is_known_within_its_dataset_only(lab, tmp_path):
     for dataset, symbol in (("GLBX.MDP3", "ESH4"), ("XNAS.ITCH", "NVDA")):
-        write(tmp_path / f"{dataset}.dbn", "trades", records("trades", 2, instrument_id=5), symbols=(symbol,), dataset=dataset,
-              pack=False)  # fmt: skip
+        rows = records("trades", 2, instrument_id=5)
+        write(tmp_path / f"{dataset}.dbn", "trades", rows, symbols=(symbol,), dataset=dataset, pack=False)
     lab.good(tmp_path / "GLBX.MDP3.dbn", tmp_path / "XNAS.ITCH.dbn")
     assert lab.query("trades", "NVDA")["dataset"].to_list() == ["XNAS.ITCH"] * 2
     assert lab.query("trades", "ESH4")["dataset"].to_list() == ["GLBX.MDP3"] * 2

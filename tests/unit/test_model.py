@@ -71,7 +71,11 @@ class TestWindows:
 
     @pytest.mark.parametrize(
         ("start", "end"),
-        [("2024-01-16", "2024-01-15"), ("2024-01-15", "2024-01-15T00:00:00Z"), ("2024-01-15T10:00Z", "2024-01-15T10:00Z")],
+        [
+            ("2024-01-16", "2024-01-15"),
+            ("2024-01-15", "2024-01-15T00:00:00Z"),
+            ("2024-01-15T10:00Z", "2024-01-15T10:00Z"),
+        ],
     )
     def test_a_reversed_or_empty_one_is_refused_with_both_dates(self, start, end):
         with pytest.raises(RequestError) as caught:
@@ -125,7 +129,7 @@ class TestGrids:
             "2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z",
             "2024-02-01T00:00:00Z to 2024-02-01T00:00:01Z",
         ]
-        assert list(window.cells("year"))[0].end == date_ns(dt.date(2024, 1, 1))
+        assert next(iter(window.cells("year"))).end == date_ns(dt.date(2024, 1, 1))
 
 
 class TestUnits:
@@ -138,9 +142,11 @@ class TestUnits:
 
     def test_every_field_is_part_of_it(self):
         others = [
-            replace(self.UNIT, origin="synthetic"), replace(self.UNIT, dataset="XNAS.ITCH"), replace(self.UNIT, schema="tbbo"),
+            replace(self.UNIT, origin="synthetic"), replace(self.UNIT, dataset="XNAS.ITCH"),
+            replace(self.UNIT, schema="tbbo"),
             replace(self.UNIT, symbol="ESM4"), replace(self.UNIT, symbol=""), replace(self.UNIT, stype="parent"),
-            replace(self.UNIT, window=Window(JAN_15, JAN_15 + 1)), replace(self.UNIT, window=Window(0, JAN_15 + DAY_NS)),
+            replace(self.UNIT, window=Window(JAN_15, JAN_15 + 1)),
+            replace(self.UNIT, window=Window(0, JAN_15 + DAY_NS)),
             replace(self.UNIT, digest="a"), replace(self.UNIT, digest="b"),
         ]  # fmt: skip
         assert len({u.id for u in [self.UNIT, *others]}) == len(others) + 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hdi.cli.ingest import outcome_dict, outcome_line
+from hdi.cli.ingest import noted_rules, outcome_dict, outcome_line
 from hdi.cli.render import count, dumps, plain
 from hdi.cli.session import Session, put, session, started
 
@@ -59,7 +59,8 @@ def demo(
     with given.data() as usual:
         home = _fresh(Path(folder).absolute() if folder else usual.settings.data_dir / "demo")
     place = Session(f"lake:{home / 'lake'}", given.config_dir, given.log_level, given.json)
-    with place.data(data_dir=home, dlq_dir=home / "dlq") as data:
+    own = {"data_dir": home, "dlq_dir": home / "dlq", "log.dir": home / "logs"}
+    with place.data(**own) as data:
         given.log_dir, given.debug = place.log_dir, place.debug
         show = _Show(quiet=given.json)
         _run(data, home, show)
@@ -118,8 +119,14 @@ def _run(data: HistoricalData, home: Path, show: _Show) -> None:
     held = all(show.claims.values())
     show.say(f"\n{'All claims hold' if held else 'A CLAIM FAILED'}, after {show.report['seconds']:.1f} s.")
     show.say("The lake stays, for you to play with (SYNTHETIC data):")
-    show.say(f"  hdi --store {data.settings.store} query -s ES.c.0 --start-date 2024-01-01 --end-date 2024-01-31")
-    show.say(f"  rejected rows, for jq and the like: {home / 'dlq'}")
+    shown = _short(home)
+    show.say(f"  hdi --store {shown}/lake query -s ES.c.0 --start-date 2024-01-01 --end-date 2024-01-31")
+    show.say(f"  rejected rows, for jq and the like: {shown}/dlq; logs: {shown}/logs")
+
+
+def _short(folder: Path) -> str:
+    """The folder as one would type it here."""
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
 
 
 def _ingest(data: HistoricalData, tape: Tape, show: _Show) -> None:
@@ -151,7 +158,7 @@ def _again(data: HistoricalData, tape: Tape, show: _Show) -> None:
 
 def _outcomes(data: HistoricalData, tape: Tape, show: _Show) -> Iterator[Any]:
     for outcome in data.ingest_files(tape.paths, origin="synthetic"):
-        show.say(f"  {outcome_line(outcome, name=Path(outcome.path).name)}")
+        show.say(f"  {outcome_line(outcome, noted_rules(data.schemas), Path(outcome.path).name)}")
         if outcome.error:
             show.say(f"    {outcome.error}")
         yield outcome

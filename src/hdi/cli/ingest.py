@@ -11,8 +11,10 @@ from hdi.cli.session import put, say, session, started
 
 if TYPE_CHECKING:
     from hdi.model import FileOutcome
+    from hdi.schema import Schemas
 
 _TOTALS = ("fetched", "stored", "quarantined")
+_SUMMED = (*_TOTALS, "unchanged")
 
 
 def register(app: typer.Typer) -> None:
@@ -37,12 +39,16 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
         int | None, typer.Option(metavar="ROWS", help="Rows refined at once; memory grows with it.", show_default=False)
     ] = None,
     max_rejects: Annotated[
-        float | None, typer.Option(metavar="PCT", help="Rows of a unit that may be rejected, in percent.")
+        float | None, typer.Option(
+            metavar="PCT",
+            help="Share of a unit's rows that may be rejected; it fails above this and above ingest.min_rejects rows.",
+        ),
     ] = None,
 ) -> None:
     """Ingest data: each file is stored whole and once, its bad rows in quarantine.
 
-    Dataset, schema, symbols and window come from the file. What is stored already is skipped.
+    Dataset, schema, symbols and window come from the file. What is stored already is skipped. The exit code
+    of several files is the highest of theirs.
     """
     del force  # files cost nothing, so there is nothing to ask; the option is that of every ingest
     from hdi.errors import RequestError
@@ -54,7 +60,7 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
             raise RequestError(f"unknown source {api!r}", f"Known: {', '.join(data.sources())}.")
         if not files:
             raise RequestError("no file was named", f"hdi ingest --api {api} FILE...")
-        shown = _Shown(as_json=session(context).json)
+        shown = _Shown(noted_rules(data.schemas), as_json=session(context).json)
         for outcome in data.ingest_files(files, origin=origin, refetch=refetch, dry_run=dry_run, keep=not no_copy):
             shown.add(outcome)
     shown.end()
@@ -65,20 +71,21 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
 class _Shown:
     """Shows outcomes as they come, and what they add up to."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, noted: frozenset[str], *, as_json: bool) -> None:
+        self._noted = noted
         self.exit_code = 0
         self._json = as_json
         self._files = 0
         self._by_status: dict[str, int] = {}
-        self._totals = dict.fromkeys(_TOTALS, 0)
+        self._totals = dict.fromkeys(_SUMMED, 0)
 
     def add(self, outcome: FileOutcome) -> None:
         """Show one file; its error goes to stderr as well."""
         self._files += 1
         self._by_status[outcome.status] = self._by_status.get(outcome.status, 0) + 1
-        for name in _TOTALS:
+        for name in _SUMMED:
             self._totals[name] += sum(getattr(r, name) for r in outcome.receipts if r.status != "failed")
-        put(dumps(outcome_dict(outcome)) if self._json else outcome_line(outcome))
+        put(dumps(outcome_dict(outcome)) if self._json else outcome_line(outcome, self._noted))
         if outcome.error is not None:
             self.exit_code = max(self.exit_code, outcome.error.exit_code)
             say(f"error: {outcome.error.message}")
@@ -89,21 +96,31 @@ class _Shown:
         """Say what all files add up to, where there were several."""
         if self._files > 1:
             by_status = ", ".join(f"{n} {status}" for status, n in self._by_status.items())
+            there = self._totals.pop("unchanged")
             totals = ", ".join(f"{n} {name}" for name, n in self._totals.items())
+            totals += f" ({there} of the stored were there already)" if there else ""
             say(f"{self._files} files: {by_status}; rows: {totals}")
 
 
-def outcome_line(outcome: FileOutcome, name: str = "") -> str:
-    """One file on one line, under another name if need be."""
+def noted_rules(schemas: Schemas) -> frozenset[str]:
+    """The rules that reject no row: those that are nowhere an ERROR."""
+    severities = [(rule.name, rule.severity) for schema in schemas for rule in schema.rules]
+    return frozenset(name for name, _ in severities) - {name for name, severity in severities if severity == "ERROR"}
+
+
+def outcome_line(outcome: FileOutcome, noted: frozenset[str], name: str = "") -> str:
+    """One file on one line, under another name if need be; ``noted`` are the rules that reject no row."""
     parts = [f"{outcome.status:<8}{name or outcome.path}", f"{outcome.dataset} {outcome.schema}".strip()]
     if outcome.receipts:
         totals = {what: sum(getattr(r, what) for r in outcome.receipts) for what in _TOTALS}
         parts.append(", ".join(f"{n} {what}" for what, n in totals.items()))
-        for what in ("unchanged", "superseded"):
+        for what, words in (("unchanged", "of them there already"), ("superseded", "superseded")):
             if number := sum(getattr(r, what) for r in outcome.receipts):
-                parts[-1] += f", {number} {what}"
-        if rules := rule_counts(outcome):
-            parts.append(f"rules: {', '.join(f'{rule} {n}' for rule, n in rules.items())}")
+                parts[-1] += f", {number} {words}"
+        rules = rule_counts(outcome)
+        for what, names in (("rejected by", rules.keys() - noted), ("noted", rules.keys() & noted)):
+            if names:
+                parts.append(f"{what}: {', '.join(f'{rule} {n}' for rule, n in rules.items() if rule in names)}")
     if outcome.units:
         parts.append(count(outcome.units, "unit"))
     if outcome.note:
@@ -165,4 +182,4 @@ def outcome_dict(outcome: FileOutcome) -> dict[str, Any]:
     }
 
 
-__all__ = ["ingest", "outcome_dict", "outcome_line", "register", "rule_counts"]
+__all__ = ["ingest", "noted_rules", "outcome_dict", "outcome_line", "register", "rule_counts"]

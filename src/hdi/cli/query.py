@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -106,6 +107,8 @@ def _confirm(data: HistoricalData, result: Result) -> str:
     what = f"a table of {result.name.name} of {count(days, 'day')} and {who} may be long"
     if not (terminal(sys.stdin) and terminal(sys.stdout)):
         return f"warning: {what}; --limit, --output-format and --output-file help"
+    # Reading has given the signal to Polars, which would not end a question.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not typer.confirm(f"{what[0].upper()}{what[1:]}. Print it?", err=True):
         say("nothing was printed")
         raise typer.Exit(1)

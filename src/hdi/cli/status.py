@@ -94,6 +94,8 @@ def _database(found: Status) -> str:
         return f"Database: Not connected ({store['url']})"
     rows = sum(table["rows"] for table in store["tables"].values())
     size = f"{count(rows, 'row')} in {count(len(store['tables']), 'table')}" if store["tables"] else "empty"
+    if not store.get("exists", True):
+        size = "does not exist yet"
     return f"Database: Connected ({store['type']} {store['version']}, {store['location']}, {size})"
 
 
@@ -130,8 +132,9 @@ def _last(found: Status) -> str:
     last: dict[str, Any] | None = found.last_ingestion
     if last is None:
         return NOT_MEASURED
-    result = "Success" if last["result"] == "success" else f"Failed: {count(last['failed_units'], 'unit')}"
-    return f"{last['time'][:19].replace('T', ' ')} ({result})"
+    failed = [count(last[f"failed_{what}s"], what) for what in ("unit", "file") if last.get(f"failed_{what}s")]
+    result = "Success" if last["result"] == "success" else f"Failed: {', '.join(failed)}"
+    return f"{last['time'][:19].replace('T', ' ')} UTC ({result})"
 
 
 def _accepted(found: Status) -> str:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import databento_dbn as dbn
 import numpy as np
@@ -37,6 +36,8 @@ _CHUNK = 1 << 20
 _OUT = 1 << 20
 #: Wide records come in smaller batches, whatever was asked for: they fit the cache, and bound the memory.
 _BATCH_BYTES = 8 << 20
+#: "DBN", the version, and the length of the rest of the header.
+_LEAD = 8
 #: No real header comes near; a hostile length must not be believed.
 _MAX_HEADER = 64 << 20
 _DATASET = re.compile(r"[A-Z0-9][A-Z0-9_-]*(\.[A-Z0-9][A-Z0-9_-]*)+")
@@ -71,7 +72,7 @@ class Reader:
             self._file.close()
             raise
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -100,7 +101,9 @@ class Reader:
             self._keep.write(data)
         return data
 
-    def frames(self, batch: int, undefined: Mapping[str, list[str]] | None = None, kind: str = "") -> Iterator[pl.DataFrame]:
+    def frames(
+        self, batch: int, undefined: Mapping[str, list[str]] | None = None, kind: str = ""
+    ) -> Iterator[pl.DataFrame]:
         """Frames of at most ``batch`` records, in file order, as :func:`hdi.sources.records.columns`.
 
         Ends only when the file is whole to its last byte; raises CorruptFile otherwise.
@@ -147,14 +150,16 @@ def pack(data: bytes) -> bytes:
 
 def _open(path: Path) -> Any:
     try:
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise RequestError(f"{path}: is a folder", f"Name the files in it: {path}/*.dbn.zst")
         if not stat.S_ISREG(mode):
             raise RequestError(f"{path}: is not a regular file")
         return path.open("rb", buffering=0)
     except FileNotFoundError as exc:
-        raise RequestError(f"{path}: no such file", "Check the path; a relative one starts at the working folder.") from exc
+        raise RequestError(
+            f"{path}: no such file", "Check the path; a relative one starts at the working folder."
+        ) from exc
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise RequestError(f"{path}: cannot be opened: {reason}") from exc
@@ -197,9 +202,7 @@ class _Unpacker:
         try:
             return self._unpack()
         except zstd.ZstdError as exc:
-            raise CorruptFile(
-                f"{self._path}: damaged: {exc}", "Get the file again; nothing of it was stored."
-            ) from exc
+            raise CorruptFile(f"{self._path}: damaged: {exc}", "Get the file again; nothing of it was stored.") from exc
 
     def _unpack(self) -> bytes:
         if self._frame.eof:
@@ -223,8 +226,8 @@ class _Unpacker:
 
 
 def _header(source: _Unpacker, path: Path) -> Header:
-    lead = bytes(source.take(8))
-    if len(lead) < 8 or lead[:3] != b"DBN":
+    lead = bytes(source.take(_LEAD))
+    if len(lead) < _LEAD or lead[:3] != b"DBN":
         hint = "Files named .dbn.frag hold records without their header; join them to one, or get the whole file."
         raise NotDbn(f"{path}: not a DBN file: it has no DBN header", hint)
     version, length = lead[3], int.from_bytes(lead[4:8], "little")

@@ -147,7 +147,7 @@ def check_origin(store: Store, origin: str) -> None:
     if ledger.height and (known := ledger["origin"][0]) != origin:
         raise OriginMismatch(
             f"{store.url} holds {known} data; this is {origin}",
-            f"Synthetic and real rows never share a store: name another with --store, or --origin {known}.",
+            f"Rows of two origins never share a store: name another with --store, or --origin {known}.",
         )
 
 

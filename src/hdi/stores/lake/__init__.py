@@ -179,7 +179,7 @@ class Lake:
             place = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
             free = shutil.disk_usage(place).free
         return {
-            "type": "lake", "version": str(FORMAT), "location": str(self.root), "origin": next(iter(self.ledger()["origin"]), None),
+            "type": "lake", "version": str(FORMAT), "exists": self.root.exists(), "location": str(self.root), "origin": next(iter(self.ledger()["origin"]), None),
             "tables": tables, "free_bytes": free,
         }  # fmt: skip
 

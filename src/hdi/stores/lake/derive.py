@@ -232,6 +232,12 @@ class Derived:
         newer: list[tuple[int, Commit]] = []
         for table in self._tables:
             newest = latest(self._root, table)
+            if newest < now.get(table, -1):
+                raise StoreError(
+                    f"the table {table} of the lake {self._root} is gone or was set back: its commit {now[table]} is "
+                    f"in the ledger, and the newest is {newest}",
+                    "Restore its folder from a backup; nothing is answered from what is left.",
+                )
             if newest <= now.get(table, -1) or name not in (*TABLES, f"{table}_history"):
                 continue
             made = 0

@@ -44,7 +44,11 @@ def _refusal(root: Path, exc: Exception) -> StoreError:
         return StoreError(f"no space left for the lake {root}", "Free some space and run the same command again.")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StoreError(f"the lake {root} may not be written: {exc}", "Check the owner and mode of the folder.")
-    return StoreError(f"the lake {root} refused: {exc}", "Nothing of the unit at hand was stored.")
+    what = str(exc).partition(" (set POLARS_VERBOSE")[0]
+    return StoreError(
+        f"the lake {root} refused: {what}",
+        "A unit at hand was not stored. `hdi status --check-db` tries to read every table.",
+    )
 
 
 def _free(root: Path) -> int:
