@@ -189,11 +189,11 @@ class _File:
             left = self._left(plan)
             return self._outcome("planned", note=_plan_note(plan, left, refetch=self.options.refetch))
         with self.store.claim([digest] if digest else _keys(plan)):
-            left = self._left(plan)
-            if not left and not self.options.refetch:
+            left = plan.units if self.options.refetch else [*self._left(plan), *self._doubted(plan)]
+            if not left:
                 return self._outcome("skipped", note=self._skip_note(plan, digest))
             refinery = Refinery(schema, name, self.mapping, columns(header.schema), header.dataset)
-            return self._attempts(schema, plan, refinery)
+            return self._attempts(schema, plan, refinery, left)
 
     def _header(self) -> Header:
         with Reader(self.path) as reader:
@@ -208,6 +208,26 @@ class _File:
             return [u for u in plan.units if u.id not in set(done.to_list())]
         return uncovered(plan, self.store.coverage())
 
+    def _doubted(self, plan: Plan) -> list[Unit]:
+        """Units that were confirmed empty by other bytes than these: a file costs nothing to look at again."""
+        if plan.fragment:
+            return []
+        unit = plan.units[0]
+        ledger = self.store.ledger().filter(
+            pl.col("status") == "complete", pl.col("dataset") == unit.dataset, pl.col("schema") == unit.schema
+        )
+        full = ledger.filter(pl.col("fetched") > 0).select("symbol", "start", "end")
+        held: dict[str, list[tuple[int, int]]] = {}
+        for symbol, start, end in full.iter_rows():
+            held.setdefault(symbol, []).append((start, end))
+        empty = [
+            u for u in plan.units
+            if u.symbol and not any(s < u.window.end and e > u.window.start for s, e in held.get(u.symbol, ()))
+        ]  # fmt: skip
+        if not empty or ledger.filter(pl.col("raw_digest") == file_digest(self.path)).height:
+            return []
+        return empty
+
     def _skip_note(self, plan: Plan, digest: str) -> str:
         if plan.fragment:
             return "the same bytes are stored already"
@@ -216,10 +236,12 @@ class _File:
             return "the same file is stored already"
         return "its whole window is stored already, from another file; --refetch reads this one and replaces"
 
-    def _attempts(self, schema: Schema, plan: Plan, refinery: Refinery) -> FileOutcome:
-        """One attempt, and where units have too many rejects another one without them."""
+    def _attempts(self, schema: Schema, plan: Plan, refinery: Refinery, left: Iterable[Unit]) -> FileOutcome:
+        """One attempt at the units that are left, and where some have too many rejects another one without them."""
         numbers = self.store.reserve([u.id for u in plan.units])
-        attempt = _Attempt(self, schema, plan, refinery, numbers)
+        place = {unit: i for i, unit in enumerate(plan.units)}
+        wanted = plan.together(place[unit] for unit in left)
+        attempt = _Attempt(self, schema, plan, refinery, numbers, wanted)
         receipts = attempt.run()
         failed = [r for r in receipts if r.status == "failed"]
         self._export()
@@ -241,8 +263,11 @@ class _File:
 class _Attempt:
     """One pass over a file into one commit."""
 
-    def __init__(self, file: _File, schema: Schema, plan: Plan, refinery: Refinery, numbers: list[int]) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917  (what was found out of one file)
+        self, file: _File, schema: Schema, plan: Plan, refinery: Refinery, numbers: list[int], wanted: set[int]
+    ) -> None:
         self.file = file
+        self.stored_before = frozenset(n for i, n in enumerate(numbers) if i not in wanted)
         self.schema = schema
         self.plan = plan
         self.refinery = refinery
@@ -253,7 +278,7 @@ class _Attempt:
 
     def run(self, failed: Sequence[Receipt] = (), samples: pl.DataFrame | None = None) -> list[Receipt]:
         """Commit every unit; of those in ``failed`` only their receipts, and ``samples`` of their rejects."""
-        self.without = without = frozenset(r.number for r in failed)
+        self.without = without = self.stored_before | {r.number for r in failed}
         self.tally = _Tally(np.zeros(len(self.plan.units), dtype=np.int64))
         options = self.file.options
         part = raw.Part(options.data_dir) if options.keep else None
@@ -276,8 +301,8 @@ class _Attempt:
             rawfile = self._keep(reader, part)
             over = self._over()
             if not over - without:
-                coverage = self.plan.coverage(self.numbers.tolist(), kept)
-                work = self._work(pl.concat([coverage, self._unmapped()]), rawfile)
+                coverage = pl.concat([self.plan.coverage(self.numbers.tolist(), kept), self._unmapped()])
+                work = self._work(pl.concat([coverage, self._unmapped_before(coverage)]), rawfile)
                 receipts = [self._receipt(i, rawfile) for i, keep in enumerate(kept) if keep and self._counts(i)]
                 if samples is not None:
                     writer.reject(samples)
@@ -287,6 +312,11 @@ class _Attempt:
     def _same(self, reader: Reader) -> None:
         """CorruptFile when the file is not the one that was planned."""
         digest = self.plan.units[0].digest
+        if self.file.job is not None and not self.file.job.matches(reader.size, reader.digest):
+            raise CorruptFile(
+                f"{self.file.path}: its size or SHA-256 is not what manifest.json says",
+                "Get the file again; nothing of it was stored.",
+            )
         if reader.header != self.file.header or (digest and reader.digest != digest):
             raise CorruptFile(f"{self.file.path}: changed while it was read", "Nothing of it was stored; try again.")
 
@@ -295,17 +325,22 @@ class _Attempt:
         return bool(self.plan.units[i].symbol or self.tally.fetched[i] or self.plan.fragment)
 
     def _again(self, over: set[int], rawfile: RawFile) -> list[Receipt]:
-        """Commit the units that are not over the limit, with the receipts of those that are."""
+        """Commit the units that are not over the limit, with the receipts of those that are.
+
+        Units that share an instrument with one over the limit fail with it: their scope is its scope.
+        """
+        over = {int(self.numbers[i]) for i in self.plan.together(i for i, n in enumerate(self.numbers) if n in over)}
         failed = [
             replace(self._receipt(i, rawfile), status="failed", stored=0, exit_code=TooManyRejects.exit_code,
                     error="too many rejects")
-            for i, n in enumerate(self.numbers) if int(n) in over
+            for i, n in enumerate(self.numbers) if int(n) in over and self._counts(i)
         ]  # fmt: skip
         samples = pl.concat([pl.DataFrame(schema=REJECTS), *self.tally.samples]).filter(
             pl.col("unit").is_in(list(over))
         )
         samples = samples.with_columns(failed=pl.lit(value=True), raw_file=pl.lit(rawfile.path))
-        if any(self._counts(i) for i, n in enumerate(self.numbers) if int(n) not in over):
+        rest = over | self.stored_before
+        if any(self._counts(i) for i, n in enumerate(self.numbers) if int(n) not in rest):
             return self.run(failed, samples)
         self.file.store.record(self._work(pl.DataFrame(schema=COVERAGE), rawfile), failed, samples)
         return failed
@@ -412,6 +447,24 @@ class _Attempt:
         claimed = unmapped(unit.dataset, unit.schema, days, by_number).filter(pl.col("start") < pl.col("end"))
         return claimed.select(pl.col(c).cast(t) for c, t in COVERAGE.items())
 
+    def _unmapped_before(self, coverage: pl.DataFrame) -> pl.DataFrame:
+        """What the same units claimed before of instruments that nothing maps, and that this file may lack."""
+        store = self.file.store
+        ids = {u.id: int(n) for n, u in zip(self.numbers, self.plan.units, strict=True) if int(n) not in self.without}
+        before = store.ledger().filter(pl.col("unit_id").is_in(list(ids)), pl.col("status") == "complete")
+        if before.is_empty():
+            return coverage.clear()
+        numbers = before.select("unit", now=pl.col("unit_id").replace_strict(ids, return_dtype=pl.Int32))
+        claimed = store.coverage().drop_nulls("instrument_id").join(numbers, on="unit")
+        mapped = pl.concat([self.plan.intervals["instrument_id"], store.mappings()["instrument_id"]]).unique()
+        return (
+            claimed.filter(~pl.col("instrument_id").is_in(mapped.implode()))
+            .with_columns(unit="now")
+            .select(coverage.columns)
+            .join(coverage, on=coverage.columns, how="anti", nulls_equal=True)
+            .unique(maintain_order=True)
+        )
+
     def _work(self, coverage: pl.DataFrame, rawfile: RawFile | None) -> Work:
         unit = self.plan.units[0]
         mappings = self.plan.mappings
@@ -440,6 +493,8 @@ class _Attempt:
         for i, number in enumerate(self.numbers.tolist()):
             rejected = self.tally.rejected.get(number, 0)
             share = 100 * rejected / max(int(self.tally.fetched[i]), 1)
+            if number in self.stored_before:
+                continue
             if rejected > options.min_rejects and share > options.max_reject_percent:
                 over.add(number)
         return over

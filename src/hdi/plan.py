@@ -6,7 +6,7 @@ Here so far: the plan of one DBN file, from its own metadata.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -98,6 +98,40 @@ class Plan:
         return at, cell * len(self.asked) + owners[at]
 
     @cached_property
+    def _sharing(self) -> list[list[int]]:
+        """For each of ``asked`` the places of those that share an instrument with it at some time, itself too.
+
+        A row has one owner, but every symbol that maps its instrument claims its place: what becomes of one of
+        them becomes of all.
+        """
+        groups = [[i] for i in range(len(self.asked))]
+        if len(self.asked) == 1 or self.intervals.is_empty():
+            return groups
+        place = {asked: i for i, asked in enumerate(self.asked)}
+        own = self.intervals.select("instrument_id", "start", "end", at=pl.col("asked").replace_strict(place))
+        pairs = (
+            own.join(own, on="instrument_id", suffix="_other")
+            .filter(
+                pl.col("at") < pl.col("at_other"),
+                pl.col("start") < pl.col("end_other"),
+                pl.col("start_other") < pl.col("end"),
+            )
+            .select("at", "at_other")
+            .unique()
+        )
+        for one, other in pairs.iter_rows():
+            if groups[one] is not groups[other]:
+                groups[one] += groups[other]
+                for member in groups[one]:
+                    groups[member] = groups[one]
+        return groups
+
+    def together(self, units: Iterable[int]) -> set[int]:
+        """The units (by index) with all that share an instrument with one of them in the same cell."""
+        width = len(self.asked)
+        return {i // width * width + other for i in units for other in self._sharing[i % width]}
+
+    @cached_property
     def router(self) -> Router:
         """Looks up the unit and the raw symbol of rows."""
         return Router(self)
@@ -139,6 +173,8 @@ class Router:
 def plan_file(header: Header, name: SchemaName, origin: str, digest: str) -> Plan:
     """The units of a file; ``digest`` (of its bytes) is what names it when it is a fragment."""
     why = header.incomplete or _split(header)
+    if not why and not set(header.symbols) - set(header.not_found):
+        why = "the vendor could resolve none of its symbols"
     intervals = _intervals(header)
     common = {"origin": origin, "dataset": header.dataset, "schema": header.schema, "stype": header.stype_in}
     mappings = _mappings(header)

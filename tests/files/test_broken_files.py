@@ -127,7 +127,7 @@ class TestDamaged:
         rows, held = lab.rows("trades"), lab.store.coverage()
         whole = packed(data)
         survived = 0
-        for bit in np.random.default_rng(7).choice(len(whole) * 8, 200, replace=False).tolist():
+        for bit in np.random.default_rng(7).choice(len(whole) * 8, 150, replace=False).tolist():
             damaged = bytearray(whole)
             damaged[bit // 8] ^= 1 << bit % 8
             (outcome,) = lab.ingest(put(lab.root, damaged), refetch=True)
@@ -334,7 +334,7 @@ class TestHostileHeaders:
     def test_random_bytes_in_the_header_never_crash(self, data, lab, capfd):
         rng = np.random.default_rng(3)
         codes = set()
-        for _ in range(300):
+        for _ in range(150):
             bad = bytearray(data)
             for at in rng.integers(4, head(data), 3).tolist():
                 bad[at] = int(rng.integers(256))

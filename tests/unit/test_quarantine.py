@@ -43,7 +43,7 @@ def shown(dlq):
 
     return {
         str(p.relative_to(dlq)): rows(p)
-        for p in sorted(dlq.rglob("*.json")) if p.name != ".index.json"
+        for p in sorted(dlq.rglob("*.json")) if not p.name.startswith(".")
     }  # fmt: skip
 
 
@@ -112,6 +112,16 @@ def test_pieces_of_a_writer_that_died_go_away_and_files_are_private(tmp_path):
         os.umask(before)
     assert len(list(folder.iterdir())) == 1
     assert {stat.S_IMODE(p.stat().st_mode) for p in tmp_path.rglob("*.json")} == {0o600}
+
+
+def test_stores_that_share_a_folder_leave_each_others_files_alone(tmp_path):
+    mine, yours = rejects(reject(1)), rejects(reject(2, OTHER, unit=2))
+    units = ledger((UNIT, 19_737), (OTHER, 19_737))
+    export(tmp_path, mine, units, "lake:mine")
+    export(tmp_path, yours, units, "lake:yours")
+    assert sorted(shown(tmp_path).values()) == [[1], [2]]
+    export(tmp_path, rejects(), units, "lake:yours")
+    assert list(shown(tmp_path).values()) == [[1]]
 
 
 def test_a_folder_that_cannot_be_written_says_that_nothing_is_lost(tmp_path):

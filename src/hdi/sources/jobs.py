@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hdi.errors import HdiError
 from hdi.model import Header, Window
@@ -22,11 +23,20 @@ _DAY = re.compile(r"-(\d{4})(\d\d)(\d\d)(?:-\d{8})?\.")
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a job. ``start`` and ``end`` bound what it answers for; ``why`` says why it cannot."""
+    """One file of a job. ``start`` and ``end`` bound what it answers for; ``why`` says why it cannot.
+
+    ``size`` and ``digest`` (SHA-256) are the manifest's, where it gives them.
+    """
 
     start: int
     end: int
     why: str = ""
+    size: int | None = None
+    digest: str = ""
+
+    def matches(self, size: int, digest: str) -> bool:
+        """True when the bytes are those that the manifest names."""
+        return self.size in (None, size) and self.digest in ("", digest)
 
     def describe(self, header: Header) -> Header:
         """The header with the part's own window in place of the job's."""
@@ -59,7 +69,8 @@ def _job(folder: Path, given: set[str]) -> dict[str, Part]:
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"files": []}
-        names = sorted(f["filename"] for f in manifest["files"] if ".dbn" in f["filename"])
+        files = {f["filename"]: _bytes(f) for f in manifest["files"] if ".dbn" in f["filename"]}
+        names = sorted(files)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     if len(names) < 2:  # noqa: PLR2004
@@ -67,14 +78,20 @@ def _job(folder: Path, given: set[str]) -> dict[str, Part]:
     missing = [n for n in names if n not in given]
     if missing:
         why = f"a part of a split job, of which {len(missing)} of {len(names)} parts were not given ({missing[0]})"
-        return {n: Part(0, 0, why) for n in names}
+        return {n: Part(0, 0, why, *files[n]) for n in names}
     starts = [_start(n) for n in names]
     if None in starts or len(set(starts)) != len(starts):
         why = "a part of a job that was not split by time: what it answers for is not known"
-        return {n: Part(0, 0, why) for n in names}
+        return {n: Part(0, 0, why, *files[n]) for n in names}
     days = sorted((start, name) for start, name in zip(starts, names, strict=True) if start is not None)
     bounds = [0, *(start for start, _ in days[1:]), 2**63 - 1]
-    return {name: Part(bounds[k], bounds[k + 1]) for k, (_, name) in enumerate(days)}
+    return {name: Part(bounds[k], bounds[k + 1], "", *files[name]) for k, (_, name) in enumerate(days)}
+
+
+def _bytes(file: Mapping[str, Any]) -> tuple[int | None, str]:
+    """(size, SHA-256) of a file as the manifest has them."""
+    size, digest = file.get("size"), str(file.get("hash") or "")
+    return size if isinstance(size, int) else None, digest.removeprefix("sha256:").lower()
 
 
 def _start(name: str) -> int | None:
