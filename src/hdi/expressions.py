@@ -29,7 +29,13 @@ _FUNCTIONS = frozenset({
 })  # fmt: skip
 _NOT_BY_ROW = frozenset({"StringExpr.ConcatVertical"})
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+#: What stands in the parentheses of an IN, and what of it is a name: Polars takes a name there for a text.
+_IN = re.compile(r"\bIN\s*\(([^()]*)\)", re.IGNORECASE)
+_WORDS = re.compile(r"\b(NULL|TRUE|FALSE|DATE|TIMESTAMP|WITH|TIME|ZONE|\d+(\.\d*)?(E\d+)?)\b", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z_]")
 _CLOCK = re.compile(r"\b(now|today|(current|local)_?(date|timestamp|time))\b", re.IGNORECASE)
+#: Polars' parser recurses, and longer ones can exhaust its stack.
+_LONGEST = 4000
 _HINT = "Write a SQL expression over the columns of one row."
 
 
@@ -38,11 +44,18 @@ def compile_sql(sql: str, columns: Mapping[str, pl.DataType], where: str) -> tup
 
     ``where`` (file, position, key) begins the message of every ConfigError.
     """
+    if len(sql) > _LONGEST:
+        raise ConfigError(f"{where}: the expression is longer than {_LONGEST} characters", _HINT)
     try:
         expr = pl.sql_expr(sql)
         tree = json.loads(expr.meta.serialize(format="json"))
+    except RecursionError as exc:
+        raise ConfigError(f"{where}: the expression is nested too deeply: {sql[:60]}...", _HINT) from exc
     except FAILURES as exc:
         raise ConfigError(f"{where}: not a SQL expression: {_first_line(exc)}: {sql}", _HINT) from exc
+    columns_in = next((m for m in _IN.findall(_QUOTED.sub("''", sql)) if _NAME.search(_WORDS.sub("", m))), None)
+    if columns_in is not None:
+        raise ConfigError(f"{where}: IN takes constants, not columns: IN ({columns_in}): {sql}", _HINT)
     clock = _CLOCK.search(_QUOTED.sub("''", sql))
     if clock:
         raise ConfigError(f"{where}: {clock[0]} gives another answer each time: {sql}", _HINT)
@@ -95,6 +108,9 @@ def _nodes(tree: Any) -> Iterator[str]:
     if kind == "Function":
         yield _function(body["function"])
         children = body["input"]
+        if "IsIn" in str(body["function"]) and not all(isinstance(c, dict) and "Literal" in c for c in children[1:]):
+            # Polars takes a column there for the set of all its values.
+            yield "IN or ANY over anything but constants"
     elif kind == "BinaryExpr":
         children = [body["left"], body["right"]]
     elif kind == "Ternary":

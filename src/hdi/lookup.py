@@ -96,9 +96,11 @@ class Lookup:
 
     def _find(self, text: str) -> Asked | None:
         symbol = self._spelled(text)
-        if symbol is not None:
+        digits = text.isascii() and text.isdigit()
+        # Digits are an instrument_id; where none is stored they may be a venue's own symbol.
+        if symbol is not None and not (digits and self._holding(int(text))):
             return Asked(symbol, self._of_symbol(symbol))
-        if text.isascii() and text.isdigit():
+        if digits:
             datasets = self._holding(int(text)) or sorted(self._seen(int(text)))
             asked = self._coverage.filter(pl.col("symbol") == text).height + self._ledger.filter(among(text)).height
             if datasets or asked:
@@ -127,13 +129,13 @@ class Lookup:
             else:
                 kept = part
             parts.append(_merged(str(dataset), kept))
-        mapped = rows["dataset"].unique().implode()
-        # A file of one symbol without mappings: all that came in it is that symbol's.
-        unmapped = self._coverage.filter(
-            pl.col("symbol") == symbol, pl.col("instrument_id").is_not_null(), ~pl.col("dataset").is_in(mapped)
-        )
-        parts += [_merged(str(d), part) for (d,), part in unmapped.group_by("dataset", maintain_order=True)]
-        return pl.concat(parts)
+        # A file of one symbol without mappings: all that came in it is that symbol's, while no mapping says more.
+        claimed = self._coverage.filter(pl.col("symbol") == symbol, pl.col("instrument_id").is_not_null())
+        parts += [
+            _merged(str(d), _outside(part, rows.filter(pl.col("dataset") == d)))
+            for (d,), part in claimed.group_by("dataset", maintain_order=True)
+        ]
+        return union([Asked(symbol, pl.concat(parts))])
 
     def _raw(self, dataset: str, instruments: pl.Series | None) -> pl.DataFrame:
         """Raw symbols by instrument and disjoint intervals: instrument_id, start, end, symbol."""
@@ -227,6 +229,17 @@ def subtract(window: Window, held: Iterable[tuple[int, int]]) -> list[Window]:
             left.append(Window(at, start))
         at = max(at, end)
     return [*left, Window(at, window.end)] if at < window.end else left
+
+
+def _outside(claims: pl.DataFrame, mapped: pl.DataFrame) -> pl.DataFrame:
+    """The claims (instrument_id, start, end) at the times for which the symbol has no mapping."""
+    held = list(mapped.select("start", "end").unique().iter_rows())
+    left = [
+        (instrument, window.start, window.end)
+        for instrument, start, end in claims.select("instrument_id", "start", "end").unique().iter_rows()
+        for window in subtract(Window(start, end), held)
+    ]
+    return pl.DataFrame(left, schema={c: RECTANGLES[c] for c in ("instrument_id", "start", "end")}, orient="row")
 
 
 def among(symbol: str) -> pl.Expr:

@@ -35,6 +35,7 @@ from hdi.sources import jobs
 from hdi.sources.dbn import Reader
 from hdi.sources.records import MESSAGES, columns
 from hdi.stores import Store, Work, check_origin
+from hdi.symbology import ALL_SYMBOLS
 
 #: Claims of one dataset and schema.
 _KEYS = 64
@@ -218,12 +219,15 @@ class _File:
         )
         full = ledger.filter(pl.col("fetched") > 0).select("symbol", "start", "end")
         held: dict[str, list[tuple[int, int]]] = {}
-        for symbol, start, end in full.iter_rows():
-            held.setdefault(symbol, []).append((start, end))
-        empty = [
-            u for u in plan.units
-            if u.symbol and not any(s < u.window.end and e > u.window.start for s, e in held.get(u.symbol, ()))
-        ]  # fmt: skip
+        for symbols, start, end in full.iter_rows():
+            for symbol in symbols.split(","):
+                held.setdefault(symbol, []).append((start, end))
+
+        def found(unit: Unit) -> bool:
+            stretches = (w for symbol in (*unit.symbol.split(","), ALL_SYMBOLS) for w in held.get(symbol, ()))
+            return any(start < unit.window.end and end > unit.window.start for start, end in stretches)
+
+        empty = [unit for unit in plan.units if unit.symbol and not found(unit)]
         if not empty or ledger.filter(pl.col("raw_digest") == file_digest(self.path)).height:
             return []
         return empty
@@ -251,8 +255,8 @@ class _File:
         error = TooManyRejects(
             f"{self.path}: {worst.quarantined} of {worst.fetched} rows of {worst.unit.symbol or 'unmapped'} "
             f"({worst.unit.window}) were rejected: {_by_rule(worst.rules)}",
-            f"A unit fails above both {self.options.max_reject_percent} % and {self.options.min_rejects} rows; what was "
-            "stored before stays. Look at the quarantine, then mend the file or the rules, or raise --max-rejects.",
+            f"A unit fails above both {self.options.max_reject_percent} % and {self.options.min_rejects} rows; what "
+            "was stored before stays. Look at the quarantine, then mend the file or the rules, or raise --max-rejects.",
         )
         return self._outcome("failed", receipts=tuple(receipts), error=error)
 
@@ -263,7 +267,7 @@ class _File:
 class _Attempt:
     """One pass over a file into one commit."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  (what was found out of one file)
+    def __init__(
         self, file: _File, schema: Schema, plan: Plan, refinery: Refinery, numbers: list[int], wanted: set[int]
     ) -> None:
         self.file = file

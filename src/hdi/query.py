@@ -132,11 +132,11 @@ def _member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
     Files of several parents map contracts, and say not which parent a contract belongs to.
     """
     root, _, group = asked.symbol.rpartition(".")
-    if infer_stype(asked.symbol) != "parent" or asked.rectangles.height:
+    if infer_stype(asked.symbol) != "parent":
         return asked
     together = (
         store.coverage()
-        .filter(pl.col("instrument_id").is_not_null(), among(asked.symbol))
+        .filter(pl.col("instrument_id").is_not_null(), among(asked.symbol), pl.col("symbol") != asked.symbol)
         .select(pl.col(c).cast(t) for c, t in RECTANGLES.items())
     )
     if together.is_empty():
@@ -150,7 +150,7 @@ def _member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
             schema, name.name, span, together, columns
         ))
     ).unique()  # fmt: skip
-    return Asked(asked.symbol, union([Asked("", together.join(mine, on=columns[:2], how="semi"))]))
+    return Asked(asked.symbol, union([asked, Asked("", together.join(mine, on=columns[:2], how="semi"))]))
 
 
 def _columns(schema: Schema, names: Sequence[str]) -> dict[str, pl.DataType]:

@@ -1,6 +1,7 @@
 """What a file may claim: a complete one its whole request, a fragment nothing, the parts of a job their days."""
 
 import datetime as dt
+import hashlib
 import itertools
 import json
 
@@ -31,9 +32,13 @@ def part(folder, day, schema="trades", n=4, **rest):
     return write(folder / name, schema, rows, **({"window": JOB} | rest))
 
 
-def manifest(folder, *names, text=None):
-    files = [{"filename": n, "size": 1} for n in (*names, "metadata.json", "symbology.json", "condition.json")]
-    (folder / "manifest.json").write_text(text or json.dumps({"job_id": "GLBX-20240109-ABC", "files": files}))
+def manifest(folder, **changes):
+    """Name every data file of a folder, as the vendor does."""
+    files = [{"filename": n, "size": 1, "hash": "sha256:1"} for n in ("metadata.json", "symbology.json")]
+    for data in sorted(folder.glob("*.dbn.zst")):
+        digest = hashlib.sha256(data.read_bytes()).hexdigest()
+        files.append({"filename": data.name, "size": data.stat().st_size, "hash": f"sha256:{digest}"} | changes)
+    (folder / "manifest.json").write_text(json.dumps({"job_id": "GLBX-20240109-ABC", "files": files}))
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def job(tmp_path):
     """Three parts of a job of seven days; on the other days there was no trade."""
     folder = tmp_path / "job"
     paths = [part(folder, day) for day in ("2024-01-02", "2024-01-03", "2024-01-05")]
-    manifest(folder, *(p.name for p in paths))
+    manifest(folder)
     return paths
 
 
@@ -215,14 +220,31 @@ class TestSplitJob:
         assert ns("2024-01-03") not in whole["start"].to_list()
         assert ns("2024-01-02") in whole["start"].to_list()
 
+    @pytest.mark.parametrize("changes", [{"size": 3}, {"hash": "sha256:" + "0" * 64}, {"hash": "F" * 64}])
+    def test_bytes_that_the_manifest_does_not_name_are_refused(self, lab, job, changes):
+        manifest(job[0].parent, **changes)
+        outcomes = lab.ingest(*job)
+        assert {o.error.exit_code for o in outcomes} == {4}
+        assert "is not what manifest.json says" in outcomes[0].error.message
+        assert lab.is_untouched()
+
+    @pytest.mark.parametrize(
+        "changes", [{"hash": "md5:0"}, {"hash": None}, {"hash": 3}, {"size": "many"}, {"size": None}]
+    )
+    def test_what_the_manifest_does_not_say_in_known_words_is_not_compared(self, lab, job, changes):
+        manifest(job[0].parent, **changes)
+        lab.good(*job)
+
     def test_a_row_of_another_day_than_the_parts_own_is_quarantined(self, lab, job):
         rows = records("trades", 2, ts_event=[ns("2024-01-03"), ns("2024-01-06")])
         write(job[1], "trades", rows, window=JOB)
+        manifest(job[1].parent)
         lab.good(*job)
         assert lab.store.quarantine()["rules"].to_list() == [["OUTSIDE_WINDOW"]]
 
     def test_a_limit_is_a_limit_in_a_job_too(self, lab, job):
         limited = part(job[0].parent, "2024-01-03", limit=9)
+        manifest(limited.parent)
         outcomes = lab.good(job[0], limited, job[2])
         assert [o.note for o in outcomes] == ["", "it was asked for with a limit of 9 records", ""]
 
@@ -233,13 +255,13 @@ class TestSplitJob:
                   records("trades", 2, instrument_id=k), symbols=("ESH4", "NQH4"))
             for k, symbol in enumerate(("ESH4", "NQH4"))
         ]  # fmt: skip
-        manifest(folder, *(p.name for p in paths))
+        manifest(folder)
         notes = {o.note for o in lab.good(*paths)}
         assert notes == {"a part of a job that was not split by time: what it answers for is not known"}
 
     def test_a_job_of_one_file_is_complete(self, lab, tmp_path):
         path = write(tmp_path / "job" / "glbx-mdp3-20240102.trades.dbn.zst", "trades", records("trades", 2))
-        manifest(path.parent, path.name)
+        manifest(path.parent)
         (outcome,) = lab.good(path)
         assert outcome.receipts[0].status == "complete"
 
@@ -290,7 +312,7 @@ class TestSplitJob:
         whole = (first, first + dt.timedelta(days=50))
         days = [(first + dt.timedelta(days=k)).isoformat() for k in range(50)]
         paths = [part(folder, day, n=20, window=whole) for day in days]
-        manifest(folder, *(p.name for p in paths))
+        manifest(folder)
         outcomes = lab.good(*paths)
         assert [o.receipts[0].unit.window for o in outcomes] == list(window(*whole).cells("day"))
         assert lab.rows("trades").height == 1_000
@@ -302,7 +324,7 @@ def test_parts_by_week_and_month_answer_for_their_stretch(lab, tmp_path):
     folder = tmp_path / "job"
     job = ("2024-01-01", "2024-03-10")
     paths = [part(folder, day, "ohlcv-1m", window=job) for day in ("2024-01-01", "2024-02-01", "2024-03-01")]
-    manifest(folder, *(p.name for p in paths))
+    manifest(folder)
     assert [o.window for o in lab.good(*paths)] == [
         window("2024-01-01", "2024-02-01"), window("2024-02-01", "2024-03-01"), window("2024-03-01", "2024-03-10"),
     ]  # fmt: skip

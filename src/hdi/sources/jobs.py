@@ -20,6 +20,8 @@ from hdi.model import Header, Window
 
 _DAY = re.compile(r"-(\d{4})(\d\d)(\d\d)(?:-\d{8})?\.")
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -90,8 +92,8 @@ def _job(folder: Path, given: set[str]) -> dict[str, Part]:
 
 def _bytes(file: Mapping[str, Any]) -> tuple[int | None, str]:
     """(size, SHA-256) of a file as the manifest has them."""
-    size, digest = file.get("size"), str(file.get("hash") or "")
-    return size if isinstance(size, int) else None, digest.removeprefix("sha256:").lower()
+    size, digest = file.get("size"), str(file.get("hash") or "").lower().removeprefix("sha256:")
+    return size if isinstance(size, int) else None, digest if _SHA256.fullmatch(digest) else ""
 
 
 def _start(name: str) -> int | None:

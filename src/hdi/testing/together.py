@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -208,8 +209,18 @@ class Together(Suite):
             Load(trades([day.start + 1], 1, k), window=day).commit(store)
             return store.ledger().filter(pl.col("start") == day.start).height
 
-        with ThreadPoolExecutor(4) as pool:
-            assert list(pool.map(one, range(24))) == [1] * 24
+        def look(_: int) -> bool:
+            return store.ledger().height <= store.coverage().height
+
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(4) as pool, ThreadPoolExecutor(4) as readers:
+                looks = readers.map(look, range(400))
+                assert list(pool.map(one, range(24))) == [1] * 24
+                assert all(looks)
+        finally:
+            sys.setswitchinterval(before)
         assert prices(store) == list(range(24))
         assert store.ledger()["unit"].n_unique() == store.coverage()["unit"].n_unique() == 24
         assert content(opened(store.url), window=ALWAYS).height == 24

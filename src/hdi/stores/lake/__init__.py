@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 import structlog
 from deltalake import DeltaTable
+from deltalake import Field as DeltaField
 from deltalake import Schema as DeltaSchema
 
 from hdi.errors import StoreError
@@ -140,7 +141,7 @@ class Lake:
 
     def mappings(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.mappings`."""
-        return self._frame("symbol_mappings")
+        return self._frame("symbol_mappings").sort("learned", maintain_order=True).drop("learned")
 
     def quarantine(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.quarantine`."""
@@ -194,10 +195,23 @@ class Lake:
             return self._derived.rebuilt(name)
 
     def new_mappings(self, mappings: pl.DataFrame) -> pl.DataFrame:
-        """The mappings that the lake does not know yet."""
+        """The mappings that the lake does not know yet, or that a later one has contradicted since."""
         if not mappings.height:
             return pl.DataFrame(schema=MAPPINGS)
-        return mappings.unique(maintain_order=True).join(self.mappings(), on=list(MAPPINGS), how="anti")
+        fresh = mappings.unique(maintain_order=True)
+        known = self.mappings().with_row_index("at")
+        again = fresh.join(known, on=list(MAPPINGS)).group_by(list(MAPPINGS)).agg(pl.col("at").max())
+        overlap = (pl.col("at_later") > pl.col("at")) & (pl.col("start_later") < pl.col("end"))
+        overlap &= pl.col("end_later") > pl.col("start")
+        contradicted = [
+            again.join(known, on=["dataset", "stype", same], suffix="_later")
+            .filter(overlap, pl.col(other) != pl.col(f"{other}_later"))
+            .select(list(MAPPINGS))
+            for same, other in (("instrument_id", "symbol"), ("symbol", "instrument_id"))
+        ]
+        stale = pl.concat(contradicted).unique()
+        standing = again.select(list(MAPPINGS)).join(stale, on=list(MAPPINGS), how="anti")
+        return fresh.join(standing, on=list(MAPPINGS), how="anti")
 
     @staticmethod
     def history_dtypes(schema: Schema) -> dict[str, pl.DataType]:
@@ -223,7 +237,25 @@ class Lake:
                 path, self.delta_schema(schema), mode="ignore", partition_by=[*schema.partition, "_date"],
                 configuration=CONFIGURATION, description=schema.title,
             )  # fmt: skip
-        return DeltaTable(path)
+        table = DeltaTable(path)
+        self._grow(table, schema)
+        return table
+
+    def _grow(self, table: DeltaTable, schema: Schema) -> None:
+        """Add columns that the kind has gained; StoreError for one whose type has changed."""
+        there = {f.name: f for f in table.schema().fields}
+        missing = []
+        for wanted in self.delta_schema(schema).fields:
+            if wanted.name not in there:
+                missing.append(wanted)
+            elif there[wanted.name].type != wanted.type:
+                raise StoreError(
+                    f"the column {wanted.name} of {schema.table} is stored as {there[wanted.name].type}, and is "
+                    f"declared as {wanted.type} in {schema.where}",
+                    "Give the column another name, or a new kind another table.",
+                )
+        if missing:
+            table.alter.add_columns([DeltaField(f.name, f.type, nullable=True) for f in missing])
 
     @contextlib.contextmanager
     def committing(self, origin: str, folder: Path) -> Iterator[None]:

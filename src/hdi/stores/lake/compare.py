@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,15 @@ from hdi.stores.lake.write import LakeWriter, Run, arranged, write_run
 from hdi.symbology import Array, Intervals
 
 if TYPE_CHECKING:
+    from hdi.schema import Schema
     from deltalake import DeltaTable
 
     from hdi.stores import Work
     from hdi.stores.lake import Lake
 
-#: Rows compared at once when stored rows are replaced.
-_SLAB_ROWS = 1 << 20
+#: Memory of the rows, of each side, that are compared at once when stored rows are replaced.
+_SLAB_BYTES = 48 << 20
+_WIDTHS = {pl.String: 32, pl.Decimal: 16, pl.Int32: 4, pl.Int16: 2, pl.Boolean: 1}
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,9 @@ def _compare_date(
     old_paths, new_paths = [root / f.path for f in old], [r.path for r in runs]
     gone: dict[int, list[Array]] = {}
     same: dict[int, list[Array]] = {}
-    for low, high in slabs([*old_paths, *new_paths], index, _SLAB_ROWS):
-        stored, fresh = _slab(old_paths, index, low, high), _slab(new_paths, index, low, high)
+    limit = _SLAB_BYTES // row_bytes(work.schema)
+    for piece in _pieces([*old_paths, *new_paths], index, limit):
+        stored, fresh = (_slab(paths, work.schema, piece) for paths in (old_paths, new_paths))
         owner = scope.owner(stored, index)
         equal_old, equal_new, doubtful = _equal(stored, fresh, owner >= 0, index, whole=work.fragment)
         change.doubtful += doubtful
@@ -198,35 +201,65 @@ def _compare_date(
         change.runs += [run] if k not in same else _rewrite(writer, run.path, index, run.date, same[k])
 
 
-def slabs(paths: Sequence[Path], index: str, limit: int) -> list[tuple[int, int]]:
-    """Half-open stretches of microseconds that hold at most ``limit`` rows each (more only in one minute)."""
+def row_bytes(schema: Schema) -> int:
+    """About how many bytes of memory a stored row takes."""
+    return sum(_WIDTHS.get(kind.base_type(), 8) for kind in schema.stored.values())
+
+
+def scan_run(path: Path, schema: Schema) -> pl.LazyFrame:
+    """A run as its kind is declared today: columns that were added since it was written are null."""
+    columns = {name: kind for name, kind in schema.stored.items() if name not in schema.partition}
+    return pl.scan_parquet(
+        path, hive_partitioning=False, schema=columns, missing_columns="insert", extra_columns="ignore"
+    )
+
+
+def slabs(paths: Sequence[Path], index: str, limit: int) -> list[tuple[int, int, int]]:
+    """Half-open stretches of microseconds with their rows, at most ``limit`` each (more only in one minute)."""
     if not paths:
         return []
     minutes = (
-        pl.scan_parquet(list(paths), hive_partitioning=False, missing_columns="insert", extra_columns="ignore")
+        pl.concat(pl.scan_parquet(p, hive_partitioning=False).select(index) for p in paths)
         .select(minute=pl.col(index).to_physical() // 60_000_000)
         .group_by("minute").len().sort("minute").collect(engine="streaming")
     )  # fmt: skip
     cut, start, held = [], int(minutes["minute"][0]), 0
     for minute, rows in minutes.iter_rows():
         if held and held + rows > limit:
-            cut.append((start * 60_000_000, minute * 60_000_000))
+            cut.append((start * 60_000_000, minute * 60_000_000, held))
             start, held = minute, 0
         held += rows
-    cut.append((start * 60_000_000, (int(minutes["minute"][-1]) + 1) * 60_000_000))
+    cut.append((start * 60_000_000, (int(minutes["minute"][-1]) + 1) * 60_000_000, held))
     return cut
 
 
-def _slab(paths: Sequence[Path], index: str, low: int, high: int) -> pl.DataFrame:
+def _pieces(paths: Sequence[Path], index: str, limit: int) -> Iterator[pl.Expr]:
+    """Filters that cut the rows of the files into pieces of about ``limit``; no group of equal key is cut."""
+    for low, high, rows in slabs(paths, index, limit):
+        within = pl.col(index).to_physical().is_between(low, high, closed="left")
+        if rows <= 2 * limit:
+            yield within
+            continue
+        # A snapshot has all its rows in one instant: it is cut by instrument.
+        ids = (
+            pl.concat(
+                pl.scan_parquet(p, hive_partitioning=False).filter(within).select("instrument_id") for p in paths
+            )
+            .group_by("instrument_id").len().sort("instrument_id").collect(engine="streaming")
+        )  # fmt: skip
+        for (_,), part in ids.group_by(pl.col("len").cum_sum() // limit, maintain_order=True):
+            first, last = part["instrument_id"][0], part["instrument_id"][-1]
+            yield within & pl.col("instrument_id").is_between(first, last)
+
+
+def _slab(paths: Sequence[Path], schema: Schema, piece: pl.Expr) -> pl.DataFrame:
     frames = [
-        pl.scan_parquet(path, hive_partitioning=False)
-        .with_row_index("_at")
-        .filter(pl.col(index).to_physical().is_between(low, high, closed="left"))
-        .with_columns(_file=pl.lit(k, pl.Int32))
+        scan_run(path, schema).with_row_index("_at").filter(piece).with_columns(_file=pl.lit(k, pl.Int32))
         for k, path in enumerate(paths)
     ]
     if not frames:
-        return pl.DataFrame({index: [], f"{index}_ns": [], "instrument_id": [], "_unit": [], "_file": [], "_at": []})
+        columns = {n: t for n, t in schema.stored.items() if n not in schema.partition}
+        return pl.DataFrame(schema={**columns, "_file": pl.Int32(), "_at": pl.UInt32()})
     return pl.concat(frames).collect()
 
 
@@ -246,6 +279,8 @@ def _equal(
     if not whole:
         old = old.filter("_mine")
     new = _numbered(fresh, key)
+    if old.height == new.height and old.select(key).equals(new.select(key)):
+        return _equal_in_place(old, new, (stored.height, fresh.height), key, content)
     matched = new.join(
         old.select(*content, "_nth", _symbol="symbol"), on=[*content, "_nth"], nulls_equal=True
     ).filter(pl.col("symbol").eq(pl.col("_symbol")).fill_null(value=True))  # a name that was not known is no change
@@ -262,6 +297,23 @@ def _equal(
     differ = sizes.join(equal, on=key, how="anti").select(key)
     doubtful = old.filter(~pl.col("_mine")).join(differ, on=key, how="semi").height if whole else 0
     return stays, there, doubtful
+
+
+def _equal_in_place(
+    old: pl.DataFrame, new: pl.DataFrame, heights: tuple[int, int], key: list[str], content: list[str]
+) -> tuple[Array, Array, int]:
+    """What :func:`_equal` gives where both sides have the same keys in the same places: no join is needed."""
+    differs = np.zeros(new.height, dtype=bool)
+    for column in content:
+        differs |= old[column].ne_missing(new[column]).to_numpy()
+    differs |= (old["symbol"] != new["symbol"]).fill_null(value=False).to_numpy()
+    group = new.select(pl.struct(key).rle_id()).to_series().to_numpy()
+    good = ~np.isin(group, np.unique(group[differs]))
+    stays, there = (np.zeros(height, dtype=bool) for height in heights)
+    stays[old["_in"].to_numpy()[good]] = True
+    there[new["_in"].to_numpy()[good]] = True
+    strange = (~old["_mine"]).to_numpy() & ~good
+    return stays, there, int(strange.sum())
 
 
 def _numbered(frame: pl.DataFrame, key: list[str]) -> pl.DataFrame:
@@ -281,7 +333,7 @@ def tally(counts: dict[int, int], units: Array) -> None:
 
 def _positions(into: dict[int, list[Array]], rows: pl.DataFrame) -> None:
     for (file,), part in rows.group_by("_file"):
-        into.setdefault(int(file), []).append(part["_at"].to_numpy())  # type: ignore[call-overload]
+        into.setdefault(int(str(file)), []).append(part["_at"].to_numpy())
 
 
 def _rewrite(writer: LakeWriter, path: Path, index: str, date: str, drop: list[Array]) -> list[Run]:

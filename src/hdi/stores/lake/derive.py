@@ -32,11 +32,12 @@ from hdi.symbology import Intervals
 TABLES: dict[str, dict[str, pl.DataType]] = {
     "ingest_units": LEDGER,
     "coverage": COVERAGE,
-    "symbol_mappings": MAPPINGS,
+    # Of two mappings the one that was learned later counts; the order of rows depends on who persisted when.
+    "symbol_mappings": {**MAPPINGS, "learned": pl.Int64()},
     "quarantine": REJECTS,
 }
 #: Which part of a commit's payload each derived table is made from.
-_PARTS = {"coverage": "coverage", "symbol_mappings": "mappings", "quarantine": "rejects"}
+_PARTS = {"coverage": "coverage", "quarantine": "rejects"}
 #: Above this many files a derived table is written anew as one.
 _MANY_FILES = 24
 #: So many commits are read again at every start before a history without news is written.
@@ -167,12 +168,16 @@ class Derived:
                 self._persist(name)
 
     def _persist(self, name: str) -> None:
-        before, at = self._persisted(name)
-        after, now, appended = self._folded(name, before, at)
-        if now == at:
+        at = self._positions(name)
+        behind = sum(max(latest(self._root, t) - at.get(t, -1), 0) for t in self._tables if _made_from(name, t))
+        if not behind:
             return
-        behind = sum(version - at.get(table, -1) for table, version in now.items())
-        if name not in TABLES and after.height == before.height and behind < _BEHIND:
+        files = self._files(name)
+        # Only what a commit may take rows from is needed whole; of the others, what is new is added.
+        whole = name == "quarantine" or (name in TABLES and len(files) >= _MANY_FILES)
+        before = self._persisted(name)[0] if whole else pl.DataFrame(schema=self._dtypes[name])
+        after, now, appended = self._folded(name, before, at)
+        if appended and after.height == before.height and behind < _BEHIND:
             return
         table = self._open(name)
         version = table.version()
@@ -181,8 +186,7 @@ class Derived:
         stem = f"part-{version + 1:020d}"
         for path in (self._root / name).glob(f"{stem}-*"):
             path.unlink(missing_ok=True)
-        files = pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True) if at else []
-        anew = not appended or len(files) > _MANY_FILES
+        anew = not appended or (whole and len(files) >= _MANY_FILES)
         rows = after if anew else after.slice(before.height)
         actions: list[AddAction | RemoveAction] = []
         if rows.height:
@@ -194,12 +198,31 @@ class Derived:
         if anew:
             at_ms = time.time_ns() // 1_000_000
             actions += [RemoveAction(f["path"], True, at_ms, f["size_bytes"], {}) for f in files]
-        moved = [Transaction(f"fold:{t}", v) for t, v in now.items() if at.get(t) != v]
+        # All of them, so that the newest entry of the log says where every table stands.
+        moved = [Transaction(f"fold:{t}", v) for t, v in now.items()]
         table.create_write_transaction(
             actions, "append", self._delta_schema(name), commit_properties=CommitProperties(app_transactions=moved)
         )
         sync_log(self._root, name, version - 1)
-        self._frames[name], self._at[name] = after, now
+
+    def _positions(self, name: str) -> dict[str, int]:
+        """The version of each data table that the persisted table has folded in: from the newest entry of its log.
+
+        To ask Delta for one of them takes as long as its log is.
+        """
+        newest = latest(self._root, name)
+        if newest < 0:
+            return {}
+        text = (self._root / name / "_delta_log" / f"{newest:020d}.json").read_text(encoding="utf-8")
+        marks = [entry["txn"] for line in text.splitlines() if "txn" in (entry := json.loads(line))]
+        return {m["appId"].removeprefix("fold:"): m["version"] for m in marks if m["appId"].startswith("fold:")}
+
+    def _files(self, name: str) -> list[dict[str, Any]]:
+        """The live files of a persisted table."""
+        if latest(self._root, name) < 0:
+            return []
+        table = DeltaTable(str(self._root / name))
+        return pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True)
 
     def _delta_schema(self, name: str) -> Schema:
         empty = pl.DataFrame(schema=self._dtypes[name])
@@ -214,10 +237,12 @@ class Derived:
         empty = pl.DataFrame(schema=self._dtypes[name])
         if latest(self._root, name) < 0:
             return empty, {}
-        table = DeltaTable(str(self._root / name))
-        at = {t: v for t in self._tables if (v := table.transaction_version(f"fold:{t}")) is not None}
-        paths = sorted(f["path"] for f in pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True))
-        frames = [pl.read_parquet(self._root / name / path) for path in paths]
+        while True:
+            at = self._positions(name)
+            files = self._files(name)
+            if at == self._positions(name):  # nobody persisted in between
+                break
+        frames = [pl.read_parquet(self._root / name / path) for path in sorted(f["path"] for f in files)]
         if not frames:
             return empty, at
         return pl.concat(frames).select(pl.col(c).cast(t) for c, t in self._dtypes[name].items()), at
@@ -231,6 +256,8 @@ class Derived:
         pieces = [frame]
         newer: list[tuple[int, Commit]] = []
         for table in self._tables:
+            if not _made_from(name, table):
+                continue
             newest = latest(self._root, table)
             if newest < now.get(table, -1):
                 raise StoreError(
@@ -238,7 +265,7 @@ class Derived:
                     f"in the ledger, and the newest is {newest}",
                     "Restore its folder from a backup; nothing is answered from what is left.",
                 )
-            if newest <= now.get(table, -1) or name not in (*TABLES, f"{table}_history"):
+            if newest <= now.get(table, -1):
                 continue
             made = 0
             for commit in self._commits(table, now.get(table, -1), newest):
@@ -269,6 +296,9 @@ class Derived:
             return pl.DataFrame(commit.payload["units"], schema=dtypes, orient="row") if commit.payload[
                 "units"
             ] else pl.DataFrame(schema=dtypes)
+        if name == "symbol_mappings":
+            rows = unpack(self._root, commit.payload.get("mappings"), MAPPINGS)
+            return rows.with_columns(learned=pl.lit(commit.time, pl.Int64))
         if name in _PARTS:
             rows = unpack(self._root, commit.payload.get(_PARTS[name]), dtypes)
             return _with_raw_file(rows, commit) if name == "quarantine" else rows
@@ -282,6 +312,11 @@ def _with_raw_file(rejects: pl.DataFrame, commit: Commit) -> pl.DataFrame:
     files = {unit["unit"]: unit["raw_file"] for unit in commit.payload["units"]}
     known = pl.col("unit").replace_strict(files, default=None, return_dtype=pl.String)
     return rejects.with_columns(pl.coalesce("raw_file", known))
+
+
+def _made_from(name: str, table: str) -> bool:
+    """True when commits of a data table make rows of a derived one."""
+    return name in TABLES or name == f"{table}_history"
 
 
 def _without_replaced(rejects: pl.DataFrame, commit: Commit, root: Path) -> pl.DataFrame:
@@ -300,5 +335,5 @@ def _without_replaced(rejects: pl.DataFrame, commit: Commit, root: Path) -> pl.D
         )
         # A row outside its own unit's window is no part of the scope of another unit.
         strayed = pl.col("rules").list.contains("OUTSIDE_WINDOW")
-        gone |= same & ~pl.col("failed") & ~strayed & pl.Series(inside >= 0)
+        gone |= same & ~strayed & pl.Series(inside >= 0)
     return rejects.filter(~gone)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from hdi.stores.lake.compare import Stored, live_files, slabs
+from hdi.stores.lake.compare import Stored, live_files, scan_run, slabs
 from hdi.symbology import Intervals
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Scan:
             yield from self._slab(files, self._low, self._high)
             return
         paths = [self._root / f.path for f in files]
-        for low, high in slabs(paths, self._index, _READ_ROWS):
+        for low, high, _ in slabs(paths, self._index, _READ_ROWS):
             low, high = max(low, self._low), min(high, self._high)  # noqa: PLW2901
             if low < high:
                 yield from self._slab([f for f in files if f.last >= low and f.first < high], low, high)
@@ -98,7 +98,7 @@ class Scan:
             yield rows.sort(self._schema.order, maintain_order=True).select(self._columns)
 
     def _scan(self, file: Stored, low: int, high: int) -> pl.LazyFrame:
-        scan = pl.scan_parquet(self._root / file.path, hive_partitioning=False)
+        scan = scan_run(self._root / file.path, self._schema)
         time = pl.col(self._index)
         if file.first < low or file.last >= high:
             zone = pl.Datetime("us", "UTC")
