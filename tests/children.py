@@ -1,5 +1,6 @@
 """Starting and killing the children of :mod:`nursery`."""
 
+import contextlib
 import json
 import os
 import signal
@@ -42,7 +43,5 @@ class Nursery:
 
 
 def kill(pid):
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -60,7 +60,7 @@ def records(schema: str, n: int, version: int = 3, **columns: Any) -> np.ndarray
     }  # fmt: skip
     if "ts_recv" in (out.dtype.names or ()):
         values["ts_recv"] = values["ts_event"] + 1_234
-    values |= _OF[schema.split("-")[0]](n) | columns
+    values |= _OF[schema.split("-", maxsplit=1)[0]](n) | columns
     if "quantity" in (out.dtype.names or ()):  # undefined is the maximum of its type, which grew in version 3
         values.setdefault("quantity", np.iinfo(out.dtype["quantity"]).max)
     if "ts_event" in columns and "ts_recv" not in columns and "ts_recv" in values:

@@ -83,8 +83,12 @@ class Place:
 
     def leftovers(self):
         """What no finished work leaves: staged or half-written files, and data files that no commit names."""
-        found = [p for p in self.folder.rglob("*") if p.is_file() and re.search(r"\.part$|/staging/|#|/\.[^/]+\.json\.|/\.hdi", str(p))]
-        found += [p for p in (self.root / "_hdi" / "staging").iterdir()]
+        found = [
+            p
+            for p in self.folder.rglob("*")
+            if p.is_file() and re.search(r"\.part$|/staging/|#|/\.[^/]+\.json\.|/\.hdi", str(p))
+        ]
+        found += (self.root / "_hdi" / "staging").iterdir()
         for table in self.root.iterdir():
             if (table / "_delta_log").exists():
                 log = "".join(p.read_text() for p in (table / "_delta_log").glob("*.json"))
@@ -96,7 +100,9 @@ class Place:
 
     def data_files(self):
         """Every data file of every table, committed or not, and every side file."""
-        return sorted(str(p.relative_to(self.root)) for p in self.root.rglob("*.parquet") if _of_data(p.relative_to(self.root)))
+        return sorted(
+            str(p.relative_to(self.root)) for p in self.root.rglob("*.parquet") if _of_data(p.relative_to(self.root))
+        )
 
     def commits(self, table="trades_data"):
         """What hdi wrote into each commit, oldest first, by Delta's own history."""

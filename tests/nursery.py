@@ -23,9 +23,13 @@ def main():
         pid = os.fork()
         if not pid:
             work(Place, job)
-        print(pid, flush=True)
+        answer(pid)
         _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        answer(os.waitstatus_to_exitcode(status))
+
+
+def answer(number):
+    os.write(1, f"{number}\n".encode())
 
 
 def work(place, job):
@@ -36,13 +40,16 @@ def work(place, job):
         if next(steps) == job["step"]:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    code = 99
     try:
-        sys.stdout = open(os.devnull, "w")  # the answers are the parent's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the answers are the parent's
         outcomes = place(Path(job["folder"])).ingest(*map(Path, job["paths"]), on_step=on_step, **job["options"])
-        os._exit(sum(o.status == "failed" for o in outcomes))
-    except BaseException:
+        code = sum(o.status == "failed" for o in outcomes)
+    except Exception:
         traceback.print_exc()
-        os._exit(99)
+        raise
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -106,14 +106,14 @@ class HistoricalData:
         from hdi.mapping import load_mapping
         from hdi.pipeline import Options, ingest_files
 
-        limits = self.settings.ingest
+        settings = self.settings
         options = Options(
-            data_dir=self.settings.data_dir,
-            dlq_dir=self.settings.dlq_dir,
+            data_dir=settings.data_dir,
+            dlq_dir=settings.dlq_dir,
             origin=origin,
-            batch_size=limits.batch_size if batch_size is None else batch_size,
-            max_reject_percent=limits.max_reject_percent if max_reject_percent is None else max_reject_percent,
-            min_rejects=limits.min_rejects,
+            batch_size=settings.ingest.batch_size if batch_size is None else batch_size,
+            max_reject_percent=settings.ingest.max_reject_percent if max_reject_percent is None else max_reject_percent,
+            min_rejects=settings.ingest.min_rejects,
             refetch=refetch,
             dry_run=dry_run,
             keep=keep,

@@ -140,8 +140,8 @@ class Story:
             at.is_null() | ((at >= self.window.start) & (at < self.window.end)),
         )  # fmt: skip
         if self.asked is not None:
-            mine = rows.with_row_index().join(union([self.asked]), on=["dataset", "instrument_id"])
-            mine = mine.filter(at >= pl.col("start"), at < pl.col("end"))["index"]
+            places = rows.with_row_index().join(union([self.asked]), on=["dataset", "instrument_id"])
+            mine = places.filter(at >= pl.col("start"), at < pl.col("end"))["index"]
             rows = rows.with_row_index().filter(
                 pl.col("index").is_in(mine.implode()) | (pl.col("symbol") == self.asked.symbol)
             )

@@ -2,18 +2,18 @@
 
 import datetime as dt
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
-import dbnfiles
 import numpy as np
 import polars as pl
 import pytest
-from dbnfiles import PX
-from lakes import MAPPING, Place, lines
 
-from hdi import demo
+import dbnfiles
+from dbnfiles import PX
+from hdi import demo, quarantine
 from hdi.errors import FragmentRefused, OriginMismatch, TooManyRejects
 from hdi.model import DAY_NS, NS
+from lakes import Place, lines
 
 DAYS = ("2024-03-12", "2024-03-13", "2024-03-14", "2024-03-15", "2024-03-16")
 FIRST, END = dbnfiles.ns(DAYS[0]), dbnfiles.ns(DAYS[-1])
@@ -180,7 +180,9 @@ def test_a_fragment_claims_nothing_is_stored_once_and_gives_way(tmp_path, place,
 
 def spoiled(bad, n=1_000):
     """Rows of two contracts, of which ``bad`` of the second have a side that nobody knows."""
-    rows = dbnfiles.records("trades", n, instrument_id=1 + np.arange(n) % 2, ts_event=dbnfiles.ns("2024-01-02") + np.arange(n) * NS)
+    rows = dbnfiles.records(
+        "trades", n, instrument_id=1 + np.arange(n) % 2, ts_event=dbnfiles.ns("2024-01-02") + np.arange(n) * NS
+    )
     rows["side"][np.flatnonzero(rows["instrument_id"] == 2)[:bad]] = b"X"
     return rows
 
@@ -244,9 +246,9 @@ def test_every_row_of_every_kind_is_stored_or_quarantined(tmp_path, place):
     assert place.leftovers() == []
 
 
-def ingested(folder, paths, refetch):
+def ingested(folder, paths):
     """In another process: the statuses of one ingest."""
-    return [o.status for o in Place(folder).ingest(*paths, refetch=refetch)]
+    return [o.status for o in Place(folder).ingest(*paths)]
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +263,7 @@ def test_two_processes_with_the_same_files_store_them_once(tmp_path, place, othe
     rows["side"][::50] = b"X"
     paths = [parent(tmp_path, rows), continuous(tmp_path, rows)]
     other.stored(*paths, max_reject_percent=50)
-    tasks = [pool.submit(ingested, place.folder, paths[:: 1 - 2 * (k * turn % 2)], False) for k in range(2)]
+    tasks = [pool.submit(ingested, place.folder, paths[:: 1 - 2 * (k * turn % 2)]) for k in range(2)]
     statuses = [s for t in tasks for s in t.result(60)]
     assert set(statuses) <= {"stored", "skipped"}
     assert place.digest() == other.digest()
@@ -272,4 +274,14 @@ def test_two_processes_with_the_same_files_store_them_once(tmp_path, place, othe
     assert place.leftovers() == []
 
 
-assert MAPPING
+def test_only_one_process_at_a_time_writes_dead_letters(tmp_path, place):
+    """What is exported is read under the lock: an older answer never lies over a newer one."""
+    path = two_contracts(tmp_path / "a.dbn.zst", spoiled(5))
+    with ThreadPoolExecutor(1) as threads:
+        with quarantine.held(place.folder / "dlq"):
+            task = threads.submit(place.stored, path)
+            with pytest.raises(TimeoutError):
+                task.result(0.4)
+            assert lines(place) == []
+        task.result(30)
+    assert len(lines(place)) == 5

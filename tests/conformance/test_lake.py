@@ -44,7 +44,7 @@ def day(k):
     return Window(START + k * DAY_NS, START + (k + 1) * DAY_NS)
 
 
-def busy(root, settle=True):
+def busy(root, *, settle=True):
     """A lake with commits of several tables in turn: loads, overlaps, fragments, failures, rejects."""
     lake = opened(str(root))
     loads = [
@@ -87,10 +87,9 @@ class TestCommits:
                 if unit["status"] == "fragment":
                     held = rows.filter(pl.col("_unit") == unit["unit"])
                 else:
-                    held = rows.join_where(
-                        claimed(root, hdi["coverage"]),
-                        pl.col("instrument_id") == pl.col("id"), pl.col("at") >= pl.col("start"), pl.col("at") < pl.col("end"),
-                    )  # fmt: skip
+                    inside = pl.col("at") >= pl.col("start"), pl.col("at") < pl.col("end")
+                    claims = claimed(root, hdi["coverage"])
+                    held = rows.join_where(claims, pl.col("instrument_id") == pl.col("id"), *inside)
                 assert held.height == unit["stored"], (table, version)
                 seen += 1
         assert seen == 8
@@ -118,7 +117,11 @@ class TestCommits:
         assert prices(opened(str(root)))[:20] == list(range(100, 120))
         assert not foreign
         live = {p for p in files(root) if p.startswith("trades_data")}
-        assert live == {f"trades_data/{f}" for f in DeltaTable(str(root / "trades_data")).file_uris() for f in [f.split("trades_data/")[1]]}
+        assert live == {
+            f"trades_data/{f}"
+            for f in DeltaTable(str(root / "trades_data")).file_uris()
+            for f in [f.split("trades_data/")[1]]
+        }
 
     def test_a_commit_beside_another_schema_that_locks_did_not_hold_back_lands(self, root):
         elsewhere = opened(str(root))
@@ -159,7 +162,9 @@ class TestDerivedTables:
             kept = pl.read_delta(str(root / name))
             made = lake.rebuilt(name)
             assert made.height > 0
-            assert kept.select(made.columns).sort(pl.all().exclude("rules")).equals(made.sort(pl.all().exclude("rules")))
+            assert (
+                kept.select(made.columns).sort(pl.all().exclude("rules")).equals(made.sort(pl.all().exclude("rules")))
+            )
             assert opened(str(root))._frame(name).equals(made)
             assert apart._frame(name).equals(apart.rebuilt(name))
         assert State.of(lake, ("trades", "ohlcv-1d", "ohlcv-1h")) == State.of(apart, ("trades", "ohlcv-1d", "ohlcv-1h"))
@@ -265,7 +270,9 @@ class TestSweeping:
         [(version, hdi)] = [(v, h) for v, h in commits(root / "trades_data")]
         # As if it had died after its commit: the intent names what the log names.
         landed = [p for p in files(root) if hdi["attempt"] in p]
-        (folder / "intent.json").write_text(json.dumps(intent | {"attempt": hdi["attempt"], "version": version - 1, "files": landed}))
+        (folder / "intent.json").write_text(
+            json.dumps(intent | {"attempt": hdi["attempt"], "version": version - 1, "files": landed})
+        )
         assert len(staged) > 1
         lake = opened(str(root))
         assert set(landed) <= set(files(root))

@@ -1,14 +1,14 @@
 import os
 import subprocess
 
-import dbnfiles
 import numpy as np
 import pytest
+
+import dbnfiles
 from children import Nursery
 from dbnfiles import PX
-from lakes import Place
-
 from hdi.model import NS
+from lakes import Place
 
 DAYS = ("2024-01-02", "2024-01-04")
 
@@ -22,7 +22,7 @@ def nursery():
 
 @pytest.fixture(scope="package")
 def paths(tmp_path_factory):
-    """Files that meet: two days of a parent, a continuous symbol with other rows in between, quotes, bars, a fragment."""
+    """Files that meet: two days of a parent, a continuous symbol with other rows, quotes, bars, a fragment."""
     folder = tmp_path_factory.mktemp("files")
     n = 4_000
     at = dbnfiles.ns(DAYS[0]) + np.arange(n) * 43 * NS

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 
-import dbnfiles
 import pytest
-from children import TESTS
-from lakes import Place, lines
 
+import dbnfiles
+from children import TESTS
 from hdi.errors import StoreError
+from hdi.testing.material import refusal
+from lakes import Place, lines
 
 KIB = 1024
 
@@ -38,7 +39,7 @@ def test_a_first_load_on_a_disk_that_fills_up_is_whole_or_not_at_all(tmp_path, s
     for left in range(0, 260, 20):
         place = Place(small_disk.path / str(left))
         place.folder.mkdir()
-        refused += refusal(place, small_disk, left, paths[0])
+        refused += refused_with(left, place, small_disk, paths[0])
         rows = place.content().height
         assert rows in (0, 3_990)
         assert [o.status for o in place.ingest(paths[0])] == ["skipped" if rows else "stored"]
@@ -57,7 +58,7 @@ def test_a_replacement_on_a_disk_that_fills_up_is_whole_or_not_at_all(tmp_path, 
         place = Place(small_disk.path / str(left), {"refetch": True})
         place.stored(paths[0])
         before = place.digest()
-        refused += refusal(place, small_disk, left, altered)
+        refused += refused_with(left, place, small_disk, altered)
         stored = place.digest() != before
         assert place.open().ledger().height == (4 if stored else 2)
         [outcome] = place.ingest(altered)
@@ -69,16 +70,12 @@ def test_a_replacement_on_a_disk_that_fills_up_is_whole_or_not_at_all(tmp_path, 
     assert 5 < refused < 13
 
 
-def refusal(place, disk, left, path):
+def refused_with(left, place, disk, path):
     """1 when ingesting was refused for want of space, 0 when it went well."""
     with disk.filled(left * KIB):
-        try:
-            [outcome] = place.ingest(path)
-        except StoreError as error:
-            assert "space" in str(error), error
-            return 1
-    assert outcome.status == "stored"
-    return 0
+        error = refusal(place.ingest, path)
+    assert error is None or (isinstance(error, StoreError) and "space" in str(error)), error
+    return int(error is not None)
 
 
 def hdi(folder, *args, limit=None):

@@ -4,7 +4,6 @@ import random
 import signal
 import time
 
-import pytest
 from lakes import Place
 
 KILLED = -signal.SIGKILL

@@ -3,9 +3,9 @@
 import signal
 
 import pytest
-from lakes import Place
 
 from hdi.errors import StoreError
+from lakes import Place
 
 
 def steps_of(folder, paths):

@@ -97,10 +97,10 @@ def _columns(data: HistoricalData, schema: str, columns: str | None, form: str) 
 
 def _confirm(data: HistoricalData, result: Result) -> str:
     """Ask before a long table of ticks; where nobody can be asked, the warning to give instead."""
-    limits = data.settings.query
+    settings = data.settings
     days, symbols = result.query.window.days, len(result.query.symbols)
     everything = "ALL_SYMBOLS" in result.query.symbols
-    long = days > limits.confirm_days or symbols > limits.confirm_symbols or everything
+    long = days > settings.query.confirm_days or symbols > settings.query.confirm_symbols or everything
     if result.name.grid != _DAY_GRID or not long or (result.query.limit or _FEW + 1) <= _FEW:
         return ""
     who = "all symbols" if everything else count(symbols, "symbol")

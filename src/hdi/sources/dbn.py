@@ -34,6 +34,8 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _CHUNK = 1 << 20
 #: Larger pieces come from fresh pages each time, and cost twice as much.
 _OUT = 1 << 20
+#: So much is given to the decompressor at once: it copies what lies behind the end of a frame.
+_SLICE = 1 << 15
 #: Wide records come in smaller batches, whatever was asked for: they fit the cache, and bound the memory.
 _BATCH_BYTES = 8 << 20
 #: "DBN", the version, and the length of the rest of the header.
@@ -178,7 +180,7 @@ class _Unpacker:
         if not first:
             raise NotDbn(f"{path}: the file is empty", "A DBN file without records still has a header.")
         self.packed = first[:4] == _ZSTD
-        self._input = first
+        self._input, self._at = memoryview(first), 0
         self._frame: Any = zstd.ZstdDecompressor() if self.packed else None
         self._ended = False
 
@@ -186,17 +188,16 @@ class _Unpacker:
         """The next ``want`` bytes; fewer only at the end, and none after it."""
         pieces, held = [self._held], len(self._held)
         while held < want and not self._ended:
-            piece = self._plain()
-            pieces.append(memoryview(piece))
-            held += len(piece)
+            if piece := self._plain():
+                pieces.append(memoryview(piece))
+                held += len(piece)
         whole = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
         self._held = whole[want:]
         return whole[:want]
 
-    def _plain(self) -> bytes:
+    def _plain(self) -> bytes | memoryview:
         if not self.packed:
-            data = self._input or self._read()
-            self._input = b""
+            data = self._fed(_CHUNK)
             self._ended = not data
             return data
         try:
@@ -204,24 +205,32 @@ class _Unpacker:
         except zstd.ZstdError as exc:
             raise CorruptFile(f"{self._path}: damaged: {exc}", "Get the file again; nothing of it was stored.") from exc
 
+    def _fed(self, most: int) -> memoryview:
+        """The next bytes of the file, at most so many; none at its end."""
+        if self._at == len(self._input):
+            self._input, self._at = memoryview(self._read()), 0
+        data = self._input[self._at : self._at + most]
+        self._at += len(data)
+        return data
+
     def _unpack(self) -> bytes:
+        data = memoryview(b"")
+        if self._frame.eof or self._frame.needs_input:
+            data = self._fed(_SLICE)
         if self._frame.eof:
-            self._input = self._frame.unused_data or self._read()
-            if not self._input:
+            if not data:
                 self._ended = True
                 return b""
             self._frame = zstd.ZstdDecompressor()
-        if self._frame.needs_input:
-            data = self._input or self._read()
-            self._input = b""
-            if not data:
-                raise CorruptFile(
-                    f"{self._path}: truncated: the zstd frame does not end",
-                    "Get the file again; nothing of it was stored.",
-                )
-        else:
-            data = b""
+        elif self._frame.needs_input and not data:
+            raise CorruptFile(
+                f"{self._path}: truncated: the zstd frame does not end",
+                "Get the file again; nothing of it was stored.",
+            )
         out: bytes = self._frame.decompress(data, max_length=_OUT)
+        if self._frame.eof:
+            # What lies behind the end of a frame is the next one's.
+            self._at -= len(self._frame.unused_data)
         return out
 
 

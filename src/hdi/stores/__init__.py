@@ -34,6 +34,7 @@ __all__ = [
     "open_store",
 ]  # fmt: skip
 
+
 @dataclass(frozen=True)
 class Work:
     """What one commit is about: its units by ledger number, their scope, and where the bytes are.
@@ -119,8 +120,13 @@ class Store(Protocol):
         """The rejects that stand today (:data:`REJECTS`)."""
 
     def read(
-        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
-        columns: Sequence[str], dataset: str | None = None,
+        self,
+        schema: Schema,
+        name: str,
+        window: Window,
+        instruments: pl.DataFrame | None,
+        columns: Sequence[str],
+        dataset: str | None = None,
     ) -> Iterator[pl.DataFrame]:
         """Rows in the order of ``schema.order`` as frames of bounded size, public columns only.
 

@@ -36,7 +36,16 @@ class Books(Suite):
         assert (receipt.fetched, receipt.stored, receipt.quarantined) == (7, 5, 2)
         for each in (store, opened(url)):
             [row] = each.ledger().rows(named=True)
-            for name in ("run", "status", "fetched", "stored", "quarantined", "unchanged", "superseded", "committed_at"):
+            for name in (
+                "run",
+                "status",
+                "fetched",
+                "stored",
+                "quarantined",
+                "unchanged",
+                "superseded",
+                "committed_at",
+            ):
                 assert row[name] == getattr(receipt, name)
             assert (row["unit"], row["unit_id"], row["table"]) == (receipt.number, load.unit.id, "trades_data")
             assert (row["start"], row["end"], row["raw_digest"]) == (_DAY.start, _DAY.end, "ab" * 32)
@@ -51,9 +60,10 @@ class Books(Suite):
         good = lost.receipt(number, work)
         wrong = ({"fetched": 4}, {"fetched": 2}, {"quarantined": 0, "fetched": 2}, {"quarantined": 2, "fetched": 4})
         for change in wrong:
-            with pytest.raises(StoreError), store.replace(work) as writer:
+            with store.replace(work) as writer:
                 lost.stage(writer, number)
-                writer.finish(work, [replace(good, **change)])  # type: ignore[arg-type]
+                with pytest.raises(StoreError):
+                    writer.finish(work, [replace(good, **change)])  # type: ignore[arg-type]
             assert (State.of(store), self.footprint(url)) == before
 
     def test_stored_counts_what_the_store_holds_and_not_what_was_claimed(self, store: Store) -> None:
@@ -97,7 +107,7 @@ class Books(Suite):
         def second() -> None:
             Load(trades([START + 1, START + 2], 1, [7, 8])).commit(other)
 
-        assert isinstance(refusal(lambda: load.commit(store, before_finish=second)), StoreError)
+        assert isinstance(refusal(load.commit, store, second), StoreError)
         assert (prices(store), store.ledger().height) == ([7, 8], 1)
         assert load.commit(store).superseded == 2
 
@@ -128,7 +138,11 @@ class Books(Suite):
     def test_rejects_inside_the_scope_of_another_unit_are_replaced(self, store: Store) -> None:
         Load(trades([START + 1]), rejected=rejects([START + 2, START + 3, START + 4], [1, 2, 1])).commit(store)
         inside = Load(
-            trades([START + 1]), [(1, START, START + 4)], rejected=rejects([START + 2]), symbol="ESH4", stype="raw_symbol"
+            trades([START + 1]),
+            [(1, START, START + 4)],
+            rejected=rejects([START + 2]),
+            symbol="ESH4",
+            stype="raw_symbol",
         )
         number = inside.commit(store).number
         left = store.quarantine().sort("index_time")
@@ -176,13 +190,15 @@ class Books(Suite):
         assert store.reserve([bad.unit.id])[0] > max(numbers)
 
     @pytest.mark.parametrize(("first", "second"), [("synthetic", "databento"), ("databento", "synthetic")])
-    def test_a_store_takes_its_origin_from_its_first_commit(self, store: Store, url: str, first: str, second: str) -> None:
+    def test_a_store_takes_its_origin_from_its_first_commit(
+        self, store: Store, url: str, first: str, second: str
+    ) -> None:
         Load(trades([START + 1]), origin=first).commit(store)
         before = State.of(store), self.footprint(url)
+        other = Load(trades([START + 2]), origin=second)
         for each in (store, opened(url)):
-            other = Load(trades([START + 2]), origin=second)
-            assert isinstance(refusal(lambda each=each: other.commit(each)), OriginMismatch)
-            assert isinstance(refusal(lambda each=each: other.failing(each)), OriginMismatch)
+            assert isinstance(refusal(other.commit, each), OriginMismatch)
+            assert isinstance(refusal(other.failing, each), OriginMismatch)
         assert (State.of(store), self.footprint(url)) == before
         assert store.health()["origin"] == first
 

@@ -39,7 +39,9 @@ class Failing(Suite):
     """A store names the steps of a commit to ``on_step``, and may be broken at each."""
 
     @pytest.mark.parametrize("case", _CASES)
-    def test_an_exception_at_any_step_of_a_commit_changes_nothing(self, fresh_url: Callable[[], str], case: str) -> None:
+    def test_an_exception_at_any_step_of_a_commit_changes_nothing(
+        self, fresh_url: Callable[[], str], case: str
+    ) -> None:
         before, act = _case(case)
         steps, expected = _recorded(fresh_url(), before, act)
         assert steps

@@ -61,7 +61,7 @@ class Fragments(Suite):
     def test_a_fragment_is_refused_where_a_complete_unit_has_answered(self, store: Store, url: str) -> None:
         Load(trades(_AT[:3])).commit(store)
         before = State.of(store), self.footprint(url)
-        error = refusal(lambda: fragment([_AT[0] - 1, _AT[9]]).commit(store))
+        error = refusal(fragment([_AT[0] - 1, _AT[9]]).commit, store)
         assert isinstance(error, FragmentRefused)
         assert "ES.FUT" in error.message
         assert (State.of(store), self.footprint(url)) == before
@@ -79,7 +79,7 @@ class Fragments(Suite):
         assert (receipt.unchanged, receipt.superseded) == (1, 3)
         assert prices(store) == [9, 2, 33, 4, 5, 10]
         assert not store.quarantine().height
-        assert isinstance(refusal(lambda: fragment(_AT[:4], digest="f3").commit(store)), FragmentRefused)
+        assert isinstance(refusal(fragment(_AT[:4], digest="f3").commit, store), FragmentRefused)
 
     def test_a_complete_unit_that_is_empty_wins_too(self, store: Store) -> None:
         fragment(_AT).commit(store)

@@ -18,6 +18,7 @@ from hdi.stores import Store, Work, Writer, open_store
 #: Midnight of 2024-01-02, when most loads begin.
 START = 1_704_153_600_000_000_000
 DATASET = "GLBX.MDP3"
+DAY = Window(START, START + DAY_NS)
 ALWAYS = Window(0, MAX_NS)
 #: (instrument_id, first instant, end) in nanoseconds: the rows that a load replaces.
 Rectangle = tuple[int, int, int]
@@ -62,7 +63,9 @@ def rejects(times: Sequence[int | None], instruments: Sequence[int] | int = 1, r
         "error_message": "No good.", "record": '{"size":0}', "failed": False,
     }  # fmt: skip
     ids = [instruments] * n if isinstance(instruments, int) else list(instruments)
-    frame = pl.DataFrame({"index_time": list(times), "ts_event": list(times), "instrument_id": ids, "rules": [[rule]] * n})
+    frame = pl.DataFrame(
+        {"index_time": list(times), "ts_event": list(times), "instrument_id": ids, "rules": [[rule]] * n}
+    )
     frame = frame.with_columns(pl.lit(v).alias(k) for k, v in columns.items())
     missing = [pl.lit(None, t).alias(c) for c, t in REJECTS.items() if c not in frame.columns]
     return frame.with_columns(missing).select(pl.col(c).cast(t) for c, t in REJECTS.items())
@@ -80,7 +83,7 @@ class Load:
     rejected: pl.DataFrame = field(default_factory=lambda: rejects([]))
     symbol: str = "ES.FUT"
     stype: Stype = "parent"
-    window: Window = Window(START, START + DAY_NS)
+    window: Window = DAY
     digest: str = ""
     origin: str = "synthetic"
     run: str = "run-1"
@@ -115,8 +118,8 @@ class Load:
         names = claims.drop_nulls("instrument_id").select(*MAPPINGS)
         return Work(
             run=self.run, dataset=DATASET, schema=schema, name=name, units={number: unit},
-            coverage=claims.select(pl.col(c).cast(t) for c, t in COVERAGE.items()), mappings=names.unique(maintain_order=True),
-            raw=RawFile("/nowhere/raw.dbn", "ab" * 32, 99),
+            coverage=claims.select(pl.col(c).cast(t) for c, t in COVERAGE.items()),
+            mappings=names.unique(maintain_order=True), raw=RawFile("/nowhere/raw.dbn", "ab" * 32, 99),
         )  # fmt: skip
 
     def receipt(self, number: int, work: Work) -> Receipt:
@@ -188,10 +191,10 @@ def prices(store: Store, name: str = "trades") -> list[int]:
     return [int(p) for p in content(store, name)["price"]]
 
 
-def refusal(act: Callable[[], object]) -> HdiError | None:
+def refusal(act: Callable[..., object], *args: object) -> HdiError | None:
     """The error that ``act`` raised on purpose, None when it went well."""
     try:
-        act()
+        act(*args)
     except HdiError as error:
         return error
     return None

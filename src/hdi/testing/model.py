@@ -6,7 +6,7 @@ It says nothing about files, crashes or speed, only what a store holds after com
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from hdi.testing.material import Load
@@ -52,8 +52,9 @@ class Model:
         self.commits += 1
         return True
 
-    def _replace(self, fresh: list[Row], mine, *, whole: bool) -> None:  # type: ignore[no-untyped-def]
-        old, new = defaultdict(list), defaultdict(list)
+    def _replace(self, fresh: list[Row], mine: Callable[[Row], bool], *, whole: bool) -> None:
+        old: dict[Key, list[Row]] = defaultdict(list)
+        new: dict[Key, list[Row]] = defaultdict(list)
         for row in self.rows:
             if whole or mine(row):
                 old[row.key].append(row)

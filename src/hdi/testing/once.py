@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import polars as pl
@@ -24,7 +25,11 @@ def _day(day: int) -> Window:
 def _rows(day: int, instruments: list[int], base: int = 0) -> pl.DataFrame:
     """Three trades of each instrument on one day, by time; the price tells instrument, day and place."""
     parts = [
-        trades([_day(day).start + (k * 7 + i) * NS + 123 for k in range(3)], i, [base + i * 100 + day * 10 + k for k in range(3)])
+        trades(
+            [_day(day).start + (k * 7 + i) * NS + 123 for k in range(3)],
+            i,
+            [base + i * 100 + day * 10 + k for k in range(3)],
+        )
         for i in instruments
     ]
     return pl.concat(parts).sort("ts_recv", maintain_order=True)
@@ -69,7 +74,9 @@ class Once(Suite):
         assert digest(store) == before
         assert [(r.stored, r.unchanged, r.superseded) for r in receipts] == [(3, 3, 0)] * _DAYS
 
-    def test_the_order_in_which_overlapping_units_come_does_not_matter(self, store: Store, fresh_url) -> None:  # type: ignore[no-untyped-def]
+    def test_the_order_in_which_overlapping_units_come_does_not_matter(
+        self, store: Store, fresh_url: Callable[[], str]
+    ) -> None:
         other = opened(fresh_url())
         for day in range(_DAYS):
             parent(day).commit(store)

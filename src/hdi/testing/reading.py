@@ -29,14 +29,22 @@ class Reading(Suite):
     def test_a_window_is_half_open_to_the_nanosecond(self, store: Store) -> None:
         at = [START + 5_000 + k for k in (-1, 0, 1, 999, 1_000)]
         Load(trades(at, 1, [0, 1, 2, 3, 4])).commit(store)
-        for low, high, expected in ((0, 1_000, [1, 2, 3]), (-1, 1, [0, 1]), (1, 2, [2]), (2, 999, []), (999, 5_000, [3, 4])):
+        for low, high, expected in (
+            (0, 1_000, [1, 2, 3]),
+            (-1, 1, [0, 1]),
+            (1, 2, [2]),
+            (2, 999, []),
+            (999, 5_000, [3, 4]),
+        ):
             found = content(store, window=Window(START + 5_000 + low, START + 5_000 + high))
             assert [int(p) for p in found["price"]] == expected
 
     def test_rectangles_limit_each_instrument_to_its_own_time(self, store: Store) -> None:
         at = [START + k * 10 for k in range(6) for _ in range(2)]
         Load(trades(at, [1, 2] * 6, list(range(12)))).commit(store)
-        held = _held((DATASET, 1, START + 10, START + 30), (DATASET, 2, START + 50, START + 99), (DATASET, 3, 0, START + 99))
+        held = _held(
+            (DATASET, 1, START + 10, START + 30), (DATASET, 2, START + 50, START + 99), (DATASET, 3, 0, START + 99)
+        )
         assert [int(p) for p in content(store, instruments=held)["price"]] == [2, 4, 11]
         assert content(store, instruments=_held(("XNAS.ITCH", 1, 0, START + 99))).height == 0
         assert content(store, instruments=_held()).height == 0

@@ -40,7 +40,7 @@ def _commit(url: str, load: Load, late: bool) -> str:  # noqa: FBT001  (called b
     if not late:
         _meet()
     store = opened(url)
-    error = refusal(lambda: load.commit(store, _meet if late else lambda: None))
+    error = refusal(load.commit, store, _meet if late else lambda: None)
     if error is None:
         store.settle()
     return type(error).__name__ if error else ""
@@ -58,7 +58,8 @@ def _commit_each(url: str, loads: Sequence[Load], seconds: float) -> None:
 def _watch(url: str, until: int) -> list[tuple[int, ...]]:
     """Every state that a reader saw, as (rows, lowest price, highest price) for each day, until all rows are there."""
     _meet()
-    store, seen, deadline = opened(url), [], time.monotonic() + _TIMEOUT
+    store, deadline = opened(url), time.monotonic() + _TIMEOUT
+    seen: list[tuple[int, ...]] = []
     while time.monotonic() < deadline:
         rows = content(store).group_by(pl.col("ts_recv").to_physical() // DAY_NS).agg(
             pl.len(), low=pl.col("price").min().cast(pl.Int64), high=pl.col("price").max().cast(pl.Int64)
@@ -126,7 +127,9 @@ class Together(Suite):
         everything = Load(trades(at, ids, range(60)), batch=20)
         own = [(1, START, START + 1_800), (2, START + 1_800, START + DAY_NS)]
         mine = [k for k in range(60) if (ids[k] == 1) == (k * 60 < 1_800)]
-        part = Load(trades([at[k] for k in mine], [ids[k] for k in mine], mine), own, symbol="ES.c.0", stype="continuous")
+        part = Load(
+            trades([at[k] for k in mine], [ids[k] for k in mine], mine), own, symbol="ES.c.0", stype="continuous"
+        )
         alone = opened(fresh_url())
         everything.commit(alone)
         expected = digest(alone)
@@ -180,7 +183,8 @@ class Together(Suite):
 
         loads = [load(day, price) for price in range(rounds) for day in days]
         _, seen = pair.two((_commit_each, url, loads, 0.005), (_watch, url, rounds - 1))
-        whole, states = [0] * 0, {()}
+        whole: list[int] = []
+        states: set[tuple[int, ...]] = {()}
         for each in loads:
             at = days.index(each.window)
             whole[at * 3 : at * 3 + 3] = [n, int(each.run), int(each.run)]

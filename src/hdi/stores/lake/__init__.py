@@ -1,9 +1,9 @@
 """The lake: a folder of Delta tables, partitioned by dataset and date, that any engine can read.
 
-    <table>/             rows of one kind; every commit carries its receipts in the Delta log
-    <table>_history/     superseded rows
-    ingest_units/ coverage/ symbol_mappings/ quarantine/     replayed from those commits
-    _hdi/                locks, staging, side files, numbers of units; hdi.json names format and origin
+<table>/             rows of one kind; every commit carries its receipts in the Delta log
+<table>_history/     superseded rows
+ingest_units/ coverage/ symbol_mappings/ quarantine/     replayed from those commits
+_hdi/                locks, staging, side files, numbers of units; hdi.json names format and origin
 """
 
 from __future__ import annotations
@@ -180,8 +180,8 @@ class Lake:
             place = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
             free = shutil.disk_usage(place).free
         return {
-            "type": "lake", "version": str(FORMAT), "exists": self.root.exists(), "location": str(self.root), "origin": next(iter(self.ledger()["origin"]), None),
-            "tables": tables, "free_bytes": free,
+            "type": "lake", "version": str(FORMAT), "exists": self.root.exists(), "location": str(self.root),
+            "origin": next(iter(self.ledger()["origin"]), None), "tables": tables, "free_bytes": free,
         }  # fmt: skip
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from hdi.errors import StoreError
 from hdi.frames import LEDGER
 from hdi.model import Receipt, iso_ns
-from hdi.stores.lake.compare import Change, compared, live_files, tally
+from hdi.stores.lake.compare import Attempt, Change, compared, live_files, tally
 from hdi.stores.lake.derive import pack, sync_log
 from hdi.stores.lake.files import locked, sync, write_text
 from hdi.stores.lake.write import LakeWriter, Run
@@ -32,11 +32,12 @@ _TRIES = 20
 
 def commit(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receipt]) -> list[Receipt]:
     """Commit under the table's lock; look again when somebody else's commit came between."""
+    attempt = Attempt(lake, writer, work)
     lake.step("lock")
     with locked(lake.lock_path(work.schema.table)), lake.committing(work.origin, writer.folder):
         for _ in range(_TRIES):
             try:
-                return _commit(lake, writer, work, receipts)
+                return _commit(attempt, receipts)
             except CommitFailedError:
                 continue
     raise StoreError(
@@ -44,29 +45,31 @@ def commit(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receip
     )
 
 
-def _commit(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receipt]) -> list[Receipt]:
+def _commit(attempt: Attempt, receipts: Sequence[Receipt]) -> list[Receipt]:
+    lake, writer, work = attempt.lake, attempt.writer, attempt.work
     lake.step("look")
     table = lake.delta(work.schema)
     _refuse_known(lake, work)
-    change = compared(lake, writer, work, live_files(table, work.schema.index_time))
+    change = compared(attempt, live_files(table, work.schema.index_time))
     stored = _counts([r.path for r in change.runs], "_unit")
     rejected = _counts([writer.folder / f["staged"] for f in writer.rejects], "unit")
     done = [_judged(r, change, stored.get(r.number, 0), rejected.get(r.number, 0)) for r in receipts]
     lake.step("pack")
-    payload = _payload(lake, writer, work, done, change)
-    return _put(lake, writer, work, table, change, payload, done)
+    payload = _payload(attempt, done, change)
+    return _put(attempt, table, change, payload, done)
 
 
 def record(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receipt]) -> None:
     """A commit of receipts without rows: units that failed, with a sample of their rejects."""
+    attempt = Attempt(lake, writer, work)
     with locked(lake.lock_path(work.schema.table)), lake.committing(work.origin, writer.folder):
         for _ in range(_TRIES):
             table = lake.delta(work.schema)
             change = Change([])
             done = [_judged(r, change, 0, 0) for r in receipts]
-            payload = _payload(lake, writer, work, done, change)
+            payload = _payload(attempt, done, change)
             try:
-                _put(lake, writer, work, table, change, payload, done)
+                _put(attempt, table, change, payload, done)
             except CommitFailedError:
                 continue
             return
@@ -127,9 +130,8 @@ def ledger_row(receipt: Receipt, table: str) -> dict[str, Any]:
     return {c: row[c] for c in LEDGER}
 
 
-def _payload(
-    lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receipt], change: Change
-) -> dict[str, Any]:
+def _payload(attempt: Attempt, receipts: Sequence[Receipt], change: Change) -> dict[str, Any]:
+    lake, writer, work = attempt.lake, attempt.writer, attempt.work
     failed = all(r.status == "failed" for r in receipts)
     payload: dict[str, Any] = {
         "format": 1, "attempt": writer.attempt, "run": work.run,
@@ -148,11 +150,10 @@ def _payload(
 
 
 def _put(
-    lake: Lake, writer: LakeWriter, work: Work, table: DeltaTable, change: Change,
-    payload: dict[str, Any], receipts: list[Receipt],
-) -> list[Receipt]:  # fmt: skip
+    attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, Any], receipts: list[Receipt]
+) -> list[Receipt]:
     """Move files in place and commit; whatever fails before the commit is undone."""
-    root = lake.root / work.schema.table
+    lake, writer, work, root = attempt.lake, attempt.writer, attempt.work, attempt.root
     moves, adds = _moves(work, [*change.runs, *change.kept], root, writer.attempt)
     for packed in payload.values():
         if isinstance(packed, dict):
@@ -161,7 +162,10 @@ def _put(
     marks = [Transaction(guard, (table.transaction_version(guard) or 0) + 1)]
     marks += [Transaction(f"unit:{r.unit.id}", r.number) for r in receipts]
     now = time.time_ns() // 1_000_000
-    removes = [RemoveAction(f.path, True, now, f.size, dict(f.partition)) for f in change.removed]
+    removes = [
+        RemoveAction(f.path, data_change=True, deletion_timestamp=now, size=f.size, partition_values=dict(f.partition))
+        for f in change.removed
+    ]
     version = table.version()
     lake.step("intent")
     intent = {"table": work.schema.table, "version": version, "attempt": writer.attempt,
@@ -204,7 +208,7 @@ def _moves(work: Work, runs: list[Run], root: Path, attempt: str) -> tuple[list[
             "maxValues": {index: _stamp(run.last), "instrument_id": run.high},
             "nullCount": {index: 0, "instrument_id": 0},
         }
-        adds.append(AddAction(path, run.path.stat().st_size, partition, 0, True, json.dumps(stats)))
+        adds.append(AddAction(path, run.path.stat().st_size, partition, 0, data_change=True, stats=json.dumps(stats)))
         moves.append((run.path, root / path))
     return moves, adds
 

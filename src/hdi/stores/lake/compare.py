@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,9 @@ from hdi.stores.lake.write import LakeWriter, Run, arranged, write_run
 from hdi.symbology import Array, Intervals
 
 if TYPE_CHECKING:
-    from hdi.schema import Schema
     from deltalake import DeltaTable
 
+    from hdi.schema import Schema
     from hdi.stores import Work
     from hdi.stores.lake import Lake
 
@@ -62,6 +62,20 @@ class Change:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """Who commits what: the lake, what was staged, and what it is about."""
+
+    lake: Lake
+    writer: LakeWriter
+    work: Work
+
+    @property
+    def root(self) -> Path:
+        """The folder of the table."""
+        return self.lake.root / self.work.schema.table
+
+
 def live_files(table: DeltaTable, index: str) -> list[Stored]:
     """The files of the newest snapshot with the bounds that their add actions carry."""
     actions = pl.DataFrame(table.get_add_actions(flatten=True))
@@ -76,18 +90,18 @@ def live_files(table: DeltaTable, index: str) -> list[Stored]:
     return [Stored(r[0], r[1], r[2], dict(zip(names, r[7:], strict=True)), *r[3:7]) for r in rows]
 
 
-def compared(lake: Lake, writer: LakeWriter, work: Work, files: list[Stored]) -> Change:
+def compared(attempt: Attempt, files: list[Stored]) -> Change:
     """What the rows of an attempt change in a table that consists of these files."""
-    scope = Scope(lake, work)
-    if work.fragment:
-        _refuse_covered(lake, writer, work)
-    old = _candidates(lake, writer, work, files, scope)
-    change = Change(runs=[r for r in writer.runs if r.date not in {f.partition["_date"] for f in old}])
+    runs = attempt.writer.runs
+    scope = Scope(attempt.lake, attempt.work)
+    if attempt.work.fragment:
+        _refuse_covered(attempt)
+    old = _candidates(attempt, files, scope)
+    change = Change(runs=[r for r in runs if r.date not in {f.partition["_date"] for f in old}])
     for date in sorted({f.partition["_date"] for f in old}):
-        lake.step("compare")
+        attempt.lake.step("compare")
         here = [f for f in old if f.partition["_date"] == date]
-        runs = [r for r in writer.runs if r.date == date]
-        _compare_date(lake, writer, work, scope, change, here, runs)
+        _compare_date(attempt, scope, change, here, [r for r in runs if r.date == date])
     return change
 
 
@@ -109,7 +123,9 @@ class Scope:
 
     def owns_in(self, path: Path) -> bool:
         """True when a file holds rows of the units themselves."""
-        return bool(len(self._own)) and bool(np.isin(pl.read_parquet(path, columns=["_unit"])["_unit"], self._own).any())
+        return bool(len(self._own)) and bool(
+            np.isin(pl.read_parquet(path, columns=["_unit"])["_unit"], self._own).any()
+        )
 
     def owner(self, rows: pl.DataFrame, index: str) -> Array:
         """For each stored row the unit number that may replace it, or -1."""
@@ -120,15 +136,14 @@ class Scope:
         return np.where(at >= 0, self._units[at] if len(self._units) else -1, -1)
 
 
-def _candidates(lake: Lake, writer: LakeWriter, work: Work, files: list[Stored], scope: Scope) -> list[Stored]:
+def _candidates(attempt: Attempt, files: list[Stored], scope: Scope) -> list[Stored]:
     """The live files that hold rows in the scope (for a fragment: rows beside its own)."""
+    work, root, runs = attempt.work, attempt.root, attempt.writer.runs
     index = work.schema.index_time
-    root = lake.root / work.schema.table
     want = {"dataset": work.dataset, **work.name.constants}
     here = [f for f in files if all(f.partition[k] == v for k, v in want.items())]
     bounds = scope.bounds
-    if work.fragment and writer.runs:
-        runs = writer.runs
+    if work.fragment and runs:
         bounds = (
             min(r.first for r in runs) * 1000, max(r.last for r in runs) * 1000 + 1000,
             min(r.low for r in runs), max(r.high for r in runs),
@@ -147,17 +162,17 @@ def _candidates(lake: Lake, writer: LakeWriter, work: Work, files: list[Stored],
     ]  # fmt: skip
 
 
-def _refuse_covered(lake: Lake, writer: LakeWriter, work: Work) -> None:
+def _refuse_covered(attempt: Attempt) -> None:
     """A fragment may not add rows where a complete unit has answered already."""
-    unit = next(iter(work.units.values()))
-    complete = lake.coverage().filter(
+    unit = next(iter(attempt.work.units.values()))
+    complete = attempt.lake.coverage().filter(
         pl.col("dataset") == unit.dataset, pl.col("schema") == unit.schema, pl.col("instrument_id").is_not_null()
     )
     if not complete.height:
         return
     covered = Intervals(complete)
-    index = work.schema.index_time
-    for run in writer.runs:
+    index = attempt.work.schema.index_time
+    for run in attempt.writer.runs:
         rows = pl.read_parquet(run.path, columns=["instrument_id", index, f"{index}_ns"])
         instants = (rows[index].to_physical() * 1000 + rows[f"{index}_ns"].cast(pl.Int64)).to_numpy()
         at = covered.find(rows["instrument_id"].to_numpy(), instants)
@@ -170,13 +185,11 @@ def _refuse_covered(lake: Lake, writer: LakeWriter, work: Work) -> None:
             )
 
 
-def _compare_date(
-    lake: Lake, writer: LakeWriter, work: Work, scope: Scope, change: Change, old: list[Stored], runs: list[Run]
-) -> None:
+def _compare_date(attempt: Attempt, scope: Scope, change: Change, old: list[Stored], runs: list[Run]) -> None:
     """Compare one partition, slab by slab, and rewrite the files of both sides that change."""
+    work, writer = attempt.work, attempt.writer
     index = work.schema.index_time
-    root = lake.root / work.schema.table
-    old_paths, new_paths = [root / f.path for f in old], [r.path for r in runs]
+    old_paths, new_paths = [attempt.root / f.path for f in old], [r.path for r in runs]
     gone: dict[int, list[Array]] = {}
     same: dict[int, list[Array]] = {}
     limit = _SLAB_BYTES // row_bytes(work.schema)
@@ -189,10 +202,11 @@ def _compare_date(
         tally(change.superseded, owner[replaced])
         tally(change.unchanged, fresh["_unit"].to_numpy()[equal_new])
         if replaced.any():
-            _keep_history(lake, writer, work, change, old, stored, replaced, owner)
+            rows = stored.with_columns(_replaced_unit=pl.Series(owner, dtype=pl.Int32)).filter(pl.Series(replaced))
+            change.history.append(_history(attempt, rows, old[0].partition))
         _positions(gone, stored.filter(pl.Series(replaced)))
         _positions(same, fresh.filter(pl.Series(equal_new)))
-    lake.step("rewrite")
+    attempt.lake.step("rewrite")
     for k, file in enumerate(old):
         if k in gone:
             change.removed.append(file)
@@ -281,9 +295,9 @@ def _equal(
     new = _numbered(fresh, key)
     if old.height == new.height and old.select(key).equals(new.select(key)):
         return _equal_in_place(old, new, (stored.height, fresh.height), key, content)
-    matched = new.join(
-        old.select(*content, "_nth", _symbol="symbol"), on=[*content, "_nth"], nulls_equal=True
-    ).filter(pl.col("symbol").eq(pl.col("_symbol")).fill_null(value=True))  # a name that was not known is no change
+    matched = new.join(old.select(*content, "_nth", _symbol="symbol"), on=[*content, "_nth"], nulls_equal=True).filter(
+        pl.col("symbol").eq(pl.col("_symbol")).fill_null(value=True)
+    )  # a name that was not known is no change
     sizes = (
         new.group_by(key).len("new")
         .join(old.group_by(key).len("old"), on=key)
@@ -348,21 +362,17 @@ def _rewrite(writer: LakeWriter, path: Path, index: str, date: str, drop: list[A
     return [write_run(arranged(frame, index), index, date, target)]
 
 
-def _keep_history(
-    lake: Lake, writer: LakeWriter, work: Work, change: Change, old: list[Stored],
-    stored: pl.DataFrame, replaced: Array, owner: Array,
-) -> None:  # fmt: skip
-    runs = lake.ledger().select("unit", pl.col("run").alias("_written_run")).unique("unit", keep="last")
-    values = old[0].partition
+def _history(attempt: Attempt, rows: pl.DataFrame, partition: Mapping[str, str]) -> dict[str, Any]:
+    """Superseded rows as a side file, with the runs that wrote and that replace them."""
+    work, writer = attempt.work, attempt.writer
+    runs = attempt.lake.ledger().select("unit", pl.col("run").alias("_written_run")).unique("unit", keep="last")
     frame = (
-        stored.with_columns(_replaced_unit=pl.Series(owner, dtype=pl.Int32))
-        .filter(pl.Series(replaced))
-        .with_columns(pl.lit(values[c]).alias(c) for c in work.schema.partition)
+        rows.with_columns(pl.lit(partition[c]).alias(c) for c in work.schema.partition)
         .join(runs, left_on="_unit", right_on="unit", how="left")
         .with_columns(_replaced_run=pl.lit(work.run), _replaced_at=pl.lit(time.time_ns()))
-        .select(pl.col(c).cast(t) for c, t in lake.history_dtypes(work.schema).items())
+        .select(pl.col(c).cast(t) for c, t in attempt.lake.history_dtypes(work.schema).items())
     )
     path = writer.folder / f"history-{os.urandom(6).hex()}.parquet"
     frame.write_parquet(path, **PARQUET)
     sync(path)
-    change.history.append(side_file(path, f"{writer.attempt}-{path.name}", frame.height))
+    return side_file(path, f"{writer.attempt}-{path.name}", frame.height)

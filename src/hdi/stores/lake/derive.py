@@ -67,7 +67,7 @@ class Commit:
 def latest(root: Path, table: str) -> int:
     """The newest version of a table, -1 when it does not exist."""
     try:
-        names = os.listdir(root / table / "_delta_log")
+        names = os.listdir(root / table / "_delta_log")  # noqa: PTH208  (a log of many versions, names alone)
     except FileNotFoundError:
         return -1
     return max((int(n[:20]) for n in names if len(n) == 25 and n.endswith(".json")), default=-1)  # noqa: PLR2004
@@ -194,10 +194,17 @@ class Derived:
             rows.write_parquet(self._root / name / part, **PARQUET)
             sync(self._root / name / part)
             size = (self._root / name / part).stat().st_size
-            actions.append(AddAction(part, size, {}, 0, True, json.dumps({"numRecords": rows.height})))
+            actions.append(
+                AddAction(part, size, {}, 0, data_change=True, stats=json.dumps({"numRecords": rows.height}))
+            )
         if anew:
             at_ms = time.time_ns() // 1_000_000
-            actions += [RemoveAction(f["path"], True, at_ms, f["size_bytes"], {}) for f in files]
+            actions += [
+                RemoveAction(
+                    f["path"], data_change=True, deletion_timestamp=at_ms, size=f["size_bytes"], partition_values={}
+                )
+                for f in files
+            ]
         # All of them, so that the newest entry of the log says where every table stands.
         moved = [Transaction(f"fold:{t}", v) for t, v in now.items()]
         table.create_write_transaction(
@@ -229,9 +236,13 @@ class Derived:
         return Schema.from_arrow(empty.to_arrow(compat_level=pl.CompatLevel.oldest()).schema)
 
     def _open(self, name: str) -> DeltaTable:
-        return DeltaTable.create(
-            str(self._root / name), self._delta_schema(name), mode="ignore", configuration=CONFIGURATION
-        ) if latest(self._root, name) < 0 else DeltaTable(str(self._root / name))
+        return (
+            DeltaTable.create(
+                str(self._root / name), self._delta_schema(name), mode="ignore", configuration=CONFIGURATION
+            )
+            if latest(self._root, name) < 0
+            else DeltaTable(str(self._root / name))
+        )
 
     def _persisted(self, name: str) -> tuple[pl.DataFrame, dict[str, int]]:
         empty = pl.DataFrame(schema=self._dtypes[name])
@@ -293,9 +304,11 @@ class Derived:
     def _rows(self, name: str, commit: Commit) -> pl.DataFrame:
         dtypes = self._dtypes[name]
         if name == "ingest_units":
-            return pl.DataFrame(commit.payload["units"], schema=dtypes, orient="row") if commit.payload[
-                "units"
-            ] else pl.DataFrame(schema=dtypes)
+            return (
+                pl.DataFrame(commit.payload["units"], schema=dtypes, orient="row")
+                if commit.payload["units"]
+                else pl.DataFrame(schema=dtypes)
+            )
         if name == "symbol_mappings":
             rows = unpack(self._root, commit.payload.get("mappings"), MAPPINGS)
             return rows.with_columns(learned=pl.lit(commit.time, pl.Int64))

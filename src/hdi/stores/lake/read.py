@@ -7,7 +7,6 @@ time. Window, instruments and columns are pushed down to files, row groups and p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,7 +106,11 @@ class Scan:
             ids = self._ids[file.partition["dataset"]]
             if not (len(ids) == 1 and file.low == file.high):
                 near = ids.filter(ids.is_between(file.low, file.high))
-                same = pl.col("instrument_id") == near[0] if len(near) == 1 else pl.col("instrument_id").is_in(near.implode())
+                same = (
+                    pl.col("instrument_id") == near[0]
+                    if len(near) == 1
+                    else pl.col("instrument_id").is_in(near.implode())
+                )
                 scan = scan.filter(same)
         constant = [pl.lit(file.partition[c]).alias(c) for c in self._schema.partition]
         return scan.select(self._stored).with_columns(constant).select(*self._public, "_unit", "_row")
@@ -126,5 +129,3 @@ class Scan:
 def _whole(frame: pl.DataFrame, window: Window) -> bool:
     """True when every rectangle spans the window, so that the instrument alone decides."""
     return bool(((frame["start"] <= window.start) & (frame["end"] >= window.end)).all())
-
-

@@ -99,7 +99,7 @@ class LakeWriter:
 
     def finish(self, work: Work, receipts: Sequence[Receipt]) -> list[Receipt]:
         """Commit what was staged; see :meth:`hdi.stores.Writer.finish`."""
-        from hdi.stores.lake.commit import commit  # noqa: PLC0415  (commit needs the writer's types)
+        from hdi.stores.lake.commit import commit
 
         with guard(self._lake.root):
             self._lake.step("flush")
