@@ -19,6 +19,10 @@ from hdi.schema import closest
 #: What Polars raises for an expression, parsed or evaluated; a panic of its engine is one of these.
 FAILURES = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
+#: Where Polars keeps the parts of a node that are expressions themselves.
+_CHILDREN: dict[str, tuple[Any, ...]] = {
+    "BinaryExpr": ("left", "right"), "Ternary": ("predicate", "truthy", "falsy"), "Cast": ("expr",), "Alias": (0,),
+}  # fmt: skip
 _FAMILIES = frozenset({"StringExpr", "TemporalExpr", "Pow", "Trigonometry", "Sql"})
 _FUNCTIONS = frozenset({
     "Abs", "Ceil", "Coalesce", "Exp", "Floor", "Log", "Log1p", "MaxHorizontal", "MinHorizontal", "Negate",
@@ -44,6 +48,21 @@ def compile_sql(sql: str, columns: Mapping[str, pl.DataType], where: str) -> tup
 
     ``where`` (file, position, key) begins the message of every ConfigError.
     """
+    expr = _parsed(sql, where)
+    used: dict[str, pl.DataType] = {}  # a frame of all eighty columns of a kind costs ten times as much
+    for name in expr.meta.root_names():
+        if name not in columns:
+            raise ConfigError(f"{where}: unknown column {name!r}", closest(name, columns))
+        used[name] = columns[name]
+    try:
+        dtype = pl.DataFrame(schema=used).select(expr.alias("value")).schema["value"]
+    except FAILURES as exc:
+        raise ConfigError(f"{where}: cannot be evaluated: {_first_line(exc)}: {sql}", _HINT) from exc
+    return expr, dtype
+
+
+def _parsed(sql: str, where: str) -> pl.Expr:
+    """The expression of a text, if it looks at nothing but the row."""
     if len(sql) > _LONGEST:
         raise ConfigError(f"{where}: the expression is longer than {_LONGEST} characters", _HINT)
     try:
@@ -62,16 +81,7 @@ def compile_sql(sql: str, columns: Mapping[str, pl.DataType], where: str) -> tup
     for node in _nodes(tree):
         if node:
             raise ConfigError(f"{where}: {node} does not work row by row: {sql}", _HINT)
-    used: dict[str, pl.DataType] = {}  # a frame of all eighty columns of a kind costs ten times as much
-    for name in expr.meta.root_names():
-        if name not in columns:
-            raise ConfigError(f"{where}: unknown column {name!r}", closest(name, columns))
-        used[name] = columns[name]
-    try:
-        dtype = pl.DataFrame(schema=used).select(expr.alias("value")).schema["value"]
-    except FAILURES as exc:
-        raise ConfigError(f"{where}: cannot be evaluated: {_first_line(exc)}: {sql}", _HINT) from exc
-    return expr, dtype
+    return expr
 
 
 def pattern(patterns: tuple[str, ...]) -> str:
@@ -111,14 +121,8 @@ def _nodes(tree: Any) -> Iterator[str]:
         if "IsIn" in str(body["function"]) and not all(isinstance(c, dict) and "Literal" in c for c in children[1:]):
             # Polars takes a column there for the set of all its values.
             yield "IN or ANY over anything but constants"
-    elif kind == "BinaryExpr":
-        children = [body["left"], body["right"]]
-    elif kind == "Ternary":
-        children = [body["predicate"], body["truthy"], body["falsy"]]
-    elif kind == "Cast":
-        children = [body["expr"]]
-    elif kind == "Alias":
-        children = [body[0]]
+    elif kind in _CHILDREN:
+        children = [body[part] for part in _CHILDREN[kind]]
     elif kind == "SubPlan":
         yield "a subquery"
     elif kind not in ("Column", "Literal"):

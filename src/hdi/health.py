@@ -140,9 +140,9 @@ def _query_times(path: Path) -> Iterator[float]:
 
 def _last_run(status: Status, path: Path) -> None:
     """What the log says of the last run: files that failed before any unit leave no receipt in the ledger."""
-    last = None
-    for last in _entries(path, "Pipeline completed"):
-        continue
+    last: dict[str, Any] | None = None
+    for context in _entries(path, "Pipeline completed"):
+        last = context
     if last is None or not last.get("errors_encountered") or not last.get("end_time"):
         return
     known = status.last_ingestion or {"time": "", "units": 0, "failed_units": 0, "rows_stored": 0}

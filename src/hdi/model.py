@@ -27,9 +27,7 @@ Status = Literal["complete", "fragment", "failed"]
 
 _EPOCH = dt.date(1970, 1, 1)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_INSTANT = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?(Z|z|[+-]\d{2}:?\d{2})?"
-)
+_INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?(Z|z|[+-]\d{2}:?\d{2})?")
 
 
 def date_ns(day: dt.date) -> int:
@@ -62,9 +60,7 @@ def parse_instant(text: str) -> tuple[int, bool]:
         if match := _INSTANT.fullmatch(text):
             day, hour, minute, second, fraction, offset = match.groups()
             clock = dt.time(int(hour), int(minute), int(second or 0))
-            ns = date_ns(dt.date.fromisoformat(day)) + NS * (
-                clock.hour * 3600 + clock.minute * 60 + clock.second
-            )
+            ns = date_ns(dt.date.fromisoformat(day)) + NS * (clock.hour * 3600 + clock.minute * 60 + clock.second)
             ns += int((fraction or "").ljust(9, "0"))
             if offset and offset not in "Zz":
                 sign = -1 if offset[0] == "-" else 1

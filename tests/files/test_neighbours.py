@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+
 from dbnfiles import MINUTE, PX, ns, records, write
 from files.lab import Lab, schemas
-
 from hdi.document import load
 from hdi.mapping import load_mapping
 from hdi.model import Window
@@ -58,14 +58,20 @@ class TestWhatIsCovered:
     def stored(self, lab):
         """Two files: the second covers the day of the first, and the next, at another price."""
         one = trades(price=5000 * PX, instrument_id=1)
-        two = joined(trades(price=4000 * PX, instrument_id=1), trades(day="2024-01-03", price=4000 * PX, instrument_id=1))
+        two = joined(
+            trades(price=4000 * PX, instrument_id=1), trades(day="2024-01-03", price=4000 * PX, instrument_id=1)
+        )
         mapped = {"ESH4": [(*TWO, 1)]}
         lab.good(write(lab.root / "one.zst", "trades", one, symbols=("ESH4",), window=DAY, mappings=mapped))
         return lab, write(lab.root / "two.zst", "trades", two, symbols=("ESH4",), window=TWO, mappings=mapped)
 
     def prices(self, lab):
         rows = lab.query("trades", "ESH4").with_columns(pl.col("price").cast(pl.Int64))
-        return rows.group_by(pl.col("ts_recv").dt.date(), maintain_order=True).agg(pl.col("price").first())["price"].to_list()
+        return (
+            rows.group_by(pl.col("ts_recv").dt.date(), maintain_order=True)
+            .agg(pl.col("price").first())["price"]
+            .to_list()
+        )
 
     def test_it_is_left_alone_by_a_file_that_covers_more(self, stored):
         lab, two = stored
@@ -90,7 +96,9 @@ class TestRefetch:
     def test_an_unmapped_instrument_that_is_gone_goes(self, lab):
         two = joined(trades(instrument_id=1), trades(instrument_id=2))
         lab.good(write(lab.root / "a.zst", "trades", two, symbols=("ES.FUT",), stype_in="parent", mappings={}))
-        one = write(lab.root / "b.zst", "trades", trades(instrument_id=1), symbols=("ES.FUT",), stype_in="parent", mappings={})
+        one = write(
+            lab.root / "b.zst", "trades", trades(instrument_id=1), symbols=("ES.FUT",), stype_in="parent", mappings={}
+        )
         lab.good(one, refetch=True)
         assert lab.query("trades", "ES.FUT")["instrument_id"].unique().to_list() == [1]
 
@@ -104,7 +112,9 @@ class TestRefetch:
 
 
 class TestFilesWithoutMappings:
-    @pytest.mark.parametrize(("symbol", "stype"), [("ESH4", "raw_symbol"), ("ES.FUT", "parent"), ("ES.c.0", "continuous")])
+    @pytest.mark.parametrize(
+        ("symbol", "stype"), [("ESH4", "raw_symbol"), ("ES.FUT", "parent"), ("ES.c.0", "continuous")]
+    )
     def test_are_not_hidden_by_one_with_mappings(self, lab, symbol, stype):
         key = "ESH4" if stype == "parent" else symbol
         bare = trades(day="2024-01-03", instrument_id=1)
@@ -139,11 +149,12 @@ def test_the_sample_of_a_failed_unit_goes_when_good_rows_come(lab):
     bad = trades(1000, instrument_id=1)
     bad["size"][:500] = 0
     mapped = {"ESH4": [(*DAY, 1)]}
-    (failed,) = lab.ingest(write(lab.root / "bad.zst", "trades", bad, symbols=("ESH4",), mappings=mapped,
-                                 window=("2024-01-02", "2024-01-02T20:00:00")))  # fmt: skip
+    (failed,) = lab.ingest(write(lab.root / "bad.zst", "trades", bad, symbols=("ESH4",), mappings=mapped))
     assert failed.status == "failed"
     assert lab.store.quarantine().height == 500
-    lab.good(write(lab.root / "good.zst", "trades", trades(1000, instrument_id=1), symbols=("ESH4",), mappings=mapped))
+    # Another unit: its symbol stands for the same instrument.
+    lab.good(write(lab.root / "good.zst", "trades", trades(1000, instrument_id=1), symbols=("ES.c.0",),
+                   stype_in="continuous", mappings={"ES.c.0": [(*DAY, 1)]}))  # fmt: skip
     assert lab.store.quarantine().height == 0
 
 

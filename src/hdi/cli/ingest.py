@@ -39,7 +39,8 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
         int | None, typer.Option(metavar="ROWS", help="Rows refined at once; memory grows with it.", show_default=False)
     ] = None,
     max_rejects: Annotated[
-        float | None, typer.Option(
+        float | None,
+        typer.Option(
             metavar="PCT",
             help="Share of a unit's rows that may be rejected; it fails above this and above ingest.min_rejects rows.",
         ),

@@ -1,0 +1,1 @@
+"""The packaged kinds of data, one YAML file each."""
