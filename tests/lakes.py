@@ -71,7 +71,7 @@ class Place:
         """The dead-letter files without day and run, by name."""
         out = {}
         for path in sorted((self.folder / "dlq").rglob("*")):
-            if path.is_file() and path.name != ".index.json":
+            if path.is_file() and not path.name.startswith(".index"):
                 text = re.sub(r'"run":"[^"]*"', "", path.read_text())
                 out[re.sub(r"^\d{8}", "", path.name)] = text.replace(str(self.folder), "")
         return out

@@ -279,6 +279,24 @@ class TestSweeping:
         assert (prices(lake), lake.quarantine().height) == (list(range(100, 120)), receipt.quarantined)
 
 
+    def test_what_could_not_be_taken_back_at_once_is_taken_back_later(self, root):
+        lake = opened(str(root))
+        Load(trades(AT[:1])).commit(lake)
+        before = files(root)
+        hindrance = root / "trades_data" / "_delta_log" / f"{2:020d}.json"
+
+        def on_step(name):
+            if name == "commit":
+                hindrance.write_text("no log entry")
+
+        with pytest.raises(StoreError, match="damaged"):
+            Load(trades(AT)).commit(opened(str(root), on_step))
+        hindrance.unlink()
+        assert [p for p in files(root) if p.startswith("trades_data")] != [p for p in before if p.startswith("trades")]
+        assert prices(opened(str(root))) == [100]
+        assert files(root) == before
+
+
 def opened_before_sweep(root):
     """A handle as one has it who opened the lake before the attempt died."""
     lake = opened(str(root.with_name("other")))

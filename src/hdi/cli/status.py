@@ -134,7 +134,7 @@ def _last(found: Status) -> str:
         return NOT_MEASURED
     failed = [count(last[f"failed_{what}s"], what) for what in ("unit", "file") if last.get(f"failed_{what}s")]
     result = "Success" if last["result"] == "success" else f"Failed: {', '.join(failed)}"
-    return f"{last['time'][:19].replace('T', ' ')} UTC ({result})"
+    return f"{last['time'][:19].replace('T', ' ')} ({result})"
 
 
 def _accepted(found: Status) -> str:

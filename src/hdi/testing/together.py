@@ -41,7 +41,7 @@ def _commit(url: str, load: Load, late: bool) -> str:  # noqa: FBT001  (called b
         _meet()
     store = opened(url)
     error = refusal(load.commit, store, _meet if late else lambda: None)
-    if error is None:
+    if error is None and not late:
         store.settle()
     return type(error).__name__ if error else ""
 

@@ -170,7 +170,8 @@ def _put(
     lake.step("intent")
     intent = {"table": work.schema.table, "version": version, "attempt": writer.attempt,
               "files": [str(to.relative_to(lake.root)) for _, to in moves]}  # fmt: skip
-    write_text(writer.folder / "intent.json", json.dumps(intent), writer.folder / "intent.part")
+    told = writer.folder / "intent.json"
+    write_text(told, json.dumps(intent), writer.folder / "intent.part")
     try:
         lake.step("move")
         for source, target in moves:
@@ -187,8 +188,12 @@ def _put(
         )  # fmt: skip
     except BaseException as exc:
         # What Delta does after a commit (a checkpoint) may fail too: the commit stands.
-        if not lake.undo(intent) or not isinstance(exc, Exception):
+        landed = lake.undo(intent)
+        told.unlink()
+        if not landed or not isinstance(exc, Exception):
             raise
+    else:
+        told.unlink()
     sync_log(lake.root, work.schema.table, version - 1)
     lake.warn_doubtful(change.doubtful)
     return receipts

@@ -98,8 +98,11 @@ def commits(root: Path, table: str, after: int) -> Iterator[Commit]:
                 f"{path} is gone: the log of {table} was cleaned before its receipts were read",
                 "Restore the file from a backup; the rows themselves are not affected.",
             ) from exc
-        for line in text.splitlines():
-            info = json.loads(line).get("commitInfo")
+        try:
+            infos = [json.loads(line).get("commitInfo") for line in text.splitlines()]
+        except ValueError as exc:
+            raise StoreError(f"{path} is damaged: {exc}", "Restore the file from a backup.") from exc
+        for info in infos:
             if info and "hdi" in info:
                 yield Commit(table, version, info["hdi"])
 

@@ -115,9 +115,13 @@ class LakeWriter:
             self._flush_rejects()
 
     def discard(self) -> None:
-        """Give up the attempt (or clear up after it): its folder goes away."""
+        """Give up the attempt (or clear up after it): its folder goes away.
+
+        An intent that is still there says that files could not be taken back: a sweep will try again.
+        """
         self._pool.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not (self.folder / "intent.json").exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
