@@ -46,7 +46,7 @@ def raw(name, *changes, symbol="ESH4", unit=1, version=3, **others):
     for i, change in enumerate(changes):
         for key, value in (GOOD[name] | change).items():
             records[i][key] = value
-    frame = to_frame(records, name, version, MAPPING.undefined.get(kind, []))
+    frame = to_frame(records, name, MAPPING.undefined.get(kind, []))
     context = {"dataset": "GLBX.MDP3", "symbol": symbol, "data_source": "databento"} | others
     return frame.with_columns(
         *(pl.lit(value, dtype=pl.String).alias(key) for key, value in context.items()),

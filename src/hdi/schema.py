@@ -224,13 +224,6 @@ class Schemas:
         meant = f"Did you mean {', '.join(close)}? " if close else ""
         raise RequestError(f"unknown schema {text!r}", f"{meant}Known: {', '.join(self.names)}.")
 
-    def of_table(self, table: str) -> Schema:
-        """The schema that is stored in ``table``; KeyError for a table of no schema."""
-        for schema in self._kinds.values():
-            if schema.table == table:
-                return schema
-        raise KeyError(table)
-
 
 def load_schemas(extra: Iterable[Path] = (), rules: Iterable[Path] = ()) -> Schemas:
     """All schemas: the packaged ones, installed ones, and the files in ``extra``.

@@ -39,15 +39,6 @@ def infer_stype(symbol: str) -> Stype:
     return "instrument_id" if symbol.isascii() and symbol.isdigit() else "raw_symbol"
 
 
-def canonical(symbol: str) -> str:
-    """The symbol as it is stored: roots upper case, the roll rule of a continuous symbol lower case."""
-    symbol = symbol.strip()
-    if _CONTINUOUS.fullmatch(symbol):
-        root, rule, rank = symbol.split(".")
-        return f"{root.upper()}.{rule.lower()}.{int(rank)}"
-    return symbol.upper()
-
-
 class Intervals:
     """Disjoint intervals per instrument, looked up for whole columns at once.
 

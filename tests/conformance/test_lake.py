@@ -278,7 +278,6 @@ class TestSweeping:
         assert set(landed) <= set(files(root))
         assert (prices(lake), lake.quarantine().height) == (list(range(100, 120)), receipt.quarantined)
 
-
     def test_what_could_not_be_taken_back_at_once_is_taken_back_later(self, root):
         lake = opened(str(root))
         Load(trades(AT[:1])).commit(lake)

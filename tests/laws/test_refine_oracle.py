@@ -262,7 +262,7 @@ def frame_of(name, rows):
     for i, (record, _) in enumerate(rows):
         for field, value in record.items():
             records[i][field] = value
-    frame = to_frame(records, name, 3, MAPPING.undefined.get(kind, []))
+    frame = to_frame(records, name, MAPPING.undefined.get(kind, []))
     return frame.with_columns(
         pl.Series("symbol", [c["symbol"] for _, c in rows], dtype=pl.String),
         pl.Series("_unit", [c["_unit"] for _, c in rows], dtype=pl.Int32),

@@ -253,7 +253,7 @@ def test_a_new_kind_takes_one_file(write):
     schema, name = found.find("halts")
     assert (schema.kind, name.grid, len(list(found))) == ("status", "month", 6)
     assert [f.name for f in schema.fields] == [*COMMON, "ts_recv", "reason", "data_source"]
-    assert found.of_table("status_data") is schema
+    assert schema.table == "status_data"
     assert all(f.type in SQL for f in schema.fields)
 
 

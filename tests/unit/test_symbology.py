@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hdi.symbology import Intervals, canonical, disjoint, infer_stype, merge
+from hdi.symbology import Intervals, disjoint, infer_stype, merge
 
 INTERVAL = {"instrument_id": pl.Int64, "start": pl.Int64, "end": pl.Int64}
 
@@ -35,18 +35,6 @@ def find(intervals, *pairs):
 )  # fmt: skip
 def test_a_notation_has_one_type(symbol, stype):
     assert infer_stype(symbol) == stype
-
-
-@pytest.mark.parametrize(
-    ("symbol", "stored"),
-    [
-        ("es.C.0", "ES.c.0"), ("ES.c.00", "ES.c.0"), ("ES.N.1", "ES.n.1"), ("es.fut", "ES.FUT"), (" esh4 ", "ESH4"),
-        ("5482", "5482"), ("esh4-esm4", "ESH4-ESM4"), ("ud:1v: vt 1", "UD:1V: VT 1"),
-    ],
-)  # fmt: skip
-def test_a_symbol_is_stored_in_one_spelling(symbol, stored):
-    assert canonical(symbol) == stored
-    assert canonical(stored) == stored
 
 
 class TestFind:

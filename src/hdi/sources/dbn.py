@@ -112,7 +112,7 @@ class Reader:
         """
         names = (undefined or {}).get(kind, [])
         for records in self.arrays(batch):
-            yield to_frame(records, self.header.schema, self.header.version, names)
+            yield to_frame(records, self.header.schema, names)
 
     def arrays(self, batch: int) -> Iterator[Array]:
         """The records as structured arrays, each checked for length and record type."""

@@ -83,13 +83,12 @@ def _type(record: Any, name: str, code: np.dtype[Any]) -> pl.DataType:
     return _INTS[f"{code.kind}{code.itemsize}"]
 
 
-def to_frame(records: Array, schema: str, version: int, undefined: Collection[str]) -> pl.DataFrame:
-    """A batch of records (structured array of :func:`layout`) as :func:`columns`.
+def to_frame(records: Array, schema: str, undefined: Collection[str]) -> pl.DataFrame:
+    """A batch of records (structured array of :func:`layout`) as :func:`columns`, whatever their version.
 
     ``undefined`` names the integer fields whose type's maximum means "no value". Columns that this
     version lacks are null.
     """
-    record = message(schema, version)
     n = len(records)
     series: list[pl.Series] = []
     for name, kind in columns(schema).items():
@@ -105,7 +104,6 @@ def to_frame(records: Array, schema: str, version: int, undefined: Collection[st
             series.append(_chars(name, values) if values.dtype.itemsize == 1 else _texts(name, values))
         else:
             series.append(_integers(name, values, kind, nullable=name in undefined))
-    del record
     return pl.DataFrame(series)
 
 

@@ -19,6 +19,7 @@ from uuid import uuid4
 import numpy as np
 import polars as pl
 
+from hdi.errors import DataError
 from hdi.frames import REJECTS
 from hdi.model import Receipt, cell_end, cell_start, ns_date
 from hdi.stores.lake.derive import side_file
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 #: ordered reading: while one is sorted and written, the next one fills.
 RUN_ROWS = 1 << 20
 RUN_BYTES = 32 << 20
+#: Partitions of one commit, each of at least one file: random times of a damaged file would make one for each row.
+MOST_PARTITIONS = 10_000
 _WRITERS = 2
 _REJECT_ROWS = 100_000
 _EVERY = {"day": "1d", "month": "1mo", "year": "1y"}
@@ -62,6 +65,7 @@ class LakeWriter:
         self.runs: list[Run] = []
         self.rejects: list[dict[str, Any]] = []
         self._open: dict[int, list[pl.DataFrame]] = {}
+        self._dates: set[int] = set()
         self._open_bytes: dict[int, int] = {}
         self._rejected: list[pl.DataFrame] = []
         self._pool = ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="hdi-write")
@@ -81,6 +85,12 @@ class LakeWriter:
         with guard(self._lake.root):
             stored = self._work.schema.to_stored(rows).drop(self._partition)
             for date, part in self._parts(stored):
+                self._dates.add(date)
+                if len(self._dates) > MOST_PARTITIONS:
+                    raise DataError(
+                        f"its rows lie in more than {MOST_PARTITIONS} {self._grid}s",
+                        "A file of so many is damaged, or has to be cut by time. Nothing of it was stored.",
+                    )
                 self._open.setdefault(date, []).append(part)
                 self._open_bytes[date] = self._open_bytes.get(date, 0) + int(part.estimated_size())
                 if self._open_bytes[date] >= RUN_BYTES or sum(p.height for p in self._open[date]) >= RUN_ROWS:
