@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: A run ends at this many rows, or bytes in memory. Runs bound the memory of writing, of replacing and of
 #: ordered reading: while one is sorted and written, the next one fills.
 RUN_ROWS = 1 << 20
-RUN_BYTES = 32 << 20
+RUN_BYTES = 24 << 20
 #: Partitions of one commit, each of at least one file: random times of a damaged file would make one for each row.
 MOST_PARTITIONS = 10_000
 _WRITERS = 2
