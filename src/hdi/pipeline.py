@@ -6,7 +6,6 @@ are whole, how many rows were rejected, and that every row fetched is stored or 
 
 from __future__ import annotations
 
-import hashlib
 import re
 import resource
 import threading
@@ -25,6 +24,7 @@ from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError, StoreError, 
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, MAX_NS, FileOutcome, Header, Unit, cell_start, iso_ns
 from hdi.plan import Plan, plan_file, uncovered
+from hdi.raw import file_digest
 from hdi.refine import Refinery, rule_checks
 from hdi.schema import Schema, Schemas
 from hdi.sources import jobs
@@ -242,12 +242,6 @@ class _File:
         _export(self.store, self.options.dlq_dir)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _export(store: Store, dlq: Path) -> None:
     """Bring the dead-letter folder in line with the store, one process after the other."""
     if dlq.exists() or store.quarantine().height:
@@ -278,4 +272,4 @@ def _by_rule(rules: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {rows}" for name, rows in sorted(rules.items(), key=lambda r: -r[1]))
 
 
-__all__ = ["Options", "check_refining", "file_digest", "ingest_files"]
+__all__ = ["Options", "check_refining", "ingest_files"]

@@ -124,8 +124,7 @@ def _private(root: Path, *folders: str) -> None:
 def _holds(path: Path, digest: str, size: int) -> bool:
     if path.stat().st_size != size:
         return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == digest
+    return file_digest(path) == digest
 
 
 def _sync(folder: Path) -> None:
@@ -141,3 +140,9 @@ def _refused(root: Path, exc: OSError) -> StoreError:
         f"the raw file cannot be kept in {root}: {exc.strerror or exc}",
         "Free some space or name another folder with HDI_DATA_DIR; --no-copy keeps only path and digest.",
     )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

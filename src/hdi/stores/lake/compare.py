@@ -131,7 +131,7 @@ class Scope:
         """For each stored row the unit number that may replace it, or -1."""
         if self.fragment:
             return np.where(np.isin(rows["_unit"].to_numpy(), self._own), self._number, -1)
-        instants = (rows[index].to_physical() * 1000 + rows[f"{index}_ns"].cast(pl.Int64)).to_numpy()
+        instants = _instants(rows, index)
         at = self._intervals.find(rows["instrument_id"].to_numpy(), instants)
         return np.where(at >= 0, self._units[at] if len(self._units) else -1, -1)
 
@@ -174,7 +174,7 @@ def _refuse_covered(attempt: Attempt) -> None:
     index = attempt.work.schema.index_time
     for run in attempt.writer.runs:
         rows = pl.read_parquet(run.path, columns=["instrument_id", index, f"{index}_ns"])
-        instants = (rows[index].to_physical() * 1000 + rows[f"{index}_ns"].cast(pl.Int64)).to_numpy()
+        instants = _instants(rows, index)
         at = covered.find(rows["instrument_id"].to_numpy(), instants)
         if (at >= 0).any():
             first = int((at >= 0).argmax())
@@ -213,6 +213,11 @@ def _compare_date(attempt: Attempt, scope: Scope, change: Change, old: list[Stor
             change.kept += _rewrite(writer, old_paths[k], index, file.partition["_date"], gone[k])
     for k, run in enumerate(runs):
         change.runs += [run] if k not in same else _rewrite(writer, run.path, index, run.date, same[k])
+
+
+def _instants(rows: pl.DataFrame, index: str) -> Array:
+    """The index times of stored rows, nanoseconds UTC."""
+    return (rows[index].to_physical() * 1000 + rows[f"{index}_ns"].cast(pl.Int64)).to_numpy()
 
 
 def row_bytes(schema: Schema) -> int:
