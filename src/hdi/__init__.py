@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         VendorRefused,
     )
     from hdi.health import Status
-    from hdi.model import FileOutcome, Query, Receipt, Unit, Window
+    from hdi.model import Outcome, Query, Receipt, Unit, Window
     from hdi.query import Result
     from hdi.schema import Field, Rule, Schema, Schemas, load_schemas
     from hdi.settings import Settings
@@ -43,7 +43,7 @@ _WHERE = {
     "CorruptFile": "errors",
     "DataError": "errors",
     "Field": "schema",
-    "FileOutcome": "model",
+    "Outcome": "model",
     "FragmentRefused": "errors",
     "HdiError": "errors",
     "HistoricalData": "api",
@@ -73,12 +73,12 @@ __all__ = [
     "CorruptFile",
     "DataError",
     "Field",
-    "FileOutcome",
     "FragmentRefused",
     "HdiError",
     "HistoricalData",
     "NotDbn",
     "OriginMismatch",
+    "Outcome",
     "Query",
     "Receipt",
     "RequestError",

@@ -5,22 +5,27 @@ from __future__ import annotations
 import datetime as dt
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hdi import logs
-from hdi.model import FileOutcome, Query, Window
+from hdi.model import Outcome, Query, Window
 from hdi.settings import Settings, load
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from hdi.attempt import Options
+    from hdi.buying import Buying
     from hdi.health import Status
+    from hdi.jobs import Job
+    from hdi.mapping import VendorMapping
     from hdi.query import Result
     from hdi.schema import Schemas
+    from hdi.sources import Source
     from hdi.stores import Store
 
 #: The libraries that decide what data looks like.
@@ -97,31 +102,91 @@ class HistoricalData:
         keep: bool = True,
         batch_size: int | None = None,
         max_reject_percent: float | None = None,
-    ) -> Iterator[FileOutcome]:
+    ) -> Iterator[Outcome]:
         """Ingest DBN files; one outcome for each as it is done.
 
         ``refetch`` stores again what is stored already, ``dry_run`` only says what would be done, ``keep``
         False remembers path and digest of a file instead of a copy. Raises StoreError when the store is gone.
         """
-        from hdi.mapping import load_mapping
-        from hdi.pipeline import Options, ingest_files
+        from hdi.pipeline import ingest_files
+
+        options = self._options(refetch=refetch, dry_run=dry_run)
+        options = replace(
+            options,
+            origin=origin,
+            keep=keep,
+            batch_size=options.batch_size if batch_size is None else batch_size,
+            max_reject_percent=options.max_reject_percent if max_reject_percent is None else max_reject_percent,
+        )
+        store = self.store(write=not dry_run)
+        yield from ingest_files(store, self.schemas, self._mapping, [Path(p) for p in paths], options)
+
+    def buying(  # noqa: PLR0913  (each is an option of the command)
+        self,
+        *,
+        dataset: str,
+        schema: str,
+        symbols: str | Sequence[str],
+        start: str | dt.date,
+        end: str | dt.date,
+        stype: str | None = None,
+        api: str = "databento",
+        refetch: bool = False,
+        dry_run: bool = False,
+    ) -> Buying:
+        """A request to a vendor's API: its ``offer()`` says what is missing and what it costs, ``run()`` buys it.
+
+        Symbols without ``stype`` are sorted by their notation. A date as ``end`` means through that UTC day. Raises
+        RequestError for what is wrong with the request or the key; nothing is asked of the vendor yet.
+        """
+        from hdi.buying import Buying
+        from hdi.downloads import Terms
+        from hdi.ordering import parse_request
+
+        asked = (symbols,) if isinstance(symbols, str) else tuple(symbols)
+        window = Window.parse(_text(start), _text(end))
+        request = parse_request(self.schemas, dataset=dataset, schema=schema, symbols=asked, window=window, stype=stype)
+        ingest = self.settings.ingest
+        terms = Terms(ingest.workers, ingest.download_records, ingest.budget_usd)
+        source = self.source(api)
+        store = self.store(write=not dry_run)
+        options = self._options(refetch=refetch, dry_run=dry_run)
+        return Buying(store, self.schemas, self._mapping, source, request, options, terms)
+
+    def source(self, api: str = "databento") -> Source:
+        """The vendor's API, with the key and the gateway of the settings."""
+        from hdi.sources import open_source
+
+        databento = self.settings.databento
+        return open_source(
+            api, key=databento.key, gateway=databento.gateway, tries=databento.tries, backoff=databento.backoff_seconds
+        )
+
+    def jobs(self) -> dict[str, Job]:
+        """The predefined jobs, by name."""
+        from hdi.jobs import load_jobs
+
+        return load_jobs(self.settings.config_dir)
+
+    def _options(self, *, refetch: bool, dry_run: bool) -> Options:
+        from hdi.attempt import Options
 
         settings = self.settings
-        options = Options(
+        return Options(
             data_dir=settings.data_dir,
             dlq_dir=settings.dlq_dir,
-            origin=origin,
-            batch_size=settings.ingest.batch_size if batch_size is None else batch_size,
-            max_reject_percent=settings.ingest.max_reject_percent if max_reject_percent is None else max_reject_percent,
+            batch_size=settings.ingest.batch_size,
+            max_reject_percent=settings.ingest.max_reject_percent,
             min_rejects=settings.ingest.min_rejects,
             refetch=refetch,
             dry_run=dry_run,
-            keep=keep,
         )
-        kinds = [schema.kind for schema in self.schemas]
-        mapping = load_mapping("databento", self.settings.overlays("mappings"), kinds)
-        store = self.store(write=not dry_run)
-        yield from ingest_files(store, self.schemas, mapping, [Path(p) for p in paths], options)
+
+    @cached_property
+    def _mapping(self) -> VendorMapping:
+        from hdi.mapping import load_mapping
+
+        return load_mapping("databento", self.settings.overlays("mappings"), [s.kind for s in self.schemas])
 
     def query(  # noqa: PLR0913  (each is an option of the command)
         self,
@@ -150,11 +215,23 @@ class HistoricalData:
         """Versions by name, and under ``store`` the type of the store."""
         return {**versions(), "store": self.settings.store.partition(":")[0]}
 
-    def status(self, *, deep: bool = False) -> Status:
-        """Health, as ``hdi status`` shows it; ``deep`` also reads from every table of the store."""
+    @property
+    def has_key(self) -> bool:
+        """True when the settings hold a key for the vendor's API."""
+        return self.settings.databento.key is not None
+
+    def status(self, *, deep: bool = False, ask_api: bool = False) -> Status:
+        """Health, as ``hdi status`` shows it; ``deep`` also reads from every table of the store.
+
+        ``ask_api`` really asks the vendor.
+        """
         from hdi.health import measure
 
-        return measure(self.settings, self.schemas, self.store, deep=deep)
+        def api() -> dict[str, Any]:
+            source = self.source()
+            return {"origin": source.origin, **source.check()}
+
+        return measure(self.settings, self.schemas, self.store, deep=deep, api=api if ask_api else None)
 
 
 def versions() -> dict[str, str]:

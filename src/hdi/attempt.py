@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from hdi import raw
 from hdi.errors import CorruptFile, DataError, TooManyRejects
 from hdi.frames import COVERAGE, REJECTS
 from hdi.mapping import VendorMapping
-from hdi.model import DAY_NS, MAX_NS, Header, RawFile, Receipt, ns_date
+from hdi.model import DAY_NS, MAX_NS, Condition, Header, RawFile, Receipt, Unit, date_ns, ns_date
 from hdi.plan import Plan, learned, unmapped
 from hdi.refine import Refinery
 from hdi.schema import Schema
-from hdi.sources import jobs
+from hdi.sources import split
 from hdi.sources.dbn import Reader
 from hdi.stores import Store, Work
 
@@ -30,6 +31,7 @@ from hdi.stores import Store, Work
 MAX_ROWS = 2**31 - 1
 #: Rows of each rule that are kept of a unit that failed as a whole.
 SAMPLE = 1000
+_MONEY = Decimal("1e-9")
 _POLARS: Mapping[str, Any] = {"int32": pl.Int32(), "int64": pl.Int64()}
 
 
@@ -50,7 +52,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """A file with what an attempt at it needs; ``header`` is what was planned, ``job`` its part of a split job."""
+    """A file with what an attempt at it needs; ``header`` is what was planned, ``job`` its part of a split job.
+
+    ``price`` is US dollars per record where the bytes were bought for this attempt, ``conditions`` what the vendor
+    says of days.
+    """
 
     store: Store
     mapping: VendorMapping
@@ -58,7 +64,9 @@ class Task:
     options: Options
     run: str
     header: Header
-    job: jobs.Part | None
+    job: split.Part | None = None
+    price: Decimal | None = None
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass
@@ -322,7 +330,43 @@ class Attempt:
             status="fragment" if self.plan.fragment else "complete", fetched=fetched,
             stored=fetched - rejected, quarantined=rejected, rules=self.tally.rules.get(number, {}),
             raw=rawfile, seconds=round(time.monotonic() - self.began, 3), committed_at=time.time_ns(),
+            dollars=None if self.task.price is None else (self.task.price * fetched).quantize(_MONEY),
+            conditions=noted(self.task.conditions, self.plan.units[i]),
         )  # fmt: skip
+
+
+def noted(conditions: Sequence[Condition], unit: Unit) -> tuple[Condition, ...]:
+    """The days of the unit that the vendor does not call available."""
+    window = unit.window
+    return tuple(
+        c for c in conditions
+        if c.condition != "available" and date_ns(c.day) < window.end and date_ns(c.day) + DAY_NS > window.start
+    )  # fmt: skip
+
+
+def commit_units(
+    task: Task, schema: Schema, plan: Plan, refinery: Refinery, left: Iterable[Unit]
+) -> tuple[list[Receipt], TooManyRejects | None]:
+    """Commit the units that are left of a plan; where some have too many rejects, the others.
+
+    Returns all receipts, and the error about the unit with the largest share of rejects.
+    """
+    numbers = task.store.reserve([u.id for u in plan.units])
+    place = {unit: i for i, unit in enumerate(plan.units)}
+    wanted = plan.together(place[unit] for unit in left)
+    receipts = Attempt(task, schema, plan, refinery, numbers, wanted).run()
+    failed = [r for r in receipts if r.status == "failed"]
+    if not failed:
+        return receipts, None
+    worst = max(failed, key=lambda r: r.quarantined / max(r.fetched, 1))
+    rules = ", ".join(f"{name} {rows}" for name, rows in sorted(worst.rules.items(), key=lambda r: -r[1]))
+    options = task.options
+    return receipts, TooManyRejects(
+        f"{task.path}: {worst.quarantined} of {worst.fetched} rows of {worst.unit.symbol or 'unmapped'} "
+        f"({worst.unit.window}) were rejected: {rules}",
+        f"A unit fails above both {options.max_reject_percent} % and {options.min_rejects} rows; what "
+        "was stored before stays. Look at the quarantine, then mend the file or the rules, or raise --max-rejects.",
+    )
 
 
 def _ahead(frames: Iterator[pl.DataFrame]) -> Generator[pl.DataFrame]:

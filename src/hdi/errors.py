@@ -9,6 +9,8 @@
     │   └── OriginMismatch    2   synthetic data for a store of real data, or the reverse
     ├── UnitFailed            1   a unit failed for a reason of its own
     ├── VendorRefused         3   the vendor said no
+    │   ├── AccountRefused    3   to the key or the account: no other order will do better
+    │   └── EndUnavailable    3   because the window reaches beyond what is available
     ├── DataError             4   bytes or rows are not what was declared
     │   ├── CorruptFile       4   truncated, bit-flipped, or with impossible records
     │   └── TooManyRejects    4   a unit over ``max_reject_percent``
@@ -81,6 +83,18 @@ class VendorRefused(HdiError):
     """The vendor refused the request."""
 
     exit_code = 3
+
+
+class AccountRefused(VendorRefused):
+    """The vendor refused the key or the account (401, 402, 403): every further order would end the same."""
+
+
+class EndUnavailable(VendorRefused):
+    """The window reaches beyond what is available; ``available_end`` (nanoseconds) is the vendor's own word."""
+
+    def __init__(self, message: str, hint: str, available_end: int) -> None:
+        super().__init__(message, hint)
+        self.available_end = available_end
 
 
 class DataError(HdiError):

@@ -11,8 +11,8 @@ from itertools import islice
 
 import polars as pl
 
-from hdi.lookup import ALL_SYMBOLS, Asked, among, subtract, union
-from hdi.model import DAY_NS, Window, iso_ns, ns_date
+from hdi.lookup import ALL_SYMBOLS, Asked, among, union
+from hdi.model import DAY_NS, Window, iso_ns, ns_date, subtract
 
 NOTHING = "No data found for the specified criteria"
 _SHOWN = 5

@@ -47,7 +47,8 @@ REJECTS: dict[str, pl.DataType] = {
     "record": pl.String(),
     "failed": pl.Boolean(),
 }
-#: One unit of one commit. ``rules`` is JSON text (counts by rule name); times are nanoseconds UTC.
+#: One unit of one commit. ``rules`` is JSON text (counts by rule name), ``conditions`` too (the days that the vendor
+#: did not call available, by date: its word, and when it last changed the day); times are nanoseconds UTC.
 LEDGER: dict[str, pl.DataType] = {
     "unit": pl.Int32(),
     "unit_id": pl.String(),
@@ -72,6 +73,7 @@ LEDGER: dict[str, pl.DataType] = {
     "raw_bytes": pl.Int64(),
     "seconds": pl.Float64(),
     "dollars": pl.Decimal(18, 9),
+    "conditions": pl.String(),
     "committed_at": pl.Int64(),
     "error": pl.String(),
     "exit_code": pl.Int32(),

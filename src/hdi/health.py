@@ -52,8 +52,18 @@ class Status:
         return {"status": "healthy" if self.healthy else "unhealthy", **asdict(self)}
 
 
-def measure(settings: Settings, schemas: Schemas, opened: Callable[[], Store], *, deep: bool = False) -> Status:
-    """Look at everything. ``opened`` opens the store; ``deep`` also reads a row of each kind from it."""
+def measure(
+    settings: Settings,
+    schemas: Schemas,
+    opened: Callable[[], Store],
+    *,
+    deep: bool = False,
+    api: Callable[[], dict[str, Any]] | None = None,
+) -> Status:
+    """Look at everything. ``opened`` opens the store; ``deep`` also reads a row of each kind from it.
+
+    ``api`` really asks the vendor; without it nothing is said of the vendor.
+    """
     status = Status(store={"url": masked(settings.store)})
     try:
         store = opened()
@@ -67,9 +77,19 @@ def measure(settings: Settings, schemas: Schemas, opened: Callable[[], Store], *
         status.store["error"] = exc.message
     status.store["state"] = "error" if status.problems else "connected"
     status.quarantine["path"] = str(settings.dlq_dir)
+    if api is not None:
+        _api(status, api)
     _storage(status, settings.data_dir)
     _logs(status, settings.log.dir)
     return status
+
+
+def _api(status: Status, ask: Callable[[], dict[str, Any]]) -> None:
+    try:
+        status.api = {"valid": True, **ask()}
+    except HdiError as exc:
+        status.api = {"valid": False, "error": exc.message, "hint": exc.hint}
+        status.problems.append(exc.message)
 
 
 def _ledger(status: Status, ledger: pl.DataFrame) -> None:

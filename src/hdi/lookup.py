@@ -15,7 +15,7 @@ from functools import cached_property
 import polars as pl
 
 from hdi.errors import RequestError, UnknownSymbol
-from hdi.model import MAX_NS, Window
+from hdi.model import MAX_NS, Window, subtract
 from hdi.symbology import ALL_SYMBOLS, Intervals, disjoint, merge
 
 #: The rows of one query: ``read`` of a store takes it as ``instruments``.
@@ -219,18 +219,6 @@ def split(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def subtract(window: Window, held: Iterable[tuple[int, int]]) -> list[Window]:
-    """What of the window no interval holds."""
-    left, at = [], window.start
-    for start, end in sorted(held):
-        if start >= window.end:
-            break
-        if start > at:
-            left.append(Window(at, start))
-        at = max(at, end)
-    return [*left, Window(at, window.end)] if at < window.end else left
-
-
 def _outside(claims: pl.DataFrame, mapped: pl.DataFrame) -> pl.DataFrame:
     """The claims (instrument_id, start, end) at the times for which the symbol has no mapping."""
     held = list(mapped.select("start", "end").unique().iter_rows())
@@ -271,4 +259,4 @@ def _latest(rows: pl.DataFrame) -> pl.DataFrame:
     return flat.with_columns(rows["instrument_id"].gather(flat["row"]))
 
 
-__all__ = ["ALL_SYMBOLS", "RECTANGLES", "Asked", "Lookup", "Names", "among", "split", "subtract", "union"]
+__all__ = ["ALL_SYMBOLS", "RECTANGLES", "Asked", "Lookup", "Names", "among", "split", "union"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -126,6 +126,18 @@ class Window:
             at = stop
 
 
+def subtract(window: Window, held: Iterable[tuple[int, int]]) -> list[Window]:
+    """What of the window no interval holds."""
+    left, at = [], window.start
+    for start, end in sorted(held):
+        if start >= window.end:
+            break
+        if start > at:
+            left.append(Window(at, start))
+        at = max(at, end)
+    return [*left, Window(at, window.end)] if at < window.end else left
+
+
 def cell_start(ns: int, grid: Grid) -> int:
     """The start of the grid cell that holds the instant."""
     day = ns_date(ns)
@@ -152,6 +164,7 @@ def cell_end(ns: int, grid: Grid) -> int:
 class Header:
     """What a DBN file says of itself. ``mappings`` holds (key, start, end, symbol), sorted; times in nanoseconds.
 
+    ``not_found`` are symbols that the vendor could not resolve, ``partial`` those that it could on some days only.
     ``part_of`` says of which job the file is an unjoined part; ``joined`` that its window is its part's own.
     """
 
@@ -167,6 +180,7 @@ class Header:
     limit: int | None
     mappings: tuple[tuple[str, int, int, str], ...] = field(repr=False)
     not_found: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()
     part_of: str = ""
     joined: bool = False
 
@@ -221,6 +235,38 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What one billed call asks a vendor for; a quote takes exactly the same parameters."""
+
+    dataset: str
+    schema: str
+    stype: str
+    symbols: tuple[str, ...]
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What an order brings and costs: records, bytes as they are billed (uncompressed), US dollars."""
+
+    records: int
+    size: int
+    dollars: Decimal
+
+    def __add__(self, other: Quote) -> Quote:
+        return Quote(self.records + other.records, self.size + other.size, self.dollars + other.dollars)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the vendor says of its data of one UTC day, and when that was last changed."""
+
+    day: dt.date
+    condition: str
+    last_modified: dt.date | None
+
+
+@dataclass(frozen=True, slots=True)
 class RawFile:
     """The vendor's bytes as they were kept: path, SHA-256 and size."""
 
@@ -235,7 +281,8 @@ class Receipt:
 
     ``stored`` is read back from the store; ``unchanged`` of them were there already, equal.
     ``superseded`` counts rows that this unit moved to history. ``rules`` counts every broken rule by
-    name, whatever its severity. ``committed_at`` is nanoseconds UTC.
+    name, whatever its severity. ``dollars`` is what its bytes cost in this run; ``conditions`` names the days that the
+    vendor did not call available. ``committed_at`` is nanoseconds UTC.
     """
 
     unit: Unit
@@ -251,6 +298,7 @@ class Receipt:
     raw: RawFile | None = None
     seconds: float = 0.0
     dollars: Decimal | None = None
+    conditions: tuple[Condition, ...] = ()
     committed_at: int = 0
     error: str = ""
     exit_code: int = 0
@@ -272,12 +320,13 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class FileOutcome:
-    """What became of one file that somebody asked to ingest.
+class Outcome:
+    """What became of one file, or of one order, that somebody asked to ingest.
 
-    ``stored``: its units were committed. ``skipped``: all of it was stored before (``note`` says by
-    what). ``planned``: a dry run. ``failed``: ``error`` says why; nothing of it was stored, except the
-    units in ``receipts`` that are not ``failed`` themselves.
+    ``path`` is the file; "" for an order without bytes. ``stored``: its units were committed. ``skipped``: all of it
+    was stored before (``note`` says by what). ``planned``: a dry run. ``failed``: ``error`` says why; nothing of it
+    was stored, except the units in ``receipts`` that are not ``failed`` themselves. ``dollars`` is what was paid
+    for it in this run, None for a file; ``size`` its bytes as they lie under ``raw/``.
     """
 
     path: str
@@ -291,3 +340,5 @@ class FileOutcome:
     seconds: float = 0.0
     note: str = ""
     error: HdiError | None = None
+    dollars: Decimal | None = None
+    size: int = 0

@@ -10,37 +10,41 @@ import re
 import resource
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 import polars as pl
 import structlog
 
 from hdi import quarantine, raw
-from hdi.attempt import Attempt, Options, Task
-from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError, StoreError, TooManyRejects
+from hdi.attempt import Options, Task, commit_units
+from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError, StoreError
 from hdi.mapping import VendorMapping
-from hdi.model import DAY_NS, MAX_NS, FileOutcome, Header, Unit, cell_start, iso_ns
+from hdi.model import DAY_NS, MAX_NS, Header, Outcome, Unit, Window, cell_start, iso_ns
 from hdi.plan import Plan, plan_file, uncovered
 from hdi.raw import file_digest
 from hdi.refine import Refinery, rule_checks
-from hdi.schema import Schema, Schemas
-from hdi.sources import jobs
+from hdi.schema import Schema, SchemaName, Schemas
+from hdi.sources import split
 from hdi.sources.dbn import Reader
 from hdi.sources.records import MESSAGES, columns
 from hdi.stores import Store, check_origin
 from hdi.symbology import ALL_SYMBOLS
 
+if TYPE_CHECKING:
+    from types import TracebackType
+
 #: Claims of one dataset and schema.
 _KEYS = 64
 _ORIGIN = re.compile(r"[a-z0-9][a-z0-9._-]*")
+log = structlog.get_logger(component="PipelineOrchestrator")
 
 
 def ingest_files(
     store: Store, schemas: Schemas, mapping: VendorMapping, paths: Iterable[Path], options: Options
-) -> Iterator[FileOutcome]:
+) -> Iterator[Outcome]:
     """Ingest DBN files one by one; a file that fails is reported, and the others go on.
 
     Yields one outcome for each file as it is done. Raises StoreError when the store itself is gone,
@@ -52,37 +56,54 @@ def ingest_files(
             "It names folders: write lower-case letters, digits and dashes, such as databento or synthetic.",
         )
     check_refining(schemas, mapping)
-    log = structlog.get_logger().bind(component="PipelineOrchestrator")
-    started, began = time.monotonic(), iso_ns(time.time_ns())
-    run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:6]}"
-    records = errors = chunks = 0
-    counts = dict.fromkeys(("fetched", "stored", "quarantined"), 0)
-    if not options.dry_run:
-        threading.Thread(target=_warm, name="hdi-import").start()
-        raw.sweep(options.data_dir)
-        _export(store, options.dlq_dir)
-    try:
-        for path, header in jobs.parts(paths):
-            outcome = _File(store, schemas, mapping, path, options, run, header).ingest()
-            chunks += len(outcome.receipts)
-            errors += outcome.status == "failed"
-            for receipt in outcome.receipts:
-                for name in counts:
-                    counts[name] += getattr(receipt, name)
-            records = counts["stored"] + counts["quarantined"]
-            _log_outcome(log, outcome)
+    with Run(store, options) as run:
+        for path, part in split.parts(paths):
+            outcome = _File(store, schemas, mapping, path, options, run.id, part).ingest()
+            run.add(outcome)
             yield outcome
-    finally:
-        if not options.dry_run:
-            store.settle()
-        seconds = time.monotonic() - started
+
+
+class Run:
+    """One run of the pipeline: its name, and what its outcomes add up to, for the log. A context manager."""
+
+    def __init__(self, store: Store, options: Options) -> None:
+        self.id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:6]}"
+        self._store = store
+        self._options = options
+        self._started, self._began = time.monotonic(), iso_ns(time.time_ns())
+        self._errors = self._chunks = 0
+        self._counts = dict.fromkeys(("fetched", "stored", "quarantined"), 0)
+
+    def __enter__(self) -> Self:
+        if not self._options.dry_run:
+            threading.Thread(target=_warm, name="hdi-import").start()
+            raw.sweep(self._options.data_dir)
+            export_rejects(self._store, self._options.dlq_dir)
+        return self
+
+    def add(self, outcome: Outcome) -> None:
+        """Count and log what became of one file or order."""
+        self._chunks += len(outcome.receipts)
+        self._errors += outcome.status == "failed"
+        for receipt in outcome.receipts:
+            for name in self._counts:
+                self._counts[name] += getattr(receipt, name)
+        _log_outcome(outcome)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._options.dry_run:
+            self._store.settle()
+        seconds = time.monotonic() - self._started
+        records = self._counts["stored"] + self._counts["quarantined"]
         log.info(
-            "Pipeline completed", run=run, records_processed=records, execution_time=round(seconds, 3),
+            "Pipeline completed", run=self.id, records_processed=records, execution_time=round(seconds, 3),
             processing_rate=round(records / seconds, 1) if seconds else 0.0,
             memory_peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            chunks_processed=chunks, errors_encountered=errors, duration_seconds=round(seconds, 3),
-            start_time=began, end_time=iso_ns(time.time_ns()),
-            transformed=counts["fetched"], validated=counts["fetched"], **counts,
+            chunks_processed=self._chunks, errors_encountered=self._errors, duration_seconds=round(seconds, 3),
+            start_time=self._began, end_time=iso_ns(time.time_ns()),
+            transformed=self._counts["fetched"], validated=self._counts["fetched"], **self._counts,
         )  # fmt: skip
 
 
@@ -103,7 +124,7 @@ def _warm() -> None:
     import pyarrow.parquet  # noqa: F401
 
 
-def _log_outcome(log: Any, outcome: FileOutcome) -> None:
+def _log_outcome(outcome: Outcome) -> None:
     level = log.error if outcome.status == "failed" else log.info
     level(
         f"file {outcome.status}", file=outcome.path, schema=outcome.schema, dataset=outcome.dataset,
@@ -118,7 +139,7 @@ class _File:
 
     def __init__(  # noqa: PLR0913, PLR0917  (what ingest_files was given, for one of its files)
         self, store: Store, schemas: Schemas, mapping: VendorMapping, path: Path, options: Options, run: str,
-        job: jobs.Part | None,
+        job: split.Part | None,
     ) -> None:  # fmt: skip
         self.store = store
         self.schemas = schemas
@@ -131,7 +152,7 @@ class _File:
         self.header: Header | None = None
         self.about: dict[str, Any] = {}
 
-    def ingest(self) -> FileOutcome:
+    def ingest(self) -> Outcome:
         """Do it, and turn whatever goes wrong with this file into its outcome."""
         try:
             return self._ingest()
@@ -140,11 +161,11 @@ class _File:
         except HdiError as error:
             return self._outcome("failed", error=error)
 
-    def _outcome(self, status: Any, **rest: Any) -> FileOutcome:
+    def _outcome(self, status: Any, **rest: Any) -> Outcome:
         seconds = time.monotonic() - self.started
-        return FileOutcome(path=str(self.path), status=status, seconds=seconds, **self.about, **rest)
+        return Outcome(path=str(self.path), status=status, seconds=seconds, **self.about, **rest)
 
-    def _ingest(self) -> FileOutcome:
+    def _ingest(self) -> Outcome:
         header = self._header()
         if header.schema not in self.schemas.names:
             raise NotDbn(
@@ -162,7 +183,8 @@ class _File:
         if self.options.dry_run:
             left = self._left(plan)
             return self._outcome("planned", note=_plan_note(plan, left, refetch=self.options.refetch))
-        with self.store.claim([digest] if digest else _keys(plan)):
+        keys = [digest] if digest else claim_keys(header.dataset, name, plan.window)
+        with self.store.claim(keys):
             left = list(plan.units) if self.options.refetch else [*self._left(plan), *self._doubted(plan)]
             if not left:
                 return self._outcome("skipped", note=self._skip_note(plan, digest))
@@ -213,50 +235,35 @@ class _File:
             return "the same file is stored already"
         return "its whole window is stored already, from another file; --refetch reads this one and replaces"
 
-    def _attempts(self, schema: Schema, plan: Plan, refinery: Refinery, left: Iterable[Unit]) -> FileOutcome:
+    def _attempts(self, schema: Schema, plan: Plan, refinery: Refinery, left: Iterable[Unit]) -> Outcome:
         """One attempt at the units that are left, and where some have too many rejects another one without them."""
-        numbers = self.store.reserve([u.id for u in plan.units])
-        place = {unit: i for i, unit in enumerate(plan.units)}
-        wanted = plan.together(place[unit] for unit in left)
-        attempt = Attempt(self._task(), schema, plan, refinery, numbers, wanted)
-        receipts = attempt.run()
-        failed = [r for r in receipts if r.status == "failed"]
-        self._export()
-        if not failed:
-            return self._outcome("stored", receipts=tuple(receipts), note=plan.fragment)
-        worst = max(failed, key=lambda r: r.quarantined / max(r.fetched, 1))
-        error = TooManyRejects(
-            f"{self.path}: {worst.quarantined} of {worst.fetched} rows of {worst.unit.symbol or 'unmapped'} "
-            f"({worst.unit.window}) were rejected: {_by_rule(worst.rules)}",
-            f"A unit fails above both {self.options.max_reject_percent} % and {self.options.min_rejects} rows; what "
-            "was stored before stays. Look at the quarantine, then mend the file or the rules, or raise --max-rejects.",
-        )
-        return self._outcome("failed", receipts=tuple(receipts), error=error)
-
-    def _task(self) -> Task:
         if self.header is None:  # _ingest reads it first
             raise CorruptFile(f"{self.path}: has no header")
-        return Task(self.store, self.mapping, self.path, self.options, self.run, self.header, self.job)
+        task = Task(self.store, self.mapping, self.path, self.options, self.run, self.header, self.job)
+        receipts, error = commit_units(task, schema, plan, refinery, left)
+        self._export()
+        if error is None:
+            return self._outcome("stored", receipts=tuple(receipts), note=plan.fragment)
+        return self._outcome("failed", receipts=tuple(receipts), error=error)
 
     def _export(self) -> None:
-        _export(self.store, self.options.dlq_dir)
+        export_rejects(self.store, self.options.dlq_dir)
 
 
-def _export(store: Store, dlq: Path) -> None:
+def export_rejects(store: Store, dlq: Path) -> None:
     """Bring the dead-letter folder in line with the store, one process after the other."""
     if dlq.exists() or store.quarantine().height:
         with quarantine.held(dlq):
             quarantine.export(dlq, store.quarantine(), store.ledger(), store.url)
 
 
-def _keys(plan: Plan) -> list[str]:
-    """What to claim for a complete file: its grid cells, folded so that a long window needs few locks.
+def claim_keys(dataset: str, name: SchemaName, window: Window) -> list[str]:
+    """What to claim for work on a window: its grid cells, folded so that a long window needs few locks.
 
-    Files that share a cell share a key; keys that collide only make one wait for the other.
+    Work that shares a cell shares a key; keys that collide only make one wait for the other.
     """
-    unit, grid = plan.units[0], plan.name.grid
-    cells = {cell_start(c.start, grid) // DAY_NS % _KEYS for c in plan.cells}
-    return [f"{unit.dataset}-{unit.schema}-{cell}" for cell in sorted(cells)]
+    cells = {cell_start(c.start, name.grid) // DAY_NS % _KEYS for c in window.cells(name.grid)}
+    return [f"{dataset}-{name.name}-{cell}" for cell in sorted(cells)]
 
 
 def _plan_note(plan: Plan, left: list[Unit], *, refetch: bool) -> str:
@@ -268,8 +275,4 @@ def _plan_note(plan: Plan, left: list[Unit], *, refetch: bool) -> str:
     return f"{what}{span}" + (f"; a fragment: {plan.fragment}" if plan.fragment else "")
 
 
-def _by_rule(rules: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {rows}" for name, rows in sorted(rules.items(), key=lambda r: -r[1]))
-
-
-__all__ = ["Options", "check_refining", "ingest_files"]
+__all__ = ["Options", "Run", "check_refining", "claim_keys", "export_rejects", "ingest_files"]

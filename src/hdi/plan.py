@@ -1,6 +1,6 @@
 """Plans: a request becomes units on a grid, with their scope, what they cover, and what is known of symbols.
 
-Here so far: the plan of one DBN file, from its own metadata.
+The plan of a DBN file comes from its own metadata, that of an order from the symbology that came with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import polars as pl
 
 from hdi.errors import CorruptFile, HdiError, RequestError
 from hdi.frames import COVERAGE, MAPPINGS
-from hdi.model import DAY_NS, MAX_NS, Header, Unit, Window
+from hdi.model import DAY_NS, MAX_NS, Header, Order, Unit, Window, subtract
 from hdi.schema import SchemaName
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 
@@ -24,6 +24,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _INTERVALS = {
     "instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64(), "symbol": pl.String(), "asked": pl.String(),
 }  # fmt: skip
+_NO_NAMES = pl.DataFrame(schema={c: _INTERVALS[c] for c in ("instrument_id", "start", "end", "symbol")})
 #: Instrument ids are unsigned, of 32 bits.
 _LAST_ID = 2**32 - 1
 #: Units of one file, which are committed at once and held in memory.
@@ -196,6 +197,81 @@ def plan_file(header: Header, name: SchemaName, origin: str, digest: str) -> Pla
         )
     units = tuple(Unit(symbol=a, window=c, **common) for c in cells for a in asked)
     return Plan(name, units, asked, cells, intervals, mappings)
+
+
+def plan_order(  # noqa: PLR0913, PLR0917  (what was asked for, and what is known of it)
+    origin: str, order: Order, asked: Sequence[str], name: SchemaName, resolved: pl.DataFrame, named: pl.DataFrame,
+    cells: Sequence[Window],
+) -> Plan:  # fmt: skip
+    """The units of an order: each of ``asked`` in each cell, those that the order leaves out among them.
+
+    ``resolved`` (asked, instrument_id, start, end) and ``named`` (instrument_id, start, end, symbol) are the
+    symbology in the order's window.
+    """
+    common = {"origin": origin, "dataset": order.dataset, "schema": order.schema, "stype": order.stype}
+    # What arrives unmapped belongs to the only symbol, or to nobody's unit.
+    owners = tuple(sorted(asked)) if len(asked) == 1 else (*sorted(asked), "")
+    units = tuple(Unit(symbol=a, window=c, **common) for c in cells for a in owners)
+    intervals = _named(resolved, named)
+    return Plan(
+        name, units, owners, tuple(cells), intervals, _order_mappings(order.dataset, order.stype, resolved, named)
+    )
+
+
+def plan_claims(  # noqa: PLR0913, PLR0917  (what is claimed, and what is known of it)
+    origin: str, dataset: str, name: SchemaName, stype: str, stretches: Sequence[tuple[str, Window]],
+    rectangles: Sequence[pl.DataFrame], named: pl.DataFrame | None,
+) -> Plan | None:  # fmt: skip
+    """Units without rows: symbols whose instruments are held as something else, or that stand for nothing.
+
+    They cover what was asked, and no instrument: nothing is replaced. None when there is no stretch.
+    """
+    if not stretches:
+        return None
+    units = tuple(
+        Unit(origin, dataset, name.name, symbol, stype, cell)
+        for symbol, window in stretches
+        for cell in window.cells(name.grid)
+    )
+    resolved = pl.concat(rectangles)
+    names = _NO_NAMES if named is None else named.join(resolved, on="instrument_id", how="semi")
+    asked = tuple(dict.fromkeys(symbol for symbol, _ in stretches))
+    mappings = _order_mappings(dataset, stype, resolved, names)
+    return Plan(name, units, asked, tuple(u.window for u in units), pl.DataFrame(schema=_INTERVALS), mappings)
+
+
+def _named(resolved: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """The intervals with their raw symbols; null where no raw symbol is known."""
+    both = (
+        resolved.join(named, on="instrument_id", suffix="_named")
+        .with_columns(
+            start=pl.max_horizontal("start", "start_named"), end=pl.min_horizontal("end", "end_named"),
+        )
+        .filter(pl.col("start") < pl.col("end"))
+        .select(pl.col(c).cast(t) for c, t in _INTERVALS.items())
+    )  # fmt: skip
+    known: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for instrument, start, end, _, asked in both.iter_rows():
+        known.setdefault((asked, instrument), []).append((start, end))
+    rest = [
+        (instrument, left.start, left.end, None, asked)
+        for asked, instrument, start, end in resolved.select("asked", "instrument_id", "start", "end").iter_rows()
+        for left in subtract(Window(start, end), known.get((asked, instrument), []))
+    ]
+    return pl.concat([pl.DataFrame(rest, schema=_INTERVALS, orient="row"), both])
+
+
+def _order_mappings(dataset: str, stype: str, resolved: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """What the symbology teaches: raw symbols, and what a continuous or parent symbol stands for."""
+    frames = [named.select("instrument_id", "start", "end", "symbol", stype=pl.lit("raw_symbol"))]
+    if stype in ("continuous", "parent"):
+        frames.append(resolved.select("instrument_id", "start", "end", symbol="asked", stype=pl.lit(stype)))
+    return (
+        pl.concat(frames)
+        .with_columns(dataset=pl.lit(dataset))
+        .select(pl.col(c).cast(t) for c, t in MAPPINGS.items())
+        .unique(maintain_order=True)
+    )
 
 
 def _split(header: Header) -> str:

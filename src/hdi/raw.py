@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -47,25 +48,10 @@ class Part:
 
     def keep(self, folders: tuple[str, ...], name: str, digest: str, size: int) -> RawFile:
         """Put the file in its place under ``raw/``. The same bytes there stay; others there are set aside."""
-        target = self._root.joinpath(*folders, name)
-        try:
-            os.fsync(self._fd)
-            _private(self._root, *folders)
-            if target.exists() and not _holds(target, digest, size):
-                aside = target.with_name(f"{name}.damaged-{time.time_ns()}")
-                target.rename(aside)
-                log = structlog.get_logger().bind(component="PipelineOrchestrator")
-                log.warning("a raw file was damaged: set aside, and written again", file=str(target), aside=str(aside))
-            if target.exists():
-                self._path.unlink()
-            else:
-                self._path.rename(target)
-                _sync(target.parent)
-            os.close(self._fd)
-        except OSError as exc:
-            raise _refused(self._root, exc) from exc
+        kept = put(self._root.parent, folders, name, self._path, digest, size)
+        os.close(self._fd)
         self._fd = -1
-        return RawFile(str(target.absolute()), digest, size)
+        return kept
 
     def discard(self) -> None:
         """Remove the part file; nothing happens after :meth:`keep`."""
@@ -73,6 +59,119 @@ class Part:
             self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
+
+
+def put(data_dir: Path, folders: Sequence[str], name: str, path: Path, digest: str, size: int) -> RawFile:
+    """Move a file of that digest and size to its place under ``raw/``, synced, for its owner alone.
+
+    The same bytes there stay; others there are set aside.
+    """
+    root = data_dir / "raw"
+    target = root.joinpath(*folders, name)
+    try:
+        path.chmod(0o600)
+        _sync(path)
+        _private(root, *folders)
+        if target.exists() and not _holds(target, digest, size):
+            aside = target.with_name(f"{name}.damaged-{time.time_ns()}")
+            target.rename(aside)
+            log = structlog.get_logger(component="PipelineOrchestrator")
+            log.warning("a raw file was damaged: set aside, and written again", file=str(target), aside=str(aside))
+        if target.exists():
+            path.unlink()
+        else:
+            path.rename(target)
+            _sync(target.parent)
+    except OSError as exc:
+        raise _refused(root, exc) from exc
+    return RawFile(str(target.absolute()), digest, size)
+
+
+def put_note(data_dir: Path, folders: Sequence[str], name: str, text: str) -> None:
+    """Write a small text beside the raw files, whole or not at all; an older one of that name gives way."""
+    root = data_dir / "raw"
+    target = root.joinpath(*folders, name)
+    part = target.with_name(f".{name}.{uuid4().hex}")
+    try:
+        _private(root, *folders)
+        fd = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            write_all(fd, text.encode(), part)
+        finally:
+            os.close(fd)
+        part.rename(target)
+        _sync(target.parent)
+    except OSError as exc:
+        part.unlink(missing_ok=True)
+        raise _refused(root, exc) from exc
+
+
+def parts_folder(data_dir: Path) -> Path:
+    """The folder of what is on its way into ``raw/``, made if need be."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        _private(data_dir, "raw", ".part")
+    except OSError as exc:
+        raise _refused(data_dir / "raw", exc) from exc
+    return data_dir / "raw" / ".part"
+
+
+def hold_new(path: Path) -> int:
+    """A descriptor of a new file that is locked while this process lives."""
+    try:
+        while (fd := _held(path)) < 0:
+            pass
+    except OSError as exc:
+        raise _refused(path.parent.parent, exc) from exc
+    return fd
+
+
+def write_all(fd: int, data: bytes, path: Path) -> None:
+    """Write and sync all of it."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    except OSError as exc:
+        raise _refused(path.parent.parent, exc) from exc
+
+
+@contextlib.contextmanager
+def abandoned(path: Path) -> Iterator[str | None]:
+    """The text of a file whose process is gone, held meanwhile; None when somebody holds it or it is gone too."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield None
+            return
+        with open(fd, encoding="utf-8", closefd=False) as file:
+            yield file.read() if os.fstat(fd).st_nlink else None
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def locked(data_dir: Path, key: str) -> Iterator[None]:
+    """Wait for, and hold, one of the locks of the data folder."""
+    root = data_dir / "raw"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        _private(data_dir, "raw", ".locks")
+        fd = os.open(root / ".locks" / f"{key}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as exc:
+        raise _refused(root, exc) from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def sweep(data_dir: Path) -> int:

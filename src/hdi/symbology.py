@@ -9,17 +9,19 @@ import heapq
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 
-if TYPE_CHECKING:
-    from hdi.model import Stype
+from hdi.model import Stype
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ALL_SYMBOLS = "ALL_SYMBOLS"
+#: The symbol types that can be asked for, and the word that some still use for the first.
+STYPES: tuple[str, ...] = get_args(Stype)
+NATIVE = "native"
 #: Instruments whose ids span less than this are looked up in a table instead of by search.
 _DENSE = 1 << 20
 _CONTINUOUS = re.compile(r"[A-Za-z0-9]+\.[cnvCNV]\.[0-9]+")

@@ -10,10 +10,11 @@ import pytest
 
 import dbnfiles
 from dbnfiles import PX
-from hdi import demo, quarantine
+from hdi import quarantine
 from hdi.errors import FragmentRefused, OriginMismatch, TooManyRejects
 from hdi.model import DAY_NS, NS
 from lakes import Place, lines
+from tape import make_tape
 
 DAYS = ("2024-03-12", "2024-03-13", "2024-03-14", "2024-03-15", "2024-03-16")
 FIRST, END = dbnfiles.ns(DAYS[0]), dbnfiles.ns(DAYS[-1])
@@ -232,7 +233,7 @@ def test_synthetic_and_real_rows_never_share_a_store(tmp_path, place, first, sec
 
 def test_every_row_of_every_kind_is_stored_or_quarantined(tmp_path, place):
     """The law of conservation, by the file's own count and by readers that are not ours."""
-    made = demo.make_tape(tmp_path / "tape")
+    made = make_tape(tmp_path / "tape")
     for path in made.paths:
         receipts = place.stored(path, origin="synthetic", max_reject_percent=50)
         assert sum(r.fetched for r in receipts) == made.rows[path]

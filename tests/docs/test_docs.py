@@ -14,13 +14,13 @@ import pytest
 import yaml
 from databento_dbn import Metadata, Schema, StatusMsg, SType
 
-from hdi.demo import make_files
 from hdi.docs_pages import pages
 from hdi.mapping import load_mapping
 from hdi.model import Window
 from hdi.pipeline import Options, ingest_files
 from hdi.schema import load_schemas
 from hdi.stores import open_store
+from tape import make_files
 
 ROOT = Path(__file__).parents[2]
 DAY = 86_400 * 10**9

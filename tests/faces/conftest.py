@@ -11,8 +11,8 @@ import pytest
 import dbnfiles
 import hdi
 from dbnfiles import PX
-from hdi import demo
 from hdi.cli import run
+from tape import make_tape
 
 BARS = ("open", "high", "low", "close")
 
@@ -101,7 +101,7 @@ def put(data, tmp_path):
 def demo_home(tmp_path_factory):
     """The demo's files, ingested: ``files/`` and ``lake/``. Nobody writes there."""
     home = tmp_path_factory.mktemp("demo")
-    tape = demo.make_tape(home / "files")
+    tape = make_tape(home / "files")
     before = Path.cwd()
     os.chdir(home)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from hdi.mapping import load_mapping
-from hdi.model import MAX_NS, FileOutcome, Query, Window
+from hdi.model import MAX_NS, Outcome, Query, Window
 from hdi.pipeline import Options, ingest_files
 from hdi.query import run
 from hdi.schema import load_schemas
@@ -35,12 +35,12 @@ class Lab:
         self.options = Options(**({"data_dir": root / "data", "dlq_dir": root / "dlq"} | options))
         self.store = open_store(f"lake:{root / 'lake'}", schemas(), write=True)
 
-    def ingest(self, *paths, **options) -> list[FileOutcome]:
+    def ingest(self, *paths, **options) -> list[Outcome]:
         """The outcome of each file of one call."""
         changed = replace(self.options, **options)
         return list(ingest_files(self.store, schemas(), mapping(), [Path(p) for p in paths], changed))
 
-    def good(self, *paths, **options) -> list[FileOutcome]:
+    def good(self, *paths, **options) -> list[Outcome]:
         """The outcomes of files that must all be stored."""
         outcomes = self.ingest(*paths, **options)
         assert [(o.status, o.error) for o in outcomes] == [("stored", None)] * len(paths)

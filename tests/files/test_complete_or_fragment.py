@@ -14,7 +14,7 @@ from files import real
 from files.lab import Lab, by_status
 from hdi.errors import FragmentRefused
 from hdi.model import DAY_NS, Window, iso_ns
-from hdi.sources.jobs import parts
+from hdi.sources.split import parts
 
 JOB = ("2024-01-01", "2024-01-08")
 

@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+from decimal import Decimal
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,10 @@ def test_an_empty_folder_gives_the_packaged_defaults_as_absolute_paths(tmp_path)
     assert loaded.ingest.batch_size == 131_072
     assert (loaded.ingest.max_reject_percent, loaded.ingest.min_rejects) == (1, 100)
     assert (loaded.query.confirm_days, loaded.query.confirm_symbols) == (1, 10)
+    assert (loaded.ingest.workers, loaded.ingest.download_records) == (2, 500_000)
+    assert (loaded.ingest.confirm_above_usd, loaded.ingest.budget_usd) == (Decimal(10), None)
+    assert (loaded.databento.key, loaded.databento.gateway) == (None, "https://hist.databento.com")
+    assert (loaded.databento.tries, loaded.databento.backoff_seconds) == (5, 0.5)
     assert loaded.config_dir is None
     assert list(tmp_path.iterdir()) == []
 
@@ -83,6 +89,100 @@ def test_databento_yaml_is_another_name_for_its_config_file(tmp_path, write):
     assert load(tmp_path).query.confirm_days == 7
     write("configs/api_specific/databento_config.yaml", "query: {confirm_days: 8}")
     assert "the same settings are also in databento.yaml" in refused(tmp_path)
+    assert settings.api_file(tmp_path / "nowhere") is None
+
+
+def test_dollars_are_exact_decimals_from_every_layer(tmp_path, write):
+    write("configs/system_config.yaml", "ingest: {confirm_above_usd: 0.1, budget_usd: 12.30}")
+    ingest = load(tmp_path).ingest
+    assert (ingest.confirm_above_usd, ingest.budget_usd) == (Decimal("0.1"), Decimal("12.3"))
+    assert load(tmp_path, flags={"ingest.budget_usd": "0.07"}).ingest.budget_usd == Decimal("0.07")
+    assert load(tmp_path, flags={"ingest.budget_usd": 0}).ingest.budget_usd == 0
+
+
+def test_the_gateway_comes_from_a_file_or_the_environment(tmp_path, write):
+    write("configs/api_specific/databento_config.yaml", "databento: {gateway: ' https://127.0.0.1:1 '}")
+    assert load(tmp_path).databento.gateway == "https://127.0.0.1:1"
+    assert load(tmp_path, {"DATABENTO_GATEWAY": "https://127.0.0.1:2"}).databento.gateway == "https://127.0.0.1:2"
+
+
+# The key
+
+
+def test_the_key_comes_from_the_environment_or_dotenv_and_is_masked_everywhere(tmp_path, write):
+    write(".env", "DATABENTO_API_KEY=db-from-dotenv\n")
+    assert load(tmp_path).databento.key.get_secret_value() == "db-from-dotenv"
+    loaded = load(tmp_path, {"DATABENTO_API_KEY": "db-from-environment"})
+    assert loaded.databento.key.get_secret_value() == "db-from-environment"
+    assert loaded.secrets == ("db-from-environment",)
+    shown = f"{loaded!r} {loaded} {loaded.databento} {loaded.databento.key} {loaded.model_dump()} "
+    assert "db-from" not in shown + loaded.model_dump_json()
+
+
+def test_a_key_that_a_program_gives_is_masked_too(tmp_path):
+    loaded = load(tmp_path, flags={"databento.key": "db-from-a-program"})
+    assert loaded.databento.key.get_secret_value() == "db-from-a-program"
+    assert loaded.secrets == ("db-from-a-program",)
+
+
+@pytest.mark.parametrize("file", ["system_config.yaml", "api_specific/databento_config.yaml"])
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("databento:\n  key: db-very-secret\n", ":2:3: databento.key: key is"),
+        ("databento:\n  api_key: db-very-secret\n", ":2:3: databento.api_key: api_key is"),
+        ("DATABENTO_API_KEY: db-very-secret\n", ":1:1: DATABENTO_API_KEY: DATABENTO_API_KEY is"),
+    ],
+)
+def test_a_key_in_a_file_is_refused_with_the_reason_and_not_shown(tmp_path, write, file, text, where):
+    path = write(f"configs/{file}", text)
+    message = refused(tmp_path)
+    assert message.startswith(f"{path}{where} not read from a file: ")
+    assert "a key is a secret\nTake it out, and give it as DATABENTO_API_KEY in the environment" in message
+    assert "very-secret" not in message
+
+
+def test_a_key_in_the_place_of_its_group_is_not_shown(tmp_path, write):
+    path = write("configs/system_config.yaml", "databento: db-very-secret\n")
+    message = refused(tmp_path)
+    assert message == f"{path}:1:1: databento: a str: keys are needed here: gateway, tries, backoff_seconds"
+
+
+def test_a_key_of_a_wrong_type_is_not_shown(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, flags={"databento.key": 4_711_000})
+    assert str(caught.value).startswith("databento.key: ***: ")
+    assert "4711000" not in f"{caught.value} {caught.value.__cause__}"
+
+
+# Jobs
+
+
+def test_jobs_are_left_alone_in_the_file_of_their_source(tmp_path, write):
+    text = "jobs: {any: thing, 7: [at all]}\nquery: {confirm_days: 7}\n"
+    write("configs/api_specific/databento.yaml", text)
+    assert load(tmp_path).query.confirm_days == 7
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "where"),
+    [
+        ("system_config.yaml", "log:\njobs:\n  a: {}\n", ":2:1: jobs: "),
+        ("api_specific/databento_config.yaml", "databento:\n  jobs:\n    a: {}\n", ":2:3: databento.jobs: "),
+    ],
+)
+def test_jobs_elsewhere_are_refused_with_their_place(tmp_path, write, file, text, where):
+    path = write(f"configs/{file}", text)
+    assert refused(tmp_path) == (
+        f"{path}{where}jobs are not read from here\n"
+        "They stand at the top of api_specific/databento_config.yaml in the config folder."
+    )
+
+
+def test_an_unknown_key_beside_the_jobs_is_refused(tmp_path, write):
+    path = write("configs/api_specific/databento_config.yaml", "job: {}\n")
+    message = refused(tmp_path)
+    assert message.startswith(f"{path}:1:1: job: unknown key job\nDid you mean jobs? Known here: data_dir, ")
 
 
 def test_an_empty_variable_or_a_flag_of_none_is_not_given(tmp_path, write):
@@ -175,7 +275,7 @@ def test_an_unknown_key_names_file_line_column_and_the_closest_key(tmp_path, wri
     path = write("configs/system_config.yaml", "log:\n  level: INFO\n\ningest:\n  batchsize: 5\n")
     message = refused(tmp_path)
     assert message.startswith(f"{path}:5:3: ingest.batchsize: unknown key batchsize\n")
-    assert "Did you mean batch_size? Known here: batch_size, max_reject_percent, min_rejects." in message
+    assert "Did you mean batch_size? Known here: batch_size, max_reject_percent, min_rejects, workers, " in message
 
 
 @pytest.mark.parametrize("text", ["lgo: {level: INFO}", "1: x", "config_dir: x"])
@@ -183,7 +283,7 @@ def test_an_unknown_key_at_the_top_is_refused(tmp_path, write, text):
     write("configs/system_config.yaml", text)
     message = refused(tmp_path)
     assert "unknown key" in message
-    assert "Known here: data_dir, store, dlq_dir, color, log, ingest, query." in message
+    assert "Known here: data_dir, store, dlq_dir, color, log, ingest, query, databento." in message
 
 
 @pytest.mark.parametrize(
@@ -195,6 +295,17 @@ def test_an_unknown_key_at_the_top_is_refused(tmp_path, write, text):
         ("ingest:\n  batch_size: true\n", ":2:3: ingest.batch_size: True: ", "a number is needed"),
         ("ingest:\n  max_reject_percent: 101\n", ":2:3: ingest.max_reject_percent: 101: ", "less than or equal to 100"),
         ("ingest:\n  max_reject_percent: .nan\n", ":2:3: ingest.max_reject_percent: nan: ", "finite number"),
+        ("ingest:\n  workers: 17\n", ":2:3: ingest.workers: 17: ", "less than or equal to 16"),
+        ("ingest:\n  workers: 0\n", ":2:3: ingest.workers: 0: ", "greater than or equal to 1"),
+        ("ingest:\n  download_records: 0\n", ":2:3: ingest.download_records: 0: ", "greater than or equal to 1"),
+        ("ingest:\n  budget_usd: -1\n", ":2:3: ingest.budget_usd: -1: ", "greater than or equal to 0"),
+        ("ingest:\n  budget_usd: .inf\n", ":2:3: ingest.budget_usd: inf: ", "finite number"),
+        ("ingest:\n  budget_usd: true\n", ":2:3: ingest.budget_usd: True: ", "a number is needed"),
+        ("ingest:\n  confirm_above_usd:\n", ":2:3: ingest.confirm_above_usd: None: ", "Decimal"),
+        ("databento:\n  tries: 21\n", ":2:3: databento.tries: 21: ", "less than or equal to 20"),
+        ("databento:\n  tries: 0\n", ":2:3: databento.tries: 0: ", "greater than or equal to 1"),
+        ("databento:\n  backoff_seconds: -1\n", ":2:3: databento.backoff_seconds: -1: ", "than or equal to 0"),
+        ("databento:\n  gateway: ' '\n", ":2:3: databento.gateway: ' ': ", "https://hist.databento.com"),
         ("store: ''\n", ":1:1: store: '': ", "lake:PATH"),
         ("data_dir:\n", ":1:1: data_dir: None: ", "path"),
         ("log: INFO\n", ":1:1: log: 'INFO': ", "dir, level, max_bytes, backups"),
@@ -220,7 +331,10 @@ def test_all_bad_values_are_reported_at_once(tmp_path, write):
 
 def test_a_bad_variable_or_flag_is_named(tmp_path, write):
     assert refused(tmp_path, {"LOG_LEVEL": "LOUD"}).startswith("environment variable LOG_LEVEL: 'LOUD': ")
+    assert refused(tmp_path, {"DATABENTO_GATEWAY": " "}).startswith("environment variable DATABENTO_GATEWAY: ' ': ")
     assert refused(tmp_path, flags={"ingest.max_reject_percent": "x"}).startswith("--max-rejects: 'x': ")
+    assert refused(tmp_path, flags={"ingest.workers": 17}).startswith("--workers: 17: ")
+    assert refused(tmp_path, flags={"ingest.budget_usd": "ten"}).startswith("--budget: 'ten': ")
     write(".env", "# first\n\nLOG_LEVEL=LOUD\n")
     assert refused(tmp_path).startswith(f"{tmp_path}/.env:3: LOG_LEVEL: 'LOUD': ")
 
@@ -263,14 +377,16 @@ def test_secrets_are_known_for_masking_and_never_shown(tmp_path, write):
 # What ships
 
 
-def test_the_shipped_file_states_the_defaults_and_names_every_key(tmp_path):
-    path = ROOT / "configs" / "system_config.yaml"
-    shipped = settings.load(config_dir=path.parent, env={}, cwd=tmp_path)
+def test_the_shipped_files_state_the_defaults_and_name_every_key(tmp_path):
+    folder = ROOT / "configs"
+    shipped = settings.load(config_dir=folder, env={}, cwd=tmp_path)
     default = load(tmp_path)
     assert {key: get(shipped, key) for key in KEYS[1:]} == {key: get(default, key) for key in KEYS[1:]}
-    text = re.sub(r"^# (?=\w+: )", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    marks = document.parse(text, path).marks
-    assert {tuple(key.split(".")) for key in KEYS} - {("config_dir",)} <= marks.keys()
+    marks = set()
+    for path in (folder / "system_config.yaml", settings.api_file(folder)):
+        text = re.sub(r"^# (?=\w+: )", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        marks |= document.parse(text, path).marks.keys()
+    assert {tuple(key.split(".")) for key in KEYS} - marks == {("config_dir",), ("databento", "key")}
 
 
 def test_env_example_has_every_variable_and_changes_nothing(tmp_path, write):
@@ -289,6 +405,7 @@ def test_every_value_that_env_example_shows_is_accepted(tmp_path, write):
     loaded = load(tmp_path)
     assert loaded.store == f"lake:{tmp_path}/data/lake"
     assert not loaded.color
+    assert loaded.databento.key is not None
 
 
 def test_every_setting_is_documented():
@@ -296,16 +413,18 @@ def test_every_setting_is_documented():
         assert row.doc.endswith("."), row
 
 
+@cache
 def readers():
     """Every ``x.y`` that the package reads outside the settings themselves, as (last name of x, y)."""
+    found = set()
     for path in sorted((ROOT / "src" / "hdi").rglob("*.py")):
-        if path.name == "settings.py":
+        if path.parent.name == "settings":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 owner = node.value
-                name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
-                yield name, node.attr
+                found.add((owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", ""), node.attr))
+    return found
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key != "config_dir"])
@@ -319,7 +438,7 @@ def test_no_setting_is_without_a_reader(key):
 
 
 def test_the_config_folder_is_read_through_the_overlays():
-    assert ("settings", "overlays") in set(readers())
+    assert ("settings", "overlays") in readers()
 
 
 def test_settings_load_neither_data_nor_terminal_libraries():

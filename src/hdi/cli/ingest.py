@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hdi.cli.render import count, dumps
+from hdi.cli.render import bytes_text, count, dollars_text, dumps
 from hdi.cli.session import put, say, session, started
 
 if TYPE_CHECKING:
-    from hdi.model import FileOutcome
+    from hdi.model import Outcome
     from hdi.schema import Schemas
 
 _TOTALS = ("fetched", "stored", "quarantined")
@@ -24,14 +24,42 @@ def register(app: typer.Typer) -> None:
 
 def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
     context: typer.Context,
-    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="DBN files, plain or zstd.")] = None,
-    api: Annotated[str, typer.Option(metavar="NAME", help="The source: dbn.")] = ...,  # type: ignore[assignment]
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,  # noqa: FBT002
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE", help="DBN files, plain or zstd (--api dbn).")
+    ] = None,
+    api: Annotated[str, typer.Option(metavar="NAME", help="The source: databento or dbn.")] = ...,  # type: ignore[assignment]
+    job: Annotated[str | None, typer.Option(metavar="NAME", help="A predefined job; see list-jobs.")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="CODE", help="The vendor's dataset, as GLBX.MDP3.")] = None,
+    schema: Annotated[str | None, typer.Option(metavar="NAME", help="The kind of data, as ohlcv-1d.")] = None,
+    symbols: Annotated[
+        list[str] | None,
+        typer.Option("--symbols", "-s", metavar="LIST", help="Symbols, joined by commas or given several times."),
+    ] = None,
+    stype_in: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="The type of the symbols; without it their notation tells."),
+    ] = None,
+    start_date: Annotated[str | None, typer.Option(metavar="DATE", help="First day, or first instant.")] = None,
+    end_date: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Last day, inclusive; an instant is exclusive.")
+    ] = None,
+    dry_run: Annotated[  # noqa: FBT002
+        bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Ask no question.")] = False,  # noqa: FBT002
-    refetch: Annotated[bool, typer.Option("--refetch", help="Do again what is already stored.")] = False,  # noqa: FBT002
+    refetch: Annotated[  # noqa: FBT002
+        bool, typer.Option("--refetch", help="Do again what is already stored; orders are paid again.")
+    ] = False,
+    budget: Annotated[
+        str | None, typer.Option(metavar="USD", help="Refuse what costs more, before anything is billed.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Downloads at once, ahead of refining.", show_default=False)
+    ] = None,
     origin: Annotated[
-        str, typer.Option(metavar="NAME", help="Who made the data; synthetic never mixes with real.")
-    ] = "databento",
+        str | None,
+        typer.Option(metavar="NAME", help="Who made the files; synthetic never mixes with real. [default: databento]"),
+    ] = None,
     no_copy: Annotated[  # noqa: FBT002
         bool, typer.Option("--no-copy", help="Keep no copy of the files, only path and digest.")
     ] = False,
@@ -46,47 +74,80 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
         ),
     ] = None,
 ) -> None:
-    """Ingest data: each file is stored whole and once, its bad rows in quarantine.
+    """Ingest data: from the vendor's API (--api databento) or from DBN files (--api dbn), whole and once.
 
-    Dataset, schema, symbols and window come from the file. What is stored already is skipped. The exit code
-    of several files is the highest of theirs.
+    An order is a job or these options, or a job with some of its values replaced. What is stored already is neither
+    bought nor read again. Of a file, dataset, schema, symbols and window come from the file. The exit code of
+    several files or orders is the highest of theirs.
     """
-    del force  # files cost nothing, so there is nothing to ask; the option is that of every ingest
+    from hdi.cli import buy
     from hdi.errors import RequestError
+    from hdi.sources import FILES
 
-    flags: dict[str, Any] = {"ingest.batch_size": batch_size, "ingest.max_reject_percent": max_rejects}
+    flags: dict[str, Any] = {
+        "ingest.batch_size": batch_size, "ingest.max_reject_percent": max_rejects, "ingest.workers": workers,
+        "ingest.budget_usd": budget,
+    }  # fmt: skip
+    order = {
+        "job": job, "dataset": dataset, "schema": schema, "symbols": symbols, "stype_in": stype_in,
+        "start_date": start_date, "end_date": end_date, "budget": budget, "workers": workers,
+    }  # fmt: skip
+    of_files = {"FILE": files, "origin": origin, "no_copy": no_copy or None}
     with session(context).data(**flags) as data:
-        started()
         if api not in data.sources():
             raise RequestError(f"unknown source {api!r}", f"Known: {', '.join(data.sources())}.")
-        if not files:
-            raise RequestError("no file was named", f"hdi ingest --api {api} FILE...")
-        shown = _Shown(noted_rules(data.schemas), as_json=session(context).json)
-        for outcome in data.ingest_files(files, origin=origin, refetch=refetch, dry_run=dry_run, keep=not no_copy):
-            shown.add(outcome)
-    shown.end()
+        _fitting(api, of_files if api not in FILES else order)
+        shown = Shown(noted_rules(data.schemas), as_json=session(context).json)
+        if api not in FILES:
+            del order["budget"], order["workers"]
+            buy.run(data, shown, api=api, order=order, dry_run=dry_run, force=force, refetch=refetch)
+        else:
+            started()
+            if not files:
+                raise RequestError("no file was named", f"hdi ingest --api {api} FILE...")
+            for outcome in data.ingest_files(
+                files, origin=origin or "databento", refetch=refetch, dry_run=dry_run, keep=not no_copy
+            ):
+                shown.add(outcome)
+            shown.end()
     if shown.exit_code:
         raise typer.Exit(shown.exit_code)
 
 
-class _Shown:
+def _fitting(api: str, others: dict[str, Any]) -> None:
+    """RequestError for an option that means nothing to this source."""
+    from hdi.errors import RequestError
+
+    for name, value in others.items():
+        if value is not None and value != []:
+            option = name if name.isupper() else f"--{name.replace('_', '-')}"
+            raise RequestError(
+                f"{option} is not for --api {api}",
+                "Dataset, schema, symbols and window of a file come from the file." if api == "dbn"
+                else "Files are ingested with --api dbn.",
+            )  # fmt: skip
+
+
+class Shown:
     """Shows outcomes as they come, and what they add up to."""
 
     def __init__(self, noted: frozenset[str], *, as_json: bool) -> None:
         self._noted = noted
+        self.what = "files"
         self.exit_code = 0
-        self._json = as_json
+        self.as_json = as_json
         self._files = 0
         self._by_status: dict[str, int] = {}
         self._totals = dict.fromkeys(_SUMMED, 0)
 
-    def add(self, outcome: FileOutcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Show one file; its error goes to stderr as well."""
         self._files += 1
         self._by_status[outcome.status] = self._by_status.get(outcome.status, 0) + 1
         for name in _SUMMED:
             self._totals[name] += sum(getattr(r, name) for r in outcome.receipts if r.status != "failed")
-        put(dumps(outcome_dict(outcome)) if self._json else outcome_line(outcome, self._noted))
+        name = "" if outcome.path and outcome.dollars is None else outcome_name(outcome)
+        put(dumps(outcome_dict(outcome)) if self.as_json else outcome_line(outcome, self._noted, name))
         if outcome.error is not None:
             self.exit_code = max(self.exit_code, outcome.error.exit_code)
             say(f"error: {outcome.error.message}")
@@ -100,7 +161,7 @@ class _Shown:
             there = self._totals.pop("unchanged")
             totals = ", ".join(f"{n} {name}" for name, n in self._totals.items())
             totals += f" ({there} of the stored were there already)" if there else ""
-            say(f"{self._files} files: {by_status}; rows: {totals}")
+            say(f"{self._files} {self.what}: {by_status}; rows: {totals}")
 
 
 def noted_rules(schemas: Schemas) -> frozenset[str]:
@@ -109,7 +170,7 @@ def noted_rules(schemas: Schemas) -> frozenset[str]:
     return frozenset(name for name, _ in severities) - {name for name, severity in severities if severity == "ERROR"}
 
 
-def outcome_line(outcome: FileOutcome, noted: frozenset[str], name: str = "") -> str:
+def outcome_line(outcome: Outcome, noted: frozenset[str], name: str = "") -> str:
     """One file on one line, under another name if need be; ``noted`` are the rules that reject no row."""
     parts = [f"{outcome.status:<8}{name or outcome.path}", f"{outcome.dataset} {outcome.schema}".strip()]
     if outcome.receipts:
@@ -127,12 +188,29 @@ def outcome_line(outcome: FileOutcome, noted: frozenset[str], name: str = "") ->
     if outcome.note:
         partial = any(r.status == "fragment" for r in outcome.receipts)
         parts.append(f"a partial file: {outcome.note}" if partial else outcome.note)
+    if outcome.dollars is not None:
+        parts.append(f"{dollars_text(outcome.dollars)}, {bytes_text(outcome.size)}")
     if outcome.status != "planned":
         parts.append(f"{outcome.seconds:.2f} s")
     return "  ".join(part for part in parts if part)
 
 
-def rule_counts(outcome: FileOutcome) -> dict[str, int]:
+def outcome_name(outcome: Outcome) -> str:
+    """An order as one would say it: its symbols and its days."""
+    from hdi.model import iso_ns
+
+    few = 5
+    symbols = ",".join(outcome.symbols[:few])
+    more = f" and {len(outcome.symbols) - few} more" if len(outcome.symbols) > few else ""
+    if outcome.window is None:
+        return symbols + more
+    first, last = iso_ns(outcome.window.start), iso_ns(outcome.window.end)
+    midnight = "T00:00:00Z"
+    span = f"{first.removesuffix(midnight)} to {last.removesuffix(midnight)}"
+    return f"{symbols}{more}  {span}"
+
+
+def rule_counts(outcome: Outcome) -> dict[str, int]:
     """How many rows broke each rule, over all units of a file, most first."""
     rules: dict[str, int] = {}
     for receipt in outcome.receipts:
@@ -141,7 +219,7 @@ def rule_counts(outcome: FileOutcome) -> dict[str, int]:
     return dict(sorted(rules.items(), key=lambda item: -item[1]))
 
 
-def outcome_dict(outcome: FileOutcome) -> dict[str, Any]:
+def outcome_dict(outcome: Outcome) -> dict[str, Any]:
     """One file as plain values: what ``hdi --json ingest`` prints for it."""
     from hdi.model import iso_ns
 
@@ -159,6 +237,8 @@ def outcome_dict(outcome: FileOutcome) -> dict[str, Any]:
         **{name: sum(getattr(r, name) for r in outcome.receipts) for name in (*_TOTALS, "unchanged", "superseded")},
         "rules": rule_counts(outcome),
         "seconds": round(outcome.seconds, 6),
+        "bytes": outcome.size,
+        "dollars": None if outcome.dollars is None else str(outcome.dollars),
         "note": outcome.note,
         "error": {"type": type(error).__name__, "message": error.message, "hint": error.hint} if error else None,
         "exit_code": error.exit_code if error else 0,
@@ -183,4 +263,4 @@ def outcome_dict(outcome: FileOutcome) -> dict[str, Any]:
     }
 
 
-__all__ = ["ingest", "noted_rules", "outcome_dict", "outcome_line", "register", "rule_counts"]
+__all__ = ["Shown", "ingest", "noted_rules", "outcome_dict", "outcome_line", "outcome_name", "register", "rule_counts"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ def bytes_text(size: float) -> str:
             break
         size /= _KILO
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def dollars_text(amount: Decimal) -> str:
+    """US dollars: to the cent, and below one cent to the last place that is not zero."""
+    cents = amount.quantize(Decimal("0.01"))
+    return f"${cents:,}" if cents == amount or abs(amount) >= 1 else f"${amount.normalize():f}"
 
 
 def dumps(value: Any) -> str:
@@ -131,4 +138,4 @@ def screen(frames: Iterable[pl.DataFrame], columns: Mapping[str, pl.DataType], *
         console.print(table(None))
 
 
-__all__ = ["bytes_text", "cells", "count", "dumps", "plain", "screen"]
+__all__ = ["bytes_text", "cells", "count", "dollars_text", "dumps", "plain", "screen"]

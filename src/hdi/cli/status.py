@@ -32,7 +32,7 @@ def status(
 ) -> None:
     """Show whether all is well: store, disk, logs, quarantine, and what was measured. Exit code 1 when not."""
     with session(context).data() as data:
-        found = data.status(deep=comprehensive or check_db)
+        found = data.status(deep=comprehensive or check_db, ask_api=check_api or (comprehensive and data.has_key))
     if session(context).json:
         put(dumps(found.to_dict()))
     else:
@@ -67,7 +67,7 @@ def show_version(wanted: bool) -> None:  # noqa: FBT001  (called by typer)
 
 def _lines(found: Status, *, comprehensive: bool, check_db: bool, check_api: bool) -> list[str]:
     lines = [f"System Status: {'Healthy' if found.healthy else 'Unhealthy'}"]
-    database, api = _database(found), f"API: {NOT_MEASURED if found.api is None else found.api}"
+    database, api = _database(found), f"API: {_api(found)}"
     if (check_db or check_api) and not comprehensive:
         lines += [database, *_tables(found)] if check_db else []
         return [*lines, api] if check_api else lines
@@ -97,6 +97,15 @@ def _database(found: Status) -> str:
     if not store.get("exists", True):
         size = "does not exist yet"
     return f"Database: Connected ({store['type']} {store['version']}, {store['location']}, {size})"
+
+
+def _api(found: Status) -> str:
+    if found.api is None:
+        return NOT_MEASURED
+    if not found.api["valid"]:
+        return f"Databento connection failed: {found.api['error']}"
+    synthetic = ", SYNTHETIC data" if found.api["origin"] == "synthetic" else ""
+    return f"Databento connection valid ({found.api['gateway']}, {found.api['seconds']:.2f} s{synthetic})"
 
 
 def _tables(found: Status) -> list[str]:

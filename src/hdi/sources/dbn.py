@@ -273,6 +273,7 @@ def _describe(meta: Any, version: int, path: Path) -> Header:
         stype_in=str(meta.stype_in or ""), stype_out=str(meta.stype_out or ""),
         symbols=tuple(meta.symbols), start=_bound(meta.start), end=_bound(meta.end), limit=meta.limit or None,
         mappings=tuple(sorted(_intervals(meta.mappings))), not_found=tuple(meta.not_found),
+        partial=tuple(meta.partial),
     )  # fmt: skip
 
 

@@ -125,6 +125,7 @@ def ledger_row(receipt: Receipt, table: str) -> dict[str, Any]:
         "raw_file": raw.path if raw else None, "raw_digest": raw.digest if raw else None,
         "raw_bytes": raw.size if raw else None,
         "dollars": None if receipt.dollars is None else str(receipt.dollars),
+        "conditions": json.dumps([asdict(c) for c in receipt.conditions], default=str) if receipt.conditions else None,
         **{k: getattr(unit, k) for k in ("origin", "dataset", "schema", "symbol", "stype")},
     }  # fmt: skip
     return {c: row[c] for c in LEDGER}

@@ -7,14 +7,14 @@ import warnings
 import numpy as np
 import pytest
 
-from hdi import demo
+from tape import make_files, make_tape
 
 DAY = 86_400 * 10**9
 
 
 @pytest.fixture(scope="module")
 def tape(tmp_path_factory):
-    return demo.make_tape(tmp_path_factory.mktemp("tape"))
+    return make_tape(tmp_path_factory.mktemp("tape"))
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def test_the_vendor_decodes_as_many_rows_as_are_claimed(tape, arrays):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tape, tmp_path):
-    same = demo.make_files(tmp_path / "same")
-    other = demo.make_files(tmp_path / "other", seed=1)
+    same = make_files(tmp_path / "same")
+    other = make_files(tmp_path / "other", seed=1)
     assert digests(same) == digests(tape.paths)
     assert digests(other)[0] != digests(same)[0]
 

@@ -1,4 +1,4 @@
-"""A small SYNTHETIC tape as DBN files: what ``hdi demo`` ingests, and what tests check answers against.
+"""A small SYNTHETIC tape as DBN files: what tests ingest, and check answers against.
 
 Seven instruments of ES and CL over 2 to 4 January 2024, and daily bars to the end of March. The six
 files tell one story: quotes repeat the trades, minute and daily bars add them up, settlements are last
@@ -39,7 +39,7 @@ _SETTLEMENT = 3
 #: How often a trade belongs to the burst of the one before, and how often it is then equal to it in all.
 _BURST, _EQUAL = 0.1, 0.5
 _TRADEMSG, _MBP1MSG, _OHLCVMSG, _STATMSG, _INSTRUMENTDEFMSG = (
-    np.dtype(message._dtypes)  # noqa: SLF001  (the layout has no public name)
+    np.dtype(message._dtypes)
     for message in (dbn.TradeMsg, dbn.MBP1Msg, dbn.OHLCVMsg, dbn.StatMsg, dbn.InstrumentDefMsg)
 )
 #: The record types of the schemas, as the vendor numbers them.

@@ -1,0 +1,287 @@
+"""Buying: what a request lacks is ordered, kept, refined and committed, and nothing is bought twice.
+
+Before the first billed call the store's claim and the data folder's locks on the window are taken, and coverage is
+looked at again inside them. Downloads run ahead of refining in a few threads; each of them becomes one commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from decimal import Decimal
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hdi import paid
+from hdi.attempt import Options, Task, commit_units, noted
+from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
+from hdi.errors import HdiError, RequestError, StoreError, UnitFailed
+from hdi.frames import COVERAGE, MAPPINGS, REJECTS
+from hdi.mapping import VendorMapping
+from hdi.model import Order, Outcome, Receipt, Unit, Window
+from hdi.offer import Offer, Shopper
+from hdi.ordering import Held, Request, cut
+from hdi.paid import Slip
+from hdi.pipeline import Run, check_refining, claim_keys, export_rejects
+from hdi.plan import Plan, plan_claims, plan_file, plan_order, uncovered
+from hdi.refine import Refinery
+from hdi.schema import Schemas
+from hdi.sources import Source
+from hdi.sources.dbn import Reader
+from hdi.sources.records import columns
+from hdi.stores import Store, Work, check_origin
+
+
+class Buying:
+    """One request on its way into the store: :meth:`offer`, then :meth:`run`."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  (where from, where to, and how)
+        self, store: Store, schemas: Schemas, mapping: VendorMapping, source: Source, request: Request,
+        options: Options, terms: Terms,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.source = source
+        self.request = request
+        self.terms = terms
+        self.options = replace(options, origin=source.origin, keep=False)
+        self.schema, self.name = schemas.find(request.name.name)
+        self._schemas = schemas
+        self._mapping = mapping
+        self._shopper = Shopper(store, source, options.data_dir, request, refetch=options.refetch)
+
+    def offer(self) -> Offer:
+        """What is missing and what it costs; nothing is billed. Raises as :meth:`Shopper.offer` does."""
+        check_origin(self.store, self.source.origin)
+        return self._shopper.offer()
+
+    def run(self, offer: Offer) -> tuple[Progress, Iterator[Outcome]]:
+        """Do it. The outcomes come as each download is committed; the progress is live.
+
+        Raises RequestError, before anything is billed, for an offer over the budget.
+        """
+        self._affordable(offer)
+        check_refining(self._schemas, self._mapping)
+        progress = Progress(offer)
+        return progress, self._run(offer, progress)
+
+    def _affordable(self, offer: Offer) -> None:
+        budget = self.terms.budget
+        if budget is not None and offer.quote.dollars > budget:
+            raise RequestError(
+                f"this costs {offer.quote.dollars} US dollars, and the budget is {budget}",
+                "Ask for less, or raise --budget. Nothing was bought.",
+            )
+
+    def _run(self, offer: Offer, progress: Progress) -> Generator[Outcome]:
+        if not offer.units:
+            return
+        keys = claim_keys(offer.request.dataset, self.name, offer.request.window)
+        with (
+            self.store.claim(keys),
+            paid.claim(self.options.data_dir, keys),
+            Run(self.store, self.options) as run,
+        ):
+            paid.recover(self.options.data_dir)
+            now = self._shopper.offer(offer)
+            self._affordable(now)
+            if now.quote.dollars > offer.quote.dollars:
+                raise RequestError(
+                    f"what is missing has changed meanwhile, and costs {now.quote.dollars} US dollars now",
+                    "Run the same command again. Nothing was bought.",
+                )
+            progress.offer = now
+            for outcome in self._outcomes(now, progress, run.id):
+                progress.add(outcome)
+                run.add(outcome)
+                yield outcome
+            export_rejects(self.store, self.options.dlq_dir)
+
+    def _outcomes(self, offer: Offer, progress: Progress, run: str) -> Iterator[Outcome]:
+        for slip in offer.paid:
+            yield self._guarded(lambda slip=slip: self._refined(slip, run, bought=False), slip.order)
+        downloads = Downloads(self.source, self.options.data_dir, self.terms, offer, progress)
+        with contextlib.closing(downloads.run()) as deliveries:
+            for lot, future in deliveries:
+                yield self._settled(offer, lot, future, run)
+        if offer.claims:
+            yield from self._claimed(offer, run)
+
+    def _settled(self, offer: Offer, lot: Lot, future: Future[Slip | None], run: str) -> Outcome:
+        """What became of a lot."""
+        order = lot.order or Order(
+            offer.request.dataset, self.name.name, lot.purchase.stype, lot.purchase.symbols, lot.window
+        )
+        began = time.monotonic()
+        try:
+            slip = future.result()
+            if slip is None:
+                return self._empty(offer, lot, order, run)
+        except StoreError:
+            raise
+        except HdiError as error:
+            return self._failed(order, lot, error, run)
+        outcome = self._guarded(lambda: self._refined(slip, run, bought=True), slip.order)
+        return replace(outcome, seconds=time.monotonic() - began, dollars=slip.dollars)
+
+    def _guarded(self, work: Any, order: Order) -> Outcome:
+        """Do it, and turn whatever goes wrong with this order into its outcome."""
+        try:
+            outcome: Outcome = work()
+        except StoreError:
+            raise
+        except HdiError as error:
+            return self._outcome("failed", order, error=error)
+        return outcome
+
+    def _outcome(self, status: Any, order: Order, **rest: Any) -> Outcome:
+        return Outcome(
+            path=rest.pop("path", ""), status=status, dataset=order.dataset, schema=order.schema,
+            symbols=order.symbols, window=order.window, **rest,
+        )  # fmt: skip
+
+    @cached_property
+    def _refinery(self) -> Refinery:
+        return Refinery(self.schema, self.name, self._mapping, columns(self.name.name), self.request.dataset)
+
+    def _refined(self, slip: Slip, run: str, *, bought: bool) -> Outcome:
+        """Refine and commit what was bought, now or by a run that did not live to commit it."""
+        if slip.raw is None:
+            raise UnitFailed(f"{what(slip.order)}: its bytes are gone", "Run the same command again.")
+        if slip.arrived != slip.records and not bought and self.source.count(slip.order) != slip.arrived:
+            raise miscounted(slip)
+        began, path = time.monotonic(), Path(slip.raw.path)
+        with Reader(path) as reader:
+            header = reader.header
+        lost = tuple(s for s in slip.asked if s in header.not_found)
+        plan = self._plan(slip, lost, header)
+        left = list(plan.units) if self.options.refetch else uncovered(plan, self.store.coverage())
+        known = self.store.ledger().filter(pl.col("raw_digest") == slip.raw.digest).height
+        price = slip.dollars / slip.records if slip.records and not known else None
+        task = Task(self.store, self._mapping, path, self.options, run, header, price=price, conditions=slip.conditions)
+        error: HdiError | None
+        receipts, error = commit_units(task, self.schema, plan, self._refinery, left)
+        if error is None and lost:
+            error = UnitFailed(
+                f"the vendor did not resolve {', '.join(lost)} in {slip.order.window}",
+                "What it did resolve is stored. Run the same command again for the rest.",
+            )
+        notes = [] if bought else ["bought by an earlier run"]
+        if header.partial:
+            notes.append(f"resolved on some of the days only: {', '.join(header.partial)}")
+        return self._outcome(
+            "failed" if error else "stored", slip.order, path=str(path), receipts=tuple(receipts), error=error,
+            units=len(receipts), size=slip.raw.size, note="; ".join(notes), seconds=time.monotonic() - began,
+            dollars=None if bought else Decimal(0),
+        )  # fmt: skip
+
+    def _plan(self, slip: Slip, lost: Sequence[str], header: Any) -> Plan:
+        if self.request.everything and slip.resolved.is_empty():
+            # The vendor maps all symbols only in the answer itself.
+            return plan_file(header, self.name, self.source.origin, "")
+        asked = [s for s in slip.asked if s not in lost]
+        if not asked:
+            raise UnitFailed(f"the vendor resolved none of {', '.join(lost)}", "Run the same command again.")
+        resolved = slip.resolved.filter(pl.col("asked").is_in(asked))
+        return plan_order(self.source.origin, slip.order, asked, self.name, resolved, slip.names, slip.cells)
+
+    def _empty(self, offer: Offer, lot: Lot, order: Order, run: str) -> Outcome:
+        """Commit that the vendor has nothing for a lot."""
+        known = offer.known
+        if known is None:
+            raise UnitFailed(f"{what(order)}: nothing is known of its symbols", "Run the same command again.")
+        rectangles = cut(lot.purchase.rectangles, lot.window)
+        names = cut(known.names, lot.window).join(rectangles, on="instrument_id", how="semi")
+        plan = plan_order(self.source.origin, order, lot.purchase.symbols, self.name, rectangles, names, lot.cells)
+        receipts = self._commit_bare(plan, run, noting=offer)
+        return self._outcome(
+            "stored", order, receipts=tuple(receipts), units=len(receipts), dollars=Decimal(0),
+            note="confirmed empty: the vendor has no record for it",
+        )  # fmt: skip
+
+    def _claimed(self, offer: Offer, run: str) -> Iterator[Outcome]:
+        """Commit what was held as something else, or stands for nothing; one commit for each symbol type."""
+        held = Held(self.store.coverage(), offer.request.dataset, self.name.name)
+        names = offer.known.names if offer.known else None
+        for stype, group in groupby(offer.claims, key=lambda c: c.stype):
+            claims = list(group)
+            true = [c for c in claims if not any(
+                held.instrument_lacks(i, Window(s, e))
+                for i, s, e in c.rectangles.select("instrument_id", "start", "end").iter_rows()
+            )]  # fmt: skip
+            plan = plan_claims(
+                self.source.origin, offer.request.dataset, self.name, stype,
+                [(c.symbol, c.window) for c in true], [c.rectangles for c in true], names,
+            )  # fmt: skip
+            symbols = tuple(dict.fromkeys(c.symbol for c in claims))
+            order = Order(offer.request.dataset, self.name.name, stype, symbols, offer.request.window)
+            receipts = self._commit_bare(plan, run, noting=offer) if plan else []
+            broken = sorted({c.symbol for c in claims if c not in true})
+            error = UnitFailed(
+                f"{', '.join(broken)} lacks what could not be ordered", "Run the same command again."
+            ) if broken else None  # fmt: skip
+            yield self._outcome(
+                "failed" if error else "stored", order, receipts=tuple(receipts), units=len(receipts), error=error,
+                dollars=Decimal(0), note="nothing to order: stored as other symbols, or standing for nothing there",
+            )  # fmt: skip
+
+    def _commit_bare(self, plan: Plan, run: str, *, noting: Offer) -> list[Receipt]:
+        """Commit units without bytes."""
+        units = [u for u in plan.units if u.symbol]
+        numbers = self.store.reserve([u.id for u in units])
+        by_unit = dict(zip(units, numbers, strict=True))
+        everything = [by_unit.get(u, 0) for u in plan.units]
+        coverage = plan.coverage(everything, [u in by_unit for u in plan.units])
+        work = self._work(run, dict(zip(numbers, units, strict=True)), coverage, plan.mappings)
+        conditions = noting.known.conditions if noting.known else ()
+        receipts = [
+            Receipt(u, n, run, "complete", 0, 0, 0, dollars=Decimal(0), conditions=noted(conditions, u))
+            for u, n in by_unit.items()
+        ]
+        with self.store.replace(work) as writer:
+            return writer.finish(work, receipts)
+
+    def _failed(self, order: Order, lot: Lot, error: HdiError, run: str) -> Outcome:
+        """Keep the receipts of a lot that could not be had, and the error beside the rejects."""
+        units = [
+            Unit(self.source.origin, order.dataset, order.schema, symbol, order.stype, cell)
+            for cell in lot.cells
+            for symbol in lot.purchase.symbols
+        ]
+        numbers = self.store.reserve([u.id for u in units])
+        receipts = [
+            Receipt(u, n, run, "failed", 0, 0, 0, error=error.message, exit_code=error.exit_code)
+            for u, n in zip(units, numbers, strict=True)
+        ]
+        record = json.dumps({"symbols": order.symbols, "stype": order.stype, "start": order.window.start,
+                             "end": order.window.end})  # fmt: skip
+        rejects = pl.DataFrame(
+            [
+                {"unit": n, "unit_id": u.id, "row": 0, "run": run, "dataset": u.dataset, "schema": u.schema,
+                 "symbol": u.symbol, "error_type": "ApiError", "error_message": str(error), "rules": [],
+                 "record": record, "failed": True}
+                for u, n in zip(units, numbers, strict=True)
+            ],
+            schema=REJECTS,
+        )  # fmt: skip
+        empty = pl.DataFrame(schema=COVERAGE)
+        work = self._work(run, dict(zip(numbers, units, strict=True)), empty, pl.DataFrame(schema=MAPPINGS))
+        self.store.record(work, receipts, rejects)
+        export_rejects(self.store, self.options.dlq_dir)
+        return self._outcome("failed", order, receipts=tuple(receipts), error=error, units=len(units))
+
+    def _work(self, run: str, units: dict[int, Unit], coverage: pl.DataFrame, mappings: pl.DataFrame) -> Work:
+        return Work(
+            run=run, dataset=self.request.dataset, schema=self.schema, name=self.name, units=units,
+            coverage=coverage, mappings=mappings,
+        )  # fmt: skip
+
+
+__all__ = ["Buying"]

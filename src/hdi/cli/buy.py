@@ -1,0 +1,189 @@
+"""The part of ``hdi ingest`` that buys: the offer, the question, the progress."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hdi.cli.render import bytes_text, count, dollars_text, dumps
+from hdi.cli.session import put, say, started, terminal
+
+if TYPE_CHECKING:
+    from hdi.api import HistoricalData
+    from hdi.cli.ingest import Shown
+    from hdi.downloads import Progress
+    from hdi.offer import Offer
+
+_NEEDED = ("dataset", "schema", "symbols", "start_date", "end_date")
+
+
+def run(  # noqa: PLR0913  (the options of the command)
+    data: HistoricalData, shown: Shown, *, api: str, order: Mapping[str, Any], dry_run: bool, force: bool, refetch: bool
+) -> None:
+    """Buy what a job or the options ask for, after saying what it costs."""
+    words = _words(data, order, api)
+    buying = data.buying(api=api, refetch=refetch, dry_run=dry_run, **words)
+    started()
+    offer = buying.offer()
+    for line in offer_lines(offer):
+        (put if dry_run and not shown.as_json else say)(line)
+    if dry_run:
+        if shown.as_json:
+            put(dumps(offer_dict(offer)))
+        return
+    if not offer.units:
+        if shown.as_json:
+            put(dumps(offer_dict(offer)))
+        return
+    _confirm(data, offer, force=force)
+    progress, outcomes = buying.run(offer)
+    with displayed(progress, wanted=not shown.as_json and terminal(sys.stderr), color=data.settings.color):
+        for outcome in outcomes:
+            shown.add(outcome)
+    shown.what = "orders"
+    shown.end()
+    say(f"{count(progress.units, 'unit')}, {progress.rows} rows, {dollars_text(progress.dollars)}")
+
+
+def _words(data: HistoricalData, order: Mapping[str, Any], api: str) -> dict[str, Any]:
+    """What is asked for: the job's values, each replaced by its option where that is given."""
+    from hdi.errors import RequestError
+    from hdi.jobs import find_job
+
+    words = {name: order[name] for name in (*_NEEDED, "stype_in")}
+    if order["job"] is not None:
+        job = find_job(data.jobs(), order["job"])
+        # A symbol type belongs to the symbols that it was written for.
+        given = {n: getattr(job, n) for n in _NEEDED} | ({} if words["symbols"] else {"stype_in": job.stype_in})
+        words = {n: given.get(n) if v is None or v == [] else v for n, v in words.items()}
+    missing = [f"--{name.replace('_', '-')}" for name in _NEEDED if not words[name]]
+    if missing:
+        raise RequestError(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
+            f"Give them, or a job: hdi ingest --api {api} --job NAME; hdi list-jobs --api {api} shows the jobs.",
+        )
+    return {
+        "dataset": words["dataset"], "schema": words["schema"], "symbols": words["symbols"],
+        "start": words["start_date"], "end": words["end_date"], "stype": words["stype_in"],
+    }  # fmt: skip
+
+
+def offer_lines(offer: Offer) -> list[str]:
+    """What would be done and what it costs, in a few lines."""
+    request, quote = offer.request, offer.quote
+    types = "; ".join(f"{', '.join(_few(group))} ({stype})" for stype, group in request.symbols.items())
+    lines = [f"{request.dataset} {request.name.name}: {types}", f"  {request.window}"]
+    lines += [f"  note: {note}" for note in offer.notes]
+    held = max(offer.total - offer.units, 0)
+    if not offer.units:
+        return [*lines, f"  nothing to do: {count(offer.total, 'unit')} stored already; 0 units, 0 bytes, $0.00"]
+    if held:
+        lines.append(f"  stored already: {count(held, 'unit')}")
+    if offer.paid:
+        lines.append(f"  bought by an earlier run, to be refined: {count(len(offer.paid), 'download')}")
+    if offer.claims:
+        lines.append(f"  nothing to order for {count(offer.claimed_units, 'unit')}: stored as others, or nothing there")
+    lines.append(
+        f"  to buy: {count(offer.bought_units, 'unit')}, {quote.records} records, {bytes_text(quote.size)}, "
+        f"{dollars_text(quote.dollars)}"
+    )
+    if offer.known is not None:
+        odd = [c for c in offer.known.conditions if c.condition != "available"]
+        lines += [f"  note: {c.day} is {c.condition}, by the vendor" for c in odd]
+    return lines
+
+
+def _few(symbols: tuple[str, ...]) -> list[str]:
+    most = 10
+    return [*symbols[:most], *([f"and {len(symbols) - most} more"] if len(symbols) > most else [])]
+
+
+def offer_dict(offer: Offer) -> dict[str, Any]:
+    """The offer as plain values."""
+    from hdi.model import iso_ns
+
+    request, quote = offer.request, offer.quote
+    return {
+        "dataset": request.dataset, "schema": request.name.name,
+        "symbols": {stype: list(group) for stype, group in request.symbols.items()},
+        "start": iso_ns(request.window.start), "end": iso_ns(request.window.end), "notes": list(offer.notes),
+        "units_total": offer.total, "units": offer.units, "units_to_buy": offer.bought_units,
+        "downloads_paid": len(offer.paid), "records": quote.records, "bytes": quote.size, "dollars": str(quote.dollars),
+    }  # fmt: skip
+
+
+def _confirm(data: HistoricalData, offer: Offer, *, force: bool) -> None:
+    """Ask before spending more than the settings allow without a question."""
+    from hdi.errors import RequestError
+
+    limit, cost = data.settings.ingest.confirm_above_usd, offer.quote.dollars
+    budget = data.settings.ingest.budget_usd
+    if force or cost <= Decimal(str(limit)) or (budget is not None and cost > budget):
+        return
+    if not (terminal(sys.stdin) and terminal(sys.stderr)):
+        raise RequestError(
+            f"this costs {dollars_text(cost)}, and more than {limit} US dollars (ingest.confirm_above_usd) needs a yes",
+            "Give --force, or ask for less. Nothing was bought.",
+        )
+    if not typer.confirm(f"Buy for {dollars_text(cost)}?", err=True):
+        say("nothing was bought")
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def displayed(progress: Progress, *, wanted: bool, color: bool) -> Iterator[None]:
+    """Rows, bytes, dollars and time left, live on stderr while the outcomes are taken."""
+    if not wanted:
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    bars = Bars(
+        TextColumn("{task.fields[what]}"), BarColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True, no_color=not color), transient=True, refresh_per_second=4,
+        get_time=None,
+    )  # fmt: skip
+    with bars:
+        task = bars.add_task("", total=max(progress.offer.quote.records, 1), what="")
+        with _ticking(lambda: bars.update(task, completed=progress.rows, what=progress_text(progress))):
+            yield
+
+
+def progress_text(progress: Progress) -> str:
+    """How far it has come, on one line."""
+    offer = progress.offer
+    return (
+        f"{progress.rows}/{offer.quote.records} rows  {bytes_text(progress.size)}  "
+        f"{dollars_text(progress.dollars)} of {dollars_text(offer.quote.dollars)}  {progress.units}/{offer.units} units"
+    )
+
+
+@contextlib.contextmanager
+def _ticking(tick: Any) -> Iterator[None]:
+    """Call it a few times a second from a thread, and once at the end."""
+    import threading
+
+    done = threading.Event()
+
+    def ticks() -> None:
+        while not done.wait(0.2):
+            tick()
+
+    thread = threading.Thread(target=ticks, name="hdi-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        tick()
+
+
+__all__ = ["displayed", "offer_dict", "offer_lines", "progress_text", "run"]

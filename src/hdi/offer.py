@@ -1,0 +1,257 @@
+"""Offers: what of a request is missing, what was paid for already, and what the rest costs. Nothing here is billed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+
+import polars as pl
+
+from hdi.errors import EndUnavailable, RequestError, UnknownSymbol
+from hdi.model import DAY_NS, Condition, Quote, Window, iso_ns
+from hdi.ordering import NAMED, RESOLVED, Claim, Held, Need, Purchase, Request, cut, needed
+from hdi.paid import Slip, slips
+from hdi.schema import closest
+from hdi.sources import Source
+from hdi.stores import Store
+
+NOTHING = Quote(0, 0, Decimal(0))
+#: Symbols that stand for nothing in the window are looked for around it: markets close for a week at most.
+_AROUND = 10 * DAY_NS
+#: A contract by its root, its month and one or two digits of its year.
+_CONTRACT = re.compile(r"([A-Z0-9]{1,4}?)[FGHJKMNQUVXZ]\d{1,2}")
+#: Published once a day: what is there of a day is whole only when the day is over.
+_DAILY = ("definition", "statistics")
+_CLAMPS = 3
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the vendor says of a request: ``resolved`` has ``stype`` beside :data:`hdi.ordering.RESOLVED`."""
+
+    resolved: pl.DataFrame = field(repr=False)
+    names: pl.DataFrame = field(repr=False)
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What has to be done for a request. ``quotes`` are in the order of the purchases; ``paid`` needs only refining.
+
+    ``notes`` say how the window was cut. ``total`` counts the units of the whole request.
+    """
+
+    request: Request
+    purchases: tuple[Purchase, ...] = ()
+    quotes: tuple[Quote, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    paid: tuple[Slip, ...] = ()
+    notes: tuple[str, ...] = ()
+    known: Known | None = field(default=None, repr=False)
+
+    @property
+    def quote(self) -> Quote:
+        """Records, bytes and dollars of all purchases."""
+        return sum(self.quotes, NOTHING)
+
+    @property
+    def units(self) -> int:
+        """How many units would be committed."""
+        return self.bought_units + sum(len(s.asked) * len(s.cells) for s in self.paid) + self.claimed_units
+
+    @property
+    def bought_units(self) -> int:
+        """How many units have to be ordered."""
+        return sum(len(p.symbols) * len(list(p.window.cells(self.request.name.grid))) for p in self.purchases)
+
+    @property
+    def claimed_units(self) -> int:
+        """How many units need no order: they stand for nothing, or for what is ordered or held as something else."""
+        return sum(len(list(c.window.cells(self.request.name.grid))) for c in self.claims)
+
+    @property
+    def total(self) -> int:
+        """How many units the whole request has."""
+        cells = len(list(self.request.window.cells(self.request.name.grid)))
+        return cells * sum(map(len, self.request.symbols.values()))
+
+
+class Shopper:
+    """Looks at what the store and the data folder hold of a request, and asks the vendor about the rest."""
+
+    def __init__(
+        self, store: Store, source: Source, data_dir: Path, request: Request, *, refetch: bool = False
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._data_dir = data_dir
+        self._asked = request
+        self._refetch = refetch
+
+    def offer(self, before: Offer | None = None) -> Offer:
+        """What is missing and what it costs; ``before`` is an earlier offer whose answers still hold.
+
+        Raises RequestError for a window or a symbol that the vendor does not know, VendorRefused and UnitFailed as
+        the source does.
+        """
+        if before is not None:
+            return self._again(before)
+        if not self._lacking(self._asked):
+            return Offer(self._asked)
+        request, notes = self._clamped(self._asked)
+        if not self._lacking(request):
+            return Offer(request, notes=tuple(notes))
+        known = self._know(request)
+        for _ in range(_CLAMPS):
+            need, paid = self._need(request, known)
+            try:
+                quotes = tuple(self._quote(request, p) for p in need.purchases)
+            except EndUnavailable as error:
+                request = self._ended(request, error, notes)
+                continue
+            return Offer(request, need.purchases, quotes, need.claims, paid, tuple(notes), known)
+        raise RequestError(f"the vendor's available end moves before {request.window}", "Give an earlier --end-date.")
+
+    def _again(self, before: Offer) -> Offer:
+        """The offer with a fresh look at what is held; the vendor is asked again only about what changed."""
+        if before.known is None:
+            return before
+        need, paid = self._need(before.request, before.known)
+        known = dict(zip(before.purchases, before.quotes, strict=True))
+        quotes = tuple(known[p] if p in known else self._quote(before.request, p) for p in need.purchases)
+        return replace(before, purchases=need.purchases, quotes=quotes, claims=need.claims, paid=paid)
+
+    def _held(self, request: Request) -> Held:
+        coverage = self._store.coverage()
+        return Held(coverage.clear() if self._refetch else coverage, request.dataset, request.name.name)
+
+    def _lacking(self, request: Request) -> bool:
+        held = self._held(request)
+        return any(held.lacks(stype, s, request.window) for stype, group in request.symbols.items() for s in group)
+
+    def _quote(self, request: Request, purchase: Purchase) -> Quote:
+        order = purchase.order(request.dataset, request.name.name)
+        return self._source.quote(order) if order else NOTHING
+
+    def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Slip, ...]]:
+        held = self._held(request)
+        paid = () if self._refetch else tuple(self._paid(request, known, held))
+        return needed(request, known.resolved, held), paid
+
+    def _paid(self, request: Request, known: Known, held: Held) -> Iterable[Slip]:
+        """What was bought and is not in the store, the newest first; it counts as held from then on."""
+        instruments = set(known.resolved["instrument_id"])
+        for slip in slips(self._data_dir, self._source.origin, request.dataset, request.name.name):
+            order = slip.order
+            wanted = set(slip.asked) & set(request.symbols.get(order.stype, ()))
+            if order.window.cut(request.window) is None:
+                continue
+            if not wanted and not instruments & set(slip.resolved["instrument_id"]):
+                continue
+            lacking = [(s, w) for s in slip.asked for w in held.lacks(order.stype, s, order.window)]
+            if not lacking:
+                continue
+            for symbol, window in lacking:
+                held.add_symbol(order.stype, symbol, window)
+            for instrument, start, end in slip.resolved.select("instrument_id", "start", "end").iter_rows():
+                for left in held.instrument_lacks(instrument, Window(start, end)):
+                    held.add(instrument, left)
+            yield slip
+
+    def _clamped(self, request: Request) -> tuple[Request, list[str]]:
+        """The request within what the vendor has. RequestError when nothing of it is."""
+        available = self._source.available(request.dataset)
+        name, window = request.name.name, request.window
+        if name not in available:
+            raise RequestError(f"{request.dataset} has no {name}", closest(name, available))
+        limit = available[name]
+        end = self._floor(limit.end, request)
+        if window.start >= end:
+            raise RequestError(
+                f"{window} has not happened yet for {request.dataset} {name}: data is available up to {iso_ns(end)}",
+                "Give an earlier --start-date.",
+            )
+        if window.end <= limit.start:
+            raise RequestError(
+                f"{window} lies before {request.dataset} {name} begins, which is at {iso_ns(limit.start)}",
+                "Give a later window.",
+            )
+        notes = []
+        if window.start < limit.start:
+            notes.append(f"{request.dataset} {name} begins at {iso_ns(limit.start)}: the window starts there")
+        if window.end > end:
+            notes.append(
+                f"{request.dataset} {name} is available up to {iso_ns(end)}: the rest of the window stays open"
+            )
+        return replace(request, window=Window(max(window.start, limit.start), min(window.end, end))), notes
+
+    def _ended(self, request: Request, error: EndUnavailable, notes: list[str]) -> Request:
+        """The request up to the end that the vendor's refusal names."""
+        end = self._floor(error.available_end, request)
+        if not request.window.start < end < request.window.end:
+            raise error
+        notes.append(f"{request.dataset} {request.name.name} is available up to {iso_ns(end)}: the rest stays open")
+        return replace(request, window=Window(request.window.start, end))
+
+    @staticmethod
+    def _floor(end: int, request: Request) -> int:
+        """The available end, floored to whole bars; to whole days for what is published by day."""
+        return floor_end(end, request)
+
+    def _know(self, request: Request) -> Known:
+        """The symbology of the whole request. UnknownSymbol for symbols that stand for nothing, here or around."""
+        frames = [pl.DataFrame(schema={**RESOLVED, "stype": pl.String()})]
+        named = pl.DataFrame(schema=NAMED)
+        if not request.everything:
+            for stype, symbols in request.symbols.items():
+                frames.append(self._resolved(request, stype, symbols).with_columns(stype=pl.lit(stype)))
+            resolved = pl.concat(frames)
+            ids = sorted(set(resolved["instrument_id"]))
+            if ids:
+                named = self._source.raw_symbols(request.dataset, ids, request.window).select(NAMED)
+        conditions = tuple(self._source.conditions(request.dataset, request.window))
+        return Known(pl.concat(frames), cut(named, request.window), conditions)
+
+    def _resolved(self, request: Request, stype: str, symbols: Sequence[str]) -> pl.DataFrame:
+        found = self._resolve(request, stype, symbols, request.window)
+        missing = [s for s in symbols if s not in set(found["asked"])]
+        if missing:
+            around = Window(max(request.window.start - _AROUND, 0), request.window.end + _AROUND)
+            there = set(self._resolve(request, stype, missing, around)["asked"])
+            if unknown := [s for s in missing if s not in there]:
+                raise UnknownSymbol(
+                    f"{request.dataset} has no {', '.join(unknown)} ({stype}) in {request.window}",
+                    self._meant(request, stype, unknown[0]),
+                )
+        return cut(found, request.window)
+
+    def _resolve(self, request: Request, stype: str, symbols: Sequence[str], window: Window) -> pl.DataFrame:
+        if stype != "instrument_id":
+            return self._source.resolve(request.dataset, symbols, stype, window).select(RESOLVED)
+        named = self._source.raw_symbols(request.dataset, [int(s) for s in symbols], window)
+        return named.with_columns(asked=pl.col("instrument_id").cast(pl.String)).select(RESOLVED)
+
+    def _meant(self, request: Request, stype: str, symbol: str) -> str:
+        """What an unknown symbol may have meant: stored symbols, and the contracts of its root."""
+        known = set(self._store.mappings().filter(pl.col("dataset") == request.dataset)["symbol"])
+        if stype == "raw_symbol" and (match := _CONTRACT.fullmatch(symbol)):
+            children = self._source.resolve(request.dataset, [f"{match[1]}.FUT"], "parent", request.window)
+            ids = sorted(set(children["instrument_id"]))
+            if ids:
+                known |= set(self._source.raw_symbols(request.dataset, ids, request.window)["symbol"])
+        close = difflib.get_close_matches(symbol, sorted(known), n=4, cutoff=0.6)
+        meant = f"Did you mean {', '.join(close)}? " if close else ""
+        return f"{meant}Look the symbol up for these dates; nothing was bought."
+
+
+def floor_end(end: int, request: Request) -> int:
+    """An available end, floored to whole bars; to whole days for what is published by day."""
+    width = request.name.width or (DAY_NS if request.name.name in _DAILY else 1)
+    return end // width * width
+
+
+__all__ = ["NOTHING", "Known", "Offer", "Shopper", "floor_end"]

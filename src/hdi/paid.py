@@ -1,0 +1,232 @@
+"""Bytes that were bought: kept under ``raw/`` with a slip beside them that says what was ordered and answered.
+
+A slip is written before the bytes take their place, so whatever lies there whole is never bought again: a run that
+was killed after the download finds it, checks it and refines it. It also holds the symbology of the order, so that
+refining stays pure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+import polars as pl
+import structlog
+
+from hdi import raw
+from hdi.errors import CorruptFile, HdiError
+from hdi.model import Condition, Header, Order, RawFile, Unit, Window, ns_date
+from hdi.ordering import NAMED, RESOLVED
+from hdi.sources.dbn import Reader
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: Records that are looked at together when a file is checked.
+_BATCH = 131_072
+_SLIP = ".json"
+_FORMAT = 1
+log = structlog.get_logger(component="PipelineOrchestrator")
+
+
+@dataclass(frozen=True)
+class Slip:
+    """What was ordered, and what the vendor said of it.
+
+    ``asked`` are all symbols that the order answers for; those of them that the order leaves out stood for nothing
+    in its window, which ``cells`` tile. ``resolved`` and ``names`` are their symbology
+    (:data:`hdi.ordering.RESOLVED`, ``NAMED``). ``records`` is the vendor's count, ``dollars`` its price, ``arrived``
+    how many records the bytes hold: -1 when they are not whole.
+    """
+
+    origin: str
+    order: Order
+    asked: tuple[str, ...]
+    cells: tuple[Window, ...]
+    records: int
+    dollars: Decimal
+    resolved: pl.DataFrame = field(repr=False)
+    names: pl.DataFrame = field(repr=False)
+    conditions: tuple[Condition, ...] = ()
+    arrived: int = -1
+    bought_at: int = 0
+    raw: RawFile | None = None
+
+    @property
+    def unit_id(self) -> str:
+        """The name of the whole order, as units are named."""
+        order = self.order
+        symbols = ",".join(sorted(self.asked))
+        return Unit(self.origin, order.dataset, order.schema, symbols, order.stype, order.window).id
+
+    def to_json(self) -> str:
+        """The slip as it lies beside the bytes."""
+        order = self.order
+        return json.dumps({
+            "format": _FORMAT, "origin": self.origin, "dataset": order.dataset, "schema": order.schema,
+            "stype": order.stype, "symbols": order.symbols, "start": order.window.start, "end": order.window.end,
+            "asked": self.asked, "cells": [(c.start, c.end) for c in self.cells], "records": self.records,
+            "dollars": str(self.dollars), "arrived": self.arrived, "bought_at": self.bought_at,
+            "raw": [self.raw.digest, self.raw.size] if self.raw else None,
+            "conditions": [
+                (c.day.isoformat(), c.condition, c.last_modified.isoformat() if c.last_modified else None)
+                for c in self.conditions
+            ],
+            "resolved": self.resolved.select(RESOLVED).rows(), "names": self.names.select(NAMED).rows(),
+        })  # fmt: skip
+
+    @classmethod
+    def from_json(cls, text: str, path: Path | None = None) -> Slip:
+        """The slip of that text; ``path`` is where its bytes lie."""
+        given = json.loads(text)
+        if given["format"] != _FORMAT:
+            raise ValueError(f"a slip of format {given['format']}")
+        window = Window(given["start"], given["end"])
+        return cls(
+            given["origin"],
+            Order(given["dataset"], given["schema"], given["stype"], tuple(given["symbols"]), window),
+            tuple(given["asked"]), tuple(Window(*c) for c in given["cells"]), given["records"],
+            Decimal(given["dollars"]),
+            pl.DataFrame(given["resolved"], schema=RESOLVED, orient="row"),
+            pl.DataFrame(given["names"], schema=NAMED, orient="row"),
+            tuple(_condition(*c) for c in given["conditions"]), given["arrived"], given["bought_at"],
+            RawFile(str(path), *given["raw"]) if path and given["raw"] else None,
+        )  # fmt: skip
+
+
+def _condition(day: str, condition: str, modified: str | None) -> Condition:
+    return Condition(dt.date.fromisoformat(day), condition, dt.date.fromisoformat(modified) if modified else None)
+
+
+class Delivery:
+    """One download on its way into ``raw/``: ``path`` is where the bytes go. A context manager.
+
+    The process holds a lock on it while it lives; what a dead one left behind is :func:`recover`'s.
+    """
+
+    def __init__(self, data_dir: Path, slip: Slip) -> None:
+        self._data_dir = data_dir
+        self.slip = slip
+        self._name = uuid4().hex
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        folder = raw.parts_folder(self._data_dir)
+        self.path = folder / f"{self._name}{_BYTES}"
+        self._note = folder / f"{self._name}{_ORDERED}"
+        self._fd = raw.hold_new(self._note)
+        raw.write_all(self._fd, self.slip.to_json().encode(), self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.path.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+        os.close(self._fd)
+
+    def received(self) -> int:
+        """Bytes that have arrived so far."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path.stat().st_size
+        return 0
+
+    def keep(self, arrived: int) -> Slip:
+        """Put the bytes and their slip in their place; returns the slip with where they are."""
+        return _place(self._data_dir, self.path, replace(self.slip, arrived=arrived))
+
+
+_BYTES, _ORDERED = ".dbn.zst", ".order"
+
+
+def check(path: Path) -> tuple[Header, int]:
+    """The header of a DBN file and how many records it holds. Raises CorruptFile when it is not whole."""
+    with Reader(path) as reader:
+        for _ in reader.arrays(_BATCH):
+            pass
+        return reader.header, reader.records
+
+
+def _place(data_dir: Path, path: Path, slip: Slip) -> Slip:
+    digest, size = raw.file_digest(path), path.stat().st_size
+    order = slip.order
+    folders = (slip.origin, order.dataset, order.schema, ns_date(order.window.start).isoformat())
+    name = f"{slip.unit_id}-{digest[:12]}{_BYTES}"
+    slip = replace(slip, bought_at=slip.bought_at or time.time_ns(), raw=RawFile("", digest, size))
+    raw.put_note(data_dir, folders, f"{name}{_SLIP}", slip.to_json())
+    kept = raw.put(data_dir, folders, name, path, digest, size)
+    return replace(slip, raw=kept)
+
+
+def recover(data_dir: Path) -> list[Slip]:
+    """Finish what processes that died left in the part folder: whole bytes are kept, broken ones removed.
+
+    Returns the slips of what was kept. A warning says what was paid for in vain.
+    """
+    found = []
+    for note in (data_dir / "raw" / ".part").glob(f"*{_ORDERED}"):
+        with raw.abandoned(note) as text:
+            if text is None:
+                continue
+            path = note.with_name(note.name.removesuffix(_ORDERED) + _BYTES)
+            if text and path.exists() and (slip := _whole(path, text)):
+                found.append(_place(data_dir, path, slip))
+            path.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
+    return found
+
+
+def _whole(path: Path, text: str) -> Slip | None:
+    """The slip of bytes that are all that was ordered; None when they are not."""
+    slip = Slip.from_json(text)
+    try:
+        _, records = check(path)
+    except HdiError as error:
+        reason = error.message
+    else:
+        if records == slip.records:
+            return replace(slip, arrived=records)
+        reason = f"{records} of {slip.records} records"
+    log.warning(
+        "a download that was cut by the end of its process is removed; the vendor may have billed what it sent",
+        order=str(slip.order), bytes=path.stat().st_size, reason=reason,
+    )  # fmt: skip
+    return None
+
+
+def slips(data_dir: Path, origin: str, dataset: str, schema: str) -> list[Slip]:
+    """What was bought of a dataset and schema and arrived whole, the newest first."""
+    found = []
+    for note in (data_dir / "raw" / origin / dataset / schema).glob(f"*/*{_BYTES}{_SLIP}"):
+        path = note.with_name(note.name.removesuffix(_SLIP))
+        if not path.exists():  # its process died between the two, or somebody removed the bytes
+            continue
+        try:
+            found.append(Slip.from_json(note.read_text(encoding="utf-8"), path))
+        except (ValueError, KeyError, TypeError, OSError) as exc:
+            raise CorruptFile(
+                f"{note}: cannot be read: {exc}",
+                "It says what the bytes beside it are. Mend it, or remove it and ingest them with --api dbn.",
+            ) from exc
+    return sorted((slip for slip in found if slip.arrived >= 0), key=lambda slip: -slip.bought_at)
+
+
+@contextlib.contextmanager
+def claim(data_dir: Path, keys: Sequence[str]) -> Iterator[None]:
+    """Hold the right to buy for ``keys``: of two processes that share the data folder one buys, the other waits."""
+    with contextlib.ExitStack() as stack:
+        for key in sorted(set(keys)):
+            stack.enter_context(raw.locked(data_dir, key))
+        yield
+
+
+__all__: list[Any] = ["Delivery", "Slip", "check", "claim", "recover", "slips"]

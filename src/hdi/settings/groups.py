@@ -1,0 +1,290 @@
+"""The settings themselves: typed, frozen groups whose defaults are the packaged ones, and what is said about each."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+)
+from pydantic.fields import FieldInfo
+
+TIMESCALEDB = "timescaledb"
+TIMESCALEDB_HOST = "TIMESCALEDB_HOST"
+SUFFIXES = (".yaml", ".yml")
+_LEVELS = {"WARN": "WARNING", "FATAL": "CRITICAL"}
+
+
+@dataclass(frozen=True)
+class From:
+    """Where else than in a YAML file a setting may be given."""
+
+    env: str = ""
+    flag: str = ""
+    in_file: bool = True
+    from_env: Callable[[str], Any] = str
+
+
+def _path(value: Path, info: ValidationInfo) -> Path:
+    """Absolute; a relative one counts from the working folder, never from the file that names it."""
+    cwd = info.context["cwd"] if info.context else Path.cwd()
+    return Path(os.path.normpath(cwd / value.expanduser()))
+
+
+def _store(value: str, info: ValidationInfo) -> str:
+    """``lake:/absolute/path``, or a name or URL of another kind of store as it was given."""
+    data_dir = info.data.get("data_dir", Path())
+    value = value.strip().replace("{data_dir}", str(data_dir))
+    if value == TIMESCALEDB or (re.match(r"[a-z][a-z0-9+.-]+:", value) and not value.startswith("lake:")):
+        return value
+    text = value.removeprefix("lake:")
+    if not text:
+        raise ValueError("a path, lake:PATH, timescaledb or a store's URL is needed")
+    path = _path(Path(text), info)
+    if text == value and not path.exists() and difflib.get_close_matches(text.lower(), [TIMESCALEDB], 1, 0.75):
+        raise ValueError(f"did you mean {TIMESCALEDB}? (A folder of that name: lake:{text})")
+    return f"lake:{path}"
+
+
+def _level(value: object) -> object:
+    return _LEVELS.get(value.strip().upper(), value.strip().upper()) if isinstance(value, str) else value
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")  # noqa: TRY004 - pydantic turns a ValueError, not a TypeError, into its report
+    return value
+
+
+def _gateway(value: str) -> str:
+    if not value.strip():
+        raise ValueError("an address is needed, such as https://hist.databento.com")
+    return value.strip()
+
+
+Folder = Annotated[Path, AfterValidator(_path)]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
+Number = BeforeValidator(_number)
+Dollars = Annotated[Decimal, Number, Field(ge=0)]
+
+
+class Frozen(BaseModel):
+    """A group of settings: cannot be changed, knows all its keys, checks its own defaults."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class Log(Frozen):
+    """What is logged, and where."""
+
+    dir: Annotated[Folder, Field(description="Folder of the log files.")] = Path("logs")
+    level: Annotated[
+        Level,
+        Field(description="DEBUG, INFO, WARNING, ERROR or CRITICAL; DEBUG also shows the log on stderr."),
+        From(env="LOG_LEVEL", flag="--log-level"),
+    ] = "INFO"
+    max_bytes: Annotated[
+        int, Number, Field(ge=1024, description="Size in bytes at which a log file is rotated, at least 1024.")
+    ] = 10_485_760
+    backups: Annotated[
+        int, Number, Field(ge=1, le=100, description="How many rotated files are kept of each log, 1 to 100.")
+    ] = 5
+
+
+class Ingest(Frozen):
+    """How data is brought in."""
+
+    batch_size: Annotated[
+        int,
+        Number,
+        Field(ge=1, le=16_777_216, description="Rows that are refined at once; memory grows with it."),
+        From(flag="--batch-size"),
+    ] = 131_072
+    max_reject_percent: Annotated[
+        float,
+        Number,
+        Field(
+            ge=0, le=100, description="Percentage of a unit's rows that may be rejected; it fails above both limits."
+        ),
+        From(flag="--max-rejects"),
+    ] = 1.0
+    min_rejects: Annotated[
+        int,
+        Number,
+        Field(ge=0, description="Number of a unit's rows that may be rejected; it fails above both limits."),
+    ] = 100
+    workers: Annotated[
+        int,
+        Number,
+        Field(ge=1, le=16, description="Downloads that run ahead of refining, 1 to 16."),
+        From(flag="--workers"),
+    ] = 2
+    download_records: Annotated[
+        int,
+        Number,
+        Field(ge=1, description="Records that one download holds at most, as far as the grid of units allows."),
+    ] = 500_000
+    confirm_above_usd: Annotated[
+        Dollars, Field(description="A plan that costs more US dollars than this asks first.")
+    ] = Decimal(10)
+    budget_usd: Annotated[
+        Dollars | None,
+        Field(description="A plan that costs more US dollars is refused before the first billed call; null: no limit."),
+        From(flag="--budget"),
+    ] = None
+
+
+class Query(Frozen):
+    """When a query asks before it prints a long table of ticks on a terminal."""
+
+    confirm_days: Annotated[int, Number, Field(ge=0, description="More days than this are confirmed first.")] = 1
+    confirm_symbols: Annotated[int, Number, Field(ge=0, description="More symbols than this are confirmed first.")] = 10
+
+
+class Databento(Frozen):
+    """How the vendor Databento is asked."""
+
+    key: Annotated[
+        SecretStr | None,
+        Field(description="The API key: a secret, never shown, and never read from a YAML file."),
+        From(env="DATABENTO_API_KEY", in_file=False),
+    ] = None
+    gateway: Annotated[
+        str,
+        AfterValidator(_gateway),
+        Field(description="Address of the Historical API; that of a rehearsal vendor instead of the real one."),
+        From(env="DATABENTO_GATEWAY"),
+    ] = "https://hist.databento.com"
+    tries: Annotated[
+        int, Number, Field(ge=1, le=20, description="How often a call is tried in all before its unit fails, 1 to 20.")
+    ] = 5
+    backoff_seconds: Annotated[
+        float, Number, Field(ge=0, description="Wait before the second try, in seconds; it doubles from try to try.")
+    ] = 0.5
+
+
+class Settings(Frozen):
+    """All settings; made by :func:`load`. Paths are absolute, ``store`` is ready for ``open_store``."""
+
+    config_dir: Annotated[
+        Folder | None,
+        Field(description="Folder of the YAML files; ./configs where that exists."),
+        From(env="HDI_CONFIG_DIR", flag="--config-dir", in_file=False),
+    ] = None
+    data_dir: Annotated[
+        Folder,
+        Field(description="Folder of the raw files and of the default store."),
+        From(env="HDI_DATA_DIR"),
+    ] = Path("data")
+    store: Annotated[
+        str,
+        AfterValidator(_store),
+        Field(description="Where data is kept: a path, lake:PATH (Delta tables), or timescaledb."),
+        From(env="HDI_STORE", flag="--store"),
+    ] = "lake:{data_dir}/lake"
+    dlq_dir: Annotated[Folder, Field(description="Folder to which rejected rows are exported.")] = Path("dlq")
+    color: Annotated[
+        bool,
+        Field(description="Colours on a terminal; NO_COLOR with any value turns them off."),
+        From(env="NO_COLOR", from_env=lambda _: False),
+    ] = True
+    log: Log = Log()
+    ingest: Ingest = Ingest()
+    query: Query = Query()
+    databento: Databento = Databento()
+
+    _secrets: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secret values of the environment, longest first: for masking them, never for showing."""
+        return self._secrets
+
+    def overlays(self, kind: Literal["rules", "mappings", "schemas"]) -> tuple[Path, ...]:
+        """The user's own YAML files of one kind, ``<config_dir>/<kind>/*.yaml``, sorted by name."""
+        folder = self.config_dir / kind if self.config_dir else None
+        if folder is None or not folder.is_dir():
+            return ()
+        return tuple(sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()))
+
+
+class Described(NamedTuple):
+    """One setting as documentation shows it; ``env`` and ``flag`` are empty where there is none."""
+
+    key: str
+    env: str
+    default: str
+    doc: str
+    flag: str = ""
+
+
+def describe() -> list[Described]:
+    """Every setting, in the order of the models; a setting with two variables stands there twice."""
+    rows = []
+    for key, field in leaves(Settings):
+        at = given_by(field)
+        rows.append(Described(key, at.env, _shown(field.default), field.description or "", at.flag))
+        if key == "store":
+            doc = "Where this is set and no store is named, the store is timescaledb."
+            rows.append(Described(key, TIMESCALEDB_HOST, "", doc))
+    return rows
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting of a model by its dotted key."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Frozen):
+            yield from leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def by_key() -> dict[str, FieldInfo]:
+    """Every setting by its dotted key."""
+    return dict(leaves(Settings))
+
+
+def group_names() -> set[str]:
+    """The names of the groups, which are keys that hold keys."""
+    return {key.split(".")[0] for key in by_key() if "." in key}
+
+
+def known_below(at: tuple[str, ...]) -> list[str]:
+    """The names that may stand in a YAML file below ``at``."""
+    prefix = "".join(f"{name}." for name in at)
+    keys = [key for key, field in leaves(Settings) if key.startswith(prefix) and given_by(field).in_file]
+    return list(dict.fromkeys(key.removeprefix(prefix).split(".")[0] for key in keys))
+
+
+def given_by(field: FieldInfo) -> From:
+    """Where else than in a YAML file the setting may be given."""
+    return next((item for item in field.metadata if isinstance(item, From)), From())
+
+
+def secret(field: FieldInfo) -> bool:
+    """True for a setting whose value is never shown."""
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"./{default}" if isinstance(default, Path) else str(default)

@@ -1,0 +1,242 @@
+"""The layers that settings are read from, their order, and errors that say where the wrong value stands."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from pydantic import ValidationError
+
+from hdi import document
+from hdi.errors import ConfigError
+from hdi.settings.groups import (
+    SUFFIXES,
+    TIMESCALEDB,
+    TIMESCALEDB_HOST,
+    Settings,
+    by_key,
+    given_by,
+    group_names,
+    known_below,
+    leaves,
+    secret,
+)
+
+# pydantic-settings is not used: it doubles the import time of pydantic (0.12 s against 0.06 s), and its
+# sources keep no line or column to report.
+
+#: The file of the source databento below the config folder, and its key that is no setting: the predefined jobs.
+API_FILE = "api_specific/databento_config.yaml"
+JOBS = "jobs"
+_SYSTEM_NAMES = ("system_config",)
+_API_NAMES = ("databento_config", "databento")
+_SECRET_VARIABLE = re.compile(r"(HDI|TIMESCALEDB|DATABENTO)_\w*(PASSWORD|SECRET|TOKEN|KEY)")
+_KEY = re.compile(r"[\w-]*key", re.IGNORECASE)
+_MASK = "***"
+
+
+class _Error(Protocol):
+    """Makes the error that names a place."""
+
+    def __call__(self, message: str, hint: str = "") -> ConfigError: ...
+
+
+class _Given(NamedTuple):
+    """A raw value, and the error that names its place."""
+
+    value: Any
+    error: _Error
+
+
+def load(
+    config_dir: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """Read all layers and check them.
+
+    ``config_dir`` is the value of ``--config-dir``; ``env`` stands for ``os.environ``; ``flags`` maps
+    dotted keys (``log.level``) to values, of which None means not given; ``cwd`` is the working folder, from
+    which relative paths count and in which ``.env`` and ``configs`` are looked for. An empty variable is
+    one that is not set. Unknown variables are errors only where their name starts with ``HDI_``
+    (``HDI_TEST_`` is left to test suites).
+
+    Raises ConfigError for an unknown key, a bad value, or a folder that was named and does not exist.
+    """
+    cwd = cwd or Path.cwd()
+    variables = _dotenv(cwd / ".env") | _environment(os.environ if env is None else env)
+    given = _from_variables(variables)
+    if config_dir is not None:
+        given["config_dir"] = _Given(config_dir, _named("--config-dir"))
+    folder = _config_dir(given.pop("config_dir", None), cwd)
+    layers: dict[str, _Given] = {}
+    if folder and (path := _one_of(folder, _SYSTEM_NAMES)):
+        layers |= _from_document(document.load(path))
+    if folder and (path := api_file(folder)):
+        layers |= _from_document(document.load(path), others=(JOBS,))
+    if "store" not in layers and TIMESCALEDB_HOST in variables:
+        layers["store"] = _Given(TIMESCALEDB, variables[TIMESCALEDB_HOST].error)
+    layers |= given | _from_flags(flags or {})
+    settings = _validated(layers, folder, cwd)
+    secrets = {given.value for name, given in variables.items() if _SECRET_VARIABLE.fullmatch(name)}
+    if settings.databento.key is not None:
+        secrets.add(settings.databento.key.get_secret_value())
+    settings._secrets = tuple(sorted(secrets, key=len, reverse=True))  # noqa: SLF001 - ours, set once, before anyone sees it
+    return settings
+
+
+def _validated(layers: Mapping[str, _Given], config_dir: Path | None, cwd: Path) -> Settings:
+    nested: dict[str, Any] = {"config_dir": config_dir}
+    for key, given in layers.items():
+        *groups, name = key.split(".")
+        at = nested
+        for group in groups:
+            at = at.setdefault(group, {})
+        at[name] = given.value
+    nested = {name: nested.get(name, {}) for name in group_names()} | nested
+    try:
+        return Settings.model_validate(nested, context={"cwd": cwd})
+    except ValidationError as exc:
+        problems = []
+        for problem in exc.errors(include_url=False, include_input=False):
+            key = next(k for k in by_key() if k.split(".") == list(problem["loc"])[: k.count(".") + 1])
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            value = _MASK if secret(by_key()[key]) else repr(layers[key].value)
+            problems.append(layers[key].error(f"{value}: {message}").message)
+        raise ConfigError("\n".join(problems)) from exc
+
+
+def _from_document(doc: document.Document, others: tuple[str, ...] = ()) -> dict[str, _Given]:
+    """The leaves of one YAML file by dotted key; ``others`` are keys at its top that somebody else reads."""
+    found: dict[str, _Given] = {}
+
+    def at_document(*keys: str) -> _Error:
+        return lambda message, hint="": doc.error(message, *keys, hint=hint)
+
+    def walk(node: Any, *at: str) -> None:
+        known = [*known_below(at), *(() if at else others)]
+        if not isinstance(node, dict):
+            raise doc.error(f"{_shown(node, at)}: keys are needed here: {', '.join(known)}", *at)
+        for name, value in node.items():
+            keys = (*at, str(name))
+            if keys[-1] not in known:
+                raise at_document(*keys)(*_unknown_key(keys, known))
+            if len(keys) == 1 and keys[0] in group_names():
+                if value is not None:
+                    walk(value, *keys)
+            elif len(keys) > 1 or keys[0] not in others:
+                found[".".join(keys)] = _Given(value, at_document(*keys))
+
+    walk(doc.data)
+    return found
+
+
+def _shown(node: Any, at: tuple[str, ...]) -> str:
+    """What stands where a group should; only its type where it may be a secret that was put there."""
+    if any(secret(field) for key, field in by_key().items() if at and key.startswith(f"{at[0]}.")):
+        return f"a {type(node).__name__}"
+    return repr(node)
+
+
+def _unknown_key(keys: tuple[str, ...], known: list[str]) -> tuple[str, str]:
+    """Message and hint for a key that is not known in a YAML file."""
+    name = keys[-1]
+    if name == JOBS:
+        return "jobs are not read from here", f"They stand at the top of {API_FILE} in the config folder."
+    if _KEY.fullmatch(name):
+        variables = ", ".join(given_by(field).env for field in by_key().values() if secret(field))
+        return (
+            f"{name} is not read from a file: files are copied, shared and committed, and a key is a secret",
+            f"Take it out, and give it as {variables} in the environment or in .env.",
+        )
+    return _unknown("key", name, known)
+
+
+def _from_variables(variables: Mapping[str, _Given]) -> dict[str, _Given]:
+    by_name = {at.env: (key, at) for key, field in leaves(Settings) if (at := given_by(field)).env}
+    found = {}
+    for name, given in variables.items():
+        if name in by_name:
+            key, at = by_name[name]
+            found[key] = _Given(at.from_env(given.value), given.error)
+        elif name.startswith("HDI_") and not name.startswith("HDI_TEST_"):
+            known = sorted(n for n in by_name if n.startswith("HDI_"))
+            raise given.error(*_unknown("variable", name, known))
+    return found
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, _Given]:
+    fields = by_key()
+    found = {}
+    for key, value in flags.items():
+        if key not in fields or key == "config_dir":
+            raise ConfigError(*_unknown("setting", key, sorted(fields.keys() - {"config_dir"})))
+        if value is not None:
+            found[key] = _Given(value, _named(given_by(fields[key]).flag or key))
+    return found
+
+
+def _dotenv(path: Path) -> dict[str, _Given]:
+    """The variables of a ``.env`` file: quotes, ``export`` and comments as usual, ``$`` is itself."""
+    if not path.is_file():
+        return {}
+    from dotenv.parser import parse_stream
+
+    found: dict[str, _Given] = {}
+    try:
+        with path.open(encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc}") from exc
+    for binding in bindings:
+        text = binding.original.string
+        line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+        if binding.error:
+            raise ConfigError(f"{path}:{line}: a line of the form NAME=value is needed")
+        if binding.key and binding.value:
+            found[binding.key] = _Given(binding.value, _named(f"{path}:{line}: {binding.key}"))
+    return found
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, _Given]:
+    return {name: _Given(value, _named(f"environment variable {name}")) for name, value in env.items() if value}
+
+
+def _named(where: str) -> _Error:
+    return lambda message, hint="": ConfigError(f"{where}: {message}", hint)
+
+
+def _config_dir(given: _Given | None, cwd: Path) -> Path | None:
+    if given is None:
+        folder = cwd / "configs"
+        return folder if folder.is_dir() else None
+    folder = Path(os.path.normpath(cwd / Path(given.value).expanduser()))
+    if not folder.is_dir():
+        raise given.error(f"{folder} is not a folder")
+    return folder
+
+
+def api_file(config_dir: Path) -> Path | None:
+    """The file of the source databento that exists, with settings and jobs. Raises ConfigError when there are two."""
+    return _one_of(config_dir / Path(API_FILE).parent, _API_NAMES)
+
+
+def _one_of(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The one file that exists under one of these names."""
+    found = [path for name in names for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        message = f"{found[0]}: the same settings are also in {', '.join(p.name for p in found[1:])}"
+        raise ConfigError(message, "Keep one of them.")
+    return found[0] if found else None
+
+
+def _unknown(what: str, name: str, known: list[str]) -> tuple[str, str]:
+    """Message and hint for a name that is not known."""
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return f"unknown {what} {name}", f"{hint}Known here: {', '.join(known)}."

@@ -1,0 +1,321 @@
+"""Databento's Historical API through the vendor's own client, or any gateway that speaks it.
+
+Free calls say what there is and what it costs; only :meth:`Databento.download` is billed. ``databento`` itself is
+imported by the first call.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import polars as pl
+import structlog
+from pydantic import SecretStr
+
+from hdi.errors import DataError, HdiError, RequestError
+from hdi.model import Condition, Order, Quote, Window, date_ns, ns_date, parse_instant
+from hdi.ordering import MOST_SYMBOLS, NAMED, RESOLVED
+from hdi.sources.databento_calls import Calls
+from hdi.sources.databento_gateway import Gateway
+from hdi.sources.databento_receive import Loss, receive
+from hdi.sources.databento_refusals import (
+    AccountRefused,
+    Ask,
+    EndUnavailable,
+    NothingResolved,
+    RangeUnavailable,
+    RequestRefused,
+    VendorUnavailable,
+)  # fmt: skip
+from hdi.sources.retries import Retries
+from hdi.symbology import ALL_SYMBOLS
+
+if TYPE_CHECKING:
+    from databento import Historical
+
+T = TypeVar("T")
+
+log = structlog.get_logger(component="DatabentoAdapter")
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What a download took: bytes of the file, tries in all, seconds, and what broken tries brought and billed."""
+
+    size: int
+    tries: int
+    seconds: float
+    lost: Loss
+
+
+class DownloadBroken(VendorUnavailable):
+    """Every try of a download failed. ``download`` says what they brought before they broke: it is billed."""
+
+    def __init__(self, message: str, hint: str, download: Download) -> None:
+        super().__init__(message, hint)
+        self.download = download
+
+
+class Databento:
+    """The vendor's service for one key. Threads may share it; nothing is asked before the first call.
+
+    ``gateway`` empty means the vendor's own host. ``tries`` are tries in all for what may pass (429, 5xx, no answer),
+    ``backoff_seconds`` the first wait between them, ``timeout`` seconds for a connection and for each wait for bytes
+    (a stream that drips never times out). ``on_wait`` is told why there is a wait, and for how many seconds.
+
+    Every call may raise AccountRefused (key, account or licence: all later calls would fail too), RequestError for
+    what the vendor cannot serve, VendorUnavailable when no try was answered, VendorRefused for a certificate that is
+    not trusted, and RequestError before anything is asked when there is no key of the right form.
+    """
+
+    def __init__(
+        self,
+        key: str | SecretStr | None,
+        gateway: str = "",
+        *,
+        tries: int = 5,
+        backoff_seconds: float = 0.5,
+        timeout: float = 100.0,
+        on_wait: Callable[[str, float], None] | None = None,
+    ) -> None:
+        address = Gateway.parse(gateway)
+        self.origin = address.origin
+        self.gateway = address.url
+        secret = key.get_secret_value() if isinstance(key, SecretStr) else key
+        self._calls = Calls(secret, address, Retries(tries, backoff_seconds, on_wait), timeout)
+
+    def available(self, dataset: str) -> dict[str, Window]:
+        """The stretch of time that this account can order, by schema; schemas without any are left out."""
+        found = self._ask(
+            Ask("metadata.get_dataset_range", dataset), lambda client: client.metadata.get_dataset_range(dataset)
+        )
+        with _declared("metadata.get_dataset_range"):
+            windows = {
+                str(schema): (parse_instant(span["start"])[0], parse_instant(span["end"])[0])
+                for schema, span in found["schema"].items()  # type: ignore[attr-defined]  # typed as text by the client
+            }
+        return {schema: Window(start, end) for schema, (start, end) in windows.items() if start < end}
+
+    def resolve(self, dataset: str, symbols: Sequence[str], stype: str, window: Window) -> pl.DataFrame:
+        """:data:`hdi.ordering.RESOLVED`: what each symbol, as it was spelt, stands for on the window's UTC days.
+
+        A symbol that stands for nothing has no row. ALL_SYMBOLS has none either: what it stands for cannot be asked,
+        the downloaded bytes say it.
+        """
+        asked: dict[str, list[str]] = {}
+        for symbol in dict.fromkeys(symbols):
+            if symbol.upper() != ALL_SYMBOLS:
+                asked.setdefault(_as_sent(symbol, stype), []).append(symbol)
+        # The answer for a parent is keyed by its children: only alone is it clear whose they are.
+        most = 1 if stype == "parent" else MOST_SYMBOLS
+        rows: list[tuple[str, int, int, int]] = []
+        for sent in _chunks(list(asked), most):
+            for key, start, end, value in self._intervals(dataset, sent, stype, "instrument_id", window):
+                parent = sent[0] if stype == "parent" else key
+                rows += [(name, int(value), start, end) for name in asked.get(parent, ())]
+        return pl.DataFrame(rows, schema=RESOLVED, orient="row").unique().sort("asked", "start", "instrument_id", "end")
+
+    def raw_symbols(self, dataset: str, instruments: Sequence[int], window: Window) -> pl.DataFrame:
+        """:data:`hdi.ordering.NAMED`: the raw symbols of instruments on the window's UTC days."""
+        rows: list[tuple[int, int, int, str]] = []
+        for sent in _chunks([str(i) for i in dict.fromkeys(instruments)], MOST_SYMBOLS):
+            for key, start, end, value in self._intervals(dataset, sent, "instrument_id", "raw_symbol", window):
+                rows.append((int(key), start, end, value))
+        return pl.DataFrame(rows, schema=NAMED, orient="row").unique().sort("instrument_id", "start", "end")
+
+    def _intervals(
+        self, dataset: str, symbols: list[str], stype_in: str, stype_out: str, window: Window
+    ) -> Iterator[tuple[str, int, int, str]]:
+        """(key, start, end, value) of one answer, cut to the window's days. Nothing when no symbol is known there."""
+        first, last = ns_date(window.start), ns_date(window.end - 1) + dt.timedelta(days=1)
+        days = Window(date_ns(first), date_ns(last))
+        ask = Ask("symbology.resolve", dataset, Order(dataset, "", stype_in, tuple(symbols), window))
+        try:
+            answer = self._ask(
+                ask, lambda client: client.symbology.resolve(dataset, symbols, stype_in, stype_out, first, last)
+            )
+        except NothingResolved:
+            return
+        with _declared(ask.method):
+            found = [
+                (
+                    str(key),
+                    date_ns(dt.date.fromisoformat(i["d0"])),
+                    date_ns(dt.date.fromisoformat(i["d1"])),
+                    str(i["s"]),
+                )
+                for key, intervals in answer["result"].items()
+                for i in intervals
+                if i["s"]
+            ]
+            if stype_out == "instrument_id":
+                [int(value) for *_, value in found]
+        for key, start, end, value in found:
+            if (span := Window(start, end).cut(days)) is not None:
+                yield key, span.start, span.end, value
+
+    def conditions(self, dataset: str, window: Window) -> list[Condition]:
+        """What the vendor says of each day of the window that it knows, by day."""
+        first, last = ns_date(window.start), ns_date(window.end - 1)
+        answer = self._ask(
+            Ask("metadata.get_dataset_condition", dataset),
+            lambda client: client.metadata.get_dataset_condition(dataset, first, last),
+        )
+        with _declared("metadata.get_dataset_condition"):
+            found = [_condition(day) for day in answer]
+        return sorted((c for c in found if first <= c.day <= last), key=lambda c: c.day)
+
+    def quote(self, order: Order) -> Quote:
+        """Records, billed bytes and dollars of exactly what :meth:`download` would order; free."""
+        records = self.count(order)
+        size = self._order("metadata.get_billable_size", order, lambda c: c.metadata.get_billable_size(**_terms(order)))
+        cost = self._order("metadata.get_cost", order, lambda c: c.metadata.get_cost(**_terms(order)))
+        with _declared("metadata.get_cost"):
+            return Quote(records, int(size), Decimal(str(cost)))
+
+    def count(self, order: Order) -> int:
+        """How many records the order brings; free."""
+        found = self._order("metadata.get_record_count", order, lambda c: c.metadata.get_record_count(**_terms(order)))
+        with _declared("metadata.get_record_count"):
+            return int(found)
+
+    def download(self, order: Order, path: Path) -> Download:
+        """Bring the order's zstd DBN bytes to ``path``, which must not exist. The only call that is billed.
+
+        What arrives is not judged here: the service may end a stream early and cleanly, so its reader has to compare
+        the count. A try that breaks leaves no file, and is billed for what it brought: each is logged, counted in
+        ``lost``, and followed by the next try. Raises DownloadBroken when all of them broke.
+        """
+        if path.exists():
+            raise RequestError(f"{path} exists already", "A download never overwrites: name another file.")
+        began, tries, lost = time.monotonic(), 0, Loss()
+
+        def lose(loss: Loss) -> None:
+            nonlocal lost
+            lost += loss
+
+        def attempt(client: Historical) -> None:
+            nonlocal tries
+            tries += 1
+            receive(client, _terms(order), path, lose)
+
+        try:
+            self._order("timeseries.get_range", order, attempt)
+        except VendorUnavailable as error:
+            took = Download(0, tries, time.monotonic() - began, lost)
+            raise DownloadBroken(error.message, f"{lost.sentence}{error.hint}", took) from error
+        except HdiError as error:
+            error.hint = f"{lost.sentence}{error.hint}"
+            raise
+        done = Download(path.stat().st_size, tries, time.monotonic() - began, lost)
+        log.info(
+            "downloaded", dataset=order.dataset, schema=order.schema, symbols=len(order.symbols),
+            window=str(order.window), bytes=done.size, tries=tries, seconds=round(done.seconds, 3),
+        )  # fmt: skip
+        return done
+
+    def check(self) -> dict[str, Any]:
+        """``valid``, ``gateway``, ``origin``, ``datasets`` (how many) and ``seconds``, really asked, in one try."""
+        began = time.monotonic()
+        ask = Ask("metadata.list_datasets")
+        datasets = self._calls.make(ask, lambda client: client.metadata.list_datasets(), once=True)
+        seconds = round(time.monotonic() - began, 3)
+        return {
+            "valid": True, "gateway": self.gateway, "origin": self.origin, "datasets": len(datasets),
+            "seconds": seconds,
+        }  # fmt: skip
+
+    def _order(self, method: str, order: Order, work: Callable[[Historical], T]) -> T:
+        return self._ask(Ask(method, order.dataset, order), work)
+
+    def _ask(self, ask: Ask, work: Callable[[Historical], T]) -> T:
+        """What the call answers; where the vendor knows no such dataset or schema, an error with the closest names."""
+        try:
+            return self._calls.make(ask, work)
+        except RequestRefused as error:
+            raise self._closest(ask) or error from error
+
+    def _closest(self, ask: Ask) -> RequestError | None:
+        """The error that names what is close to an unknown dataset or schema; None when the vendor knows both."""
+        lists: tuple[tuple[str, str, str, Callable[[Historical], list[str]]], ...] = (
+            ("dataset", ask.dataset, "metadata.list_datasets", lambda c: c.metadata.list_datasets()),
+            ("schema", ask.order.schema if ask.order else "", "metadata.list_schemas",
+             lambda c: c.metadata.list_schemas(ask.dataset)),
+        )  # fmt: skip
+        for kind, name, method, work in lists:
+            if not name:
+                continue
+            try:
+                known = self._calls.make(Ask(method, ask.dataset), work, once=True)
+            except HdiError as error:
+                log.debug("the names that the vendor knows could not be asked for", method=method, error=error.message)
+                return None
+            if name not in known:
+                where = f" in {ask.dataset}" if kind == "schema" else ""
+                return RequestRefused(f"there is no {kind} {name!r}{where}", _known(name, known))
+        return None
+
+
+def _terms(order: Order) -> dict[str, Any]:
+    """The parameters of an order, the same for its quote: times as nanoseconds, which is exact."""
+    return {
+        "dataset": order.dataset, "schema": order.schema, "stype_in": order.stype, "symbols": list(order.symbols),
+        "start": order.window.start, "end": order.window.end,
+    }  # fmt: skip
+
+
+def _as_sent(symbol: str, stype: str) -> str:
+    """The symbol as the client sends it, and the service repeats it."""
+    tokens = symbol.strip().upper().split(".")
+    if stype == "continuous" and len(tokens) == 3:  # noqa: PLR2004 - root, rule, rank
+        tokens[1] = tokens[1].lower()
+    return ".".join(tokens)
+
+
+def _condition(day: Mapping[str, str | None]) -> Condition:
+    modified = day["last_modified_date"]
+    return Condition(
+        dt.date.fromisoformat(str(day["date"])),
+        str(day["condition"]),
+        dt.date.fromisoformat(modified) if modified else None,
+    )
+
+
+def _known(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), [k.lower() for k in known], 3, 0.5)
+    names = [k for c in close for k in known if k.lower() == c]
+    return (f"Did you mean {' or '.join(names)}? " if names else "") + f"Known: {', '.join(sorted(known))}."
+
+
+def _chunks(items: list[str], most: int) -> Iterator[list[str]]:
+    for at in range(0, len(items), most):
+        yield items[at : at + most]
+
+
+@contextmanager
+def _declared(method: str) -> Iterator[None]:
+    """Make an answer of another form than the vendor declares a DataError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RequestError) as error:
+        raise DataError(
+            f"the answer of {method} is not of the form that the vendor declares: {error!r}",
+            "Is it the gateway that you mean? (DATABENTO_GATEWAY) A newer version of hdi may know the form.",
+        ) from error
+
+
+#: What ``hdi.sources.open_source`` calls, with the settings of the group.
+open = Databento  # noqa: A001
+
+__all__ = [
+    "AccountRefused", "Databento", "Download", "DownloadBroken", "EndUnavailable", "Loss", "NothingResolved",
+    "RangeUnavailable", "RequestRefused", "VendorUnavailable", "open",
+]  # fmt: skip

@@ -1,0 +1,91 @@
+"""Calls through the vendor's own client: limited, tried again, with errors as ours."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from hdi.sources.databento_gateway import Gateway, check_key
+from hdi.sources.databento_refusals import Ask, VendorUnavailable, judge
+from hdi.sources.limits import shared
+from hdi.sources.retries import Retries, Transient
+
+if TYPE_CHECKING:
+    from databento import Historical
+
+T = TypeVar("T")
+
+#: What the vendor publishes, per account.
+PER_SECOND = {"timeseries": 100, "symbology": 100, "metadata": 20}
+#: A hold-up that is worth telling a person about, in seconds.
+_NOTEWORTHY = 1.0
+
+
+class Calls:
+    """The vendor's client for one key and gateway. Threads may share it; the client is made at the first call.
+
+    ``timeout`` is seconds for a connection, and for each wait for more bytes.
+    """
+
+    def __init__(self, key: str | None, gateway: Gateway, retries: Retries, timeout: float) -> None:
+        self.gateway = gateway
+        self._given = key
+        self._retries = retries
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._client: Historical | None = None
+
+    def make(self, ask: Ask, work: Callable[[Historical], T], *, once: bool = False) -> T:
+        """What ``work`` returns for the client; it is tried again where that may help, unless ``once``.
+
+        Raises VendorUnavailable when no try was answered, and what :func:`judge` makes of a refusal.
+        """
+        key = check_key(self._given)
+        client = self._open(key)
+
+        def attempt() -> T:
+            self._pace(ask)
+            try:
+                return work(client)
+            except Exception as error:
+                trouble = judge(error, ask, self.gateway, key)
+                if isinstance(trouble, Transient) and trouble.wait:
+                    shared(self.gateway.url, PER_SECOND).hold(ask.family, self._retries.kept(trouble.wait))
+                if key in str(error):  # it stays out of every traceback
+                    raise trouble from None
+                raise trouble from error
+
+        tries = 1 if once else self._retries.tries
+        try:
+            return attempt() if once else self._retries.run(str(ask), attempt)
+        except Transient as error:
+            asked = f" It asked to be left alone for {error.wait:.0f} s." if error.wait else ""
+            count = "in one try" if tries == 1 else f"in {tries} tries"
+            raise VendorUnavailable(
+                f"{ask}: no answer from {self.gateway.url} {count}: {error.reason}", f"{error.hint}{asked}"
+            ) from error
+
+    def _pace(self, ask: Ask) -> None:
+        """Wait until the vendor's limits allow the call."""
+        seconds = shared(self.gateway.url, PER_SECOND).take(ask.family)
+        if seconds > _NOTEWORTHY and self._retries.on_wait is not None:
+            self._retries.on_wait(f"{ask}: the vendor's limit of calls", seconds)
+        if seconds > 0:
+            time.sleep(seconds)
+
+    def _open(self, key: str) -> Historical:
+        with self._lock:
+            if self._client is None:
+                self.gateway.bypass_proxy()
+                # The client's import sets warning filters for the whole process; this sets them back.
+                with warnings.catch_warnings():
+                    from databento import Historical
+
+                    client = Historical(key, self.gateway.url)
+                for family in (client.metadata, client.symbology, client.timeseries):
+                    family.TIMEOUT = self._timeout  # type: ignore[assignment]  # it is typed by its default
+                self._client = client
+            return self._client

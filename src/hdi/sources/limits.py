@@ -1,0 +1,71 @@
+"""How often a vendor may be called: so many calls a second of each family, shared by all threads of the process."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+
+import structlog
+
+#: Clocks and networks stretch a second: what leaves in one may arrive in a shorter one.
+_SPAN = 1.1
+log = structlog.get_logger(component="DatabentoAdapter")
+
+
+class Limiter:
+    """Gives calls their place in time, at most ``per_second[family]`` in any ``span`` seconds.
+
+    A family without a limit is never held up by number. Threads may share it.
+    """
+
+    def __init__(self, per_second: Mapping[str, int], span: float = _SPAN) -> None:
+        self._span = span
+        self._limits = dict(per_second)
+        self._lock = threading.Lock()
+        self._places: dict[str, deque[float]] = {family: deque(maxlen=n) for family, n in per_second.items()}
+        self._held: dict[str, float] = {}
+
+    def take(self, family: str) -> float:
+        """Seconds to wait before the call may leave; its place is taken."""
+        with self._lock:
+            now = time.monotonic()
+            at = max(now, self._held.get(family, now))
+            places = self._places.get(family)
+            if places is not None:
+                if len(places) == places.maxlen:
+                    at = max(at, places[0] + self._span)
+                places.append(at)
+                used = sum(place > now - self._span for place in places)
+                reset = at + self._span - now
+        if places is not None:
+            self._tell(family, used, reset, throttled=at > now)
+        return at - now
+
+    def hold(self, family: str, seconds: float) -> None:
+        """Let no further call of the family leave for so long: the vendor asked for it."""
+        with self._lock:
+            until = time.monotonic() + seconds
+            self._held[family] = max(until, self._held.get(family, until))
+
+    def _tell(self, family: str, used: int, reset: float, *, throttled: bool) -> None:
+        tell = log.info if throttled else log.debug
+        tell(
+            "rate_limit",
+            family=family,
+            remaining_calls=max(0, self._limits[family] - used),
+            reset_time=(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=reset)).isoformat(timespec="milliseconds"),
+            throttle_applied=throttled,
+        )
+
+
+_lock = threading.Lock()
+_shared: dict[str, Limiter] = {}
+
+
+def shared(gateway: str, per_second: Mapping[str, int]) -> Limiter:
+    """The one limiter of this process for a gateway, made with ``per_second`` at its first use."""
+    with _lock:
+        return _shared.setdefault(gateway, Limiter(per_second))
