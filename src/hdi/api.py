@@ -159,7 +159,11 @@ class HistoricalData:
 
         databento = self.settings.databento
         return open_source(
-            api, key=databento.key, gateway=databento.gateway, tries=databento.tries, backoff=databento.backoff_seconds
+            api,
+            key=databento.key,
+            gateway=databento.gateway,
+            tries=databento.tries,
+            backoff_seconds=databento.backoff_seconds,
         )
 
     def jobs(self) -> dict[str, Job]:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from hdi import paid
-from hdi.errors import AccountRefused, DataError, EndUnavailable, HdiError, UnitFailed
+from hdi.errors import AccountRefused, DataError, EndUnavailable, HdiError, NothingResolved, UnitFailed
 from hdi.model import Order, Outcome, Quote, Window
 from hdi.offer import Offer, floor_end
 from hdi.ordering import Purchase, cut
@@ -23,6 +23,7 @@ from hdi.sources import Source
 #: A unit of more records than this is made finer, hour by hour.
 MOST_RECORDS = 50_000_000
 _HOUR_NS = 3_600 * 10**9
+_MONEY = Decimal("1e-9")
 #: Units of one commit: receipts are held in memory.
 _MOST_UNITS = 10_000
 
@@ -164,19 +165,25 @@ class Downloads:
         order = lot.order
         if order is None or self._offer.known is None:
             return None
-        records = self._source.count(order) if lot.records is None else lot.records
+        records = self._count(order) if lot.records is None else lot.records
         if not records:
             return None
         rectangles = cut(lot.purchase.rectangles, order.window)
         names = cut(self._offer.known.names, order.window)
         slip = Slip(
-            self._source.origin, order, lot.purchase.symbols, lot.cells, records, lot.price * records, rectangles,
+            self._source.origin, order, lot.purchase.symbols, lot.cells, records, (lot.price * records).quantize(_MONEY), rectangles,
             names.join(rectangles, on="instrument_id", how="semi"), self._offer.known.conditions,
         )  # fmt: skip
         with Delivery(self._data_dir, slip) as delivery:
             with self._progress.receiving(delivery):
                 self._source.download(order, delivery.path)
             return self._checked(delivery)
+
+    def _count(self, order: Order) -> int:
+        try:
+            return self._source.count(order)
+        except NothingResolved:  # a window without a session
+            return 0
 
     def _checked(self, delivery: Delivery) -> Slip:
         """Keep what arrived, whatever it is; UnitFailed when it is not what was ordered."""

@@ -6,11 +6,14 @@
     │   ├── UnknownSymbol     2   a symbol that was never stored
     │   ├── NotDbn            2   a file that is not DBN, or of a kind that is not stored
     │   ├── FragmentRefused   2   a partial file where a complete unit is stored
+    │   ├── RangeUnavailable  2   a window that reaches past what a vendor has
+    │   │   └── EndUnavailable    ... that begins inside it
+    │   ├── NothingResolved   2   symbols that stand for nothing in the window
     │   └── OriginMismatch    2   synthetic data for a store of real data, or the reverse
     ├── UnitFailed            1   a unit failed for a reason of its own
+    │   └── VendorUnavailable 1   no usable answer in any try
     ├── VendorRefused         3   the vendor said no
-    │   ├── AccountRefused    3   to the key or the account: no other order will do better
-    │   └── EndUnavailable    3   because the window reaches beyond what is available
+    │   └── AccountRefused    3   to the key or the account: no other order will do better
     ├── DataError             4   bytes or rows are not what was declared
     │   ├── CorruptFile       4   truncated, bit-flipped, or with impossible records
     │   └── TooManyRejects    4   a unit over ``max_reject_percent``
@@ -23,7 +26,10 @@ known), and what to do next.
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from hdi.model import Window
 
 _PASSWORD = re.compile(r"(//[^:/@\s]*):[^@\s]+@")
 
@@ -73,10 +79,34 @@ class OriginMismatch(RequestError):
     """Synthetic data for a store that holds real data, or the reverse."""
 
 
+class RangeUnavailable(RequestError):
+    """The window reaches past what a vendor has. ``available`` is what it has, None when it does not say."""
+
+    def __init__(self, message: str, hint: str, available: Window | None) -> None:
+        super().__init__(message, hint)
+        self.available = available
+
+
+class EndUnavailable(RangeUnavailable):
+    """The window begins inside what a vendor has and ends after it: up to ``available_end`` (ns) it can be had."""
+
+    def __init__(self, message: str, hint: str, available: Window) -> None:
+        super().__init__(message, hint, available)
+        self.available_end = available.end
+
+
+class NothingResolved(RequestError):
+    """None of the symbols stands for an instrument in the window."""
+
+
 class UnitFailed(HdiError):
     """A unit failed for a reason of its own; the others go on."""
 
     exit_code = 1
+
+
+class VendorUnavailable(UnitFailed):
+    """The vendor gave no usable answer in any try."""
 
 
 class VendorRefused(HdiError):
@@ -86,15 +116,7 @@ class VendorRefused(HdiError):
 
 
 class AccountRefused(VendorRefused):
-    """The vendor refused the key or the account (401, 402, 403): every further order would end the same."""
-
-
-class EndUnavailable(VendorRefused):
-    """The window reaches beyond what is available; ``available_end`` (nanoseconds) is the vendor's own word."""
-
-    def __init__(self, message: str, hint: str, available_end: int) -> None:
-        super().__init__(message, hint)
-        self.available_end = available_end
+    """The key, the account or a licence (401, 402, 403): every further order would be refused too."""
 
 
 class DataError(HdiError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from hdi.errors import EndUnavailable, RequestError, UnknownSymbol
+from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnknownSymbol
 from hdi.model import DAY_NS, Condition, Quote, Window, iso_ns
 from hdi.ordering import NAMED, RESOLVED, Claim, Held, Need, Purchase, Request, cut, needed
 from hdi.paid import Slip, slips
@@ -135,7 +135,10 @@ class Shopper:
 
     def _quote(self, request: Request, purchase: Purchase) -> Quote:
         order = purchase.order(request.dataset, request.name.name)
-        return self._source.quote(order) if order else NOTHING
+        try:
+            return self._source.quote(order) if order else NOTHING
+        except NothingResolved:  # a window without a session
+            return NOTHING
 
     def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Slip, ...]]:
         held = self._held(request)
@@ -212,7 +215,7 @@ class Shopper:
             resolved = pl.concat(frames)
             ids = sorted(set(resolved["instrument_id"]))
             if ids:
-                named = self._source.raw_symbols(request.dataset, ids, request.window).select(NAMED)
+                named = self._source.raw_symbols(request.dataset, ids, request.window).select(*NAMED)
         conditions = tuple(self._source.conditions(request.dataset, request.window))
         return Known(pl.concat(frames), cut(named, request.window), conditions)
 
@@ -231,9 +234,9 @@ class Shopper:
 
     def _resolve(self, request: Request, stype: str, symbols: Sequence[str], window: Window) -> pl.DataFrame:
         if stype != "instrument_id":
-            return self._source.resolve(request.dataset, symbols, stype, window).select(RESOLVED)
+            return self._source.resolve(request.dataset, symbols, stype, window).select(*RESOLVED)
         named = self._source.raw_symbols(request.dataset, [int(s) for s in symbols], window)
-        return named.with_columns(asked=pl.col("instrument_id").cast(pl.String)).select(RESOLVED)
+        return named.with_columns(asked=pl.col("instrument_id").cast(pl.String)).select(*RESOLVED)
 
     def _meant(self, request: Request, stype: str, symbol: str) -> str:
         """What an unknown symbol may have meant: stored symbols, and the contracts of its root."""

@@ -81,7 +81,7 @@ class Slip:
                 (c.day.isoformat(), c.condition, c.last_modified.isoformat() if c.last_modified else None)
                 for c in self.conditions
             ],
-            "resolved": self.resolved.select(RESOLVED).rows(), "names": self.names.select(NAMED).rows(),
+            "resolved": self.resolved.select(*RESOLVED).rows(), "names": self.names.select(*NAMED).rows(),
         })  # fmt: skip
 
     @classmethod

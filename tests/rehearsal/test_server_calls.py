@@ -80,7 +80,9 @@ def _reserved(fields):
 
 class TestSymbology:
     def test_a_resolution_has_the_ten_keys_that_the_client_wants(self, client):
-        found = client.symbology.resolve("GLBX.MDP3", "ES.c.0", "continuous", "instrument_id", "2024-03-01", "2024-04-01")
+        found = client.symbology.resolve(
+            "GLBX.MDP3", "ES.c.0", "continuous", "instrument_id", "2024-03-01", "2024-04-01"
+        )
         assert set(found) == {
             "result", "symbols", "stype_in", "stype_out", "start_date", "end_date", "partial", "not_found", "message",
             "status",
@@ -154,7 +156,7 @@ def test_a_pooled_session_keeps_its_connection(vendor):
             assert reply.json() == ["GLBX.MDP3", "XNAS.ITCH"]
 
 
-def test_localhost_is_named_by_the_certificate_too(vendor, connect):
+def test_localhost_is_named_by_the_certificate_too(vendor):
     client = databento.Historical(vendor.key, vendor.gateway.replace("127.0.0.1", "localhost"))
     assert client.metadata.list_datasets() == ["GLBX.MDP3", "XNAS.ITCH"]
 

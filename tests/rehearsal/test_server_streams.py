@@ -2,6 +2,7 @@
 
 import datetime as dt
 import threading
+import time
 from decimal import Decimal
 
 import databento
@@ -12,6 +13,8 @@ import requests
 
 DAY_NS = 86_400 * 10**9
 START = int(dt.datetime(2024, 1, 8, tzinfo=dt.UTC).timestamp()) * 10**9
+#: The client leaves the files that it has written open.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file .*dbn.zst:ResourceWarning")
 FUTURES, STOCKS = "GLBX.MDP3", "XNAS.ITCH"
 DAYS = {"start": "2024-01-08", "end": "2024-01-11"}
 HOUR = {"start": "2024-01-09T15:00:00", "end": "2024-01-09T16:00:00"}
@@ -142,9 +145,7 @@ class TestHeader:
     def test_symbols_that_are_not_found_are_206_and_named(self, vendor, client, week):
         asked = week | {"symbols": "ESH4,NOSUCH", "stype_in": "raw_symbol"}
         assert client.timeseries.get_range(**asked).metadata.not_found == ["NOSUCH"]
-        reply = requests.post(
-            f"{vendor.gateway}/v0/timeseries.get_range", asked, auth=(vendor.key, ""), timeout=9
-        )
+        reply = requests.post(f"{vendor.gateway}/v0/timeseries.get_range", asked, auth=(vendor.key, ""), timeout=9)
         assert reply.status_code == 206
 
     def test_symbols_that_are_listed_for_a_part_of_the_days_are_206_and_partial(self, client, week):
@@ -240,9 +241,9 @@ class TestBooks:
             f"{vendor.gateway}/v0/timeseries.get_range", asked, auth=(vendor.key, ""), stream=True, timeout=9
         ) as reply:
             next(reply.iter_content(4096))
-        deadline = threading.Event()
-        while not vendor.books.entries and not deadline.wait(0.02):
-            pass
+        deadline = time.monotonic() + 20
+        while not vendor.books.entries and time.monotonic() < deadline:
+            time.sleep(0.02)
         (entry,) = vendor.books.entries
         assert not entry.finished
         assert entry.size < 5 * 20_000 * dbn.MBP1Msg.size_hint

@@ -4,6 +4,7 @@ import pytest
 import structlog
 
 from hdi.sources.databento import Databento
+from hdi.testing.vendor import rehearse  # noqa: F401 - a fixture
 from sources.wire import Wire, authority
 
 KEY = "db-ThisIsNoKeyOfAnyRealAccount01"
@@ -56,3 +57,15 @@ def open_source(waits):
 def source(wire, open_source):
     """A source on the wire."""
     return open_source(wire.gateway)
+
+
+@pytest.fixture
+def vendor(request, rehearse):  # noqa: F811 - the fixture that is imported
+    """The rehearsal vendor: the synthetic market to 2024-06-30, without limits unless a test asks for them."""
+    return rehearse(**getattr(request, "param", {}))
+
+
+@pytest.fixture
+def shop(vendor, open_source):
+    """A source on the rehearsal vendor."""
+    return open_source(vendor.gateway, key=vendor.key)

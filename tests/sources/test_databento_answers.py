@@ -47,7 +47,7 @@ def test_the_window_of_each_schema_is_exact(wire, source):
 def test_an_unknown_dataset_names_the_closest(wire, source):
     wire.says("metadata.get_dataset_range", detail(422, {"case": "dataset_not_found", "message": "x", "docs": ""}))
     wire.says("metadata.list_datasets", Reply(body=b'["GLBX.MDP3", "XNAS.ITCH"]'))
-    with pytest.raises(RequestError, match="no dataset 'glbx.mpd3'") as refused:
+    with pytest.raises(RequestError, match=r"no dataset 'glbx\.mpd3'") as refused:
         source.available("glbx.mpd3")
     assert refused.value.hint.startswith("Did you mean GLBX.MDP3?")
 
@@ -135,7 +135,9 @@ def test_no_symbols_ask_nothing(wire, source):
     assert not wire.calls
 
 
-@pytest.mark.parametrize(("symbol", "stype"), [("", "raw_symbol"), ("ES..0", "continuous"), ("A,B", "raw_symbol")])
+@pytest.mark.parametrize(
+    ("symbol", "stype"), [("", "raw_symbol"), (" ", "parent"), ("ES..0", "continuous"), ("A,B", "raw_symbol")]
+)
 def test_a_symbol_that_cannot_be_sent_alone_is_refused(wire, source, symbol, stype):
     wire.says(RESOLVE, answer({}))
     wire.says("metadata.list_datasets", Reply(body=b'["GLBX.MDP3"]'))

@@ -36,9 +36,9 @@ def bytes_text(size: float) -> str:
 
 
 def dollars_text(amount: Decimal) -> str:
-    """US dollars: to the cent, and below one cent to the last place that is not zero."""
-    cents = amount.quantize(Decimal("0.01"))
-    return f"${cents:,}" if cents == amount or abs(amount) >= 1 else f"${amount.normalize():f}"
+    """US dollars: to the cent, and below one dollar to a hundredth of a cent."""
+    places = Decimal("0.01") if abs(amount) >= 1 or not amount else Decimal("0.0001")
+    return f"${amount.quantize(places):,}"
 
 
 def dumps(value: Any) -> str:

@@ -23,8 +23,9 @@ def keyed(key: U64 | int, number: I64 | U64 | int) -> U64:
 
     The finalizer of SplitMix64 over a Weyl sequence that starts at the key.
     """
-    out: U64 = np.asarray(number).astype(np.uint64)
-    out = out * _GOLDEN + np.asarray(key).astype(np.uint64)
+    # Single numbers would warn that they overflow, arrays wrap around as they should.
+    out: U64 = np.atleast_1d(np.asarray(number)).astype(np.uint64) * _GOLDEN
+    out = out + np.asarray(key).astype(np.uint64)
     out ^= out >> _SHIFTS[0]
     out *= _FIRST
     out ^= out >> _SHIFTS[1]

@@ -78,9 +78,9 @@ def plain(status: int, wait: float | None = None, *, as_date: bool = False) -> R
     return refusal
 
 
-def invalid(message: str, case: str = "") -> Refusal:
+def invalid(message: str) -> Refusal:
     """A request that cannot be understood: a field that is missing, or not of its form."""
-    return Refusal(422, message, case=case)
+    return Refusal(422, message)
 
 
 def unknown_dataset(name: str, known: Sequence[str]) -> Refusal:

@@ -41,6 +41,7 @@ _POSTED = frozenset(
 )  # fmt: skip
 #: 2,000 symbols come nowhere near.
 _MAX_BODY = 1 << 20
+_MAX_DRAINED = 64 << 20
 #: An idle connection is closed after so many seconds, and so is a handshake that does not come.
 _IDLE = 60.0
 #: How often the server looks whether it is to stop, and a paced stream sends.
@@ -65,8 +66,7 @@ class Server(ThreadingHTTPServer):
         self._secure = server_context()
         self.stopping = threading.Event()
         self.numbers = count(1)
-        self._live: set[socket.socket] = set()
-        self._workers: set[threading.Thread] = set()
+        self._live: dict[threading.Thread, ssl.SSLSocket] = {}
         self._lock = threading.Lock()
         try:
             super().__init__((HOST, port), _Handler)
@@ -88,20 +88,22 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
         with self._lock:
-            live, workers = list(self._live), list(self._workers)
-        for connection in live:
+            live = dict(self._live)
+        for connection in live.values():
             with contextlib.suppress(OSError):
                 # The method of the plain socket: the one of TLS takes its state away from a thread that still reads.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
-        for worker in workers:
+        for worker in live:
             worker.join(_PATIENCE)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give each connection a thread, which is also where its handshake happens."""
-        worker = threading.Thread(target=self._work, args=(request, client_address), daemon=True)
+        request.settimeout(_IDLE)
+        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        secure = self._secure.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        worker = threading.Thread(target=self._work, args=(secure, client_address), daemon=True)
         with self._lock:
-            self._live.add(request)
-            self._workers.add(worker)
+            self._live[worker] = secure
         worker.start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -109,24 +111,14 @@ class Server(ThreadingHTTPServer):
         if not isinstance(sys.exc_info()[1], _BROKEN):
             super().handle_error(request, client_address)
 
-    def _work(self, request: socket.socket, client_address: Any) -> None:
+    def _work(self, secure: ssl.SSLSocket, client_address: Any) -> None:
         try:
-            request.settimeout(_IDLE)
-            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with contextlib.suppress(*_BROKEN), self._secure.wrap_socket(request, server_side=True) as secure:
-                with self._lock:
-                    self._live.discard(request)
-                    self._live.add(secure)
-                try:
-                    self.process_request_thread(secure, client_address)
-                finally:
-                    with self._lock:
-                        self._live.discard(secure)
+            with secure, contextlib.suppress(*_BROKEN):
+                secure.do_handshake()
+                self.process_request_thread(secure, client_address)
         finally:
-            request.close()
             with self._lock:
-                self._live.discard(request)
-                self._workers.discard(threading.current_thread())
+                del self._live[threading.current_thread()]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -183,8 +175,15 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if not length.isdigit() or int(length) > _MAX_BODY:
             self.close_connection = True
+            self._drain(int(length) if length.isdigit() else 0)
             raise Refusal(413, "The request is too large.")
         return self.rfile.read(int(length)).decode("utf-8", "replace")
+
+    def _drain(self, left: int) -> None:
+        """Read what will not be used: a client that is still sending would not see the answer."""
+        left = min(left, _MAX_DRAINED)
+        while left > 0 and (data := self.rfile.read(min(left, 1 << 16))):
+            left -= len(data)
 
     def _call(self, path: str, query: str, sent: str) -> Call:
         method = path.removeprefix(_ROOT)

@@ -103,7 +103,8 @@ class Service:
             return refusals.plain(status, fault.options.get("retry_after"), as_date=bool(fault.options.get("date")))
         if case == "symbology_invalid_request":
             return refusals.unresolved()
-        dataset = call.fields.get("dataset", self.market.datasets[0])
+        asked, known = call.fields.get("dataset", ""), self.market.datasets
+        dataset = asked if asked in known else known[0]
         if case == "schema_not_supported":
             return refusals.unknown_schema(dataset, call.fields.get("schema", ""), self.market.schemas(dataset))
         start, end = asks.window(call.fields)[:2] if call.fields.get("start") else self.available(dataset)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from hdi.model import DAY_NS, NS, date_ns
-from hdi.rehearsal.draws import Bool, I64
+from hdi.rehearsal.draws import I64, Bool
 
 #: The calendars reach from the first day to the last one, exclusive.
-FIRST, LAST = dt.date(2010, 1, 1), dt.date(2040, 1, 1)
+FIRST, LAST = dt.date(2010, 1, 1), dt.date(2036, 1, 1)
 ZERO = date_ns(FIRST) // DAY_NS
 MINUTE_NS = 60 * NS
 HOUR_NS = 60 * MINUTE_NS
@@ -69,9 +70,7 @@ class Sessions:
     @property
     def full(self) -> int:
         """The weight of a whole session."""
-        return int(np.max(self.total[1:] - self.total[:-1], initial=0)) and int(
-            np.max(self.before(self.closes) - self.before(self.opens))
-        )
+        return int(np.max(self.before(self.closes) - self.before(self.opens)))
 
 
 @functools.cache
@@ -80,9 +79,12 @@ def sessions(calendar: str) -> Sessions:
     # The library takes a third of a second to import.
     import exchange_calendars
 
-    schedule = exchange_calendars.get_calendar(calendar, start=str(FIRST), end=str(LAST - dt.timedelta(days=1))).schedule
-    opens = schedule["open"].to_numpy().astype("datetime64[ns]").astype(np.int64)
-    closes = schedule["close"].to_numpy().astype("datetime64[ns]").astype(np.int64)
+    with warnings.catch_warnings():
+        # exchange_calendars itself uses what pandas has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        last = LAST - dt.timedelta(days=1)
+        schedule = exchange_calendars.get_calendar(calendar, start=str(FIRST), end=str(last)).schedule
+    opens, closes = (schedule[name].dt.tz_localize(None).to_numpy("M8[ns]").astype(np.int64) for name in ("open", "close"))
     date = schedule.index.to_numpy().astype("datetime64[D]").astype(np.int64)
     profile = np.asarray(_NEW_YORK)
     if calendar == "CMES":

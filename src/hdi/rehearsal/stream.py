@@ -71,18 +71,20 @@ class Stream:
     def send(self, reply: Reply) -> None:
         """Send the whole body, or as much of it as a fault lets through. OSError when the other side is gone."""
         kind = self._fault.kind if self._fault else ""
-        sent, finished = 0, False
+        sent = 0
         try:
             for piece in self._pieces(kind):
                 reply.send(piece.wire)
                 sent += piece.size
-            if kind == "cut":
-                reply.hang_up()
-            else:
-                reply.end()
-                finished = kind in ("", "corrupt")
-        finally:
-            self._bill(self._entry(sent, finished=finished))
+        except BaseException:
+            self._bill(self._entry(sent, finished=False))
+            raise
+        # Before the end: whoever has seen that finds it in the books.
+        self._bill(self._entry(sent, finished=kind in ("", "corrupt")))
+        if kind == "cut":
+            reply.hang_up()
+        else:
+            reply.end()
 
     def _pieces(self, kind: str) -> Iterator[Piece]:
         options = self._fault.options if self._fault else {}

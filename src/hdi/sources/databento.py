@@ -176,14 +176,16 @@ class Databento:
     def quote(self, order: Order) -> Quote:
         """Records, billed bytes and dollars of exactly what :meth:`download` would order; free."""
         records = self.count(order)
-        size = self._order("metadata.get_billable_size", order, lambda c: c.metadata.get_billable_size(**_terms(order)))
-        cost = self._order("metadata.get_cost", order, lambda c: c.metadata.get_cost(**_terms(order)))
+        terms = _terms(order)
+        size = self._order("metadata.get_billable_size", order, lambda c: c.metadata.get_billable_size(**terms))
+        cost = self._order("metadata.get_cost", order, lambda c: c.metadata.get_cost(**terms))
         with _declared("metadata.get_cost"):
             return Quote(records, int(size), Decimal(str(cost)))
 
     def count(self, order: Order) -> int:
         """How many records the order brings; free."""
-        found = self._order("metadata.get_record_count", order, lambda c: c.metadata.get_record_count(**_terms(order)))
+        terms = _terms(order)
+        found = self._order("metadata.get_record_count", order, lambda c: c.metadata.get_record_count(**terms))
         with _declared("metadata.get_record_count"):
             return int(found)
 
@@ -196,6 +198,7 @@ class Databento:
         """
         if path.exists():
             raise RequestError(f"{path} exists already", "A download never overwrites: name another file.")
+        terms = _terms(order)
         began, tries, lost = time.monotonic(), 0, Loss()
 
         def lose(loss: Loss) -> None:
@@ -205,7 +208,7 @@ class Databento:
         def attempt(client: Historical) -> None:
             nonlocal tries
             tries += 1
-            receive(client, _terms(order), path, lose)
+            receive(client, terms, path, lose)
 
         try:
             self._order("timeseries.get_range", order, attempt)
@@ -267,17 +270,24 @@ class Databento:
 def _terms(order: Order) -> dict[str, Any]:
     """The parameters of an order, the same for its quote: times as nanoseconds, which is exact."""
     return {
-        "dataset": order.dataset, "schema": order.schema, "stype_in": order.stype, "symbols": list(order.symbols),
-        "start": order.window.start, "end": order.window.end,
+        "dataset": order.dataset, "schema": order.schema, "stype_in": order.stype,
+        "symbols": [_single(symbol) for symbol in order.symbols], "start": order.window.start, "end": order.window.end,
     }  # fmt: skip
 
 
 def _as_sent(symbol: str, stype: str) -> str:
     """The symbol as the client sends it, and the service repeats it."""
-    tokens = symbol.strip().upper().split(".")
+    tokens = _single(symbol).upper().split(".")
     if stype == "continuous" and len(tokens) == 3:  # noqa: PLR2004 - root, rule, rank
         tokens[1] = tokens[1].lower()
     return ".".join(tokens)
+
+
+def _single(symbol: str) -> str:
+    """The symbol, when it is one: the client would split it at commas, and send an empty one."""
+    if not symbol.strip() or "," in symbol:
+        raise RequestError(f"{symbol!r} is not one symbol", "Name each symbol by itself.")
+    return symbol.strip()
 
 
 def _condition(day: Mapping[str, str | None]) -> Condition:

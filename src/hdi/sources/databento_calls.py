@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from hdi.errors import HdiError
 from hdi.sources.databento_gateway import Gateway, check_key
 from hdi.sources.databento_refusals import Ask, VendorUnavailable, judge
 from hdi.sources.limits import shared
@@ -50,6 +51,8 @@ class Calls:
             self._pace(ask)
             try:
                 return work(client)
+            except (HdiError, Transient):
+                raise
             except Exception as error:
                 trouble = judge(error, ask, self.gateway, key)
                 if isinstance(trouble, Transient) and trouble.wait:

@@ -91,8 +91,6 @@ def judge(error: Exception, ask: Ask, gateway: Gateway, key: str) -> HdiError | 
     from databento import BentoHttpError
     from requests import RequestException
 
-    if isinstance(error, HdiError | Transient):
-        return error
     if isinstance(error, BentoHttpError):
         return _answered(error, ask, gateway, key)
     if isinstance(error, RequestException):

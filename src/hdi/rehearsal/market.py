@@ -1,0 +1,107 @@
+"""A synthetic market, made top-down from a seed: what the rehearsal vendor serves.
+
+Everything is a function of the seed and what is asked for, so any window can be made alone and is the same as cut
+from a longer one. Finer levels are never made where a coarser one has the answer.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Iterator, Sequence
+
+from hdi.errors import RequestError
+from hdi.model import DAY_NS, date_ns
+from hdi.rehearsal.contracts import Instruments, instruments
+from hdi.rehearsal.daily import Days
+from hdi.rehearsal.definitions import Definitions
+from hdi.rehearsal.feeds import Bars, Feed, Trades
+from hdi.rehearsal.layouts import LAYOUTS, WIDTHS, Records
+from hdi.rehearsal.products import DATASETS, NASDAQ
+from hdi.rehearsal.sessions import LAST, ZERO
+from hdi.rehearsal.statistics import Statistics
+from hdi.rehearsal.symbols import Resolution, Symbology
+from hdi.rehearsal.tape import Rectangle, Rows, Tape, selected
+
+__all__ = ["Market", "Resolution"]
+
+#: Contracts are listed ahead of the last day by at most so much.
+_AHEAD = dt.timedelta(days=730)
+
+
+class Market:
+    """Symbols, records and counts of the synthetic market before midnight UTC of ``today``.
+
+    ``scale`` multiplies activity, ``hostile`` is about how many bad rows each busy instrument and day has over all
+    schemas, and the prices of ``restated`` days differ from what they are without. Raises RequestError for a day
+    beyond the calendars.
+    """
+
+    def __init__(
+        self, seed: int = 0, *, scale: float = 1.0, hostile: int = 0, restated: Collection[dt.date] = (),
+        today: dt.date | None = None,
+    ) -> None:  # fmt: skip
+        self._today = today or dt.datetime.now(dt.UTC).date()
+        if self._today > LAST - _AHEAD:
+            raise RequestError(f"the synthetic market ends on {LAST - _AHEAD}, before {self._today}", "Take an earlier day.")
+        self.datasets = tuple(DATASETS)
+        self._books = {name: instruments(name) for name in self.datasets}
+        self._symbology: dict[str, Symbology] = {}
+        self._feeds: dict[tuple[str, str], Feed] = {}
+        for name, book in self._books.items():
+            days = Days(book, seed, scale)
+            self._symbology[name] = Symbology(book, days)
+            tape = Tape(book, days, restated)
+            for schema in self.schemas(name):
+                self._feeds[name, schema] = _feed(schema, book, tape, days, hostile)
+
+    def schemas(self, dataset: str) -> tuple[str, ...]:
+        """The schemas of a dataset; shares have no settlement and no open interest, so no statistics."""
+        return tuple(s for s in LAYOUTS if dataset != NASDAQ or s != "statistics")
+
+    def begins(self, dataset: str) -> dt.date:
+        """The first day of a dataset."""
+        return self._books[dataset].begins
+
+    def condition(self, dataset: str, day: dt.date) -> str | None:
+        """``available`` for a UTC day that a session touches, None for any other day."""
+        book = self._books[dataset]
+        if not book.begins <= day < self._today:
+            return None
+        at = (date_ns(day) // DAY_NS - ZERO) * 24
+        return "available" if book.sessions.total[at + 24] > book.sessions.total[at] else None
+
+    def resolve(
+        self, dataset: str, symbols: Sequence[str], stype_in: str, stype_out: str, start: dt.date, end: dt.date
+    ) -> Resolution:
+        """What symbols stand for on the days ``[start, end)``. Raises RequestError for types that do not go together."""
+        return self._symbology[dataset].resolve(symbols, stype_in, stype_out, start, end)
+
+    def count(self, dataset: str, schema: str, selection: Sequence[Rectangle], start_ns: int, end_ns: int) -> int:
+        """How many records :meth:`records` would bring, without making them."""
+        return self._feeds[dataset, schema].count(self._rows(dataset, selection, start_ns, end_ns))[0]
+
+    def planted(self, dataset: str, schema: str, selection: Sequence[Rectangle], start_ns: int, end_ns: int) -> int:
+        """How many of the records are bad on purpose."""
+        return self._feeds[dataset, schema].count(self._rows(dataset, selection, start_ns, end_ns))[1]
+
+    def records(
+        self, dataset: str, schema: str, selection: Sequence[Rectangle], start_ns: int, end_ns: int
+    ) -> Iterator[Records]:
+        """The records of the rectangles (instrument id, start, end) in a window, by index time, in batches.
+
+        DBN version 3. A batch has about 131,072 records, or an hour of trades or a day of bars where these are more.
+        """
+        return self._feeds[dataset, schema].records(self._rows(dataset, selection, start_ns, end_ns))
+
+    def _rows(self, dataset: str, selection: Sequence[Rectangle], start_ns: int, end_ns: int) -> Rows:
+        return selected(self._books[dataset], selection, start_ns, min(end_ns, date_ns(self._today)))
+
+
+def _feed(schema: str, book: Instruments, tape: Tape, days: Days, hostile: int) -> Feed:
+    if schema == "definition":
+        return Definitions(book, tape, days, hostile)
+    if schema == "statistics":
+        return Statistics(book, tape, days, hostile)
+    if schema in WIDTHS:
+        return Bars(schema, book, tape, hostile)
+    return Trades(schema, book, tape, hostile)

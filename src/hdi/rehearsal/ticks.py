@@ -1,0 +1,120 @@
+"""The bottom of the tape: the trades in each second, and the book just before each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import databento_dbn as dbn
+import numpy as np
+
+from hdi.rehearsal.daily import Facts
+from hdi.rehearsal.draws import I64, U64, bits, keyed, unit
+from hdi.rehearsal.layouts import Records
+from hdi.rehearsal.levels import Cells, Path, expanded, shares
+
+#: One in 256 is the unit: how many trades are no part of the burst before them.
+_ALONE = 190
+#: The last event of a second, and what a message takes to the vendor, end before the second does.
+_LAST_EVENT_NS = 998_000_000
+_LATENCY_NS, _LATENCY_RANGE_NS = 40_000, 900_000
+#: Sequence numbers start again on Sunday. The epoch was a Thursday.
+_WEEK_DAYS, _THURSDAY, _DAY_SEQUENCES = 7, 4, 500_000_000
+_LAST = 128
+_SIDES = np.frombuffer(b"A" * 125 + b"B" * 125 + b"N" * 6, "S1")
+_BOOK = 21
+#: One in 4,096 is the unit: how many books are crossed, or have an empty side.
+_CROSSED, _EMPTY = 2, 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticks:
+    """Trades as columns of one length, those of one row (instrument and day) in their order; prices in ticks."""
+
+    row: I64
+    place: I64
+    ts_event: I64
+    ts_recv: I64
+    leader: I64
+    draw: U64
+    price: I64
+    size: I64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Times:
+    """When the trades of some seconds happen: for each its second and place in it, times, first of its burst, draw."""
+
+    second: I64
+    index: I64
+    ts_event: I64
+    ts_recv: I64
+    leader: I64
+    draw: U64
+
+
+def times(seconds: Cells) -> Times:
+    """The times of all trades of the seconds. A burst shares its times; both fall into the same second."""
+    second, index, ends = expanded(seconds.trades)
+    draw = keyed(seconds.key[second], index)
+    alone = bits(draw, 0, 8) < _ALONE
+    alone[ends - seconds.trades] = True
+    leader = np.maximum.accumulate(np.where(alone, np.arange(len(second)), 0))
+    spacing = (_LAST_EVENT_NS / seconds.trades)[second]
+    inside = ((index + unit(draw, 8, 24)) * spacing).astype(np.int64)
+    event = (seconds.start[second] + inside)[leader]
+    # All messages of a second take the same time, so that they arrive in their order.
+    latency = _LATENCY_NS + (unit(seconds.key, 40, 24) * _LATENCY_RANGE_NS).astype(np.int64)
+    return Times(second, index, event, event + latency[second], leader, draw)
+
+
+def ticks(seconds: Cells, facts: Facts) -> Ticks:
+    """The trades of seconds with the given facts."""
+    at = times(seconds)
+    price = facts.open[at.second]
+    ends = np.cumsum(seconds.trades)
+    price[ends - 1] = facts.close
+    moving = np.flatnonzero((seconds.trades[at.second] > 2) & (at.index > 0))  # noqa: PLR2004
+    if len(moving):
+        path = Path(facts, seconds.key)
+        price[moving] = path.price(at.second[moving], at.index[moving], unit(at.draw[moving], 48, 12))
+    weight = bits(at.draw, 40, 8)
+    cells = Cells(at.second, at.ts_event, np.ones_like(price), at.index, at.draw, at.second, at.index)
+    size = 1 + shares(seconds, facts, cells, 1 + weight * weight)
+    row = seconds.row[at.second]
+    return Ticks(row, seconds.first[at.second] + at.index, at.ts_event, at.ts_recv, at.leader, at.draw, price, size)
+
+
+def fill(out: Records, trades: Ticks, order: I64, tick: I64, day: I64) -> None:
+    """Write the trades, in the given order, into blank records; ``tick`` (1e-9) and ``day`` are by row."""
+    row, leader = trades.row[order], trades.leader[order]
+    first = trades.draw[leader]
+    out["ts_event"] = trades.ts_event[order]
+    out["price"] = trades.price[order] * tick[row]
+    out["size"] = trades.size[order]
+    out["action"] = b"T"
+    out["side"] = _SIDES[bits(first, 32, 8)]
+    ends = np.append(trades.leader[1:] != trades.leader[:-1], True)  # noqa: FBT003
+    out["flags"] = (ends * np.uint8(_LAST))[order]
+    out["ts_recv"] = trades.ts_recv[order]
+    out["ts_in_delta"] = 9_000 + bits(first, 10, 14)
+    # The first of a burst stands as far before each of it in the day as here.
+    place = trades.place[order] - (order - leader)
+    out["sequence"] = 1 + (day[row] + _THURSDAY) % _WEEK_DAYS * _DAY_SEQUENCES + place % _DAY_SEQUENCES
+
+
+def fill_book(out: Records, draw: U64, tick: I64) -> None:
+    """Write the best bid and ask just before each trade; ``tick`` (1e-9) is by record."""
+    draw = keyed(draw, _BOOK)
+    price = out["price"]
+    spread = (1 + (bits(draw, 0, 8) < 26)) * tick  # noqa: PLR2004
+    bid = np.where(out["side"] == b"A", price, price - spread)
+    ask = bid + spread
+    odd = bits(draw, 52, 12)
+    bid += np.where(odd < _CROSSED, spread + tick, 0)
+    out["bid_px_00"], out["ask_px_00"] = bid, ask
+    out["bid_sz_00"], out["ask_sz_00"] = 1 + (bits(draw, 8, 7)), 1 + (bits(draw, 15, 7))
+    out["bid_ct_00"], out["ask_ct_00"] = 1 + bits(draw, 22, 4), 1 + bits(draw, 26, 4)
+    for side, low in (("bid", _CROSSED), ("ask", _CROSSED + _EMPTY)):
+        empty = np.flatnonzero((odd >= low) & (odd < low + _EMPTY))
+        out[f"{side}_px_00"][empty] = dbn.UNDEF_PRICE
+        out[f"{side}_sz_00"][empty] = out[f"{side}_ct_00"][empty] = 0
