@@ -97,9 +97,9 @@ class TestRecords:
         assert store.metadata.symbols == ["ESH4"]
 
     def test_hostile_rows_are_among_those_that_are_counted(self, rehearse, connect, week):
-        asked = week | {"schema": "ohlcv-1h"}
+        asked = week | {"schema": "trades", "symbols": "ES.FUT", "stype_in": "parent"}
         clean = connect(rehearse()).timeseries.get_range(**asked).to_ndarray()
-        client = connect(rehearse(hostile=2))
+        client = connect(rehearse(hostile=5))
         rows = client.timeseries.get_range(**asked).to_ndarray()
         assert len(rows) == client.metadata.get_record_count(**asked) > len(clean)
 

@@ -11,9 +11,9 @@ import structlog
 import zstandard
 
 import dbnfiles
-from hdi.errors import CorruptFile, NotDbn, RequestError, StoreError
+from hdi.errors import AccountRefused, CorruptFile, NotDbn, RequestError, StoreError, VendorUnavailable
 from hdi.model import Order
-from hdi.sources.databento import AccountRefused, Download, DownloadBroken, Loss, VendorUnavailable
+from hdi.sources.databento import Download, DownloadBroken, Loss
 from hdi.sources.dbn import Reader
 from sources.wire import Reply, detail
 

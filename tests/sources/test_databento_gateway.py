@@ -4,12 +4,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from hdi.errors import ConfigError, RequestError, VendorRefused
+from hdi.errors import ConfigError, RequestError, VendorRefused, VendorUnavailable
 from hdi.sources import Source
-from hdi.sources.databento import Databento, VendorUnavailable
+from hdi.sources.databento import Databento
 from sources.conftest import KEY
 from sources.wire import Wire
 
@@ -76,14 +77,14 @@ def test_without_a_key_of_the_right_form_nothing_is_asked(wire, open_source, key
     assert not (key or "").strip() or key not in str(refused.value)
 
 
-def test_a_local_gateway_is_reached_past_any_proxy_and_other_exceptions_stay(wire, source, monkeypatch):
+def test_a_local_gateway_is_reached_past_any_proxy_and_other_exceptions_stay(wire, open_source, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "example.com")
     wire.says("metadata.list_datasets", _json(b'["GLBX.MDP3"]'))
-    assert source.check()["datasets"] == 1
+    assert open_source(wire.gateway).check()["datasets"] == 1
     assert os.environ["NO_PROXY"] == "example.org,127.0.0.1"
     assert os.environ["no_proxy"] == "example.com,127.0.0.1"
-    source.check()
+    open_source(wire.gateway).check()
     assert os.environ["NO_PROXY"] == "example.org,127.0.0.1"
 
 
@@ -115,6 +116,23 @@ def test_a_server_that_never_answers_is_left_after_the_timeout(open_source):
         source = open_source(f"127.0.0.1:{silent.getsockname()[1]}", tries=2, timeout=0.2)
         with pytest.raises(VendorUnavailable, match="in time"):
             source.available("GLBX.MDP3")
+
+
+def test_a_connection_that_is_lost_in_the_handshake_is_tried_again(open_source, waits):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up():
+            for _ in range(2):
+                connection, _ = listener.accept()
+                connection.recv(65_536)
+                connection.close()
+
+        server = threading.Thread(target=hang_up)
+        server.start()
+        with pytest.raises(VendorUnavailable, match="in 2 tries: the connection was cut"):
+            open_source(f"127.0.0.1:{listener.getsockname()[1]}", tries=2).available("GLBX.MDP3")
+        server.join()
+    assert len(waits) == 1
 
 
 def test_a_certificate_that_is_not_trusted_is_refused_at_once(wire, open_source, waits, monkeypatch):

@@ -5,16 +5,18 @@ import traceback
 
 import pytest
 
-from hdi.errors import DataError, RequestError, VendorRefused
-from hdi.model import Order, Window, parse_instant
-from hdi.sources.databento import (
+from hdi.errors import (
     AccountRefused,
+    DataError,
     EndUnavailable,
     NothingResolved,
     RangeUnavailable,
-    RequestRefused,
+    RequestError,
+    VendorRefused,
     VendorUnavailable,
 )
+from hdi.model import Order, Window, parse_instant
+from hdi.sources.databento import RequestRefused
 from sources.conftest import KEY
 from sources.wire import Reply, detail
 

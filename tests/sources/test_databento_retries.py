@@ -9,8 +9,8 @@ import time
 import pytest
 
 from hdi import logs, settings
+from hdi.errors import AccountRefused, VendorUnavailable
 from hdi.model import Order, Window
-from hdi.sources.databento import AccountRefused, VendorUnavailable
 from hdi.sources.databento_calls import PER_SECOND
 from hdi.sources.limits import Limiter, shared
 from hdi.sources.retries import LONGEST_WAIT, Retries, Transient, retry_after

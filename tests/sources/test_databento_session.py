@@ -6,18 +6,10 @@ import threading
 import pytest
 from polars import col
 
-from hdi.errors import CorruptFile
+from hdi.errors import AccountRefused, CorruptFile, EndUnavailable, NothingResolved, RangeUnavailable, VendorUnavailable
 from hdi.model import DAY_NS, Order, Window, date_ns, parse_instant
 from hdi.sources import open_source as open_by_name
-from hdi.sources.databento import (
-    AccountRefused,
-    EndUnavailable,
-    Loss,
-    NothingResolved,
-    RangeUnavailable,
-    RequestRefused,
-    VendorUnavailable,
-)
+from hdi.sources.databento import Loss, RequestRefused
 from hdi.sources.dbn import Reader
 
 RANGE = "timeseries.get_range"

@@ -34,7 +34,7 @@ _NOTICE = "The data in this folder is SYNTHETIC: made by `hdi demo`, which makes
 _SAMPLE = 5
 _TRADES = 500_000
 #: The rehearsal vendor: this many times its usual activity, and bad rows for each instrument and day.
-_VENDOR: Mapping[str, Any] = {"seed": 0, "scale": 2.5, "hostile": 1, "until": "2024-07-01"}
+_VENDOR: Mapping[str, Any] = {"seed": 0, "scale": 3.5, "hostile": 1, "until": "2024-07-01"}
 _FRONT = "CL.c.0,ES.c.0,NG.c.0,HO.c.0,RB.c.0"
 _PARENTS = "CL.FUT,ES.FUT,NG.FUT,HO.FUT,RB.FUT"
 _WEEK = ("2024-03-11", "2024-03-15")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import datetime as dt
 import functools
+import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def _listed(product: Product, trading: Sessions, begins: dt.date) -> Iterator[In
         symbol = f"{product.root}{MONTHS[month - 1]}{year % 10}"
         outrights.append(Instrument(number, product, symbol, 0, first, last, expires, (year, month)))
     yield from outrights
-    for near, far in zip(outrights, outrights[1:], strict=False):
+    for near, far in itertools.pairwise(outrights):
         yield Instrument(
             len(outrights) + near.number, product, f"{near.symbol}-{far.symbol}", 0, max(near.first, far.first),
             near.last, near.expires, near.delivery, (near.number, far.number),

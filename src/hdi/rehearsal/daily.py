@@ -32,6 +32,18 @@ _NEGATIVE_END = date_ns(dt.date(2020, 4, 20)) + 21 * HOUR_NS
 #: The fewest trades with which a bar may have any open, high, low and close.
 FREE = 4
 _COUNT, _VOLUME, _JITTER, _SHAPE, _ONE_SIDE, _OPEN_INTEREST = range(1, 7)
+#: Contract terms by place in PRODUCTS; the tick as a price.
+_TERMS: Mapping[str, F64] = {
+    "trades": np.asarray([float(p.trades) for p in PRODUCTS]),
+    "lot": np.asarray([p.lot for p in PRODUCTS]),
+    "tick": np.asarray([p.tick / NS for p in PRODUCTS]),
+    "volatility": np.asarray([p.volatility for p in PRODUCTS]),
+    "interest": np.asarray([float(p.interest) for p in PRODUCTS]),
+    "roll": np.asarray([float(p.roll) for p in PRODUCTS]),
+    "spacing": np.asarray([p.spacing for p in PRODUCTS]),
+    "months": np.asarray([float(len(p.months)) for p in PRODUCTS]),
+}
+_SEASON: F64 = np.asarray([p.season for p in PRODUCTS])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,13 +67,15 @@ class Days:
 
     def __init__(self, instruments: Instruments, seed: int, scale: float) -> None:
         self._instruments = instruments
-        self._seed = int(keyed(seed, text_key(instruments.dataset))[0])
+        self._seed = int(keyed(seed % 2**64, text_key(instruments.dataset))[0])
         self._scale = scale
         walks = [_walk(p, self._seed, instruments.sessions.of_days(_calendar())) for p in PRODUCTS]
         self._level: F64 = np.stack([level for level, _ in walks])
         self._slope: F64 = np.stack([slope for _, slope in walks])
         self._full = float(instruments.sessions.full)
-        event = [i.number for i in instruments.by_symbol.get(_NEGATIVE, ()) if i.delivery[0] == dt.date(2020, 5, 1).year]
+        event = [
+            i.number for i in instruments.by_symbol.get(_NEGATIVE, ()) if i.delivery[0] == dt.date(2020, 5, 1).year
+        ]
         self._event = event[0] if event else -1
 
     def key(self, which: I64, day: I64) -> U64:
@@ -84,16 +98,16 @@ class Days:
         outright = book.near[which] == book.far[which]
         left = self._left(book.near[which], day)
         share = np.where(outright, _read(_ACTIVITY, left), _read(_SPREAD, left))
-        share = np.where(_column("months")[product] > 0, share, 1.0)
+        share = np.where(_TERMS["months"][product] > 0, share, 1.0)
         crowd = 0.75 + 0.5 * unit(keyed(text_key("crowd") ^ self._seed, product * _DAYS + day))
         draw = keyed(key, _COUNT)
-        expected = _column("trades")[product] * self._scale * share * crowd * (weight / self._full)
+        expected = _TERMS["trades"][product] * self._scale * share * crowd * (weight / self._full)
         trades = np.floor(expected * (0.92 + 0.16 * unit(draw, 0, 24)) + unit(draw, 24, 24)).astype(np.int64)
         trades = np.where(listed & (weight > 0), trades, 0)
         if self._event >= 0:
             trades = np.where((which == self._event) & (day == _NEGATIVE_DAY), np.maximum(trades, FREE), trades)
         draw = keyed(key, _VOLUME)
-        more = trades * (_column("lot")[product] - 1.0) * (0.8 + 0.4 * unit(draw, 0, 24)) + unit(draw, 24, 24)
+        more = trades * (_TERMS["lot"][product] - 1.0) * (0.8 + 0.4 * unit(draw, 0, 24)) + unit(draw, 24, 24)
         return trades, trades + np.floor(more).astype(np.int64)
 
     def facts(self, which: I64, day: I64) -> Facts:
@@ -105,8 +119,8 @@ class Days:
         opening = np.where(trades == 1, close, opening)
         weight = np.minimum(1.0, book.sessions.of_days(day) / self._full)
         product = book.product[which]
-        level = self._level[product, day - ZERO] / _column("size")[product]
-        reach = level * _column("volatility")[product] * np.sqrt(weight) * 0.7
+        level = self._level[product, day - ZERO] / _TERMS["tick"][product]
+        reach = level * _TERMS["volatility"][product] * np.sqrt(weight) * 0.7
         reach = np.where(book.near[which] == book.far[which], reach, np.minimum(reach, 4.0))
         up, down = (np.rint(reach * unit(draw, low, 24)).astype(np.int64) for low in (8, 32))
         up_only = (draw >> np.uint64(63)).astype(np.bool_)
@@ -129,24 +143,27 @@ class Days:
         share = _read(_INTEREST, self._left(book.near[which], day))
         share = np.where(book.near[which] == book.far[which], share, 0.0)
         noise = 0.97 + 0.06 * unit(keyed(self.key(which, day), _OPEN_INTEREST))
-        out = np.floor(_column("interest")[book.product[which]] * share * noise).astype(np.int64)
+        out = np.floor(_TERMS["interest"][book.product[which]] * share * noise).astype(np.int64)
         return np.where(listed, out, 0)
 
     def _left(self, which: I64, day: I64) -> F64:
         """How many deliveries are left until activity moves on from each outright."""
         product = self._instruments.product[which]
-        return (self._instruments.last[which] - day - _column("roll")[product]) / _column("spacing")[product]
+        left: F64 = (self._instruments.last[which] - day - _TERMS["roll"][product]) / _TERMS["spacing"][product]
+        return left
 
     def _outright(self, which: I64, day: I64) -> I64:
         book = self._instruments
         product, at = book.product[which], np.clip(day - ZERO, 0, _DAYS - 1)
-        years = np.where(_column("months")[product] > 0, np.maximum(book.last[which] - day, 0) / _YEAR, 0.0)
-        price = self._level[product, at] * (1.0 + self._slope[product, at] * years) * _SEASON[product, book.month[which]]
+        years = np.where(_TERMS["months"][product] > 0, np.maximum(book.last[which] - day, 0) / _YEAR, 0.0)
+        price = (
+            self._level[product, at] * (1.0 + self._slope[product, at] * years) * _SEASON[product, book.month[which]]
+        )
         jitter = (unit(keyed(self.key(which, day), _JITTER)) * 3.0).astype(np.int64) - 1
-        out = np.rint(price / _column("size")[product]).astype(np.int64) + jitter
+        out = np.rint(price / _TERMS["tick"][product]).astype(np.int64) + jitter
         if self._event >= 0:
-            negative = round(_NEGATIVE_PRICE / _column("size")[book.product[self._event]])
-            out = np.where((which == self._event) & (day == _NEGATIVE_DAY), negative, out)
+            negative = round(_NEGATIVE_PRICE / _TERMS["tick"][book.product[self._event]])
+            out[(which == self._event) & (day == _NEGATIVE_DAY)] = negative
         return out
 
 
@@ -165,8 +182,9 @@ def _walk(product: Product, seed: int, weight: I64) -> tuple[F64, F64]:
     days = np.arange(_DAYS)
 
     def wander(salt: int) -> F64:
-        walk = np.cumsum(bell(keyed(key ^ text_key(f"walk {salt}"), days)) * step)
-        return walk - np.interp(days, at, walk[at])
+        walk: F64 = np.cumsum(bell(keyed(key ^ text_key(f"walk {salt}"), days)) * step)
+        walk -= np.interp(days, at, walk[at])
+        return walk
 
     level = np.interp(days, at, values) * np.maximum(0.4, 1.0 + product.volatility * wander(1))
     # Nothing moves while nothing is traded.
@@ -177,25 +195,5 @@ def _walk(product: Product, seed: int, weight: I64) -> tuple[F64, F64]:
 def _read(table: tuple[tuple[float, float], ...], at: F64) -> F64:
     """A table of (x, y), read at some x by straight lines."""
     x, y = zip(*table, strict=True)
-    return np.interp(at, x, y)
-
-
-def _columns() -> Mapping[str, F64]:
-    return {
-        "trades": np.asarray([float(p.trades) for p in PRODUCTS]),
-        "lot": np.asarray([p.lot for p in PRODUCTS]),
-        "size": np.asarray([p.tick / NS for p in PRODUCTS]),
-        "volatility": np.asarray([p.volatility for p in PRODUCTS]),
-        "interest": np.asarray([float(p.interest) for p in PRODUCTS]),
-        "roll": np.asarray([float(p.roll) for p in PRODUCTS]),
-        "spacing": np.asarray([p.spacing for p in PRODUCTS]),
-        "months": np.asarray([float(len(p.months)) for p in PRODUCTS]),
-    }
-
-
-_COLUMNS = _columns()
-_SEASON = np.asarray([p.season for p in PRODUCTS])
-
-
-def _column(name: str) -> F64:
-    return _COLUMNS[name]
+    out: F64 = np.interp(at, x, y)
+    return out

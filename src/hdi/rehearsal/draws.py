@@ -50,8 +50,7 @@ def bits(draw: U64, low: int, count: int) -> I64:
 
 def unit(draw: U64, low: int = 0, count: int = _SIGNIFICANT) -> F64:
     """A fraction in [0, 1) of ``count`` bits of a draw, at most 53."""
-    out: F64 = bits(draw, low, count) * (1.0 / (1 << count))
-    return out
+    return np.multiply(bits(draw, low, count), 1.0 / (1 << count), dtype=np.float64)
 
 
 def bell(draw: U64) -> F64:
@@ -71,5 +70,3 @@ def below(key: U64, points: I64, share: F64) -> I64:
     out: I64 = whole.astype(np.int64)
     out += unit(keyed(key, out)) < at - whole
     return out
-
-

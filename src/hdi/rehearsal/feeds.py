@@ -1,4 +1,4 @@
-"""Bars and trades as the vendor's records: each schema one feed that counts and makes them for the rows of a request."""
+"""Bars and trades as the vendor's records: one feed for each schema, which counts and makes those of some rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hdi.rehearsal.draws import I64, U64
 from hdi.rehearsal.hostile import Hostility
 from hdi.rehearsal.layouts import WIDTHS, Records, blank
 from hdi.rehearsal.levels import Cells, priced, take
-from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
+from hdi.rehearsal.sessions import MINUTE_NS
 from hdi.rehearsal.tape import Rows, Tape, blocks, places_of
 from hdi.rehearsal.ticks import Ticks, fill, fill_book, ticks, times
 
@@ -194,5 +194,3 @@ class Trades:
         starts = np.cumsum(cells.trades) - cells.trades
         at, place, draw = at[inside], place[inside], draw[inside]
         return starts[at] + place - cells.first[at], draw
-
-

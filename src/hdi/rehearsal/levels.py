@@ -72,19 +72,24 @@ def by_weight(cells: Cells, share: F64, starts: I64) -> Cells:
 
 
 def by_time(cells: Cells, opens: I64, slots: I64, step: int) -> Cells:
-    """Cells split into ``slots`` equal parts of ``step`` nanoseconds from ``opens`` on. Parts without trades are left out."""
+    """Cells split into ``slots`` parts of ``step`` nanoseconds from ``opens`` on; those without trades are left out."""
     dense = cells.trades > slots
     if not dense.any():
         return _sparse(cells, opens, slots, step)
     many, few = np.flatnonzero(dense), np.flatnonzero(~dense)
-    parts = _dense(cells.take(many), opens[many], slots[many], step), _sparse(cells.take(few), opens[few], slots[few], step)
-    parents = np.concatenate((many[parts[0].parent], few[parts[1].parent]))
-    order = np.argsort(parents, kind="stable")
-    return Cells(
-        *(np.concatenate([getattr(p, name) for p in parts])[order] for name in ("row", "start", "trades", "first", "key")),
-        parents[order],
-        np.concatenate([p.at for p in parts])[order],
+    parts = (
+        _dense(cells.take(many), opens[many], slots[many], step),
+        _sparse(cells.take(few), opens[few], slots[few], step),
     )
+    parent = np.concatenate((many[parts[0].parent], few[parts[1].parent]))
+    order = np.argsort(parent, kind="stable")
+
+    def merged(name: str) -> I64:
+        out: I64 = np.concatenate([getattr(p, name) for p in parts])[order]
+        return out
+
+    key = np.concatenate([p.key for p in parts])[order]
+    return Cells(merged("row"), merged("start"), merged("trades"), merged("first"), key, parent[order], merged("at"))
 
 
 def _dense(cells: Cells, opens: I64, slots: I64, step: int) -> Cells:
@@ -113,9 +118,7 @@ def _sparse(cells: Cells, opens: I64, slots: I64, step: int) -> Cells:
 
 
 def _children(cells: Cells, parent: I64, slot: I64, start: I64, trades: I64, at: I64) -> Cells:
-    return Cells(
-        cells.row[parent], start, trades, cells.first[parent] + at, keyed(cells.key[parent], slot), parent, at
-    )
+    return Cells(cells.row[parent], start, trades, cells.first[parent] + at, keyed(cells.key[parent], slot), parent, at)
 
 
 def expanded(trades: I64) -> tuple[I64, I64, I64]:
@@ -145,7 +148,12 @@ class Path:
         rising = self.down < self.up
         one, two = np.where(rising, self.down, self.up), np.where(rising, self.up, self.down)
         self._at = np.stack((np.zeros_like(last), one, two, last), axis=1).astype(np.float64)
-        knots = facts.open, np.where(rising, facts.low, facts.high), np.where(rising, facts.high, facts.low), facts.close
+        knots = (
+            facts.open,
+            np.where(rising, facts.low, facts.high),
+            np.where(rising, facts.high, facts.low),
+            facts.close,
+        )
         self._price = np.stack(knots, axis=1).astype(np.float64)
         self._one, self._two = one, two
         self._stray = (facts.high - facts.low) * _STRAY
@@ -202,19 +210,14 @@ def _reach(path: Path, whole: Facts, cells: Cells, high: I64, low: I64) -> None:
 def shares(parents: Cells, whole: Facts, cells: Cells, weight: I64) -> I64:
     """What each cell gets, by weight, of the volume that its parent has beyond one for each trade."""
     total = np.cumsum(weight)
+    # Every parent has trades, so it has cells: these are theirs in turn.
     starts = np.flatnonzero(cells.at == 0)
     before = total[starts] - weight[starts]
     ends = np.append(starts[1:], cells.size) - 1
     parent = cells.parent
-    part = (total - before[_rank(starts, cells.size)]) / (total[ends] - before)[_rank(starts, cells.size)]
+    part = (total - before[parent]) / (total[ends] - before)[parent]
     more = (whole.volume - whole.trades)[parent]
     reached = np.floor(more * part + unit(keyed(parents.key, _SHARES))[parent]).astype(np.int64)
-    out = np.diff(reached, prepend=0)
+    out: I64 = np.diff(reached, prepend=0)
     out[starts] = reached[starts]
     return out
-
-
-def _rank(starts: I64, size: int) -> I64:
-    mark = np.zeros(size, np.int64)
-    mark[starts] = 1
-    return np.cumsum(mark) - 1

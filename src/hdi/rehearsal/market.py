@@ -42,7 +42,9 @@ class Market:
     ) -> None:  # fmt: skip
         self._today = today or dt.datetime.now(dt.UTC).date()
         if self._today > LAST - _AHEAD:
-            raise RequestError(f"the synthetic market ends on {LAST - _AHEAD}, before {self._today}", "Take an earlier day.")
+            raise RequestError(
+                f"the synthetic market ends on {LAST - _AHEAD}, before {self._today}", "Take an earlier day."
+            )
         self.datasets = tuple(DATASETS)
         self._books = {name: instruments(name) for name in self.datasets}
         self._symbology: dict[str, Symbology] = {}
@@ -73,7 +75,7 @@ class Market:
     def resolve(
         self, dataset: str, symbols: Sequence[str], stype_in: str, stype_out: str, start: dt.date, end: dt.date
     ) -> Resolution:
-        """What symbols stand for on the days ``[start, end)``. Raises RequestError for types that do not go together."""
+        """What symbols stand for on the days ``[start, end)``. RequestError for types that do not go together."""
         return self._symbology[dataset].resolve(symbols, stype_in, stype_out, start, end)
 
     def count(self, dataset: str, schema: str, selection: Sequence[Rectangle], start_ns: int, end_ns: int) -> int:

@@ -84,7 +84,9 @@ def sessions(calendar: str) -> Sessions:
         warnings.simplefilter("ignore", DeprecationWarning)
         last = LAST - dt.timedelta(days=1)
         schedule = exchange_calendars.get_calendar(calendar, start=str(FIRST), end=str(last)).schedule
-    opens, closes = (schedule[name].dt.tz_localize(None).to_numpy("M8[ns]").astype(np.int64) for name in ("open", "close"))
+    opens, closes = (
+        schedule[name].dt.tz_localize(None).to_numpy("M8[ns]").astype(np.int64) for name in ("open", "close")
+    )
     date = schedule.index.to_numpy().astype("datetime64[D]").astype(np.int64)
     profile = np.asarray(_NEW_YORK)
     if calendar == "CMES":

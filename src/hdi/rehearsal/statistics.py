@@ -87,7 +87,8 @@ class Statistics:
         ends = np.append(starts[1:], len(owner)) - 1
         row = owner[starts]
         close = self._days.fair(rows.which, rows.day)
-        out = Facts(*(np.zeros(size, np.int64) for _ in range(5)), close)
+        trades, volume, opening, high, low = np.zeros((5, size), np.int64)
+        out = Facts(trades, volume, opening, high, low, close)
         if len(row):
             out.trades[row] = np.add.reduceat(parts.trades[kept], starts)
             out.volume[row] = np.add.reduceat(parts.volume[kept], starts)
@@ -102,7 +103,7 @@ class Statistics:
         return (closes + _AFTER_NS + _LATENCY_NS)[:, None] + np.arange(len(_PUBLISHED)) * NS
 
     def _published(self, rows: Rows, facts: Facts) -> tuple[I64, I64, int, U64]:
-        """Row and kind of each record in the wanted parts, bad copies behind the good ones; how many are good; draws."""
+        """Row and kind of each wanted record, bad copies after the good ones; how many are good; draws of the bad."""
         there: Bool = _ALWAYS | (facts.trades > 0)[:, None]
         wanted = rows.starting(self._received(rows).T, np.arange(len(rows.day))).T
         row, kind = np.nonzero(there & wanted)

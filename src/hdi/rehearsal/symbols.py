@@ -51,12 +51,16 @@ class Symbology:
             "v": lambda which, day: days.activity(which, day)[1],
         }
 
-    def resolve(self, symbols: Sequence[str], stype_in: str, stype_out: str, start: dt.date, end: dt.date) -> Resolution:
+    def resolve(
+        self, symbols: Sequence[str], stype_in: str, stype_out: str, start: dt.date, end: dt.date
+    ) -> Resolution:
         """The symbols over ``[start, end)``. Raises RequestError for types that do not go together."""
         find = {
             "raw_symbol": self._raw, "instrument_id": self._id, "continuous": self._continuous, "parent": self._parent,
         }.get(stype_in)  # fmt: skip
-        if find is None or stype_out not in (("raw_symbol", "instrument_id") if find == self._id else ("instrument_id",)):
+        if find is None or stype_out not in (
+            ("raw_symbol", "instrument_id") if find == self._id else ("instrument_id",)
+        ):
             raise RequestError(f"{stype_in} does not resolve to {stype_out}", "Resolve to instrument_id.")
         first, last = _number(start), _number(end)
         out = Resolution()

@@ -63,14 +63,12 @@ def selected(book: Instruments, selection: Sequence[Rectangle], start: int, end:
             if low < high:
                 spans.setdefault(i.number, []).append((low, high))
     flat = [(number, low, high) for number, each in spans.items() for low, high in _joined(each)]
-    which, low, high = np.asarray(flat, np.int64).reshape(-1, 3).T
-    first = low // DAY_NS
-    count = -(-high // DAY_NS) - first
+    which, begin, stop = np.asarray(flat, np.int64).reshape(-1, 3).T
+    from_day = begin // DAY_NS
+    count = -(-stop // DAY_NS) - from_day
     span = np.repeat(np.arange(len(which)), count)
-    day = first[span] + np.arange(len(span)) - np.repeat(np.cumsum(count) - count, count)
-    rows = Rows(
-        which[span], day, np.maximum(low[span], day * DAY_NS), np.minimum(high[span], (day + 1) * DAY_NS)
-    )
+    day = from_day[span] + np.arange(len(span)) - np.repeat(np.cumsum(count) - count, count)
+    rows = Rows(which[span], day, np.maximum(begin[span], day * DAY_NS), np.minimum(stop[span], (day + 1) * DAY_NS))
     return rows.take(np.lexsort((rows.low, rows.which, rows.day)))
 
 

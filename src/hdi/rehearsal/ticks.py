@@ -93,8 +93,9 @@ def fill(out: Records, trades: Ticks, order: I64, tick: I64, day: I64) -> None:
     out["size"] = trades.size[order]
     out["action"] = b"T"
     out["side"] = _SIDES[bits(first, 32, 8)]
-    ends = np.append(trades.leader[1:] != trades.leader[:-1], True)  # noqa: FBT003
-    out["flags"] = (ends * np.uint8(_LAST))[order]
+    # The event ends with the last of a burst, or with the book updates that follow it.
+    ends = np.append(trades.leader[1:] != trades.leader[:-1], [True])[order] & (bits(first, 24, 1) > 0)
+    out["flags"] = ends * np.uint8(_LAST)
     out["ts_recv"] = trades.ts_recv[order]
     out["ts_in_delta"] = 9_000 + bits(first, 10, 14)
     # The first of a burst stands as far before each of it in the day as here.

@@ -20,21 +20,13 @@ import polars as pl
 import structlog
 from pydantic import SecretStr
 
-from hdi.errors import DataError, HdiError, RequestError
+from hdi.errors import DataError, HdiError, NothingResolved, RequestError, VendorUnavailable
 from hdi.model import Condition, Order, Quote, Window, date_ns, ns_date, parse_instant
 from hdi.ordering import MOST_SYMBOLS, NAMED, RESOLVED
 from hdi.sources.databento_calls import Calls
 from hdi.sources.databento_gateway import Gateway
 from hdi.sources.databento_receive import Loss, receive
-from hdi.sources.databento_refusals import (
-    AccountRefused,
-    Ask,
-    EndUnavailable,
-    NothingResolved,
-    RangeUnavailable,
-    RequestRefused,
-    VendorUnavailable,
-)  # fmt: skip
+from hdi.sources.databento_refusals import Ask, RequestRefused
 from hdi.sources.retries import Retries
 from hdi.symbology import ALL_SYMBOLS
 
@@ -325,7 +317,4 @@ def _declared(method: str) -> Iterator[None]:
 #: What ``hdi.sources.open_source`` calls, with the settings of the group.
 open = Databento  # noqa: A001
 
-__all__ = [
-    "AccountRefused", "Databento", "Download", "DownloadBroken", "EndUnavailable", "Loss", "NothingResolved",
-    "RangeUnavailable", "RequestRefused", "VendorUnavailable", "open",
-]  # fmt: skip
+__all__ = ["Databento", "Download", "DownloadBroken", "Loss", "RequestRefused", "open"]

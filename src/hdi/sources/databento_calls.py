@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from hdi.errors import HdiError
+from hdi.errors import HdiError, VendorUnavailable
 from hdi.sources.databento_gateway import Gateway, check_key
-from hdi.sources.databento_refusals import Ask, VendorUnavailable, judge
+from hdi.sources.databento_refusals import Ask, judge
 from hdi.sources.limits import shared
 from hdi.sources.retries import Retries, Transient
 

@@ -12,7 +12,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hdi.errors import ConfigError, DataError, HdiError, RequestError, StoreError, UnitFailed, VendorRefused
+from hdi.errors import (
+    AccountRefused,
+    ConfigError,
+    DataError,
+    EndUnavailable,
+    HdiError,
+    NothingResolved,
+    RangeUnavailable,
+    RequestError,
+    StoreError,
+    VendorRefused,
+)
 from hdi.model import Order, Window, iso_ns, parse_instant
 from hdi.sources.databento_gateway import OFFICIAL, Gateway, missing_bundle
 from hdi.sources.retries import Transient, retry_after
@@ -31,41 +42,13 @@ _LONGEST_TEXT = 500
 _SYMBOLS_SHOWN = 5
 
 
-class VendorUnavailable(UnitFailed):
-    """The vendor gave no usable answer in any try."""
-
-
-class AccountRefused(VendorRefused):
-    """The key, the account or a licence: every further order of the run would be refused too."""
-
-
 class RequestRefused(RequestError):
     """The vendor cannot do anything with the request, and its case is no other class of ours."""
 
 
-class RangeUnavailable(RequestError):
-    """The window reaches past what can be ordered. ``available`` is what can, None when the vendor does not say."""
-
-    def __init__(self, message: str, hint: str, available: Window | None) -> None:
-        super().__init__(message, hint)
-        self.available = available
-
-
-class EndUnavailable(RangeUnavailable):
-    """The window begins inside what can be ordered and ends after it: up to ``available_end`` (ns) it can be had."""
-
-    def __init__(self, message: str, hint: str, available: Window) -> None:
-        super().__init__(message, hint, available)
-        self.available_end = available.end
-
-
-class NothingResolved(RequestError):
-    """None of the symbols stands for an instrument in the window."""
-
-
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One call, in words that an error can use. ``window`` is what it is about, where it is about one."""
+    """One call, in words that an error can use; ``order`` where it is about one."""
 
     method: str
     dataset: str = ""

@@ -13,6 +13,7 @@ A store passes when a subclass of :class:`StoreSuite` does::
 ``fresh_url`` gives, at every call, the URL of an empty store that nothing else uses; every handle of it,
 also in other processes, is opened by :func:`hdi.stores.open_store`. Override :meth:`StoreSuite.footprint`
 to have the suite see what the store protocol does not show. It needs pytest, and nothing but the package.
+:class:`SourceSuite` is the same for sources that are asked over a network.
 :mod:`hdi.testing.model` is the same in plain Python, for laws over random commits.
 """
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import pytest
 
-_PARTS = ("base", "books", "failing", "fragments", "once", "reading", "together")
+_PARTS = ("base", "books", "failing", "fragments", "once", "reading", "source", "together")
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from hdi.testing.books import Books  # noqa: E402  (asserts are rewritten before they are imported)
@@ -29,9 +30,10 @@ from hdi.testing.fragments import Fragments  # noqa: E402
 from hdi.testing.material import Load, State, content, digest, opened, prices, rejects, trades  # noqa: E402
 from hdi.testing.once import Once  # noqa: E402
 from hdi.testing.reading import Reading  # noqa: E402
+from hdi.testing.source import SourceSuite  # noqa: E402
 from hdi.testing.together import Together  # noqa: E402
 
-__all__ = ["Load", "State", "StoreSuite", "content", "digest", "opened", "prices", "rejects", "trades"]
+__all__ = ["Load", "SourceSuite", "State", "StoreSuite", "content", "digest", "opened", "prices", "rejects", "trades"]
 
 
 class StoreSuite(Once, Books, Fragments, Reading, Failing, Together):

@@ -307,11 +307,7 @@ class Derived:
     def _rows(self, name: str, commit: Commit) -> pl.DataFrame:
         dtypes = self._dtypes[name]
         if name == "ingest_units":
-            return (
-                pl.DataFrame(commit.payload["units"], schema=dtypes, orient="row")
-                if commit.payload["units"]
-                else pl.DataFrame(schema=dtypes)
-            )
+            return _units(commit)
         if name == "symbol_mappings":
             rows = unpack(self._root, commit.payload.get("mappings"), MAPPINGS)
             return rows.with_columns(learned=pl.lit(commit.time, pl.Int64))
@@ -321,6 +317,15 @@ class Derived:
         if name == f"{commit.table}_history":
             return unpack(self._root, commit.payload.get("history"), dtypes)
         return pl.DataFrame(schema=dtypes)
+
+
+def _units(commit: Commit) -> pl.DataFrame:
+    """The receipts of a commit."""
+    if not commit.payload["units"]:
+        return pl.DataFrame(schema=LEDGER)
+    # Polars makes null of a text where it is told to expect a decimal.
+    read = {**LEDGER, "dollars": pl.String()}
+    return pl.DataFrame(commit.payload["units"], schema=read, orient="row").cast({"dollars": LEDGER["dollars"]})
 
 
 def _with_raw_file(rejects: pl.DataFrame, commit: Commit) -> pl.DataFrame:
@@ -339,7 +344,7 @@ def _without_replaced(rejects: pl.DataFrame, commit: Commit, root: Path) -> pl.D
     """The rejects that outlive a commit: not of its units, not inside the scope that it replaced."""
     if not rejects.height:
         return rejects
-    units = pl.DataFrame(commit.payload["units"], schema=LEDGER, orient="row")
+    units = _units(commit)
     failed = pl.col("status") == "failed"
     done, lost = units.filter(~failed)["unit_id"].to_list(), units.filter(failed)["unit_id"].to_list()
     gone = pl.col("unit_id").is_in(done) | (pl.col("unit_id").is_in(lost) & pl.col("failed"))
