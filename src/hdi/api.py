@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -133,11 +133,13 @@ class HistoricalData:
         api: str = "databento",
         refetch: bool = False,
         dry_run: bool = False,
+        on_wait: Callable[[str, float], None] | None = None,
     ) -> Buying:
         """A request to a vendor's API: its ``offer()`` says what is missing and what it costs, ``run()`` buys it.
 
         Symbols without ``stype`` are sorted by their notation. A date as ``end`` means through that UTC day. Raises
-        RequestError for what is wrong with the request or the key; nothing is asked of the vendor yet.
+        RequestError for what is wrong with the request; nothing is asked of the vendor yet. ``on_wait`` is told why a
+        call has to wait, and for how many seconds.
         """
         from hdi.buying import Buying
         from hdi.downloads import Terms
@@ -148,12 +150,12 @@ class HistoricalData:
         request = parse_request(self.schemas, dataset=dataset, schema=schema, symbols=asked, window=window, stype=stype)
         ingest = self.settings.ingest
         terms = Terms(ingest.workers, ingest.download_records, ingest.budget_usd)
-        source = self.source(api)
+        source = self.source(api, on_wait)
         store = self.store(write=not dry_run)
         options = self._options(refetch=refetch, dry_run=dry_run)
         return Buying(store, self.schemas, self._mapping, source, request, options, terms)
 
-    def source(self, api: str = "databento") -> Source:
+    def source(self, api: str = "databento", on_wait: Callable[[str, float], None] | None = None) -> Source:
         """The vendor's API, with the key and the gateway of the settings."""
         from hdi.sources import open_source
 
@@ -164,6 +166,7 @@ class HistoricalData:
             gateway=databento.gateway,
             tries=databento.tries,
             backoff_seconds=databento.backoff_seconds,
+            on_wait=on_wait,
         )
 
     def jobs(self) -> dict[str, Job]:

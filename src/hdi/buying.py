@@ -23,7 +23,7 @@ import polars as pl
 from hdi import paid
 from hdi.attempt import Options, Task, commit_units, noted
 from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
-from hdi.errors import HdiError, RequestError, StoreError, UnitFailed
+from hdi.errors import HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
 from hdi.model import Order, Outcome, Receipt, Unit, Window
@@ -89,6 +89,7 @@ class Buying:
             paid.claim(self.options.data_dir, keys),
             Run(self.store, self.options) as run,
         ):
+            progress.waiting = False
             paid.recover(self.options.data_dir)
             now = self._shopper.offer(offer)
             self._affordable(now)
@@ -174,6 +175,8 @@ class Buying:
                 "What it did resolve is stored. Run the same command again for the rest.",
             )
         notes = [] if bought else ["bought by an earlier run"]
+        if slip.wasted:
+            notes.append(f"the stream broke, and {slip.wasted} bytes were billed in vain")
         if header.partial:
             notes.append(f"resolved on some of the days only: {', '.join(header.partial)}")
         return self._outcome(
@@ -260,6 +263,9 @@ class Buying:
             Receipt(u, n, run, "failed", 0, 0, 0, error=error.message, exit_code=error.exit_code)
             for u, n in zip(units, numbers, strict=True)
         ]
+        wasted = error.wasted * lot.byte_price if isinstance(error, VendorUnavailable) else Decimal(0)
+        if wasted:  # what a broken stream cost is somebody's: the first unit's
+            receipts[0] = replace(receipts[0], dollars=wasted.quantize(Decimal("1e-9")))
         record = json.dumps({"symbols": order.symbols, "stype": order.stype, "start": order.window.start,
                              "end": order.window.end})  # fmt: skip
         rejects = pl.DataFrame(
@@ -275,7 +281,7 @@ class Buying:
         work = self._work(run, dict(zip(numbers, units, strict=True)), empty, pl.DataFrame(schema=MAPPINGS))
         self.store.record(work, receipts, rejects)
         export_rejects(self.store, self.options.dlq_dir)
-        return self._outcome("failed", order, receipts=tuple(receipts), error=error, units=len(units))
+        return self._outcome("failed", order, receipts=tuple(receipts), error=error, units=len(units), dollars=wasted)
 
     def _work(self, run: str, units: dict[int, Unit], coverage: pl.DataFrame, mappings: pl.DataFrame) -> Work:
         return Work(

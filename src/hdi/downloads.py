@@ -39,13 +39,17 @@ class Terms:
 
 @dataclass(frozen=True)
 class Lot:
-    """One download: the purchase that it is part of, its cells, and the records expected (None: not counted yet)."""
+    """One download: the purchase that it is part of, its cells, and the records expected (None: not counted yet).
+
+    ``price`` is US dollars per record, ``byte_price`` per billed byte.
+    """
 
     purchase: Purchase
     cells: tuple[Window, ...]
     order: Order | None
     records: int | None
     price: Decimal
+    byte_price: Decimal
 
     @property
     def window(self) -> Window:
@@ -55,9 +59,13 @@ class Lot:
 
 @dataclass
 class Progress:
-    """How far a run has come; read it from another thread while the outcomes are taken."""
+    """How far a run has come; read it from another thread while the outcomes are taken.
+
+    ``waiting`` is true until no other process works on the same window.
+    """
 
     offer: Offer
+    waiting: bool = True
     units: int = 0
     rows: int = 0
     dollars: Decimal = Decimal(0)
@@ -129,12 +137,13 @@ class Downloads:
         most = _MOST_UNITS // len(purchase.symbols)
         group = max(1, min(int(self._terms.download_records // max(each, 1)), most, len(cells)))
         price = quote.dollars / quote.records if quote.records else Decimal(0)
+        byte_price = quote.dollars / quote.size if quote.size else Decimal(0)
         for at in range(0, len(cells), group):
             chunk = tuple(cells[at : at + group])
             window = Window(chunk[0].start, chunk[-1].end)
             order = purchase.order(request.dataset, self._name.name, window)
             counted = quote.records if window == purchase.window else None
-            yield Lot(purchase, chunk, order, counted, price)
+            yield Lot(purchase, chunk, order, counted, price, byte_price)
 
     def _deliver(self, lot: Lot) -> Slip | None:
         """Download one lot and keep it; None when the vendor has no record for it. Runs in a thread."""
@@ -170,13 +179,15 @@ class Downloads:
             return None
         rectangles = cut(lot.purchase.rectangles, order.window)
         names = cut(self._offer.known.names, order.window)
+        dollars = (lot.price * records).quantize(_MONEY)
         slip = Slip(
-            self._source.origin, order, lot.purchase.symbols, lot.cells, records, (lot.price * records).quantize(_MONEY), rectangles,
+            self._source.origin, order, lot.purchase.symbols, lot.cells, records, dollars, rectangles,
             names.join(rectangles, on="instrument_id", how="semi"), self._offer.known.conditions,
         )  # fmt: skip
         with Delivery(self._data_dir, slip) as delivery:
             with self._progress.receiving(delivery):
-                self._source.download(order, delivery.path)
+                done = self._source.download(order, delivery.path)
+            delivery.wasted(done.wasted, (done.wasted * lot.byte_price).quantize(_MONEY))
             return self._checked(delivery)
 
     def _count(self, order: Order) -> int:

@@ -106,7 +106,11 @@ class UnitFailed(HdiError):
 
 
 class VendorUnavailable(UnitFailed):
-    """The vendor gave no usable answer in any try."""
+    """The vendor gave no usable answer in any try. ``wasted`` counts the bytes that it billed all the same."""
+
+    def __init__(self, message: str, hint: str = "", wasted: int = 0) -> None:
+        super().__init__(message, hint)
+        self.wasted = wasted
 
 
 class VendorRefused(HdiError):

@@ -131,7 +131,14 @@ class Story:
     def _never(self, claims: pl.DataFrame, whole: str) -> Iterator[str]:
         if never := subtract(self.window, _joined(claims)):
             yield f"never ingested{whole}: {self._what}, {_spans(never)}"
-            yield "  to ingest files that hold it: hdi ingest --api dbn FILE..."
+            yield f"  to get it: {self._command(Window(never[0].start, never[-1].end))}"
+
+    def _command(self, window: Window) -> str:
+        """What to type for what is missing; whole days, so that it is short."""
+        symbol = self.asked.symbol if self.asked else ALL_SYMBOLS
+        dates = f"--start-date {ns_date(window.start)} --end-date {ns_date(window.end - 1)}"
+        dataset = self.dataset or "DATASET"
+        return f"hdi ingest --api databento --dataset {dataset} --schema {self.schema} --symbols {symbol} {dates}"
 
     def _quarantined(self, rejects: pl.DataFrame) -> Iterator[str]:
         at = pl.coalesce("index_time", "ts_event")

@@ -152,7 +152,10 @@ class Lookup:
     def _unknown(self, unknown: Sequence[str]) -> UnknownSymbol:
         what = f"unknown symbol{'s' * (len(unknown) > 1)}: {', '.join(unknown)}"
         if Lookup(*self._everything).empty:
-            return UnknownSymbol(f"{what}: the store is empty", "Ingest something first: hdi ingest --api dbn FILE...")
+            return UnknownSymbol(
+                f"{what}: the store is empty",
+                "Ingest something first: hdi ingest --api databento --job NAME, or --api dbn FILE...",
+            )
         if self._dataset is not None:
             elsewhere = Lookup(*self._everything)
             for text in unknown:

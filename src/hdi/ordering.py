@@ -74,7 +74,9 @@ def parse_request(
     if stype == NATIVE:
         stype = "raw_symbol"
     if stype is not None and stype not in STYPES:
-        raise RequestError(f"unknown symbol type {stype!r}", f"Known: {', '.join(STYPES)}, and {NATIVE} for raw_symbol.")
+        raise RequestError(
+            f"unknown symbol type {stype!r}", f"Known: {', '.join(STYPES)}, and {NATIVE} for raw_symbol."
+        )
     asked = list(dict.fromkeys(s for text in symbols for part in text.split(",") if (s := part.strip())))
     if not asked:
         raise RequestError("no symbol was named", "Name some with --symbols, such as ES.c.0 or ES.FUT, or ALL_SYMBOLS.")

@@ -45,7 +45,8 @@ class Slip:
     ``asked`` are all symbols that the order answers for; those of them that the order leaves out stood for nothing
     in its window, which ``cells`` tile. ``resolved`` and ``names`` are their symbology
     (:data:`hdi.ordering.RESOLVED`, ``NAMED``). ``records`` is the vendor's count, ``dollars`` its price, ``arrived``
-    how many records the bytes hold: -1 when they are not whole.
+    how many records the bytes hold: -1 when they are not whole. ``wasted`` are bytes that were billed for tries that
+    broke; their price is in ``dollars``.
     """
 
     origin: str
@@ -58,6 +59,7 @@ class Slip:
     names: pl.DataFrame = field(repr=False)
     conditions: tuple[Condition, ...] = ()
     arrived: int = -1
+    wasted: int = 0
     bought_at: int = 0
     raw: RawFile | None = None
 
@@ -75,7 +77,8 @@ class Slip:
             "format": _FORMAT, "origin": self.origin, "dataset": order.dataset, "schema": order.schema,
             "stype": order.stype, "symbols": order.symbols, "start": order.window.start, "end": order.window.end,
             "asked": self.asked, "cells": [(c.start, c.end) for c in self.cells], "records": self.records,
-            "dollars": str(self.dollars), "arrived": self.arrived, "bought_at": self.bought_at,
+            "dollars": str(self.dollars), "arrived": self.arrived, "wasted": self.wasted,
+            "bought_at": self.bought_at,
             "raw": [self.raw.digest, self.raw.size] if self.raw else None,
             "conditions": [
                 (c.day.isoformat(), c.condition, c.last_modified.isoformat() if c.last_modified else None)
@@ -98,7 +101,8 @@ class Slip:
             Decimal(given["dollars"]),
             pl.DataFrame(given["resolved"], schema=RESOLVED, orient="row"),
             pl.DataFrame(given["names"], schema=NAMED, orient="row"),
-            tuple(_condition(*c) for c in given["conditions"]), given["arrived"], given["bought_at"],
+            tuple(_condition(*c) for c in given["conditions"]), given["arrived"], given["wasted"],
+            given["bought_at"],
             RawFile(str(path), *given["raw"]) if path and given["raw"] else None,
         )  # fmt: skip
 
@@ -139,6 +143,10 @@ class Delivery:
         with contextlib.suppress(FileNotFoundError):
             return self.path.stat().st_size
         return 0
+
+    def wasted(self, size: int, dollars: Decimal) -> None:
+        """Add what broken tries were billed to the price."""
+        self.slip = replace(self.slip, wasted=size, dollars=self.slip.dollars + dollars)
 
     def keep(self, arrived: int) -> Slip:
         """Put the bytes and their slip in their place; returns the slip with where they are."""

@@ -94,7 +94,10 @@ class TestFormats:
         assert check(ran.raw)
         assert ran.err.startswith("No data found for the specified criteria\n")
         assert "ESH4: never ingested: GLBX.MDP3 tbbo, 2023-05-01 to 2023-05-02" in ran.err
-        assert "hdi ingest --api dbn FILE..." in ran.err
+        assert (
+            "hdi ingest --api databento --dataset GLBX.MDP3 --schema tbbo --symbols ESH4 --start-date 2023-05-01 "
+            "--end-date 2023-05-02"
+        ) in ran.err
 
     def test_the_global_json_option_makes_the_result_json_unless_a_format_is_named(self, ask):
         assert len(json.loads(ask(*DAILY, before=["--json"]).out)) == 9
@@ -191,7 +194,7 @@ class TestErrors:
             (("qurey",), 2, ("No such command", "query")),
             (("query", "--jsn"), 2, ("No such option", "Try: hdi query --help")),
             (("query", "--json", *DAILY), 2, ("--json is for every command and stands before it",)),
-            (("ingest", "--api", "bloomberg", "x"), 2, ("unknown source 'bloomberg'", "Known: dbn")),
+            (("ingest", "--api", "bloomberg", "x"), 2, ("unknown source 'bloomberg'", "Known: databento, dbn")),
             (("ingest", "--api", "dbn"), 2, ("no file was named",)),
             (("demo",), 2, ("--folder",)),
         ],
@@ -322,7 +325,12 @@ class TestStatus:
         assert "Database: Connected" in database
         assert "read from tbbo" in database
         assert "Storage" not in database
-        assert cli("--store", own_demo, "status", "--check-api").out.splitlines()[-1] == "API: not measured"
+        assert cli("--store", own_demo, "status").out.splitlines()[2] == "API: not measured"
+        asked = cli("--store", own_demo, "status", "--check-api")
+        assert asked.code == 1
+        assert asked.out.splitlines() == [
+            "System Status: Unhealthy", "API: Databento connection failed: there is no Databento API key",
+        ]  # fmt: skip
 
     def test_a_store_that_cannot_be_opened_is_exit_1(self, cli, tmp_path):
         (tmp_path / "file").write_text("no lake")

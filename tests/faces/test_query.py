@@ -264,7 +264,8 @@ class TestNothingFound:
         assert lines[0] == "No data found for the specified criteria"
         assert "ES.c.0: never ingested: GLBX.MDP3 ohlcv-1d, 2024-02-01 to 2024-02-10" in lines
         assert "ES.c.0: confirmed empty: GLBX.MDP3 ohlcv-1d, 2024-01-30 to 2024-01-31" in lines
-        assert any("hdi ingest --api dbn FILE..." in line for line in lines)
+        command = "hdi ingest --api databento --dataset GLBX.MDP3 --schema ohlcv-1d --symbols ES.c.0"
+        assert any(f"{command} --start-date 2024-02-01 --end-date 2024-02-10" in line for line in lines)
 
     @pytest.mark.usefixtures("rolled")
     def test_another_schema_is_said_to_be_there(self, ask):

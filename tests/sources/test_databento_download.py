@@ -193,7 +193,7 @@ def test_an_interrupted_download_leaves_no_file_and_says_what_it_cost(wire, sour
         time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         source.download(ORDER, tmp_path / "part")
     assert not (tmp_path / "part").exists()

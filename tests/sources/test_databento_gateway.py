@@ -127,7 +127,7 @@ def test_a_connection_that_is_lost_in_the_handshake_is_tried_again(open_source, 
                 connection.recv(65_536)
                 connection.close()
 
-        server = threading.Thread(target=hang_up)
+        server = threading.Thread(target=hang_up, daemon=True)
         server.start()
         with pytest.raises(VendorUnavailable, match="in 2 tries: the connection was cut"):
             open_source(f"127.0.0.1:{listener.getsockname()[1]}", tries=2).available("GLBX.MDP3")

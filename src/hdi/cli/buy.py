@@ -27,7 +27,7 @@ def run(  # noqa: PLR0913  (the options of the command)
 ) -> None:
     """Buy what a job or the options ask for, after saying what it costs."""
     words = _words(data, order, api)
-    buying = data.buying(api=api, refetch=refetch, dry_run=dry_run, **words)
+    buying = data.buying(api=api, refetch=refetch, dry_run=dry_run, on_wait=_waiting, **words)
     started()
     offer = buying.offer()
     for line in offer_lines(offer):
@@ -48,6 +48,12 @@ def run(  # noqa: PLR0913  (the options of the command)
     shown.what = "orders"
     shown.end()
     say(f"{count(progress.units, 'unit')}, {progress.rows} rows, {dollars_text(progress.dollars)}")
+
+
+def _waiting(why: str, seconds: float) -> None:
+    """Say what is waited for, where it is long enough to wonder."""
+    if seconds >= 1:
+        say(f"waiting {seconds:.0f} s: {why}")
 
 
 def _words(data: HistoricalData, order: Mapping[str, Any], api: str) -> dict[str, Any]:
@@ -148,7 +154,6 @@ def displayed(progress: Progress, *, wanted: bool, color: bool) -> Iterator[None
     bars = Bars(
         TextColumn("{task.fields[what]}"), BarColumn(), TimeRemainingColumn(),
         console=Console(stderr=True, no_color=not color), transient=True, refresh_per_second=4,
-        get_time=None,
     )  # fmt: skip
     with bars:
         task = bars.add_task("", total=max(progress.offer.quote.records, 1), what="")
@@ -159,6 +164,8 @@ def displayed(progress: Progress, *, wanted: bool, color: bool) -> Iterator[None
 def progress_text(progress: Progress) -> str:
     """How far it has come, on one line."""
     offer = progress.offer
+    if progress.waiting:
+        return "waiting for another process that works on this window"
     return (
         f"{progress.rows}/{offer.quote.records} rows  {bytes_text(progress.size)}  "
         f"{dollars_text(progress.dollars)} of {dollars_text(offer.quote.dollars)}  {progress.units}/{offer.units} units"

@@ -20,7 +20,8 @@ class Entry:
 
     ``time`` is nanoseconds UTC when the answer ended; ``start`` and ``end`` are nanoseconds. ``size`` counts
     uncompressed record bytes, ``records`` the whole records in them. ``finished`` is true when every record that the
-    request selects was sent and the answer ended cleanly.
+    request selects was sent and the answer ended cleanly. ``planted`` says how many of the records that the request
+    selects are bad on purpose.
     """
 
     time: int
@@ -34,6 +35,7 @@ class Entry:
     size: int
     dollars: Decimal
     finished: bool
+    planted: int = 0
 
     def document(self) -> dict[str, Any]:
         """The entry as JSON takes it; dollars as text, exactly."""

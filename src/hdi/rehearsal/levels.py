@@ -213,7 +213,7 @@ def shares(parents: Cells, whole: Facts, cells: Cells, weight: I64) -> I64:
     # Every parent has trades, so it has cells: these are theirs in turn.
     starts = np.flatnonzero(cells.at == 0)
     before = total[starts] - weight[starts]
-    ends = np.append(starts[1:], cells.size) - 1
+    ends = np.append(starts, cells.size)[1:] - 1
     parent = cells.parent
     part = (total - before[parent]) / (total[ends] - before)[parent]
     more = (whole.volume - whole.trades)[parent]

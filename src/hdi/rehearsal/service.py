@@ -88,8 +88,8 @@ class Service:
             if call.fields.get(name, only) != only:
                 raise refusals.invalid(f"The rehearsal vendor has only `{name}={only}`.")
         request = self.request(call)
-        batches = self.market.records(request.dataset, request.schema, request.selection, request.start, request.end)
-        stream = Stream(request, batches, self.books.bill)
+        what = (request.dataset, request.schema, request.selection, request.start, request.end)
+        stream = Stream(request, self.market.records(*what), self.books.bill, lambda: self.market.planted(*what))
         fault, pace = (self.faults.take(stage, call) for stage in ("body", "pace"))
         stream.spoil(fault, pace, self.count(request) if fault else 0)
         return stream

@@ -51,10 +51,16 @@ class Reply(Protocol):
 
 
 class Stream:
-    """Sends the records of a request once, and gives ``bill`` the entry of it, however it ends."""
+    """Sends the records of a request once, and gives ``bill`` the entry of it, however it ends.
 
-    def __init__(self, request: Request, batches: Iterable[Array], bill: Callable[[Entry], None]) -> None:
+    ``planted`` counts the request's records that are bad on purpose.
+    """
+
+    def __init__(
+        self, request: Request, batches: Iterable[Array], bill: Callable[[Entry], None], planted: Callable[[], int]
+    ) -> None:
         self.request = request
+        self._planted = planted
         self._batches = batches
         self._bill = bill
         self._fault: Fault | None = None
@@ -115,4 +121,5 @@ class Stream:
             symbols=request.symbols.names, start=request.start, end=request.end,
             records=sent // body.record_size(request.schema), size=sent,
             dollars=prices.cost(request.dataset, request.schema, sent), finished=finished,
+            planted=self._planted(),
         )  # fmt: skip

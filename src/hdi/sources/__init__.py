@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from hdi.model import Condition, Order, Quote, Window
 
 
+class Download(Protocol):
+    """What a download took."""
+
+    @property
+    def wasted(self) -> int:
+        """Bytes that were billed beside those of the order, for tries that broke."""
+
+
 @runtime_checkable
 class Source(Protocol):
     """A vendor that data is ordered from. Every method may raise VendorRefused, UnitFailed or RequestError.
@@ -51,8 +59,11 @@ class Source(Protocol):
     def count(self, order: Order) -> int:
         """How many records an order brings."""
 
-    def download(self, order: Order, path: Path) -> Any:
-        """Write the order's DBN bytes to ``path``, which must not exist: the only billed call."""
+    def download(self, order: Order, path: Path) -> Download:
+        """Write the order's DBN bytes to ``path``, which must not exist: the only billed call.
+
+        Raises VendorUnavailable, with what that cost, when no try came to its end.
+        """
 
     def check(self) -> dict[str, Any]:
         """Really ask the vendor: whether the key is valid, and what it opens."""

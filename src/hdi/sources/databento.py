@@ -47,12 +47,17 @@ class Download:
     seconds: float
     lost: Loss
 
+    @property
+    def wasted(self) -> int:
+        """Bytes that were billed for broken tries, at least."""
+        return self.lost.billed
+
 
 class DownloadBroken(VendorUnavailable):
     """Every try of a download failed. ``download`` says what they brought before they broke: it is billed."""
 
     def __init__(self, message: str, hint: str, download: Download) -> None:
-        super().__init__(message, hint)
+        super().__init__(message, hint, download.lost.billed)
         self.download = download
 
 

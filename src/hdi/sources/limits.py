@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 #: Clocks and networks stretch a second: what leaves in one may arrive in a shorter one.
-_SPAN = 1.1
+_SPAN = 1.5
 log = structlog.get_logger(component="DatabentoAdapter")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -50,6 +52,10 @@ class Books(Suite):
             assert (row["unit"], row["unit_id"], row["table"]) == (receipt.number, load.unit.id, "trades_data")
             assert (row["start"], row["end"], row["raw_digest"]) == (_DAY.start, _DAY.end, "ab" * 32)
             assert row["rules"] == '{"NO_GOOD": 2}'
+            assert row["dollars"] == receipt.dollars == Decimal("0.012345678")
+            (condition,) = json.loads(row["conditions"])
+            assert condition["condition"] == "degraded"
+            assert condition["last_modified"] is None
 
     def test_fetched_is_stored_and_quarantined_or_nothing_is_committed(self, store: Store, url: str) -> None:
         Load(trades([START + 1])).commit(store)

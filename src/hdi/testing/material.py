@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cache
 
 import polars as pl
 
 from hdi.errors import HdiError
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
-from hdi.model import DAY_NS, MAX_NS, RawFile, Receipt, Stype, Unit, Window
+from hdi.model import DAY_NS, MAX_NS, Condition, RawFile, Receipt, Stype, Unit, Window, ns_date
 from hdi.schema import PLACE, Schema, Schemas, load_schemas
 from hdi.stores import Store, Work, Writer, open_store
 
@@ -128,6 +129,7 @@ class Load:
             unit=self.unit, number=number, run=self.run, status="fragment" if self.digest else "complete",
             fetched=self.rows.height + self.rejected.height, stored=self.rows.height,
             quarantined=self.rejected.height, rules={"NO_GOOD": self.rejected.height}, raw=work.raw, seconds=0.5,
+            dollars=Decimal("0.012345678"), conditions=(Condition(ns_date(self.window.start), "degraded", None),),
         )  # fmt: skip
 
     def stage(self, writer: Writer, number: int) -> None:
