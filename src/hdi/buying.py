@@ -31,13 +31,14 @@ from hdi.offer import Offer, Shopper
 from hdi.ordering import Held, Request, cut
 from hdi.paid import Slip
 from hdi.pipeline import Run, check_refining, claim_keys, export_rejects
-from hdi.plan import Plan, plan_claims, plan_file, plan_order, uncovered
+from hdi.plan import Plan, plan_claims, plan_file, plan_order
 from hdi.refine import Refinery
 from hdi.schema import Schemas
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
 from hdi.sources.records import columns
 from hdi.stores import Store, Work, check_origin
+from hdi.symbology import ALL_SYMBOLS
 
 
 class Buying:
@@ -163,7 +164,9 @@ class Buying:
             header = reader.header
         lost = tuple(s for s in slip.asked if s in header.not_found)
         plan = self._plan(slip, lost, header)
-        left = list(plan.units) if self.options.refetch else uncovered(plan, self.store.coverage())
+        held = Held(self.store.coverage(), slip.order.dataset, slip.order.schema)
+        again = bought or self.options.refetch
+        left = [u for u in plan.units if again or not u.symbol or held.lacks(u.stype, u.symbol, u.window)]
         known = self.store.ledger().filter(pl.col("raw_digest") == slip.raw.digest).height
         price = slip.dollars / slip.records if slip.records and not known else None
         task = Task(self.store, self._mapping, path, self.options, run, header, price=price, conditions=slip.conditions)
@@ -186,9 +189,11 @@ class Buying:
         )  # fmt: skip
 
     def _plan(self, slip: Slip, lost: Sequence[str], header: Any) -> Plan:
-        if self.request.everything and slip.resolved.is_empty():
+        if slip.asked == (ALL_SYMBOLS,):
             # The vendor maps all symbols only in the answer itself.
-            return plan_file(header, self.name, self.source.origin, "")
+            window = slip.order.window
+            told = replace(header, symbols=slip.asked, start=window.start, end=window.end, limit=None, joined=True)
+            return plan_file(told, self.name, self.source.origin, "")
         asked = [s for s in slip.asked if s not in lost]
         if not asked:
             raise UnitFailed(f"the vendor resolved none of {', '.join(lost)}", "Run the same command again.")

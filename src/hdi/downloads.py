@@ -187,7 +187,7 @@ class Downloads:
         with Delivery(self._data_dir, slip) as delivery:
             with self._progress.receiving(delivery):
                 done = self._source.download(order, delivery.path)
-            delivery.wasted(done.wasted, (done.wasted * lot.byte_price).quantize(_MONEY))
+            delivery.arrived(done.wasted, (done.wasted * lot.byte_price).quantize(_MONEY))
             return self._checked(delivery)
 
     def _count(self, order: Order) -> int:
@@ -212,9 +212,10 @@ class Downloads:
             raise DataError(
                 f"{what(order)}: {header.dataset} {header.schema} arrived instead", f"Kept in {where(kept)}."
             )
+        kept = delivery.keep(arrived)
         if arrived != expected and arrived != self._source.count(order):
-            raise miscounted(delivery.keep(arrived))
-        return delivery.keep(arrived)
+            raise miscounted(kept)
+        return kept
 
 
 def miscounted(slip: Slip) -> UnitFailed:

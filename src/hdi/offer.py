@@ -18,6 +18,7 @@ from hdi.paid import Slip, slips
 from hdi.schema import closest
 from hdi.sources import Source
 from hdi.stores import Store
+from hdi.symbology import ALL_SYMBOLS
 
 NOTHING = Quote(0, 0, Decimal(0))
 #: Symbols that stand for nothing in the window are looked for around it: markets close for a week at most.
@@ -153,7 +154,7 @@ class Shopper:
             wanted = set(slip.asked) & set(request.symbols.get(order.stype, ()))
             if order.window.cut(request.window) is None:
                 continue
-            if not wanted and not instruments & set(slip.resolved["instrument_id"]):
+            if not wanted and slip.asked != (ALL_SYMBOLS,) and not instruments & set(slip.resolved["instrument_id"]):
                 continue
             lacking = [(s, w) for s in slip.asked for w in held.lacks(order.stype, s, order.window)]
             if not lacking:

@@ -181,10 +181,11 @@ class Held:
         self._symbols.setdefault((stype, symbol), []).append((window.start, window.end))
 
     def lacks(self, stype: str, symbol: str, window: Window) -> list[Window]:
-        """The parts of the window for which the symbol itself was never ingested."""
-        own = self._symbols.get((stype, symbol), [])
-        everything = [span for (_, name), spans in self._symbols.items() if name == ALL_SYMBOLS for span in spans]
-        return subtract(window, [*own, *everything])
+        """The parts of the window for which the symbol itself was never ingested.
+
+        What ALL_SYMBOLS brought is held by instrument: of a parent or continuous symbol it does not say what it means.
+        """
+        return subtract(window, self._symbols.get((stype, symbol), []))
 
     def instrument_lacks(self, instrument: int, window: Window) -> list[Window]:
         """The parts of the window for which nothing brought the instrument."""

@@ -122,6 +122,7 @@ class Delivery:
         self.slip = slip
         self._name = uuid4().hex
         self._fd = -1
+        self._arrived = False
 
     def __enter__(self) -> Self:
         folder = raw.parts_folder(self._data_dir)
@@ -134,8 +135,10 @@ class Delivery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        # Bytes that have arrived are paid: what could not be put in its place is left for a later run.
+        if error is None or not self._arrived:
+            self.path.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
         os.close(self._fd)
 
     def received(self) -> int:
@@ -144,13 +147,16 @@ class Delivery:
             return self.path.stat().st_size
         return 0
 
-    def wasted(self, size: int, dollars: Decimal) -> None:
-        """Add what broken tries were billed to the price."""
+    def arrived(self, size: int, dollars: Decimal) -> None:
+        """All bytes have come; add what broken tries were billed to the price."""
+        self._arrived = True
         self.slip = replace(self.slip, wasted=size, dollars=self.slip.dollars + dollars)
 
     def keep(self, arrived: int) -> Slip:
         """Put the bytes and their slip in their place; returns the slip with where they are."""
-        return _place(self._data_dir, self.path, replace(self.slip, arrived=arrived))
+        kept = _place(self._data_dir, self.path, replace(self.slip, arrived=arrived))
+        self._arrived = False
+        return kept
 
 
 _BYTES, _ORDERED = ".dbn.zst", ".order"

@@ -18,6 +18,7 @@ from hdi.docs_pages import pages
 from hdi.mapping import load_mapping
 from hdi.model import Window
 from hdi.pipeline import Options, ingest_files
+from hdi.rehearsal import spawn
 from hdi.schema import load_schemas
 from hdi.stores import open_store
 from tape import make_files
@@ -72,6 +73,21 @@ def test_every_command_of_the_readme_works_in_its_order(workplace: Path) -> None
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip() or "--output-file" in command, f"{command} printed nothing"
     assert (workplace / "bars.parquet").stat().st_size > 0
+
+
+def test_the_orders_of_the_readme_work_with_a_vendor(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    commands = [line[2:] for line in "".join(blocks("README.md", "shell")).splitlines() if line[:2] == "$ "]
+    assert len(commands) >= 5
+    with spawn(until="2025-01-01") as vendor:
+        given = "; ".join(f"export {name}={value}" for name, value in vendor.environment().items())
+        for command in commands:
+            if command.startswith("export DATABENTO_API_KEY="):
+                continue
+            done = run(f"{given}; {command} --force" if "--job" in command else f"{given}; {command}", tmp_path)
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            assert done.stdout.strip(), f"{command} printed nothing"
+        assert vendor.books.calls["timeseries.get_range"] == 2
 
 
 def test_the_two_commands_of_the_readme_run_the_demo_and_the_tests(workplace: Path) -> None:

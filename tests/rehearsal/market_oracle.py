@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from hdi.model import NS, date_ns
+from hdi.rehearsal.layouts import LAYOUTS
 
 GLBX, XNAS = "GLBX.MDP3", "XNAS.ITCH"
 WIDTHS = {"ohlcv-1s": NS, "ohlcv-1m": 60 * NS, "ohlcv-1h": 3_600 * NS, "ohlcv-1d": 86_400 * NS}
@@ -33,10 +34,11 @@ def select(market, symbols, start, end, stype="continuous", dataset=GLBX):
 def gather(market, schema, selection, start, end, dataset=GLBX):
     """All records of a window, as one array."""
     batches = list(market.records(dataset, schema, selection, start, end))
-    return np.concatenate(batches) if batches else np.zeros(0, [("ts_event", "u8")])
+    return np.concatenate(batches) if batches else np.zeros(0, LAYOUTS[schema][0])
 
 
-def ask(market, schema, symbols, start, end, stype="continuous", dataset=GLBX):
+def ask(market, schema, symbols, start, end, stype="continuous", *, dataset=GLBX):
+    """All records of some symbols on the days [start, end)."""
     selection = select(market, symbols, start, end, stype, dataset)
     return gather(market, schema, selection, date_ns(day(start)), date_ns(day(end)), dataset)
 

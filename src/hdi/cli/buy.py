@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,9 @@ def run(  # noqa: PLR0913  (the options of the command)
         return
     _confirm(data, offer, force=force)
     progress, outcomes = buying.run(offer)
-    with displayed(progress, wanted=not shown.as_json and terminal(sys.stderr), color=data.settings.color):
+    with displayed(progress, wanted=not shown.as_json and terminal(sys.stderr), color=data.settings.color) as clear:
         for outcome in outcomes:
+            clear()
             shown.add(outcome)
     shown.what = "orders"
     shown.end()
@@ -142,12 +143,16 @@ def _confirm(data: HistoricalData, offer: Offer, *, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def displayed(progress: Progress, *, wanted: bool, color: bool) -> Iterator[None]:
-    """Rows, bytes, dollars and time left, live on stderr while the outcomes are taken."""
+def displayed(progress: Progress, *, wanted: bool, color: bool) -> Iterator[Callable[[], None]]:
+    """Rows, bytes, dollars and time left, live on stderr while the outcomes are taken.
+
+    Gives what clears the line, so that something else can be printed.
+    """
     if not wanted:
-        yield
+        yield lambda: None
         return
     from rich.console import Console
+    from rich.control import Control, ControlType
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -155,10 +160,11 @@ def displayed(progress: Progress, *, wanted: bool, color: bool) -> Iterator[None
         TextColumn("{task.fields[what]}"), BarColumn(), TimeRemainingColumn(),
         console=Console(stderr=True, no_color=not color), transient=True, refresh_per_second=4,
     )  # fmt: skip
+    line = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
     with bars:
         task = bars.add_task("", total=max(progress.offer.quote.records, 1), what="")
         with _ticking(lambda: bars.update(task, completed=progress.rows, what=progress_text(progress))):
-            yield
+            yield lambda: bars.console.control(line)
 
 
 def progress_text(progress: Progress) -> str:

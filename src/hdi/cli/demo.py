@@ -210,9 +210,10 @@ def _order(data: HistoricalData, order: Sequence[str], show: _Show) -> tuple[Off
     progress, outcomes = buying.run(offer)
     noted = noted_rules(data.schemas)
     came = []
-    with displayed(progress, wanted=not show.quiet and terminal(sys.stderr), color=data.settings.color):
+    with displayed(progress, wanted=not show.quiet and terminal(sys.stderr), color=data.settings.color) as clear:
         for outcome in outcomes:
             came.append(outcome)
+            clear()
             show.say(f"  {outcome_line(outcome, noted, outcome_name(outcome))}")
     show.report.setdefault("offers", []).append(offer_dict(offer))
     show.report.setdefault("ingested", []).extend(outcome_dict(o) for o in came)

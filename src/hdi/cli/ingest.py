@@ -197,17 +197,12 @@ def outcome_line(outcome: Outcome, noted: frozenset[str], name: str = "") -> str
 
 def outcome_name(outcome: Outcome) -> str:
     """An order as one would say it: its symbols and its days."""
-    from hdi.model import iso_ns
+    from hdi.explain import shown
 
     few = 5
     symbols = ",".join(outcome.symbols[:few])
     more = f" and {len(outcome.symbols) - few} more" if len(outcome.symbols) > few else ""
-    if outcome.window is None:
-        return symbols + more
-    first, last = iso_ns(outcome.window.start), iso_ns(outcome.window.end)
-    midnight = "T00:00:00Z"
-    span = f"{first.removesuffix(midnight)} to {last.removesuffix(midnight)}"
-    return f"{symbols}{more}  {span}"
+    return f"{symbols}{more}  {shown(outcome.window)}" if outcome.window else symbols + more
 
 
 def rule_counts(outcome: Outcome) -> dict[str, int]:

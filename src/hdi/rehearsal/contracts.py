@@ -7,8 +7,9 @@ import datetime as dt
 import functools
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from hdi.rehearsal.draws import I64, U64, keyed, text_key
 from hdi.rehearsal.products import DATASETS, MONTHS, PRODUCTS, Product
 from hdi.rehearsal.sessions import LAST, MINUTE_NS, Sessions, sessions
 
+_Key = TypeVar("_Key")
 _FRIDAY = 4
 #: An id rests for two years before another instrument of the product may get it, and then one in three takes it.
 _REST_DAYS = 730
@@ -91,8 +93,8 @@ def instruments(dataset: str) -> Instruments:
         dataset, trading, begins, publisher, tuple(found),
         outrights={root: numbers(root, spreads=False) for root in roots},
         spreads={root: numbers(root, spreads=True) for root in roots},
-        by_symbol={s: tuple(i for i in found if i.symbol == s) for s in dict.fromkeys(i.symbol for i in found)},
-        by_id={n: tuple(i for i in found if i.id == n) for n in dict.fromkeys(i.id for i in found)},
+        by_symbol=_grouped(found, lambda i: i.symbol),
+        by_id=_grouped(found, lambda i: i.id),
         product=np.asarray([PRODUCTS.index(i.product) for i in found]),
         ids=np.asarray([i.id for i in found]),
         first=np.asarray([i.first for i in found]),
@@ -105,17 +107,28 @@ def instruments(dataset: str) -> Instruments:
     )  # fmt: skip
 
 
+def _grouped(found: Iterable[Instrument], of: Callable[[Instrument], _Key]) -> dict[_Key, tuple[Instrument, ...]]:
+    out: dict[_Key, tuple[Instrument, ...]] = {}
+    for instrument in sorted(found, key=lambda i: i.first):
+        out[of(instrument)] = (*out.get(of(instrument), ()), instrument)
+    return out
+
+
 def _listed(product: Product, trading: Sessions, begins: dt.date) -> Iterator[Instrument]:
     """Outrights in the order of expiry, then spreads of neighbours; numbers and legs count within the product."""
     start, end = date_ns(begins) // DAY_NS, date_ns(LAST) // DAY_NS
     if product.expiry == "never":
         yield Instrument(0, product, product.root, 0, start, end - 1, end * DAY_NS, (LAST.year, 1))
         return
+    # The exchange trades for half a day on holidays that are no business days: those of New York are.
+    business = sessions("XNYS").date
     expiries = [
         (year, month, expiry)
         for year in range(begins.year, LAST.year)
         for month in (MONTHS.index(letter) + 1 for letter in product.months)
-        if (expiry := _expiry(product, trading, year, month)) >= start
+        # What was delivered before the dataset began expired before, and the calendars do not reach back for ever.
+        if (year, month) >= (begins.year, begins.month)
+        if (expiry := _expiry(product, business, year, month)) >= start
     ]
     outrights = []
     for number, (year, month, last) in enumerate(expiries):
@@ -133,15 +146,15 @@ def _listed(product: Product, trading: Sessions, begins: dt.date) -> Iterator[In
         )  # fmt: skip
 
 
-def _expiry(product: Product, trading: Sessions, year: int, month: int) -> int:
+def _expiry(product: Product, business_days: I64, year: int, month: int) -> int:
     """The last trading date (days since 1970) of the contract for delivery in a month."""
 
     def day(year: int, month: int, number: int) -> int:
         return date_ns(dt.date(year, month, number)) // DAY_NS
 
     def business(at: int, back: int = 0) -> int:
-        # The last trading date on or before a day, or so many before that one.
-        return int(trading.date[np.searchsorted(trading.date, at, side="right") - 1 - back])
+        # The last business day on or before a day, or so many before that one.
+        return int(business_days[np.searchsorted(business_days, at, side="right") - 1 - back])
 
     before = (year, month - 1) if month > 1 else (year - 1, 12)
     if product.expiry == "third friday":
@@ -156,20 +169,22 @@ def _expiry(product: Product, trading: Sessions, year: int, month: int) -> int:
 
 def _numbered(listed: list[Instrument], offset: int, lowest: int) -> Iterator[Instrument]:
     """The instruments of one product with their ids, some of which another one had years before."""
-    free: deque[tuple[int, int]] = deque()
-    taken: list[tuple[int, int]] = []
+    # Last day, id and symbol of those that had an id.
+    free: deque[tuple[int, int, str]] = deque()
+    taken: list[tuple[int, int, str]] = []
     ids: dict[int, int] = {}
     newest = lowest
     for instrument in sorted(listed, key=lambda i: (i.first, i.number)):
         free.extend(sorted(t for t in taken if t[0] + _REST_DAYS < instrument.first))
         taken = [t for t in taken if t[0] + _REST_DAYS >= instrument.first]
         chance = int(keyed(text_key(instrument.symbol), instrument.first + newest)[0])
-        if free and chance % _REUSE == 0:
+        # A symbol comes back with another id.
+        if free and chance % _REUSE == 0 and free[0][2] != instrument.symbol:
             ids[instrument.number] = free.popleft()[1]
         else:
             newest += 1 + chance % _STEP
             ids[instrument.number] = newest
-        taken.append((instrument.last, ids[instrument.number]))
+        taken.append((instrument.last, ids[instrument.number], instrument.symbol))
     for i in listed:
         legs = tuple(offset + leg for leg in i.legs)
         yield Instrument(

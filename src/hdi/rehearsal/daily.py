@@ -69,7 +69,9 @@ class Days:
         self._instruments = instruments
         self._seed = int(keyed(seed % 2**64, text_key(instruments.dataset))[0])
         self._scale = scale
-        walks = [_walk(p, self._seed, instruments.sessions.of_days(_calendar())) for p in PRODUCTS]
+        weight = instruments.sessions.of_days(ZERO + np.arange(_DAYS))
+        flat = np.zeros(_DAYS), np.zeros(_DAYS)
+        walks = [_walk(p, self._seed, weight) if p.dataset == instruments.dataset else flat for p in PRODUCTS]
         self._level: F64 = np.stack([level for level, _ in walks])
         self._slope: F64 = np.stack([slope for _, slope in walks])
         self._full = float(instruments.sessions.full)
@@ -165,10 +167,6 @@ class Days:
             negative = round(_NEGATIVE_PRICE / _TERMS["tick"][book.product[self._event]])
             out[(which == self._event) & (day == _NEGATIVE_DAY)] = negative
         return out
-
-
-def _calendar() -> I64:
-    return ZERO + np.arange(_DAYS)
 
 
 def _walk(product: Product, seed: int, weight: I64) -> tuple[F64, F64]:
