@@ -152,9 +152,10 @@ def displayed(progress: Progress, *, wanted: bool, color: bool) -> Iterator[Call
         yield lambda: None
         return
     from rich.console import Console
-    from rich.control import Control, ControlType
+    from rich.control import Control
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.segment import ControlType
 
     bars = Bars(
         TextColumn("{task.fields[what]}"), BarColumn(), TimeRemainingColumn(),

@@ -14,12 +14,14 @@ from hdi.rehearsal.draws import I64, U64
 from hdi.rehearsal.hostile import Hostility
 from hdi.rehearsal.layouts import WIDTHS, Records, blank
 from hdi.rehearsal.levels import Cells, priced, take
-from hdi.rehearsal.sessions import MINUTE_NS
+from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
 from hdi.rehearsal.tape import Rows, Tape, blocks, places_of
 from hdi.rehearsal.ticks import Ticks, fill, fill_book, ticks, times
 
 #: How many daily rows are made at a time.
 _DAILY_ROWS = 1 << 17
+#: An hour may have any number of trades.
+_ALL = 2**62
 
 
 class Feed(Protocol):
@@ -86,7 +88,7 @@ class Bars:
                 cells = self._tape.roots(block, facts.trades)
                 yield _starting(block, cells, take(facts, cells.row))
             return
-        for block, hours, whole in self._tape.pieces(rows):
+        for block, hours, whole in self._tape.pieces(rows, HOUR_NS // self._width):
             cells, facts = hours, whole
             for width, split in ((MINUTE_NS, self._tape.minute_cells), (NS, self._tape.second_cells)):
                 if self._width <= width:
@@ -154,7 +156,7 @@ class Trades:
 
     def records(self, rows: Rows) -> Iterator[Records]:
         """See Feed."""
-        for block, hours, whole in self._tape.pieces(rows):
+        for block, hours, whole in self._tape.pieces(rows, _ALL):
             cells, facts = hours, whole
             for width, split in ((MINUTE_NS, self._tape.minute_cells), (NS, self._tape.second_cells)):
                 parts = split(block, cells)

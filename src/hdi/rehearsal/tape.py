@@ -18,8 +18,8 @@ from hdi.rehearsal.ticks import times
 
 #: A rectangle: an instrument id and its time [start, end) in nanoseconds.
 Rectangle = tuple[int, int, int]
-#: How many rows (instrument and day) are looked at together, and about how many trades.
-_ROWS, _TRADES = 4_096, 1 << 17
+#: How many rows (instrument and day) are looked at together, and about how many records are made of them.
+_ROWS, _RECORDS = 4_096, 1 << 17
 _HOURS = np.arange(25)
 _DAY_HOURS, _HOUR_MINUTES, _MINUTE_SECONDS = 24, 60, 60
 #: A restated day differs by 1 to this many ticks, up or down.
@@ -182,19 +182,22 @@ class Tape:
         del rows  # Seconds are never cut.
         return by_time(minutes, minutes.start, np.full(minutes.size, _MINUTE_SECONDS), NS)
 
-    def pieces(self, rows: Rows) -> Iterator[tuple[Rows, Cells, Facts]]:
-        """The hours that touch the wanted parts, in pieces of some hours of all rows with about 131,072 trades."""
+    def pieces(self, rows: Rows, most: int) -> Iterator[tuple[Rows, Cells, Facts]]:
+        """The hours that touch the wanted parts, in pieces of some hours of all rows with about 131,072 records.
+
+        There are at most as many records as trades, and ``most`` in an hour.
+        """
         for block in blocks(rows):
             cells, facts = self.hours(block)
             wanted = block.touching(cells.start, HOUR_NS, cells.row)
             if not wanted.all():
                 cells, facts = cells.take(wanted), take(facts, wanted)
             order = np.argsort(cells.start, kind="stable")
-            start, filled = cells.start[order], np.cumsum(cells.trades[order])
+            start, filled = cells.start[order], np.cumsum(np.minimum(cells.trades[order], most))
             at = 0
             while at < cells.size:
                 done = int(filled[at - 1]) if at else 0
-                stop = int(np.searchsorted(filled, done + _TRADES, side="right"))
+                stop = int(np.searchsorted(filled, done + _RECORDS, side="right"))
                 # Whole hours of all rows: at least this one, and none in part.
                 here = int(np.searchsorted(start, start[at], side="right"))
                 if stop < cells.size:
