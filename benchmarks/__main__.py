@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import api, report
 from benchmarks.measure import ROOT, Case, Measured, hdi, run_all
 
 HERE = Path(__file__).parent
@@ -17,6 +17,19 @@ DAILY_ROWS = 50 * 262
 #: The first symbol of the generated files and the first trading day in them.
 SYMBOL, DAY = "ESH4", "2024-01-02"
 LIBRARY = "hdi ingest (library)"
+#: Ends with an error when what came before has loaded one of them.
+LIGHT = """
+import sys
+heavy = {"databento", "databento_dbn", "deltalake", "pandas", "pandera", "polars", "pyarrow", "psycopg", "requests"}
+sys.exit(", ".join(sorted(heavy & set(sys.modules))) or None)
+"""
+HELP = """
+import contextlib, sys
+from hdi.cli import main
+sys.argv = ["hdi", "--help"]
+with contextlib.suppress(SystemExit):
+    main()
+"""
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -101,7 +114,14 @@ def starts(rounds: int) -> list[Case]:
         Case("start", "python alone", command=(sys.executable, "-c", "pass"), rounds=rounds),
         Case("start", "import hdi", command=(sys.executable, "-c", "import hdi"), rounds=rounds),
         Case("start", "hdi --help", command=hdi("--help"), rounds=rounds),
+        light("import hdi", "import hdi\n"),
+        light("hdi --help", HELP),
     ]
+
+
+def light(name: str, code: str) -> Case:
+    command = (sys.executable, "-c", code + LIGHT)
+    return Case("start", f"{name} loads no library of a vendor or database", command=command, rounds=1)
 
 
 def measure(asked: argparse.Namespace, work: Path) -> list[Measured]:
@@ -130,7 +150,7 @@ def measure(asked: argparse.Namespace, work: Path) -> list[Measured]:
     go([Case("daily bars, a year of 50", LIBRARY, DAILY_ROWS, "hdi_ingest", path, rounds=rounds, keep=daily)])
     if largest.exists() and daily.exists():
         go(queries(largest, daily, rows, rounds))
-    return results
+    return [*results, *api.measure(asked, work, rounds)]
 
 
 def main() -> int:

@@ -10,22 +10,26 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
+#: What ``hdi --json ingest`` prints: one JSON object for each outcome, or for an offer.
+OUTCOMES = "stdout.jsonl"
 
 
 @dataclass(frozen=True)
 class Case:
     """One thing to measure. ``job`` is a piece of :mod:`benchmarks.work` (its own clock counts); else ``command``.
 
-    ``{out}`` in an argument is the case's own fresh folder, and ``counts`` the file there that holds a command's rows.
-    ``keep`` leaves the folder of the last round behind.
+    ``{out}`` in an argument is the case's own fresh folder, and ``counts`` the file there that holds a command's rows:
+    CSV, Parquet, or :data:`OUTCOMES`. ``environment`` is in addition to this one. ``keep`` leaves the folder of the
+    last round behind.
     """
 
     group: str
@@ -36,18 +40,24 @@ class Case:
     command: tuple[str, ...] = ()
     counts: str = ""
     rounds: int = 3
+    environment: Mapping[str, str] = field(default_factory=dict)
     keep: Path | None = None
 
 
 @dataclass
 class Measured:
-    """What was found: seconds of every round, the highest peak memory in bytes, bytes on disk of the last round."""
+    """What was found: seconds of every round, the highest peak memory in bytes, bytes on disk of the last round.
+
+    ``units`` and ``dollars`` are those of a command that prints outcomes, else None.
+    """
 
     case: Case
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
     disk_bytes: int = 0
     rows: int = 0
+    units: int | None = None
+    dollars: Decimal | None = None
     error: str = ""
 
     @property
@@ -64,6 +74,8 @@ class Measured:
             out["rows_per_second"] = round(self.rows / self.best)
         if self.disk_bytes:
             out["disk_mib"] = round(self.disk_bytes / 2**20, 2)
+        if self.units is not None and self.dollars is not None:
+            out |= {"units": self.units, "dollars": str(self.dollars)}
         return out
 
 
@@ -98,11 +110,12 @@ def _round(case: Case, result: Measured, work: Path, *, last: bool) -> None:
     arguments = [a.replace("{out}", str(out)) for a in case.command]
     if case.job:
         arguments = [sys.executable, "-W", "ignore", "-m", "benchmarks.work", case.job, case.source, str(out)]
-    environment = _environment(out)
+    environment = _environment(out) | case.environment
+    stdout_file = out / (OUTCOMES if case.counts == OUTCOMES else "stdout")
     # What earlier rounds left for the disk must not be written on this one's time.
     os.sync()
     try:
-        with (out / "stdout").open("wb") as stdout, (out / "stderr").open("wb") as stderr:
+        with stdout_file.open("wb") as stdout, (out / "stderr").open("wb") as stderr:
             start = time.perf_counter()
             process = subprocess.Popen(arguments, stdout=stdout, stderr=stderr, env=environment, cwd=out)
             _, status, usage = os.wait4(process.pid, 0)
@@ -112,25 +125,40 @@ def _round(case: Case, result: Measured, work: Path, *, last: bool) -> None:
             result.error = (out / "stderr").read_text(errors="replace")[-2000:] or f"exit {process.returncode}"
             return
         peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        rows = case.rows
-        if case.job:
-            told = json.loads((out / "stdout").read_text().splitlines()[-1])
-            seconds, peak, rows = told["seconds"], told["peak_bytes"], told["rows"]
-        elif case.counts:
-            rows = _rows(out / case.counts)
-        if rows != case.rows if case.rows else case.counts and not rows:
-            result.error = f"{rows} rows, not {case.rows or 'some'}"
-            return
-        result.seconds.append(seconds)
-        result.peak_bytes = max(result.peak_bytes, peak)
-        result.rows = rows
-        result.disk_bytes = size_of(out.iterdir())
+        _take(case, result, out, (seconds, peak))
     finally:
         if last and case.keep is not None and not result.error:
             shutil.rmtree(case.keep, ignore_errors=True)
             out.rename(case.keep)
         else:
             shutil.rmtree(out, ignore_errors=True)
+
+
+def _take(case: Case, result: Measured, out: Path, taken: tuple[float, int]) -> None:
+    """Add what a round took (seconds, peak bytes) and brought to the result; an error when its rows are wrong."""
+    seconds, peak = taken
+    rows = case.rows
+    if case.job:
+        told = json.loads((out / "stdout").read_text().splitlines()[-1])
+        seconds, peak, rows = told["seconds"], told["peak_bytes"], told["rows"]
+    elif case.counts == OUTCOMES:
+        rows, result.units, result.dollars = _outcomes(out / OUTCOMES)
+    elif case.counts:
+        rows = _rows(out / case.counts)
+    if rows != case.rows if case.rows else case.counts not in {"", OUTCOMES} and not rows:
+        result.error = f"{rows} rows, not {case.rows or 'some'}"
+        return
+    result.seconds.append(seconds)
+    result.peak_bytes = max(result.peak_bytes, peak)
+    result.rows = rows
+    result.disk_bytes = size_of(out.iterdir())
+
+
+def _outcomes(path: Path) -> tuple[int, int, Decimal]:
+    """Rows, units and dollars of the outcomes (rows that were stored), or of the offer, that hdi printed."""
+    told = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = sum(t["stored"] if "status" in t else t["records"] for t in told)
+    return rows, sum(t["units"] for t in told), sum((Decimal(t["dollars"] or 0) for t in told), Decimal(0))
 
 
 def _rows(path: Path) -> int:
@@ -156,6 +184,6 @@ def size_of(paths: Iterable[Path]) -> int:
     for path in paths:
         if path.is_dir():
             total += 0 if path.name == "raw" else size_of(path.iterdir())
-        elif path.name not in ("stdout", "stderr"):
+        elif path.name not in ("stdout", "stderr", OUTCOMES):
             total += path.stat().st_size
     return total

@@ -8,10 +8,13 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
+
+from benchmarks import api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("hdi", "polars", "pyarrow", "deltalake", "numpy", "databento", "databento-dbn", "zstandard")
 #: The size at which the speed of ingestion is judged.
 JUDGED = "trades 5 M"
+JOB_GROUPS = (api.OFFERED, api.JOBS, api.AGAIN)
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,17 @@ class Found:
     def peaks(self) -> list[float]:
         """Peak memory of every ingestion and query of hdi."""
         return [
-            m.peak_bytes / 2**20 for (_, name), m in self._by.items() if name.startswith(("hdi ingest", "hdi query"))
+            m.peak_bytes / 2**20
+            for (group, name), m in self._by.items()
+            if group in JOB_GROUPS or name.startswith(("hdi ingest", "hdi query"))
         ]
 
 
 def targets(results: Sequence[Measured]) -> list[Target]:
+    return [*_of_files(results), *_of_the_api(results)]
+
+
+def _of_files(results: Sequence[Measured]) -> list[Target]:
     found = Found(results)
     library, process = "hdi ingest (library)", "hdi ingest (process)"
     hdi, rows = found.best(JUDGED, library), found.get(JUDGED, library, lambda m: m.rows)
@@ -91,8 +101,31 @@ def targets(results: Sequence[Measured]) -> list[Target]:
                found.best("queries", "hdi query, a month of daily bars"), at_least=False),
         Target("hdi --help", 0.3, "s", found.best("start", "hdi --help"), at_least=False),
         Target("import hdi", 0.3, "s", found.best("start", "import hdi"), at_least=False),
-        Target("one year of daily bars, five symbols, through HTTP", 10, "s", None, at_least=False),
         Target("TimescaleDB: share of the rate of a bare binary COPY", 0.8, "x", None),
+    ]  # fmt: skip
+
+
+def _of_the_api(results: Sequence[Measured]) -> list[Target]:
+    found = Found(results)
+    library, process = api.LIBRARY, api.PROCESS
+    day, peer = api.day_of(api.TRADES), found.best(api.day_of(api.TRADES), api.PEER)
+    jobs = {m.case.name: True for m in results if m.case.group in JOB_GROUPS}
+    jobs |= {m.case.name: False for m in results if m.case.group in JOB_GROUPS and m.error}
+    return [
+        Target("one year of daily bars, five symbols, through HTTP, whole process", 10, "s",
+               found.best(api.DAILY, process), at_least=False),
+        Target(f"{day}: time against get_range + to_parquet (best of each)", 1, "x",
+               _ratio(found.best(day, library), peer), at_least=False),
+        Target(f"{day}: the same, whole process against the call alone", 1, "x",
+               _ratio(found.best(day, process), peer), at_least=False),
+        Target(f"{day}: peak memory", 1024, "MiB",
+               max(filter(None, (found.peak(day, library), found.peak(day, process))), default=None), at_least=False),
+        Target(f"{day}: share of hdi's time that the rehearsal vendor takes to send it", 0.5, "x",
+               _ratio(found.best(day, api.BARE), found.best(day, library)), at_least=False),
+        Target(f"rehearsal vendor: trades a second, {day.removeprefix('API: ')}", 2_000_000, "rows/s",
+               _ratio(found.get(day, api.BARE, lambda m: m.rows), found.best(day, api.BARE))),
+        Target("predefined jobs: whole, billed once as offered, nothing to do the second time", 100, "%",
+               100 * sum(jobs.values()) / len(jobs) if jobs else None),
     ]  # fmt: skip
 
 
@@ -173,7 +206,10 @@ def markdown(document: dict[str, Any]) -> str:
         lines.append(f"| {t['target']} | {sense} {t[sense]:,} {t['unit']} | {shown} | {t['verdict']} |")
     groups = dict.fromkeys(r["group"] for r in document["results"])
     for group in groups:
-        lines += ["", f"## {group}", "", *_table([r for r in document["results"] if r["group"] == group])]
+        if group not in JOB_GROUPS:
+            lines += ["", f"## {group}", "", *_table([r for r in document["results"] if r["group"] == group])]
+    if api.OFFERED in groups:
+        lines += ["", f"## {api.JOBS}", "", *_jobs([r for r in document["results"] if r["group"] in JOB_GROUPS])]
     return "\n".join(lines) + "\n"
 
 
@@ -191,4 +227,34 @@ def _table(results: list[dict[str, Any]]) -> list[str]:
         rate = f"{r['rows_per_second']:,}" if "rows_per_second" in r else ""
         cells = (r["name"], f"{r['seconds_best']:.3f}", f"{r['seconds_median']:.3f}", rate)
         lines.append("| " + " | ".join((*cells, f"{r['peak_mib']:,}", str(r.get("disk_mib", "")), against)) + " |")
+    return lines
+
+
+def _jobs(results: list[dict[str, Any]]) -> list[str]:
+    """One line a job: what the offer says, what the job took, and what it took to do it once more."""
+    lines = [
+        "| Job | Rows | Units | Dollars | Offer s | Job s | Rows/s | Peak MiB | Disk MiB | Again s | Units again |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    by = {(r["group"], r["name"]): r for r in results}
+    done: list[list[dict[str, Any]]] = []
+    for name in dict.fromkeys(r["name"] for r in results):
+        stages = [by[group, name] for group in JOB_GROUPS if (group, name) in by]
+        if failed := [f"{r['group']}: {r['error']}" for r in stages if "error" in r]:
+            lines.append(f"| {name} | failed: {'; '.join(failed)} | | | | | | | | | |")
+            continue
+        done.append(stages)
+        offered, bought, again = stages
+        lines.append(
+            f"| {name} | {bought['rows']:,} | {bought['units']} | {Decimal(offered['dollars']):.4f} "
+            f"| {offered['seconds_best']:.2f} | {bought['seconds_best']:.2f} | {bought['rows_per_second']:,} "
+            f"| {bought['peak_mib']:,} | {bought['disk_mib']} | {again['seconds_best']:.2f} | {again['units']} |"
+        )
+    rows = sum(bought["rows"] for _, bought, _ in done)
+    dollars = sum((Decimal(offered["dollars"]) for offered, _, _ in done), Decimal(0))
+    seconds = [sum(stage["seconds_best"] for stage in column) for column in zip(*done, strict=True)] or [0.0] * 3
+    lines.append(
+        f"| all | {rows:,} | {sum(bought['units'] for _, bought, _ in done)} | {dollars:.4f} | {seconds[0]:.2f} "
+        f"| {seconds[1]:.2f} | {rows / (seconds[1] or 1):,.0f} | | | {seconds[2]:.2f} | |"
+    )
     return lines

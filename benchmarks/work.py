@@ -1,12 +1,14 @@
 """The pieces of work that are timed, each run in a process of its own: ``python -m benchmarks.work NAME SOURCE OUT``.
 
-A piece is a function that imports what it needs and returns what is then timed, so that imports do not count.
+A piece is a function that imports what it needs and returns what is then timed, so that imports do not count. What is
+timed gives the number of rows, or what counts them afterwards. A source is a file, or the JSON of a request to the API.
 The process prints one JSON object: seconds, rows, and its peak resident memory in bytes.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Timed = Callable[[], int]
+    Timed = Callable[[], int | Callable[[], int]]
 
 #: Rows to a Parquet file of the bare writer: the same as the runs that the lake writes.
 RUN_ROWS = 2_000_000
@@ -116,12 +118,74 @@ def _raw_columns(records: Any) -> Any:
     return pl.DataFrame(columns)
 
 
+def api_ingest(source: str, out: Path) -> Timed:
+    """From the request to rows that can be queried: look, resolve, price, download, check, refine, commit."""
+    # What a command would import meanwhile: imports count on neither side.
+    for name in (
+        "databento", "deltalake", "pandera.polars", "pyarrow.parquet", "hdi.buying", "hdi.sources.databento",
+        "hdi.stores.lake",
+    ):  # fmt: skip
+        import_module(name)
+    from hdi.api import HistoricalData
+
+    request = json.loads(source)
+
+    def run() -> int:
+        with HistoricalData.open(store=f"lake:{out / 'lake'}") as data:
+            buying = data.buying(**request)
+            _, coming = buying.run(buying.offer())
+            outcomes = list(coming)
+        errors = [o.error for o in outcomes if o.error is not None]
+        if errors:
+            raise errors[0]
+        return sum(r.stored for o in outcomes for r in o.receipts)
+
+    return run
+
+
+def _get_range(source: str, out: Path) -> Callable[[], Any]:
+    """The vendor's own way to a file, in a folder that does not count as what was made."""
+    import databento
+
+    asked = json.loads(source)
+    stype = asked.pop("stype", "continuous")
+    path = out / "raw" / "vendor.dbn.zst"
+    path.parent.mkdir()
+    client = databento.Historical(os.environ["DATABENTO_API_KEY"], os.environ["DATABENTO_GATEWAY"])
+    return lambda: client.timeseries.get_range(**asked, stype_in=stype, path=path)
+
+
+def api_to_parquet(source: str, out: Path) -> Timed:
+    import pyarrow.parquet as pq
+
+    get = _get_range(source, out)
+
+    def run() -> int:
+        get().to_parquet(out / "vendor.parquet")
+        return int(pq.read_metadata(out / "vendor.parquet").num_rows)
+
+    return run
+
+
+def api_get_range(source: str, out: Path) -> Timed:
+    get = _get_range(source, out)
+
+    def run() -> Callable[[], int]:
+        store = get()
+        return lambda: sum(len(a) for a in store.to_ndarray(count=DECODE_ROWS))
+
+    return run
+
+
 JOBS: dict[str, Callable[[str, Path], Timed]] = {
     "hdi_ingest": hdi_ingest,
     "to_parquet": to_parquet,
     "to_df": to_df,
     "decode": decode,
     "decode_and_write": decode_and_write,
+    "api_ingest": api_ingest,
+    "api_to_parquet": api_to_parquet,
+    "api_get_range": api_get_range,
 }
 
 
@@ -143,6 +207,8 @@ def main(name: str, source: str, out: str) -> None:
     start = time.perf_counter()
     rows = run()
     seconds = time.perf_counter() - start
+    if callable(rows):
+        rows = rows()
     print(json.dumps({"seconds": seconds, "rows": rows, "peak_bytes": peak_bytes()}))
 
 

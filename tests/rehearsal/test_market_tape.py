@@ -10,11 +10,13 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from hdi.errors import RequestError
 from hdi.model import NS, date_ns
 from hdi.rehearsal.contracts import instruments
 from hdi.rehearsal.market import Market
 from hdi.rehearsal.products import PRODUCTS
 from rehearsal.market_oracle import (
+    DAY,
     FRONTS,
     GLBX,
     UNDEF,
@@ -61,6 +63,21 @@ def test_bars_are_what_the_trades_add_up_to(tape, schema, by):
     made = as_bars(records(tape, schema))
     assert made.height > 0
     assert_frame_equal(made, bars(records(tape, "trades"), WIDTHS[schema], by))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_seed_scale_product_and_day_adds_up(seed):
+    rng = np.random.default_rng(seed)
+    first = day("2010-06-06") + int(rng.integers(0, 5_900)) * DAY
+    start, end = str(first), str(first + int(rng.integers(1, 6)) * DAY)
+    restated = [first] if seed % 2 else []
+    made = Market(
+        int(rng.integers(0, 2**62)), scale=float(10 ** rng.uniform(-2.7, 0.5)), restated=restated, today=TODAY
+    )
+    parent = f"{rng.choice([p.root for p in PRODUCTS if p.months])}.FUT"
+    trades = ask(made, "trades", [parent], start, end, "parent")
+    for schema, width in WIDTHS.items():
+        assert_frame_equal(as_bars(ask(made, schema, [parent], start, end, "parent")), bars(trades, width, "ts_recv"))
 
 
 @pytest.mark.parametrize("tape", TAPES)
@@ -281,6 +298,11 @@ def test_every_product_has_data_from_the_first_day_to_the_last():
             symbol, stype = (f"{product.root}.FUT", "parent") if product.months else (product.root, "raw_symbol")
             made = ask(market(), "ohlcv-1d", [symbol], start, end, stype, dataset=product.dataset)
             assert len(np.unique(made["ts_event"])) >= 4, (product.root, start)
+
+
+def test_a_day_beyond_the_calendars_is_refused():
+    with pytest.raises(RequestError, match="the synthetic market ends on"):
+        Market(today=day("2040-01-01"))
 
 
 def test_nothing_is_made_beyond_today():

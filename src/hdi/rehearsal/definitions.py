@@ -12,7 +12,7 @@ from hdi.model import DAY_NS, NS
 from hdi.rehearsal.contracts import Instrument, Instruments
 from hdi.rehearsal.daily import Days
 from hdi.rehearsal.draws import I64, U64, unit
-from hdi.rehearsal.hostile import Hostility
+from hdi.rehearsal.hostile import Hostility, moved
 from hdi.rehearsal.layouts import DEFINITION, Records
 from hdi.rehearsal.products import NASDAQ, Product
 from hdi.rehearsal.tape import Rows, Tape, blocks
@@ -56,9 +56,7 @@ class Definitions:
             starts = np.cumsum([0, *map(len, templates[:-1])])
             out = np.concatenate(templates)[(starts[place][row] + source)[order]]
             self._of_the_day(out, block, row[order])
-            moved = np.empty_like(order)
-            moved[order] = np.arange(len(order))
-            self._hostility.spoil(out, moved[good:], draw)
+            self._hostility.spoil(out, moved(order, good), draw)
             yield out
 
     def _blocks(self, rows: Rows) -> Iterator[tuple[Rows, I64, I64, int, U64]]:

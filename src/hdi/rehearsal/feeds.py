@@ -11,11 +11,11 @@ from hdi.model import DAY_NS, NS
 from hdi.rehearsal.contracts import Instruments
 from hdi.rehearsal.daily import Facts
 from hdi.rehearsal.draws import I64, U64
-from hdi.rehearsal.hostile import Hostility
+from hdi.rehearsal.hostile import Hostility, moved
 from hdi.rehearsal.layouts import WIDTHS, Records, blank
 from hdi.rehearsal.levels import Cells, priced, take
 from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
-from hdi.rehearsal.tape import Rows, Tape, blocks, places_of
+from hdi.rehearsal.tape import SPLIT, Rows, Tape, blocks, places_of
 from hdi.rehearsal.ticks import Ticks, fill, fill_book, ticks, times
 
 #: How many daily rows are made at a time.
@@ -68,7 +68,7 @@ class Bars:
             out["open"], out["high"] = facts.open[source] * tick, facts.high[source] * tick
             out["low"], out["close"] = facts.low[source] * tick, facts.close[source] * tick
             out["volume"] = facts.volume[source]
-            self._hostility.spoil(out, _moved(order, cells.size), draw)
+            self._hostility.spoil(out, moved(order, cells.size), draw)
             if len(out):
                 yield out
 
@@ -93,7 +93,7 @@ class Bars:
             for width, split in ((MINUTE_NS, self._tape.minute_cells), (NS, self._tape.second_cells)):
                 if self._width <= width:
                     parts = split(block, cells)
-                    facts = priced(cells, facts, parts) if prices or self._width < width else _unpriced(parts)
+                    facts = priced(cells, facts, parts, SPLIT) if prices or self._width < width else _unpriced(parts)
                     touching = block.touching(parts.start, width, parts.row)
                     cells = parts
                     if not touching.all():
@@ -108,13 +108,6 @@ def _starting(rows: Rows, cells: Cells, facts: Facts) -> tuple[Rows, Cells, Fact
 
 def _unpriced(cells: Cells) -> Facts:
     return Facts(*(cells.trades for _ in range(6)))
-
-
-def _moved(order: I64, good: int) -> I64:
-    """Where the copies, which stood behind ``good`` rows, came to stand; in the order they had."""
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    return place[good:]
 
 
 class Trades:
@@ -160,7 +153,7 @@ class Trades:
             cells, facts = hours, whole
             for width, split in ((MINUTE_NS, self._tape.minute_cells), (NS, self._tape.second_cells)):
                 parts = split(block, cells)
-                facts = priced(cells, facts, parts)
+                facts = priced(cells, facts, parts, SPLIT)
                 cells = parts
                 touching = block.touching(cells.start, width, cells.row)
                 if not touching.all():
@@ -185,7 +178,7 @@ class Trades:
         fill(out, trades, source, self._tape.tick[which], rows.day)
         if self._schema == "tbbo":
             fill_book(out, trades.draw[source], self._tape.tick[which][trades.row[source]])
-        self._hostility.spoil(out, _moved(order, good), draw)
+        self._hostility.spoil(out, moved(order, good), draw)
         return out
 
     def _bad(self, rows: Rows, cells: Cells) -> tuple[I64, U64]:

@@ -81,3 +81,10 @@ class Hostility:
             bad = rows[chosen]
             change(bad)
             rows[chosen] = bad
+
+
+def moved(order: I64, good: int) -> I64:
+    """Where the bad copies, which stood behind ``good`` rows, are after sorting by ``order``; in the order they had."""
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return place[good:]

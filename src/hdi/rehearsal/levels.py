@@ -15,8 +15,9 @@ from hdi.rehearsal.draws import F64, I64, U64, Bool, below, bits, keyed, unit
 _COUNTS, _PINS, _SHARES = range(11, 14)
 #: One in 256 is the unit: how many trades come alone, and not right after the one before.
 _ALONE = 150
-#: How far prices inside a bar stray from the straight line, and how far bars reach beyond their open and close.
-_STRAY, _REACH = 0.5, 0.25
+#: How far prices inside a bar stray from the straight line, and how far bars reach beyond their open and close: so
+#: many times what a random walk would, given how many parts there are.
+_STRAY, _REACH = 1.2, 0.8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,10 +133,11 @@ class Path:
     """How prices go through bars: from open by way of high and low to close, straying a little.
 
     The trades at which high and low are reached are drawn for each bar. A price depends on the bar, the trade's place
-    in it and the draw given for it alone.
+    in it and the draw given for it alone. ``parts`` is into how many bars each is split at most: the more they are,
+    the less each strays.
     """
 
-    def __init__(self, facts: Facts, key: U64) -> None:
+    def __init__(self, facts: Facts, key: U64, parts: int) -> None:
         trades = facts.trades
         last, inner = trades - 1, np.maximum(trades - 2, 1)
         draw = keyed(key, _PINS)
@@ -156,7 +158,9 @@ class Path:
         )
         self._price = np.stack(knots, axis=1).astype(np.float64)
         self._one, self._two = one, two
-        self._stray = (facts.high - facts.low) * _STRAY
+        #: What a part of a random walk moves.
+        self.step = (facts.high - facts.low) / np.sqrt(np.minimum(trades, parts))
+        self._stray = self.step * _STRAY
         self._high, self._low = facts.high, facts.low
 
     def price(self, bar: I64, place: I64, fraction: F64) -> I64:
@@ -174,10 +178,10 @@ class Path:
         return np.minimum(np.maximum(found, self._low[bar], out=found), self._high[bar], out=found)
 
 
-def priced(parents: Cells, whole: Facts, cells: Cells) -> Facts:
-    """The facts of the cells that ``parents`` with the facts ``whole`` were split into: all of them, in their order."""
+def priced(parents: Cells, whole: Facts, cells: Cells, parts: int) -> Facts:
+    """The facts of all cells that ``parents`` with the facts ``whole`` were split into, at most ``parts`` for each."""
     parent, place, trades = cells.parent, cells.at, cells.trades
-    path = Path(whole, parents.key)
+    path = Path(whole, parents.key, parts)
     fraction = unit(cells.key, 0, 12)
     opening = path.price(parent, place, fraction)
     close = opening.copy()
@@ -200,7 +204,7 @@ def _reach(path: Path, whole: Facts, cells: Cells, high: I64, low: I64) -> None:
     has_high, has_low = (up > first) & (up < last), (down > first) & (down < last)
     free, coin = trades >= FREE, (key >> np.uint64(63)).astype(np.bool_)
     ceiling, floor = whole.high[parent], whole.low[parent]
-    reach = (ceiling - floor) * _REACH
+    reach = path.step[parent] * _REACH
     more = np.where(free | (coin & ~has_low), np.rint(reach * unit(key, 20, 12)), 0).astype(np.int64)
     less = np.where(free | (~coin & ~has_high), np.rint(reach * unit(key, 32, 12)), 0).astype(np.int64)
     high[wide] = np.where(has_high, ceiling, np.minimum(high[wide] + more, ceiling))

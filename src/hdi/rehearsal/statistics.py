@@ -11,7 +11,7 @@ from hdi.model import DAY_NS, NS
 from hdi.rehearsal.contracts import Instruments
 from hdi.rehearsal.daily import Days, Facts
 from hdi.rehearsal.draws import I64, U64, Bool, bits, keyed
-from hdi.rehearsal.hostile import Hostility
+from hdi.rehearsal.hostile import Hostility, moved
 from hdi.rehearsal.layouts import Records, blank
 from hdi.rehearsal.products import PRODUCTS
 from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS, ZERO
@@ -61,9 +61,7 @@ class Statistics:
             out = self._made(block, facts, row[order], kind[order])
             out["ts_recv"] = received[order]
             out["ts_event"] = received[order] - _LATENCY_NS
-            moved = np.empty_like(order)
-            moved[order] = np.arange(len(order))
-            self._hostility.spoil(out, moved[good:], draw)
+            self._hostility.spoil(out, moved(order, good), draw)
             if len(out):
                 yield out
 

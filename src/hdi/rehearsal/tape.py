@@ -21,7 +21,9 @@ Rectangle = tuple[int, int, int]
 #: How many rows (instrument and day) are looked at together, and about how many records are made of them.
 _ROWS, _RECORDS = 4_096, 1 << 17
 _HOURS = np.arange(25)
-_DAY_HOURS, _HOUR_MINUTES, _MINUTE_SECONDS = 24, 60, 60
+_DAY_HOURS = 24
+#: Into how many parts an hour and a minute are split.
+SPLIT = 60
 #: A restated day differs by 1 to this many ticks, up or down.
 _RESTATED = 8
 
@@ -143,7 +145,7 @@ class Tape:
         facts = self._days.facts(rows.which, rows.day)
         days = self.roots(rows, facts.trades)
         cells = self.hour_cells(rows, days)
-        parts = priced(days, take(facts, days.row), cells)
+        parts = priced(days, take(facts, days.row), cells, _DAY_HOURS)
         day = rows.day[cells.row]
         changed = np.flatnonzero(np.isin(day, self._restated))
         if len(changed):
@@ -180,7 +182,7 @@ class Tape:
     def second_cells(self, rows: Rows, minutes: Cells) -> Cells:
         """The seconds of minutes, without prices."""
         del rows  # Seconds are never cut.
-        return by_time(minutes, minutes.start, np.full(minutes.size, _MINUTE_SECONDS), NS)
+        return by_time(minutes, minutes.start, np.full(minutes.size, SPLIT), NS)
 
     def pieces(self, rows: Rows, most: int) -> Iterator[tuple[Rows, Cells, Facts]]:
         """The hours that touch the wanted parts, in pieces of some hours of all rows with about 131,072 records.

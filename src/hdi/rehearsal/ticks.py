@@ -20,6 +20,8 @@ _LATENCY_NS, _LATENCY_RANGE_NS = 40_000, 900_000
 #: Sequence numbers start again on Sunday. The epoch was a Thursday.
 _WEEK_DAYS, _THURSDAY, _DAY_SEQUENCES = 7, 4, 500_000_000
 _LAST = 128
+#: A second is split into as many parts as it has trades.
+_MOST = 2**31
 _SIDES = np.frombuffer(b"A" * 125 + b"B" * 125 + b"N" * 6, "S1")
 _BOOK = 21
 #: One in 4,096 is the unit: how many books are crossed, or have an empty side.
@@ -75,7 +77,7 @@ def ticks(seconds: Cells, facts: Facts) -> Ticks:
     price[ends - 1] = facts.close
     moving = np.flatnonzero((seconds.trades[at.second] > 2) & (at.index > 0))  # noqa: PLR2004
     if len(moving):
-        path = Path(facts, seconds.key)
+        path = Path(facts, seconds.key, _MOST)
         price[moving] = path.price(at.second[moving], at.index[moving], unit(at.draw[moving], 48, 12))
     weight = bits(at.draw, 40, 8)
     cells = Cells(at.second, at.ts_event, np.ones_like(price), at.index, at.draw, at.second, at.index)
