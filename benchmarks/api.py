@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import subprocess
+import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ SERVER = "rehearsal vendor, get_range to a file"
 OFFERED, JOBS, AGAIN = "jobs, the offer", "jobs", "jobs, again"
 LIBRARY, PROCESS = "hdi ingest (library)", "hdi ingest (process)"
 PEER, BARE = "vendor get_range + to_parquet", "vendor get_range alone"
+PEER_PROCESS = "vendor get_range + to_parquet (process)"
 QUICK_JOBS = ("ohlcv_1d", "e2e_trades_test", "test_job")
 #: Dollars of an offer and of a bill may differ by the rounding of single downloads.
 _CENT = Decimal("0.000001")
@@ -45,7 +47,7 @@ def request(schema: str, symbols: list[str], start: str, end: str) -> Request:
 
 
 def side_by_side(group: str, asked: Request, vendor: Vendor, rounds: int) -> list[Case]:
-    """hdi and the vendor's client on one request: the calls alone, and the bare stream."""
+    """hdi and the vendor's client on one request: the calls alone, the bare stream, and whole processes."""
     rows, source = vendor.count(asked), json.dumps(asked)
     rest: dict[str, Any] = {"rounds": rounds, "environment": vendor.environment}
     command = hdi(
@@ -53,11 +55,13 @@ def side_by_side(group: str, asked: Request, vendor: Vendor, rounds: int) -> lis
         "--schema", asked["schema"], "--symbols", ",".join(asked["symbols"]), "--start-date", asked["start"],
         "--end-date", asked["end"], "--force",
     )  # fmt: skip
+    script = (sys.executable, "-W", "ignore", "-m", "benchmarks.work", "api_to_parquet", source, "{out}")
     return [
         Case(group, LIBRARY, rows, "api_ingest", source, **rest),
         Case(group, PEER, rows, "api_to_parquet", source, **rest),
         Case(group, BARE, rows, "api_get_range", source, **rest),
         Case(group, PROCESS, rows, command=command, counts=OUTCOMES, **rest),
+        Case(group, PEER_PROCESS, rows, command=script, counts="vendor.parquet", **rest),
     ]
 
 
