@@ -34,7 +34,7 @@ with contextlib.suppress(SystemExit):
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="1 M trades only, about a minute")
+    parser.add_argument("--quick", action="store_true", help="smaller files and three jobs, two minutes")
     parser.add_argument("--rows", type=int, help="one file of so many trades, one round: to try the harness itself")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="only groups that hold this text")

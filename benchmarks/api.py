@@ -30,7 +30,7 @@ PEER, BARE = "vendor get_range + to_parquet", "vendor get_range alone"
 PEER_PROCESS = "vendor get_range + to_parquet (process)"
 QUICK_JOBS = ("ohlcv_1d", "e2e_trades_test", "test_job")
 #: Dollars of an offer and of a bill may differ by the rounding of single downloads.
-_CENT = Decimal("0.000001")
+_ROUNDING = Decimal("0.000001")
 
 
 def day_of(trades: int) -> str:
@@ -69,7 +69,7 @@ def rates(vendor: Vendor, name: str, asked: Iterable[Request], rounds: int) -> l
     """How fast a vendor is that nothing but the client's own file waits for."""
     return [
         Case(
-            SERVER, f"{a['schema']}, {len(a['symbols'])} symbols, {a['start'][:10]} to {a['end'][:10]}, {name}",
+            SERVER, f"{a['schema']}, {','.join(a['symbols'])}, {a['start'][:10]} to {a['end'][:10]}, {name}",
             vendor.count(a), "api_get_range", json.dumps(a), rounds=rounds, environment=vendor.environment,
         )
         for a in asked
@@ -122,8 +122,9 @@ def run_job(name: str, vendor: Vendor, work: Path) -> list[Measured]:
         check(offered, free == 0, f"the offer was billed {free}")
         check(again, (again.rows, again.units) == (0, 0), f"{again.units} units were not there already")
         check(again, vendor.billed() - before == billed, "it was billed once more")
+        check(bought, bought.rows > 0, "it brought no rows")
         check(bought, bought.rows == offered.rows, f"{bought.rows} rows were stored, and {offered.rows} offered")
-        same = all(abs((m.dollars or 0) - billed) < _CENT for m in (offered, bought))
+        same = all(abs((m.dollars or 0) - billed) < _ROUNDING for m in (offered, bought))
         check(bought, same, f"{billed} dollars were billed, {offered.dollars} offered and {bought.dollars} noted")
         results.append(again)
         shutil.rmtree(kept)

@@ -109,6 +109,10 @@ def _of_the_api(results: Sequence[Measured]) -> list[Target]:
     found = Found(results)
     library, process = api.LIBRARY, api.PROCESS
     day, peer = api.day_of(api.TRADES), found.best(api.day_of(api.TRADES), api.PEER)
+    sent = [
+        m.rows / m.best for m in results
+        if m.case.job == "api_get_range" and '"trades"' in m.case.source and m.rows >= api.TRADES and not m.error
+    ]  # fmt: skip
     jobs = {m.case.name: True for m in results if m.case.group in JOB_GROUPS}
     jobs |= {m.case.name: False for m in results if m.case.group in JOB_GROUPS and m.error}
     return [
@@ -122,8 +126,8 @@ def _of_the_api(results: Sequence[Measured]) -> list[Target]:
                max(filter(None, (found.peak(day, library), found.peak(day, process))), default=None), at_least=False),
         Target(f"{day}: share of hdi's time that the rehearsal vendor takes to send it", 0.5, "x",
                _ratio(found.best(day, api.BARE), found.best(day, library)), at_least=False),
-        Target(f"rehearsal vendor: trades a second, {day.removeprefix('API: ')}", 2_000_000, "rows/s",
-               _ratio(found.get(day, api.BARE, lambda m: m.rows), found.best(day, api.BARE))),
+        Target(f"rehearsal vendor: trades a second, slowest of all windows of {api.TRADES:,} or more", 2_000_000,
+               "rows/s", min(sent, default=None)),
         Target("predefined jobs: whole, billed once as offered, nothing to do the second time", 100, "%",
                100 * sum(jobs.values()) / len(jobs) if jobs else None),
     ]  # fmt: skip

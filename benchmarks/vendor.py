@@ -72,6 +72,7 @@ class Vendor:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            self._process.wait()
             raise RuntimeError("the rehearsal vendor is gone; what it said is on stderr")
         return json.loads(line)
 

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 #: Rows to a Parquet file of the bare writer: the same as the runs that the lake writes.
 RUN_ROWS = 2_000_000
 DECODE_ROWS = 131_072
+#: What hdi imports when it is used, so that imports count on neither side.
+LATE = ("databento_dbn", "deltalake", "pandera.polars", "pandera.backends.polars.builtin_checks", "pyarrow.parquet")
 
 
 def hdi_ingest(source: str, out: Path) -> Timed:
-    # What hdi imports when it is used, so that imports count on neither side.
-    for name in ("databento_dbn", "deltalake", "pandera.polars", "pyarrow.parquet"):
+    for name in LATE:
         import_module(name)
     from hdi.api import HistoricalData
 
@@ -120,11 +121,7 @@ def _raw_columns(records: Any) -> Any:
 
 def api_ingest(source: str, out: Path) -> Timed:
     """From the request to rows that can be queried: look, resolve, price, download, check, refine, commit."""
-    # What a command would import meanwhile: imports count on neither side.
-    for name in (
-        "databento", "deltalake", "pandera.polars", "pyarrow.parquet", "hdi.buying", "hdi.sources.databento",
-        "hdi.stores.lake",
-    ):  # fmt: skip
+    for name in (*LATE, "databento", "hdi.buying", "hdi.sources.databento", "hdi.stores.lake"):
         import_module(name)
     from hdi.api import HistoricalData
 

@@ -30,7 +30,7 @@ from hdi.model import Order, Outcome, Receipt, Unit, Window
 from hdi.offer import Offer, Shopper
 from hdi.ordering import Held, Request, cut
 from hdi.paid import Slip
-from hdi.pipeline import Run, check_refining, claim_keys, export_rejects
+from hdi.pipeline import Run, check_refining, claim_keys, export_rejects, warm
 from hdi.plan import Plan, plan_claims, plan_file, plan_order
 from hdi.refine import Refinery
 from hdi.schema import Schemas
@@ -61,6 +61,8 @@ class Buying:
     def offer(self) -> Offer:
         """What is missing and what it costs; nothing is billed. Raises as :meth:`Shopper.offer` does."""
         check_origin(self.store, self.source.origin)
+        if not self.options.dry_run:
+            warm()
         return self._shopper.offer()
 
     def run(self, offer: Offer) -> tuple[Progress, Iterator[Outcome]]:
@@ -190,10 +192,7 @@ class Buying:
 
     def _plan(self, slip: Slip, lost: Sequence[str], header: Any) -> Plan:
         if slip.asked == (ALL_SYMBOLS,):
-            # The vendor maps all symbols only in the answer itself.
-            window = slip.order.window
-            told = replace(header, symbols=slip.asked, start=window.start, end=window.end, limit=None, joined=True)
-            return plan_file(told, self.name, self.source.origin, "")
+            return plan_file(paid.described(slip, header), self.name, self.source.origin, "")
         asked = [s for s in slip.asked if s not in lost]
         if not asked:
             raise UnitFailed(f"the vendor resolved none of {', '.join(lost)}", "Run the same command again.")

@@ -14,9 +14,11 @@ import polars as pl
 from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnknownSymbol
 from hdi.model import DAY_NS, Condition, Quote, Window, iso_ns
 from hdi.ordering import NAMED, RESOLVED, Claim, Held, Need, Purchase, Request, cut, needed
-from hdi.paid import Slip, slips
+from hdi.paid import Slip, described, slips
+from hdi.plan import plan_file
 from hdi.schema import closest
 from hdi.sources import Source
+from hdi.sources.dbn import Reader
 from hdi.stores import Store
 from hdi.symbology import ALL_SYMBOLS
 
@@ -92,6 +94,7 @@ class Shopper:
         self._data_dir = data_dir
         self._asked = request
         self._refetch = refetch
+        self._limit = request.window  # what the vendor has, once it was asked
 
     def offer(self, before: Offer | None = None) -> Offer:
         """What is missing and what it costs; ``before`` is an earlier offer whose answers still hold.
@@ -106,10 +109,10 @@ class Shopper:
         request, notes = self._clamped(self._asked)
         if not self._lacking(request):
             return Offer(request, notes=tuple(notes))
-        known = self._know(request)
         for _ in range(_CLAMPS):
-            need, paid = self._need(request, known)
             try:
+                known = self._know(request)
+                need, paid = self._need(request, known)
                 quotes = tuple(self._quote(request, p) for p in need.purchases)
             except EndUnavailable as error:
                 request = self._ended(request, error, notes)
@@ -143,8 +146,9 @@ class Shopper:
 
     def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Slip, ...]]:
         held = self._held(request)
-        paid = () if self._refetch else tuple(self._paid(request, known, held))
-        return needed(request, known.resolved, held), paid
+        paid = () if self._refetch else list(self._paid(request, known, held))
+        # What was bought later replaces what was bought before, as it did where both were stored when they came.
+        return needed(request, known.resolved, held), tuple(reversed(paid))
 
     def _paid(self, request: Request, known: Known, held: Held) -> Iterable[Slip]:
         """What was bought and is not in the store, the newest first; it counts as held from then on."""
@@ -154,17 +158,26 @@ class Shopper:
             wanted = set(slip.asked) & set(request.symbols.get(order.stype, ()))
             if order.window.cut(request.window) is None:
                 continue
-            if not wanted and slip.asked != (ALL_SYMBOLS,) and not instruments & set(slip.resolved["instrument_id"]):
+            scope = self._scope(slip)
+            if not wanted and not instruments & set(scope["instrument_id"]):
                 continue
             lacking = [(s, w) for s in slip.asked for w in held.lacks(order.stype, s, order.window)]
             if not lacking:
                 continue
             for symbol, window in lacking:
                 held.add_symbol(order.stype, symbol, window)
-            for instrument, start, end in slip.resolved.select("instrument_id", "start", "end").iter_rows():
+            for instrument, start, end in scope.select("instrument_id", "start", "end").iter_rows():
                 for left in held.instrument_lacks(instrument, Window(start, end)):
                     held.add(instrument, left)
             yield slip
+
+    def _scope(self, slip: Slip) -> pl.DataFrame:
+        """The instruments that a slip's bytes are about, by date; of all symbols the bytes themselves say it."""
+        if slip.asked != (ALL_SYMBOLS,) or slip.raw is None:
+            return slip.resolved
+        with Reader(Path(slip.raw.path)) as reader:
+            header = described(slip, reader.header)
+        return plan_file(header, self._asked.name, slip.origin, "").intervals
 
     def _clamped(self, request: Request) -> tuple[Request, list[str]]:
         """The request within what the vendor has. RequestError when nothing of it is."""
@@ -172,7 +185,7 @@ class Shopper:
         name, window = request.name.name, request.window
         if name not in available:
             raise RequestError(f"{request.dataset} has no {name}", closest(name, available))
-        limit = available[name]
+        limit = self._limit = available[name]
         end = self._floor(limit.end, request)
         if window.start >= end:
             raise RequestError(
@@ -198,6 +211,7 @@ class Shopper:
         end = self._floor(error.available_end, request)
         if not request.window.start < end < request.window.end:
             raise error
+        self._limit = Window(min(self._limit.start, request.window.start), error.available_end)
         notes.append(f"{request.dataset} {request.name.name} is available up to {iso_ns(end)}: the rest stays open")
         return replace(request, window=Window(request.window.start, end))
 
@@ -224,7 +238,8 @@ class Shopper:
         found = self._resolve(request, stype, symbols, request.window)
         missing = [s for s in symbols if s not in set(found["asked"])]
         if missing:
-            around = Window(max(request.window.start - _AROUND, 0), request.window.end + _AROUND)
+            window, limit = request.window, self._limit
+            around = Window(max(window.start - _AROUND, limit.start), min(window.end + _AROUND, limit.end))
             there = set(self._resolve(request, stype, missing, around)["asked"])
             if unknown := [s for s in missing if s not in there]:
                 raise UnknownSymbol(

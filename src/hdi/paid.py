@@ -170,6 +170,12 @@ def check(path: Path) -> tuple[Header, int]:
         return reader.header, reader.records
 
 
+def described(slip: Slip, header: Header) -> Header:
+    """The header of bytes that are all symbols, as a plan takes it: only the answer itself says what they are."""
+    window = slip.order.window
+    return replace(header, symbols=slip.asked, start=window.start, end=window.end, limit=None, joined=True)
+
+
 def _place(data_dir: Path, path: Path, slip: Slip) -> Slip:
     digest, size = raw.file_digest(path), path.stat().st_size
     order = slip.order
@@ -243,4 +249,4 @@ def claim(data_dir: Path, keys: Sequence[str]) -> Iterator[None]:
         yield
 
 
-__all__: list[Any] = ["Delivery", "Slip", "check", "claim", "recover", "slips"]
+__all__: list[Any] = ["Delivery", "Slip", "check", "claim", "described", "recover", "slips"]

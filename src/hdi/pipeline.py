@@ -76,7 +76,7 @@ class Run:
 
     def __enter__(self) -> Self:
         if not self._options.dry_run:
-            threading.Thread(target=_warm, name="hdi-import").start()
+            warm()
             raw.sweep(self._options.data_dir)
             export_rejects(self._store, self._options.dlq_dir)
         return self
@@ -118,8 +118,12 @@ def check_refining(schemas: Schemas, mapping: VendorMapping) -> None:
             rule_checks(schema)
 
 
-def _warm() -> None:
-    """Import what the first batch needs, while it is being read: the contract's library takes half a second."""
+def warm() -> None:
+    """Import what the first batch needs beside what is done meanwhile: the contract's library takes half a second."""
+    threading.Thread(target=_import, name="hdi-import").start()
+
+
+def _import() -> None:
     import pandera.polars  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
@@ -275,4 +279,4 @@ def _plan_note(plan: Plan, left: list[Unit], *, refetch: bool) -> str:
     return f"{what}{span}" + (f"; a fragment: {plan.fragment}" if plan.fragment else "")
 
 
-__all__ = ["Options", "Run", "check_refining", "claim_keys", "export_rejects", "ingest_files"]
+__all__ = ["Options", "Run", "check_refining", "claim_keys", "export_rejects", "ingest_files", "warm"]
