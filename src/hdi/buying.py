@@ -23,7 +23,7 @@ import polars as pl
 from hdi import paid
 from hdi.attempt import Options, Task, commit_units, noted
 from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
-from hdi.errors import HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
+from hdi.errors import BrokenDelivery, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
 from hdi.model import Order, Outcome, Receipt, Unit, Window
@@ -267,16 +267,21 @@ class Buying:
             Receipt(u, n, run, "failed", 0, 0, 0, error=error.message, exit_code=error.exit_code)
             for u, n in zip(units, numbers, strict=True)
         ]
-        wasted = error.wasted * lot.byte_price if isinstance(error, VendorUnavailable) else Decimal(0)
-        if wasted:  # what a broken stream cost is somebody's: the first unit's
-            receipts[0] = replace(receipts[0], dollars=wasted.quantize(Decimal("1e-9")))
+        cost, kept = Decimal(0), None
+        if isinstance(error, VendorUnavailable):
+            cost = (error.wasted * lot.byte_price).quantize(Decimal("1e-9"))
+        elif isinstance(error, BrokenDelivery):
+            cost, kept = error.dollars, error.raw
+            receipts = [replace(r, raw=kept) for r in receipts]
+        if cost:  # what it cost is somebody's: the first unit's
+            receipts[0] = replace(receipts[0], dollars=cost)
         record = json.dumps({"symbols": order.symbols, "stype": order.stype, "start": order.window.start,
                              "end": order.window.end})  # fmt: skip
         rejects = pl.DataFrame(
             [
                 {"unit": n, "unit_id": u.id, "row": 0, "run": run, "dataset": u.dataset, "schema": u.schema,
                  "symbol": u.symbol, "error_type": "ApiError", "error_message": str(error), "rules": [],
-                 "record": record, "failed": True}
+                 "record": record, "failed": True, "raw_file": kept.path if kept else None}
                 for u, n in zip(units, numbers, strict=True)
             ],
             schema=REJECTS,
@@ -285,7 +290,16 @@ class Buying:
         work = self._work(run, dict(zip(numbers, units, strict=True)), empty, pl.DataFrame(schema=MAPPINGS))
         self.store.record(work, receipts, rejects)
         export_rejects(self.store, self.options.dlq_dir)
-        return self._outcome("failed", order, receipts=tuple(receipts), error=error, units=len(units), dollars=wasted)
+        return self._outcome(
+            "failed",
+            order,
+            receipts=tuple(receipts),
+            error=error,
+            units=len(units),
+            dollars=cost,
+            path=kept.path if kept else "",
+            size=kept.size if kept else 0,
+        )
 
     def _work(self, run: str, units: dict[int, Unit], coverage: pl.DataFrame, mappings: pl.DataFrame) -> Work:
         return Work(

@@ -13,7 +13,15 @@ from itertools import islice
 from pathlib import Path
 
 from hdi import paid
-from hdi.errors import AccountRefused, DataError, EndUnavailable, HdiError, NothingResolved, UnitFailed
+from hdi.errors import (
+    AccountRefused,
+    BrokenDelivery,
+    EndUnavailable,
+    HdiError,
+    NothingResolved,
+    TruncatedFile,
+    UnitFailed,
+)
 from hdi.model import Order, Outcome, Quote, Window
 from hdi.offer import Offer, floor_end
 from hdi.ordering import Purchase, cut
@@ -199,31 +207,45 @@ class Downloads:
     def _checked(self, delivery: Delivery) -> Slip:
         """Keep what arrived, whatever it is; UnitFailed when it is not what was ordered."""
         order, expected = delivery.slip.order, delivery.slip.records
-        try:
-            header, arrived = paid.check(delivery.path)
-        except HdiError as error:
+        found = paid.check(delivery.path)
+        header = found.header
+        if header is None:
             kept = delivery.keep(-1)
-            raise UnitFailed(
-                f"{what(order)}: what arrived is not whole: {error.message}",
+            why = found.problem.message.removeprefix(f"{delivery.path}: ") if found.problem else "it is not whole"
+            # A stream that was cut is billed for what was sent; of one that was damaged on its way all was sent.
+            cut_short = isinstance(found.problem, TruncatedFile)
+            raise BrokenDelivery(
+                f"{what(order)}: what arrived is not whole: {why}",
                 f"The bytes are kept in {where(kept)}. Run the same command again to order it once more.",
-            ) from error
+                _cost(kept, found.records if cut_short else expected), kept.raw,
+            )  # fmt: skip
         if (header.dataset, header.schema) != (order.dataset, order.schema):
             kept = delivery.keep(-1)
-            raise DataError(
-                f"{what(order)}: {header.dataset} {header.schema} arrived instead", f"Kept in {where(kept)}."
-            )
-        kept = delivery.keep(arrived)
-        if arrived != expected and arrived != self._source.count(order):
+            raise BrokenDelivery(
+                f"{what(order)}: {header.dataset} {header.schema} arrived instead", f"Kept in {where(kept)}.",
+                _cost(kept, found.records), kept.raw,
+            )  # fmt: skip
+        kept = delivery.keep(found.records)
+        if found.records != expected and found.records != self._count(order):
             raise miscounted(kept)
         return kept
 
 
-def miscounted(slip: Slip) -> UnitFailed:
+def _cost(slip: Slip, records: int) -> Decimal:
+    """The price of so many records of an order, and of what broken tries brought before."""
+    if not slip.records:
+        return Decimal(0)
+    return ((slip.dollars - slip.wasted_dollars) / slip.records * records + slip.wasted_dollars).quantize(_MONEY)
+
+
+def miscounted(slip: Slip) -> BrokenDelivery:
     """The error about bytes that are not as many records as the vendor counts."""
-    return UnitFailed(
+    return BrokenDelivery(
         f"{what(slip.order)}: {slip.arrived} records arrived, and the vendor counts {slip.records}",
         f"The bytes are kept in {where(slip)} and are not bought again by themselves: a later run asks for the "
         "count once more, and --refetch orders them again.",
+        _cost(slip, slip.arrived),
+        slip.raw,
     )
 
 

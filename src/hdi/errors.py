@@ -11,11 +11,13 @@
     │   ├── NothingResolved   2   symbols that stand for nothing in the window
     │   └── OriginMismatch    2   synthetic data for a store of real data, or the reverse
     ├── UnitFailed            1   a unit failed for a reason of its own
+    │   ├── BrokenDelivery    1   what arrived is not what was ordered
     │   └── VendorUnavailable 1   no usable answer in any try
     ├── VendorRefused         3   the vendor said no
     │   └── AccountRefused    3   to the key or the account: no other order will do better
     ├── DataError             4   bytes or rows are not what was declared
-    │   ├── CorruptFile       4   truncated, bit-flipped, or with impossible records
+    │   ├── CorruptFile       4   bit-flipped, or with impossible records
+    │   │   └── TruncatedFile     4   cut off
     │   └── TooManyRejects    4   a unit over ``max_reject_percent``
     └── StoreError            5   the store refused: disk full, locked, gone, not a store
 
@@ -29,7 +31,9 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from hdi.model import Window
+    from decimal import Decimal
+
+    from hdi.model import RawFile, Window
 
 _PASSWORD = re.compile(r"(//[^:/@\s]*):[^@\s]+@")
 
@@ -105,6 +109,15 @@ class UnitFailed(HdiError):
     exit_code = 1
 
 
+class BrokenDelivery(UnitFailed):
+    """What arrived is not what was ordered. It was billed: ``dollars``, at least; ``raw`` is where it is kept."""
+
+    def __init__(self, message: str, hint: str, dollars: Decimal, raw: RawFile | None) -> None:
+        super().__init__(message, hint)
+        self.dollars = dollars
+        self.raw = raw
+
+
 class VendorUnavailable(UnitFailed):
     """The vendor gave no usable answer in any try. ``wasted`` counts the bytes that it billed all the same."""
 
@@ -131,6 +144,10 @@ class DataError(HdiError):
 
 class CorruptFile(DataError):
     """A DBN file that is truncated, bit-flipped, or holds impossible records."""
+
+
+class TruncatedFile(CorruptFile):
+    """A DBN file that ends before its frame or its last record does."""
 
 
 class TooManyRejects(DataError):

@@ -46,7 +46,7 @@ class Slip:
     in its window, which ``cells`` tile. ``resolved`` and ``names`` are their symbology
     (:data:`hdi.ordering.RESOLVED`, ``NAMED``). ``records`` is the vendor's count, ``dollars`` its price, ``arrived``
     how many records the bytes hold: -1 when they are not whole. ``wasted`` are bytes that were billed for tries that
-    broke; their price is in ``dollars``.
+    broke, at ``wasted_dollars``, which are in ``dollars``.
     """
 
     origin: str
@@ -60,6 +60,7 @@ class Slip:
     conditions: tuple[Condition, ...] = ()
     arrived: int = -1
     wasted: int = 0
+    wasted_dollars: Decimal = Decimal(0)
     bought_at: int = 0
     raw: RawFile | None = None
 
@@ -78,6 +79,7 @@ class Slip:
             "stype": order.stype, "symbols": order.symbols, "start": order.window.start, "end": order.window.end,
             "asked": self.asked, "cells": [(c.start, c.end) for c in self.cells], "records": self.records,
             "dollars": str(self.dollars), "arrived": self.arrived, "wasted": self.wasted,
+            "wasted_dollars": str(self.wasted_dollars),
             "bought_at": self.bought_at,
             "raw": [self.raw.digest, self.raw.size] if self.raw else None,
             "conditions": [
@@ -102,6 +104,7 @@ class Slip:
             pl.DataFrame(given["resolved"], schema=RESOLVED, orient="row"),
             pl.DataFrame(given["names"], schema=NAMED, orient="row"),
             tuple(_condition(*c) for c in given["conditions"]), given["arrived"], given["wasted"],
+            Decimal(given["wasted_dollars"]),
             given["bought_at"],
             RawFile(str(path), *given["raw"]) if path and given["raw"] else None,
         )  # fmt: skip
@@ -150,7 +153,8 @@ class Delivery:
     def arrived(self, size: int, dollars: Decimal) -> None:
         """All bytes have come; add what broken tries were billed to the price."""
         self._arrived = True
-        self.slip = replace(self.slip, wasted=size, dollars=self.slip.dollars + dollars)
+        slip = self.slip
+        self.slip = replace(slip, wasted=size, wasted_dollars=dollars, dollars=slip.dollars + dollars)
 
     def keep(self, arrived: int) -> Slip:
         """Put the bytes and their slip in their place; returns the slip with where they are."""
@@ -162,12 +166,25 @@ class Delivery:
 _BYTES, _ORDERED = ".dbn.zst", ".order"
 
 
-def check(path: Path) -> tuple[Header, int]:
-    """The header of a DBN file and how many records it holds. Raises CorruptFile when it is not whole."""
-    with Reader(path) as reader:
-        for _ in reader.arrays(_BATCH):
-            pass
-        return reader.header, reader.records
+@dataclass(frozen=True)
+class Found:
+    """What a DBN file is: its header, the records that can be read, and why the rest cannot."""
+
+    header: Header | None
+    records: int
+    problem: HdiError | None = None
+
+
+def check(path: Path) -> Found:
+    """Read a DBN file to its end, or as far as it goes."""
+    reader = None
+    try:
+        with Reader(path) as reader:
+            for _ in reader.arrays(_BATCH):
+                pass
+            return Found(reader.header, reader.records)
+    except HdiError as error:
+        return Found(None, reader.records if reader else 0, error)
 
 
 def described(slip: Slip, header: Header) -> Header:
@@ -207,15 +224,10 @@ def recover(data_dir: Path) -> list[Slip]:
 
 def _whole(path: Path, text: str) -> Slip | None:
     """The slip of bytes that are all that was ordered; None when they are not."""
-    slip = Slip.from_json(text)
-    try:
-        _, records = check(path)
-    except HdiError as error:
-        reason = error.message
-    else:
-        if records == slip.records:
-            return replace(slip, arrived=records)
-        reason = f"{records} of {slip.records} records"
+    slip, found = Slip.from_json(text), check(path)
+    if found.problem is None and found.records == slip.records:
+        return replace(slip, arrived=found.records)
+    reason = found.problem.message if found.problem else f"{found.records} of {slip.records} records"
     log.warning(
         "a download that was cut by the end of its process is removed; the vendor may have billed what it sent",
         order=str(slip.order), bytes=path.stat().st_size, reason=reason,

@@ -107,8 +107,9 @@ class Desk:
         return {str(k): v for k, v in sorted(files.items()) if k.parts[0] not in (".part", ".locks")}
 
     def slips(self):
-        """The slips as they lie there, oldest first."""
-        found = [json.loads(p.read_text()) for n, p in self.raw().items() if n.endswith(".json")]
+        """The slips whose bytes lie there, oldest first."""
+        raw = self.raw()
+        found = [json.loads(p.read_text()) for n, p in raw.items() if n.removesuffix(".json") in raw.keys() - {n}]
         return sorted(found, key=lambda slip: slip["bought_at"])
 
     def bytes_kept(self):

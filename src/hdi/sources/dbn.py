@@ -19,7 +19,7 @@ import databento_dbn as dbn
 import numpy as np
 import polars as pl
 
-from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError
+from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError, TruncatedFile
 from hdi.model import MAX_NS, Header, date_ns
 from hdi.sources.records import MESSAGES, Array, layout, to_frame
 
@@ -128,7 +128,7 @@ class Reader:
             if bad.any():
                 self._wrong_record(records[int(bad.argmax())], int(bad.argmax()), shape.itemsize // 4, rtype)
             if rest:
-                raise CorruptFile(
+                raise TruncatedFile(
                     f"{self.path}: truncated: {rest} bytes of record {self.records + whole}, of {shape.itemsize}",
                     "Get the file again; nothing of it was stored.",
                 )
@@ -223,7 +223,7 @@ class _Unpacker:
                 return b""
             self._frame = zstd.ZstdDecompressor()
         elif self._frame.needs_input and not data:
-            raise CorruptFile(
+            raise TruncatedFile(
                 f"{self._path}: truncated: the zstd frame does not end",
                 "Get the file again; nothing of it was stored.",
             )
@@ -246,7 +246,7 @@ def _header(source: _Unpacker, path: Path) -> Header:
         raise CorruptFile(f"{path}: its header claims {length} bytes", "The file is damaged.")
     body = bytes(source.take(length))
     if len(body) < length:
-        raise CorruptFile(f"{path}: truncated: {len(body)} of {length} bytes of the header")
+        raise TruncatedFile(f"{path}: truncated: {len(body)} of {length} bytes of the header")
     try:
         meta = dbn.Metadata.decode(lead + body, dbn.VersionUpgradePolicy.AS_IS)  # type: ignore[arg-type]  # stub
         return _describe(meta, version, path)

@@ -77,9 +77,10 @@ class SourceSuite:
         """The bytes are whole, and hold as many records."""
         path = tmp_path / "order.dbn.zst"
         source.download(order, path)
-        header, records = check(path)
-        assert (header.dataset, header.schema) == (order.dataset, order.schema)
-        assert records == source.quote(order).records
+        found = check(path)
+        assert found.header is not None
+        assert (found.header.dataset, found.header.schema) == (order.dataset, order.schema)
+        assert found.records == source.quote(order).records
 
     def test_a_path_that_exists_is_left_alone(self, source: Source, order: Order, tmp_path: Path) -> None:
         """Nothing is written over."""
