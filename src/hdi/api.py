@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hdi import logs
-from hdi.model import Outcome, Query, Window
+from hdi.model import SYNTHETIC, Outcome, Query, Window
 from hdi.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -221,6 +221,12 @@ class HistoricalData:
     def version(self) -> dict[str, str]:
         """Versions by name, and under ``store`` the type of the store."""
         return {**versions(), "store": self.settings.store.partition(":")[0]}
+
+    @property
+    def synthetic(self) -> bool:
+        """True when the store holds what a rehearsal made."""
+        ledger = self.store().ledger()
+        return bool(ledger.height) and ledger["origin"][0] == SYNTHETIC
 
     @property
     def has_key(self) -> bool:

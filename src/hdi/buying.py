@@ -26,7 +26,7 @@ from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
 from hdi.errors import BrokenDelivery, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
-from hdi.model import Order, Outcome, Receipt, Unit, Window
+from hdi.model import Order, Outcome, Receipt, Unit, Window, dollars_text
 from hdi.offer import Offer, Shopper
 from hdi.ordering import Held, Request, cut
 from hdi.paid import Slip
@@ -65,7 +65,7 @@ class Buying:
             warm()
         return self._shopper.offer()
 
-    def run(self, offer: Offer) -> tuple[Progress, Iterator[Outcome]]:
+    def run(self, offer: Offer) -> tuple[Progress, Generator[Outcome]]:
         """Do it. The outcomes come as each download is committed; the progress is live.
 
         Raises RequestError, before anything is billed, for an offer over the budget.
@@ -79,7 +79,7 @@ class Buying:
         budget = self.terms.budget
         if budget is not None and offer.quote.dollars > budget:
             raise RequestError(
-                f"this costs {offer.quote.dollars} US dollars, and the budget is {budget}",
+                f"this costs {dollars_text(offer.quote.dollars)}, and the budget is {dollars_text(budget)}",
                 "Ask for less, or raise --budget. Nothing was bought.",
             )
 
@@ -98,7 +98,7 @@ class Buying:
             self._affordable(now)
             if now.quote.dollars > offer.quote.dollars:
                 raise RequestError(
-                    f"what is missing has changed meanwhile, and costs {now.quote.dollars} US dollars now",
+                    f"what is missing has changed meanwhile, and costs {dollars_text(now.quote.dollars)} now",
                     "Run the same command again. Nothing was bought.",
                 )
             progress.offer = now

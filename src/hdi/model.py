@@ -25,7 +25,10 @@ Grid = Literal["day", "month", "year"]
 Stype = Literal["raw_symbol", "instrument_id", "continuous", "parent"]
 Status = Literal["complete", "fragment", "failed"]
 
+#: The origin of data that a rehearsal made: it says so in every place where it shows.
+SYNTHETIC = "synthetic"
 _EPOCH = dt.date(1970, 1, 1)
+_LEAST = Decimal("0.0001")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?(Z|z|[+-]\d{2}:?\d{2})?")
 
@@ -45,6 +48,14 @@ def iso_ns(ns: int) -> str:
     seconds, rest = divmod(ns, NS)
     stamp = dt.datetime.fromtimestamp(seconds, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{stamp}.{rest:09d}Z" if rest else f"{stamp}Z"
+
+
+def dollars_text(amount: Decimal) -> str:
+    """US dollars: to the cent, and below one dollar to a hundredth of a cent; what is less than that says so."""
+    if amount and abs(amount) < _LEAST:
+        return f"<${_LEAST}"
+    places = Decimal("0.01") if abs(amount) >= 1 or not amount else _LEAST
+    return f"${amount.quantize(places):,}"
 
 
 def parse_instant(text: str) -> tuple[int, bool]:

@@ -55,6 +55,7 @@ class Offer:
     paid: tuple[Slip, ...] = ()
     notes: tuple[str, ...] = ()
     known: Known | None = field(default=None, repr=False)
+    origin: str = ""
 
     @property
     def quote(self) -> Quote:
@@ -105,10 +106,10 @@ class Shopper:
         if before is not None:
             return self._again(before)
         if not self._lacking(self._asked):
-            return Offer(self._asked)
+            return Offer(self._asked, origin=self._source.origin)
         request, notes = self._clamped(self._asked)
         if not self._lacking(request):
-            return Offer(request, notes=tuple(notes))
+            return Offer(request, notes=tuple(notes), origin=self._source.origin)
         for _ in range(_CLAMPS):
             try:
                 known = self._know(request)
@@ -117,7 +118,7 @@ class Shopper:
             except EndUnavailable as error:
                 request = self._ended(request, error, notes)
                 continue
-            return Offer(request, need.purchases, quotes, need.claims, paid, tuple(notes), known)
+            return Offer(request, need.purchases, quotes, need.claims, paid, tuple(notes), known, self._source.origin)
         raise RequestError(f"the vendor's available end moves before {request.window}", "Give an earlier --end-date.")
 
     def _again(self, before: Offer) -> Offer:

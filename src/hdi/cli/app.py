@@ -12,7 +12,7 @@ import typer
 from typer.main import get_command
 
 from hdi.cli import demo, ingest, jobs, query, rehearse, status
-from hdi.cli.session import OutputClosed, Session, say
+from hdi.cli.session import DECLINED, OutputClosed, Session, say
 from hdi.errors import HdiError
 
 PROGRAM = "hdi"
@@ -79,7 +79,7 @@ def _end(exc: BaseException, session: Session) -> int:  # noqa: PLR0911  (one fo
         return 0
     if isinstance(exc, KeyboardInterrupt | EOFError | typer.Abort):
         say("interrupted")
-        return 130
+        return DECLINED
     if session.debug or (session.log_level or "").upper() == "DEBUG":
         say("".join(traceback.format_exception(exc)).rstrip())
     if isinstance(exc, HdiError):
@@ -101,6 +101,9 @@ def _misused(exc: typer.TyperException) -> int:
     context = getattr(exc, "ctx", None)
     path = context.command_path if context is not None else PROGRAM
     message = exc.format_message()
+    if message.startswith("Usage:"):  # nothing was asked for: this is the help
+        say(message)
+        return exc.exit_code
     if message:
         say(f"error: {message}")
     slip = next((name for name in _GLOBAL if f"No such option: {name}" in message), None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hdi.cli.render import bytes_text, count, dollars_text, dumps
-from hdi.cli.session import put, say, started, terminal
+from hdi.cli.render import bytes_text, count, dumps
+from hdi.cli.session import DECLINED, put, say, started, terminal
+from hdi.model import SYNTHETIC, dollars_text
 
 if TYPE_CHECKING:
     from hdi.api import HistoricalData
@@ -27,6 +27,9 @@ def run(  # noqa: PLR0913  (the options of the command)
 ) -> None:
     """Buy what a job or the options ask for, after saying what it costs."""
     words = _words(data, order, api)
+    _, name = data.schemas.find(words["schema"])
+    if name.made_from is not None:
+        say(f"note: {name.name} is made from {name.made_from} when it is read: that is what is bought")
     buying = data.buying(api=api, refetch=refetch, dry_run=dry_run, on_wait=_waiting, **words)
     started()
     offer = buying.offer()
@@ -34,21 +37,34 @@ def run(  # noqa: PLR0913  (the options of the command)
         (put if dry_run and not shown.as_json else say)(line)
     if dry_run:
         if shown.as_json:
-            put(dumps(offer_dict(offer)))
+            put(dumps({"status": "planned", **offer_dict(offer)}))
         return
     if not offer.units:
         if shown.as_json:
-            put(dumps(offer_dict(offer)))
+            put(dumps({"status": "skipped", **offer_dict(offer)}))
         return
     _confirm(data, offer, force=force)
     progress, outcomes = buying.run(offer)
-    with displayed(progress, wanted=not shown.as_json and terminal(sys.stderr), color=data.settings.color) as clear:
-        for outcome in outcomes:
-            clear()
-            shown.add(outcome)
+    wanted = not shown.as_json and terminal(sys.stderr)
+    try:
+        with (
+            contextlib.closing(outcomes),
+            displayed(progress, wanted=wanted, color=data.settings.color) as clear,
+        ):
+            for outcome in outcomes:
+                clear()
+                shown.add(outcome)
+    except KeyboardInterrupt:
+        say(f"interrupted after {_sum(progress)}; what was downloaded is kept: run the same command to go on")
+        raise
     shown.what = "orders"
     shown.end()
-    say(f"{count(progress.units, 'unit')}, {progress.rows} rows, {dollars_text(progress.dollars)}")
+    say(f"{'SYNTHETIC data: ' if offer.origin == SYNTHETIC else ''}{_sum(progress)}")
+
+
+def _sum(progress: Progress) -> str:
+    units, rows = count(progress.units, "unit"), count(progress.rows, "row")
+    return f"{units}, {rows}, {dollars_text(progress.dollars)}"
 
 
 def _waiting(why: str, seconds: float) -> None:
@@ -84,7 +100,8 @@ def offer_lines(offer: Offer) -> list[str]:
     """What would be done and what it costs, in a few lines."""
     request, quote = offer.request, offer.quote
     types = "; ".join(f"{', '.join(_few(group))} ({stype})" for stype, group in request.symbols.items())
-    lines = [f"{request.dataset} {request.name.name}: {types}", f"  {request.window}"]
+    synthetic = "SYNTHETIC " if offer.origin == SYNTHETIC else ""
+    lines = [f"{synthetic}{request.dataset} {request.name.name}: {types}", f"  {request.window}"]
     lines += [f"  note: {note}" for note in offer.notes]
     held = max(offer.total - offer.units, 0)
     if not offer.units:
@@ -93,12 +110,17 @@ def offer_lines(offer: Offer) -> list[str]:
         lines.append(f"  stored already: {count(held, 'unit')}")
     if offer.paid:
         lines.append(f"  bought by an earlier run, to be refined: {count(len(offer.paid), 'download')}")
-    if offer.claims:
-        lines.append(f"  nothing to order for {count(offer.claimed_units, 'unit')}: stored as others, or nothing there")
-    lines.append(
-        f"  to buy: {count(offer.bought_units, 'unit')}, {quote.records} records, {bytes_text(quote.size)}, "
-        f"{dollars_text(quote.dollars)}"
-    )
+    nothing = [c for c in offer.claims if c.rectangles.is_empty()]
+    for claims, why in (
+        (nothing, "standing for nothing there"),
+        ([c for c in offer.claims if c not in nothing], "its contracts stored under other names, or ordered by id"),
+    ):
+        if claims:
+            symbols = ", ".join(_few(tuple(dict.fromkeys(c.symbol for c in claims))))
+            lines.append(f"  not to be ordered itself: {symbols}: {why}")
+    if offer.purchases or not offer.claims:
+        units, records = count(offer.bought_units, "unit"), count(quote.records, "record")
+        lines.append(f"  to buy: {units}, {records}, {bytes_text(quote.size)}, {dollars_text(quote.dollars)}")
     if offer.known is not None:
         odd = [c for c in offer.known.conditions if c.condition != "available"]
         lines += [f"  note: {c.day} is {c.condition}, by the vendor" for c in odd]
@@ -116,7 +138,7 @@ def offer_dict(offer: Offer) -> dict[str, Any]:
 
     request, quote = offer.request, offer.quote
     return {
-        "dataset": request.dataset, "schema": request.name.name,
+        "origin": offer.origin, "dataset": request.dataset, "schema": request.name.name,
         "symbols": {stype: list(group) for stype, group in request.symbols.items()},
         "start": iso_ns(request.window.start), "end": iso_ns(request.window.end), "notes": list(offer.notes),
         "units_total": offer.total, "units": offer.units, "units_to_buy": offer.bought_units,
@@ -130,16 +152,17 @@ def _confirm(data: HistoricalData, offer: Offer, *, force: bool) -> None:
 
     limit, cost = data.settings.ingest.confirm_above_usd, offer.quote.dollars
     budget = data.settings.ingest.budget_usd
-    if force or cost <= Decimal(str(limit)) or (budget is not None and cost > budget):
+    if force or cost <= limit or (budget is not None and cost > budget):
         return
     if not (terminal(sys.stdin) and terminal(sys.stderr)):
         raise RequestError(
-            f"this costs {dollars_text(cost)}, and more than {limit} US dollars (ingest.confirm_above_usd) needs a yes",
+            f"this costs {dollars_text(cost)}; more than {dollars_text(limit)} (ingest.confirm_above_usd) needs a yes",
             "Give --force, or ask for less. Nothing was bought.",
         )
-    if not typer.confirm(f"Buy for {dollars_text(cost)}?", err=True):
+    what = "SYNTHETIC data" if offer.origin == SYNTHETIC else "this"
+    if not typer.confirm(f"Buy {what} for {dollars_text(cost)}?", err=True):
         say("nothing was bought")
-        raise typer.Exit(1)
+        raise typer.Exit(DECLINED)
 
 
 @contextlib.contextmanager

@@ -17,8 +17,9 @@ import typer
 
 from hdi.cli.buy import displayed, offer_dict, offer_lines
 from hdi.cli.ingest import noted_rules, outcome_dict, outcome_line, outcome_name
-from hdi.cli.render import bytes_text, count, dollars_text, dumps, plain
+from hdi.cli.render import bytes_text, count, dumps, plain
 from hdi.cli.session import Session, put, session, started, terminal
+from hdi.model import dollars_text
 
 if TYPE_CHECKING:
     import polars as pl
@@ -128,8 +129,11 @@ def _fresh(home: Path) -> Path:
         if not home.is_dir() or (any(home.iterdir()) and not (home / _MARK).exists()):
             raise RequestError(f"{home} holds other things", "Name an empty or new folder with --folder.")
         shutil.rmtree(home)
-    home.mkdir(parents=True)
-    (home / _MARK).write_text(_NOTICE, encoding="utf-8")
+    try:
+        home.mkdir(parents=True)
+        (home / _MARK).write_text(_NOTICE, encoding="utf-8")
+    except OSError as exc:
+        raise RequestError(f"{home} cannot be written: {exc.strerror}", "Name another folder with --folder.") from exc
     return home
 
 

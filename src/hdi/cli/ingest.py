@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hdi.cli.render import bytes_text, count, dollars_text, dumps
+from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import put, say, session, started
+from hdi.model import dollars_text
 
 if TYPE_CHECKING:
     from hdi.model import Outcome
@@ -123,8 +124,8 @@ def _fitting(api: str, others: dict[str, Any]) -> None:
             option = name if name.isupper() else f"--{name.replace('_', '-')}"
             raise RequestError(
                 f"{option} is not for --api {api}",
-                "Dataset, schema, symbols and window of a file come from the file." if api == "dbn"
-                else "Files are ingested with --api dbn.",
+                "It is for orders (--api databento); what a file holds, the file says." if api == "dbn"
+                else "It is for files, which are ingested with --api dbn.",
             )  # fmt: skip
 
 
@@ -251,6 +252,9 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
                 "rules": dict(r.rules),
                 "raw_file": r.raw.path if r.raw else None,
                 "raw_digest": r.raw.digest if r.raw else None,
+                "origin": r.unit.origin,
+                "dollars": None if r.dollars is None else str(r.dollars),
+                "conditions": [{"day": str(c.day), "condition": c.condition} for c in r.conditions],
                 "error": r.error,
             }
             for r in outcome.receipts

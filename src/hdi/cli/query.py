@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from hdi.cli.render import count
-from hdi.cli.session import guarded, say, session, started, terminal
+from hdi.cli.session import DECLINED, guarded, say, session, started, terminal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,6 +71,8 @@ def query(  # noqa: PLR0913, PLR0917  (each is an option)
         started()
         warning = _confirm(data, result) if form == "table" and output is None and not force else ""
         _show(result, form, output, warning, color=data.settings.color)
+        if data.synthetic:
+            say("note: this is SYNTHETIC data, made by a rehearsal vendor")
         _tell(result, output)
 
 
@@ -111,7 +113,7 @@ def _confirm(data: HistoricalData, result: Result) -> str:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not typer.confirm(f"{what[0].upper()}{what[1:]}. Print it?", err=True):
         say("nothing was printed")
-        raise typer.Exit(1)
+        raise typer.Exit(DECLINED)
     return ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,12 +32,6 @@ def bytes_text(size: float) -> str:
             break
         size /= _KILO
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-
-
-def dollars_text(amount: Decimal) -> str:
-    """US dollars: to the cent, and below one dollar to a hundredth of a cent."""
-    places = Decimal("0.01") if abs(amount) >= 1 or not amount else Decimal("0.0001")
-    return f"${amount.quantize(places):,}"
 
 
 def dumps(value: Any) -> str:
@@ -138,4 +131,4 @@ def screen(frames: Iterable[pl.DataFrame], columns: Mapping[str, pl.DataType], *
         console.print(table(None))
 
 
-__all__ = ["bytes_text", "cells", "count", "dollars_text", "dumps", "plain", "screen"]
+__all__ = ["bytes_text", "cells", "count", "dumps", "plain", "screen"]

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from hdi.api import HistoricalData
 
 
+#: The exit code of a command that was told no, as of one that was interrupted.
+DECLINED = 130
+
+
 class OutputClosed(Exception):
     """Whoever read our output has seen enough (``| head``)."""
 
@@ -94,4 +98,4 @@ def terminal(stream: Any) -> bool:
         return False
 
 
-__all__ = ["OutputClosed", "Session", "guarded", "put", "say", "session", "started", "stdout", "terminal"]
+__all__ = ["DECLINED", "OutputClosed", "Session", "guarded", "put", "say", "session", "started", "stdout", "terminal"]

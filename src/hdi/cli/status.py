@@ -9,6 +9,7 @@ import typer
 
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import put, say, session
+from hdi.model import SYNTHETIC
 
 if TYPE_CHECKING:
     from hdi.health import Status
@@ -40,6 +41,8 @@ def status(
             put(line)
     for problem in found.problems:
         say(f"error: {problem}")
+    if found.api and found.api.get("hint"):
+        say(found.api["hint"])
     if not found.healthy:
         raise typer.Exit(1)
 
@@ -96,7 +99,8 @@ def _database(found: Status) -> str:
     size = f"{count(rows, 'row')} in {count(len(store['tables']), 'table')}" if store["tables"] else "empty"
     if not store.get("exists", True):
         size = "does not exist yet"
-    return f"Database: Connected ({store['type']} {store['version']}, {store['location']}, {size})"
+    synthetic = ", SYNTHETIC data" if store.get("origin") == SYNTHETIC else ""
+    return f"Database: Connected ({store['type']} {store['version']}, {store['location']}, {size}{synthetic})"
 
 
 def _api(found: Status) -> str:
@@ -104,7 +108,7 @@ def _api(found: Status) -> str:
         return NOT_MEASURED
     if not found.api["valid"]:
         return f"Databento connection failed: {found.api['error']}"
-    synthetic = ", SYNTHETIC data" if found.api["origin"] == "synthetic" else ""
+    synthetic = ", SYNTHETIC data" if found.api["origin"] == SYNTHETIC else ""
     return f"Databento connection valid ({found.api['gateway']}, {found.api['seconds']:.2f} s{synthetic})"
 
 

@@ -153,7 +153,7 @@ def check_origin(store: Store, origin: str) -> None:
     if ledger.height and (known := ledger["origin"][0]) != origin:
         raise OriginMismatch(
             f"{store.url} holds {known} data; this is {origin}",
-            f"Rows of two origins never share a store: name another with --store, or --origin {known}.",
+            "Rows of two origins never share a store: name another one with --store or HDI_STORE.",
         )
 
 
