@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hdi import logs
+from hdi.errors import RequestError
 from hdi.model import SYNTHETIC, Outcome, Query, Window
 from hdi.settings import Settings, load
 
@@ -96,7 +97,7 @@ class HistoricalData:
         self,
         paths: Iterable[Path | str],
         *,
-        origin: str = "databento",
+        origin: str = "",
         refetch: bool = False,
         dry_run: bool = False,
         keep: bool = True,
@@ -105,7 +106,8 @@ class HistoricalData:
     ) -> Iterator[Outcome]:
         """Ingest DBN files; one outcome for each as it is done.
 
-        ``refetch`` stores again what is stored already, ``dry_run`` only says what would be done, ``keep``
+        ``origin`` says who made the data: by default what a file was kept as, or the vendor. ``refetch`` stores again
+        what is stored already, ``dry_run`` only says what would be done, ``keep``
         False remembers path and digest of a file instead of a copy. Raises StoreError when the store is gone.
         """
         from hdi.pipeline import ingest_files
@@ -144,7 +146,13 @@ class HistoricalData:
         from hdi.buying import Buying
         from hdi.downloads import Terms
         from hdi.ordering import parse_request
+        from hdi.sources.records import MESSAGES
 
+        if schema not in self.schemas.names and schema in MESSAGES:
+            raise RequestError(
+                f"{api} has {schema}, but this version has no table for it",
+                f"Stored kinds: {', '.join(self.schemas.stored_names)}. docs/add-a-schema.md adds one.",
+            )
         asked = (symbols,) if isinstance(symbols, str) else tuple(symbols)
         window = Window.parse(_text(start), _text(end))
         request = parse_request(self.schemas, dataset=dataset, schema=schema, symbols=asked, window=window, stype=stype)

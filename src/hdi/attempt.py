@@ -37,11 +37,14 @@ _POLARS: Mapping[str, Any] = {"int32": pl.Int32(), "int64": pl.Int64()}
 
 @dataclass(frozen=True)
 class Options:
-    """How files are ingested. ``origin`` defaults to the vendor; ``keep`` copies them under ``raw/``."""
+    """How files are ingested. ``keep`` copies them under ``raw/``.
+
+    ``origin`` "" is that under which a file was kept before, else the vendor's.
+    """
 
     data_dir: Path
     dlq_dir: Path
-    origin: str = "databento"
+    origin: str = ""
     batch_size: int = 131_072
     max_reject_percent: float = 1.0
     min_rejects: int = 100

@@ -28,7 +28,7 @@ from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
 from hdi.model import Order, Outcome, Receipt, Unit, Window, dollars_text
 from hdi.offer import Offer, Shopper
-from hdi.ordering import Held, Request, cut
+from hdi.ordering import Claim, Held, Request, cut
 from hdi.paid import Slip
 from hdi.pipeline import Run, check_refining, claim_keys, export_rejects, warm
 from hdi.plan import Plan, plan_claims, plan_file, plan_order
@@ -236,7 +236,7 @@ class Buying:
             ) if broken else None  # fmt: skip
             yield self._outcome(
                 "failed" if error else "stored", order, receipts=tuple(receipts), units=len(receipts), error=error,
-                dollars=Decimal(0), note="nothing to order: stored as other symbols, or standing for nothing there",
+                dollars=Decimal(0), note=_why(claims),
             )  # fmt: skip
 
     def _commit_bare(self, plan: Plan, run: str, *, noting: Offer) -> list[Receipt]:
@@ -306,6 +306,15 @@ class Buying:
             run=run, dataset=self.request.dataset, schema=self.schema, name=self.name, units=units,
             coverage=coverage, mappings=mappings,
         )  # fmt: skip
+
+
+def _why(claims: Sequence[Claim]) -> str:
+    """Why nothing was ordered for symbols."""
+    empty = [c for c in claims if c.rectangles.is_empty()]
+    if len(empty) == len(claims):
+        return "confirmed empty: standing for nothing there"
+    some = ", some of it standing for nothing there" if empty else ""
+    return f"no order of its own: its contracts are stored under other names{some}"
 
 
 __all__ = ["Buying"]

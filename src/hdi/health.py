@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from hdi import quarantine
 from hdi.errors import HdiError, masked
 from hdi.logs import COMPONENTS
 from hdi.model import MAX_NS, Window, iso_ns
@@ -77,6 +78,7 @@ def measure(
         status.store["error"] = exc.message
     status.store["state"] = "error" if status.problems else "connected"
     status.quarantine["path"] = str(settings.dlq_dir)
+    status.quarantine["exported"] = quarantine.index_of(settings.dlq_dir, settings.store).exists()
     if api is not None:
         _api(status, api)
     _storage(status, settings.data_dir)

@@ -16,7 +16,7 @@ import polars as pl
 
 from hdi.errors import RequestError, UnknownSymbol
 from hdi.model import MAX_NS, Window, subtract
-from hdi.symbology import ALL_SYMBOLS, Intervals, disjoint, merge
+from hdi.symbology import ALL_SYMBOLS, Intervals, disjoint, infer_stype, merge, root_of
 
 #: The rows of one query: ``read`` of a store takes it as ``instruments``.
 RECTANGLES: dict[str, pl.DataType] = {
@@ -25,7 +25,7 @@ RECTANGLES: dict[str, pl.DataType] = {
     "start": pl.Int64(),
     "end": pl.Int64(),
 }
-_SAMPLE = 8
+_SAMPLE, _FEW = 8, 3
 _WHOLE = Window(0, MAX_NS)
 
 
@@ -54,6 +54,7 @@ class Lookup:
         dataset: str | None = None,
         seen: Callable[[int], Iterable[str]] = lambda _: (),
     ) -> None:
+        self._failed = ledger.filter(pl.col("status") == "failed")
         ledger = ledger.filter(pl.col("status") != "failed")
         self._everything = (mappings, coverage, ledger)
         if dataset is not None:
@@ -149,8 +150,20 @@ class Lookup:
         here = pl.col("instrument_id") == instrument
         return _datasets(self._mappings.filter(here), self._coverage.filter(here))
 
+    def _contracts(self, text: str) -> list[str]:
+        """A few of the stored symbols of a continuous or parent symbol's root."""
+        if infer_stype(text) not in ("continuous", "parent"):
+            return []
+        alike = [name for name in self.symbols if root_of(name) == root_of(text)]
+        return sorted(alike, key=lambda name: ("." not in name, name))[:_FEW]
+
     def _unknown(self, unknown: Sequence[str]) -> UnknownSymbol:
         what = f"unknown symbol{'s' * (len(unknown) > 1)}: {', '.join(unknown)}"
+        if failed := self._failed.filter(pl.any_horizontal(*(among(text) for text in unknown))).height:
+            return UnknownSymbol(
+                f"{what}: asked for, and failed in {failed} unit{'s' * (failed > 1)}",
+                "dlq/api_errors and dlq/validation_failures say why; run the same ingest again.",
+            )
         if Lookup(*self._everything).empty:
             return UnknownSymbol(
                 f"{what}: the store is empty",
@@ -166,6 +179,13 @@ class Lookup:
                         "Leave --dataset out, or name that one.",
                     )
         known = self.symbols
+        for text in unknown:
+            if held := self._contracts(text):
+                return UnknownSymbol(
+                    f"{what}: of {root_of(text)}, {', '.join(held)} is stored, but not what {text} stood for when",
+                    f"hdi ingest --api databento --symbols {text} ... asks the vendor for that; what is stored is not "
+                    "bought again.",
+                )
         meant = "".join(_meant(text, known) for text in unknown)
         ids = self._coverage["instrument_id"].drop_nulls().unique().sort().head(_SAMPLE).cast(pl.String).to_list()
         sample = known[:: max(1, len(known) // _SAMPLE)][:_SAMPLE] or ids

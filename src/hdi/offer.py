@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -20,13 +19,11 @@ from hdi.schema import closest
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
 from hdi.stores import Store
-from hdi.symbology import ALL_SYMBOLS
+from hdi.symbology import ALL_SYMBOLS, CONTRACT
 
 NOTHING = Quote(0, 0, Decimal(0))
 #: Symbols that stand for nothing in the window are looked for around it: markets close for a week at most.
 _AROUND = 10 * DAY_NS
-#: A contract by its root, its month and one or two digits of its year.
-_CONTRACT = re.compile(r"([A-Z0-9]{1,4}?)[FGHJKMNQUVXZ]\d{1,2}")
 #: Published once a day: what is there of a day is whole only when the day is over.
 _DAILY = ("definition", "statistics")
 _CLAMPS = 3
@@ -258,14 +255,14 @@ class Shopper:
     def _meant(self, request: Request, stype: str, symbol: str) -> str:
         """What an unknown symbol may have meant: stored symbols, and the contracts of its root."""
         known = set(self._store.mappings().filter(pl.col("dataset") == request.dataset)["symbol"])
-        if stype == "raw_symbol" and (match := _CONTRACT.fullmatch(symbol)):
+        if stype == "raw_symbol" and (match := CONTRACT.fullmatch(symbol)):
             children = self._source.resolve(request.dataset, [f"{match[1]}.FUT"], "parent", request.window)
             ids = sorted(set(children["instrument_id"]))
             if ids:
                 known |= set(self._source.raw_symbols(request.dataset, ids, request.window)["symbol"])
         close = difflib.get_close_matches(symbol, sorted(known), n=4, cutoff=0.6)
         meant = f"Did you mean {', '.join(close)}? " if close else ""
-        return f"{meant}Look the symbol up for these dates; nothing was bought."
+        return f"{meant}The vendor's symbology knows none of it on these days or around. Nothing was bought."
 
 
 def floor_end(end: int, request: Request) -> int:

@@ -6,7 +6,6 @@ held where it was ingested itself, and where every instrument that it stands for
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,7 +16,7 @@ import polars as pl
 from hdi.errors import RequestError
 from hdi.model import Order, Window, subtract
 from hdi.schema import SchemaName, Schemas
-from hdi.symbology import ALL_SYMBOLS, NATIVE, STYPES, infer_stype, merge
+from hdi.symbology import ALL_SYMBOLS, NATIVE, STYPES, infer_stype, merge, root_of
 
 #: What a symbol stands for, by date: the frame that a source resolves symbols to.
 RESOLVED: dict[str, pl.DataType] = {
@@ -38,7 +37,6 @@ MOST_SYMBOLS = 2_000
 #: Wider groups of instruments first: what they bring need not be ordered again for the narrower ones.
 _WIDTH = ("parent", "continuous", "raw_symbol", "instrument_id")
 _EXAMPLES = {"continuous": "ES.c.0", "parent": "ES.FUT", "instrument_id": "1234", "raw_symbol": "ESH4"}
-_ROOT = re.compile(r"[A-Za-z0-9]{1,6}")
 _Spans = list[tuple[int, int]]
 _SPAN = ("instrument_id", "start", "end")
 
@@ -99,9 +97,9 @@ def _fitting(symbol: str, stype: str | None) -> str:
     if stype is None or stype == meant or (stype == "raw_symbol" and meant == "instrument_id"):
         return stype or meant
     hint = f"{symbol} is written as {_article(meant)}: leave --stype-in out, or give --stype-in {meant}."
-    if _ROOT.fullmatch(symbol) and stype in ("continuous", "parent"):
+    if stype in ("continuous", "parent"):
         ending = ".c.0" if stype == "continuous" else ".FUT"
-        hint = f"Did you mean {symbol.upper()}{ending}? " + hint
+        hint = f"Did you mean {root_of(symbol)}{ending}? {hint}"
     raise RequestError(f"{symbol} is not {_article(stype)}, which is written like {_EXAMPLES[stype]}", hint)
 
 

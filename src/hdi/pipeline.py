@@ -11,6 +11,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
@@ -20,7 +21,7 @@ import structlog
 
 from hdi import quarantine, raw
 from hdi.attempt import Options, Task, commit_units
-from hdi.errors import CorruptFile, HdiError, NotDbn, RequestError, StoreError
+from hdi.errors import CorruptFile, HdiError, NotDbn, OriginMismatch, RequestError, StoreError
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, MAX_NS, Header, Outcome, Unit, Window, cell_start, iso_ns
 from hdi.plan import Plan, plan_file, uncovered
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Claims of one dataset and schema.
 _KEYS = 64
+#: Whose files are, of which nothing says otherwise.
+_VENDOR = "databento"
 _ORIGIN = re.compile(r"[a-z0-9][a-z0-9._-]*")
 log = structlog.get_logger(component="PipelineOrchestrator")
 
@@ -50,7 +53,7 @@ def ingest_files(
     Yields one outcome for each file as it is done. Raises StoreError when the store itself is gone,
     RequestError for an origin that is no name.
     """
-    if not _ORIGIN.fullmatch(options.origin):
+    if options.origin and not _ORIGIN.fullmatch(options.origin):
         raise RequestError(
             f"{options.origin!r} is not the name of an origin",
             "It names folders: write lower-case letters, digits and dashes, such as databento or synthetic.",
@@ -149,7 +152,9 @@ class _File:
         self.schemas = schemas
         self.mapping = mapping
         self.path = path
-        self.options = options
+        known = raw.origin_of(path)
+        self.options = replace(options, origin=options.origin or known or _VENDOR)
+        self._relabelled = known if known not in ("", self.options.origin) else ""
         self.run = run
         self.job = job
         self.started = time.monotonic()
@@ -170,6 +175,11 @@ class _File:
         return Outcome(path=str(self.path), status=status, seconds=seconds, **self.about, **rest)
 
     def _ingest(self) -> Outcome:
+        if self._relabelled:
+            raise OriginMismatch(
+                f"{self.path} was kept as {self._relabelled} data, and is not {self.options.origin} data",
+                "Leave --origin out.",
+            )
         header = self._header()
         if header.schema not in self.schemas.names:
             raise NotDbn(
@@ -246,6 +256,7 @@ class _File:
         task = Task(self.store, self.mapping, self.path, self.options, self.run, self.header, self.job)
         receipts, error = commit_units(task, schema, plan, refinery, left)
         self._export()
+        self.about["units"] = len(receipts)
         if error is None:
             return self._outcome("stored", receipts=tuple(receipts), note=plan.fragment)
         return self._outcome("failed", receipts=tuple(receipts), error=error)

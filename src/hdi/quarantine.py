@@ -57,7 +57,7 @@ def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame, store: str = 
     ``ledger`` gives the day of each unit's first run, which names its files.
     """
     files = _files(rejects, ledger)
-    index_path = dlq / f".index-{hashlib.sha256(store.encode()).hexdigest()[:12]}.json"
+    index_path = index_of(dlq, store)
     try:
         index = _read_index(index_path)
         signs = {name: _signature(rows) for name, rows in files.items()}
@@ -77,6 +77,11 @@ def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame, store: str = 
     except OSError as exc:
         raise _refused(dlq, exc) from exc
     return len(stale) + len(fresh)
+
+
+def index_of(dlq: Path, store: str) -> Path:
+    """The file that says what was exported to the folder from a store (its URL)."""
+    return dlq / f".index-{hashlib.sha256(store.encode()).hexdigest()[:12]}.json"
 
 
 def _refused(dlq: Path, exc: OSError) -> StoreError:

@@ -21,6 +21,9 @@ import structlog
 from hdi.errors import StoreError
 from hdi.model import RawFile
 
+#: How many folders above a kept file ``raw`` is.
+_DEPTH = 4
+
 
 class Part:
     """A file that is being kept; :meth:`keep` or :meth:`discard` ends it."""
@@ -90,20 +93,19 @@ def put(data_dir: Path, folders: Sequence[str], name: str, path: Path, digest: s
 def put_note(data_dir: Path, folders: Sequence[str], name: str, text: str) -> None:
     """Write a small text beside the raw files, whole or not at all; an older one of that name gives way."""
     root = data_dir / "raw"
-    target = root.joinpath(*folders, name)
-    part = target.with_name(f".{name}.{uuid4().hex}")
+    # Beside the other parts: there a sweep finds it when this process dies.
+    part = parts_folder(data_dir) / f"{uuid4().hex}.part"
+    fd = hold_new(part)
     try:
+        write_all(fd, text.encode(), part)
         _private(root, *folders)
-        fd = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        try:
-            write_all(fd, text.encode(), part)
-        finally:
-            os.close(fd)
-        part.rename(target)
-        _sync(target.parent)
+        part.rename(root.joinpath(*folders, name))
+        _sync(root.joinpath(*folders))
     except OSError as exc:
-        part.unlink(missing_ok=True)
         raise _refused(root, exc) from exc
+    finally:
+        part.unlink(missing_ok=True)
+        os.close(fd)
 
 
 def parts_folder(data_dir: Path) -> Path:
@@ -172,6 +174,12 @@ def locked(data_dir: Path, key: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def origin_of(path: Path) -> str:
+    """The origin of a file that was kept: ``raw/<origin>/<dataset>/<schema>/<day>/<name>``; "" for any other."""
+    parents = path.absolute().parents
+    return parents[3].name if len(parents) > _DEPTH and parents[_DEPTH].name == "raw" else ""
 
 
 def sweep(data_dir: Path) -> int:

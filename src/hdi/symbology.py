@@ -25,6 +25,8 @@ NATIVE = "native"
 #: Instruments whose ids span less than this are looked up in a table instead of by search.
 _DENSE = 1 << 20
 _CONTINUOUS = re.compile(r"[A-Za-z0-9]+\.[cnvCNV]\.[0-9]+")
+#: A contract by its root, its month and one or two digits of its year.
+CONTRACT = re.compile(r"([A-Z0-9]{1,4}?)[FGHJKMNQUVXZ]\d{1,2}")
 _PARENT = re.compile(r"\S+\.(FUT|OPT|SPOT)", re.IGNORECASE)
 
 
@@ -39,6 +41,12 @@ def infer_stype(symbol: str) -> Stype:
     if _PARENT.fullmatch(symbol):
         return "parent"
     return "instrument_id" if symbol.isascii() and symbol.isdigit() else "raw_symbol"
+
+
+def root_of(symbol: str) -> str:
+    """The root of a symbol: what stands before the first dot, or before the month and year of a contract."""
+    head = symbol.upper().partition(".")[0]
+    return match[1] if (match := CONTRACT.fullmatch(head)) else head
 
 
 class Intervals:

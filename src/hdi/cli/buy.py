@@ -27,10 +27,10 @@ def run(  # noqa: PLR0913  (the options of the command)
 ) -> None:
     """Buy what a job or the options ask for, after saying what it costs."""
     words = _words(data, order, api)
+    buying = data.buying(api=api, refetch=refetch, dry_run=dry_run, on_wait=_waiting, **words)
     _, name = data.schemas.find(words["schema"])
     if name.made_from is not None:
         say(f"note: {name.name} is made from {name.made_from} when it is read: that is what is bought")
-    buying = data.buying(api=api, refetch=refetch, dry_run=dry_run, on_wait=_waiting, **words)
     started()
     offer = buying.offer()
     for line in offer_lines(offer):

@@ -107,7 +107,7 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
             if not files:
                 raise RequestError("no file was named", f"hdi ingest --api {api} FILE...")
             for outcome in data.ingest_files(
-                files, origin=origin or "databento", refetch=refetch, dry_run=dry_run, keep=not no_copy
+                files, origin=origin or "", refetch=refetch, dry_run=dry_run, keep=not no_copy
             ):
                 shown.add(outcome)
             shown.end()

@@ -69,7 +69,7 @@ def _tell(vendor: Rehearsal, *, as_json: bool) -> None:
             if proxied or name.lower() != "no_proxy":
                 put(f"export {name}={shlex.quote(value)}")
     say(f"SYNTHETIC data: the rehearsal vendor serves at {vendor.gateway}; books: {vendor.gateway}/rehearsal/books")
-    say("Ctrl-C stops it.")
+    say("Give what it serves a store of its own, such as hdi --store data/rehearsal ...; Ctrl-C stops it.")
 
 
 __all__ = ["register", "rehearse"]

@@ -80,7 +80,7 @@ def _lines(found: Status, *, comprehensive: bool, check_db: bool, check_api: boo
         api,
         f"Storage: {bytes_text(found.storage['free_bytes'])} available",
         f"Logs: {found.logs['path']}/ ({count(found.logs['files'], 'file')}, {bytes_text(found.logs['bytes'])})",
-        f"Quarantine: {found.quarantine['path']}/ ({_quarantine(found)})",
+        f"Quarantine: {found.quarantine['path']}/ ({_quarantine(found)}{_elsewhere(found)})",
         *(_rules(found) if comprehensive else []),
         "",
         "Performance Metrics:",
@@ -131,6 +131,12 @@ def _quarantine(found: Status) -> str:
     return count(rows, "row") + (f", and {failed} of failed units" if failed else "")
 
 
+def _elsewhere(found: Status) -> str:
+    """What to know when the rejects of this store were not exported to the folder that is named."""
+    there = found.quarantine["exported"] or not found.quarantine.get("rows")
+    return "" if there else ", in the store; not exported to this folder"
+
+
 def _rules(found: Status) -> list[str]:
     return [f"  {rule}: {count(rows, 'row')}" for rule, rows in found.quarantine.get("rules", {}).items()]
 
@@ -145,7 +151,8 @@ def _last(found: Status) -> str:
     last: dict[str, Any] | None = found.last_ingestion
     if last is None:
         return NOT_MEASURED
-    failed = [count(last[f"failed_{what}s"], what) for what in ("unit", "file") if last.get(f"failed_{what}s")]
+    words = {"failed_units": ("unit", "units"), "failed_files": ("file or order", "files or orders")}
+    failed = [count(last[key], *what) for key, what in words.items() if last.get(key)]
     result = "Success" if last["result"] == "success" else f"Failed: {', '.join(failed)}"
     return f"{last['time'][:19].replace('T', ' ')} ({result})"
 
