@@ -157,7 +157,7 @@ def _take(case: Case, result: Measured, out: Path, taken: tuple[float, int]) -> 
 def _outcomes(path: Path) -> tuple[int, int, Decimal]:
     """Rows, units and dollars of the outcomes (rows that were stored), or of the offer, that hdi printed."""
     told = [json.loads(line) for line in path.read_text().splitlines()]
-    rows = sum(t["stored"] if "status" in t else t["records"] for t in told)
+    rows = sum(t["records"] if t["status"] in ("planned", "skipped") else t["stored"] for t in told)
     return rows, sum(t["units"] for t in told), sum((Decimal(t["dollars"] or 0) for t in told), Decimal(0))
 
 

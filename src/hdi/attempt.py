@@ -58,7 +58,7 @@ class Task:
     """A file with what an attempt at it needs; ``header`` is what was planned, ``job`` its part of a split job.
 
     ``price`` is US dollars per record where the bytes were bought for this attempt, ``conditions`` what the vendor
-    says of days.
+    says of days, ``digest`` what the bytes must have where they are known.
     """
 
     store: Store
@@ -70,6 +70,7 @@ class Task:
     job: split.Part | None = None
     price: Decimal | None = None
     conditions: tuple[Condition, ...] = ()
+    digest: str = ""
 
 
 @dataclass
@@ -136,7 +137,7 @@ class Attempt:
 
     def _same(self, reader: Reader) -> None:
         """CorruptFile when the file is not the one that was planned."""
-        digest = self.plan.units[0].digest
+        digest = self.plan.units[0].digest or self.task.digest
         if self.task.job is not None and not self.task.job.matches(reader.size, reader.digest):
             raise CorruptFile(
                 f"{self.task.path}: its size or SHA-256 is not what manifest.json says",

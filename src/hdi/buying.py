@@ -20,13 +20,13 @@ from typing import Any
 
 import polars as pl
 
-from hdi import paid
+from hdi import paid, raw
 from hdi.attempt import Options, Task, commit_units, noted
 from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
 from hdi.errors import BrokenDelivery, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
-from hdi.model import Order, Outcome, Receipt, Unit, Window, dollars_text
+from hdi.model import Order, Outcome, Receipt, Unit, Window, dollars_text, iso_ns
 from hdi.offer import Offer, Shopper
 from hdi.ordering import Claim, Held, Request, cut
 from hdi.paid import Slip
@@ -63,6 +63,7 @@ class Buying:
         check_origin(self.store, self.source.origin)
         if not self.options.dry_run:
             warm()
+            paid.recover(self.options.data_dir)
         return self._shopper.offer()
 
     def run(self, offer: Offer) -> tuple[Progress, Generator[Outcome]]:
@@ -85,6 +86,8 @@ class Buying:
 
     def _run(self, offer: Offer, progress: Progress) -> Generator[Outcome]:
         if not offer.units:
+            with Run(self.store, self.options):  # which mends what a process that died left behind
+                paid.recover(self.options.data_dir)
             return
         keys = claim_keys(offer.request.dataset, self.name, offer.request.window)
         with (
@@ -109,8 +112,8 @@ class Buying:
             export_rejects(self.store, self.options.dlq_dir)
 
     def _outcomes(self, offer: Offer, progress: Progress, run: str) -> Iterator[Outcome]:
-        for slip in offer.paid:
-            yield self._guarded(lambda slip=slip: self._refined(slip, run, bought=False), slip.order)
+        for rest in offer.paid:
+            yield self._guarded(lambda rest=rest: self._refined(rest.slip, run, rest.parts), rest.slip.order)
         downloads = Downloads(self.source, self.options.data_dir, self.terms, offer, progress)
         with contextlib.closing(downloads.run()) as deliveries:
             for lot, future in deliveries:
@@ -118,22 +121,30 @@ class Buying:
         if offer.claims:
             yield from self._claimed(offer, run)
 
-    def _settled(self, offer: Offer, lot: Lot, future: Future[Slip | None], run: str) -> Outcome:
+    def _settled(self, offer: Offer, lot: Lot, future: Future[tuple[Lot, Slip | None]], run: str) -> Outcome:
         """What became of a lot."""
-        order = lot.order or Order(
-            offer.request.dataset, self.name.name, lot.purchase.stype, lot.purchase.symbols, lot.window
-        )
-        began = time.monotonic()
+        began, planned = time.monotonic(), lot.window
         try:
-            slip = future.result()
-            if slip is None:
-                return self._empty(offer, lot, order, run)
+            lot, slip = future.result()
         except StoreError:
             raise
         except HdiError as error:
-            return self._failed(order, lot, error, run)
-        outcome = self._guarded(lambda: self._refined(slip, run, bought=True), slip.order)
-        return replace(outcome, seconds=time.monotonic() - began, dollars=slip.dollars)
+            return self._failed(self._order(lot), lot, error, run)
+        if slip is None:
+            outcome = self._guarded(lambda: self._empty(offer, lot, self._order(lot), run), self._order(lot))
+        else:
+            outcome = self._guarded(lambda: self._refined(slip, run), slip.order)
+            outcome = replace(outcome, dollars=slip.dollars)
+        if lot.window != planned:
+            cut_off = f"available up to {iso_ns(lot.window.end)}: the rest stays open"
+            outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, cut_off))))
+        return replace(outcome, seconds=time.monotonic() - began)
+
+    def _order(self, lot: Lot) -> Order:
+        """What a lot asks for; its symbols stand for nothing in its window when there is nothing to order."""
+        return lot.order or Order(
+            self.request.dataset, self.name.name, lot.purchase.stype, lot.purchase.symbols, lot.window
+        )
 
     def _guarded(self, work: Any, order: Order) -> Outcome:
         """Do it, and turn whatever goes wrong with this order into its outcome."""
@@ -155,23 +166,30 @@ class Buying:
     def _refinery(self) -> Refinery:
         return Refinery(self.schema, self.name, self._mapping, columns(self.name.name), self.request.dataset)
 
-    def _refined(self, slip: Slip, run: str, *, bought: bool) -> Outcome:
-        """Refine and commit what was bought, now or by a run that did not live to commit it."""
+    def _refined(self, slip: Slip, run: str, parts: frozenset[tuple[str, Window]] | None = None) -> Outcome:
+        """Refine and commit what was bought: all of it now, or ``parts`` of what an earlier run did not commit."""
+        bought = parts is None
         if slip.raw is None:
             raise UnitFailed(f"{what(slip.order)}: its bytes are gone", "Run the same command again.")
         if slip.arrived != slip.records and not bought and self.source.count(slip.order) != slip.arrived:
             raise miscounted(slip)
         began, path = time.monotonic(), Path(slip.raw.path)
+        if not bought and raw.file_digest(path) != slip.raw.digest:
+            raise UnitFailed(
+                f"{path}: its bytes are not those that were bought; they are set aside as {raw.set_aside(path)}",
+                "Run the same command again to order them once more.",
+            )
         with Reader(path) as reader:
             header = reader.header
-        lost = tuple(s for s in slip.asked if s in header.not_found)
-        plan = self._plan(slip, lost, header)
-        held = Held(self.store.coverage(), slip.order.dataset, slip.order.schema)
-        again = bought or self.options.refetch
-        left = [u for u in plan.units if again or not u.symbol or held.lacks(u.stype, u.symbol, u.window)]
-        known = self.store.ledger().filter(pl.col("raw_digest") == slip.raw.digest).height
-        price = slip.dollars / slip.records if slip.records and not known else None
-        task = Task(self.store, self._mapping, path, self.options, run, header, price=price, conditions=slip.conditions)
+        lost = slip.lost
+        plan = self._plan(slip, header)
+        left = [u for u in plan.units if parts is None or not u.symbol or (u.symbol, u.window) in parts]
+        paid_for = self.store.ledger().filter(pl.col("raw_digest") == slip.raw.digest, pl.col("dollars") > 0).height
+        price = slip.dollars / slip.records if slip.records and (bought or not paid_for) else None
+        task = Task(
+            self.store, self._mapping, path, self.options, run, header, price=price, conditions=slip.conditions,
+            digest=slip.raw.digest,
+        )  # fmt: skip
         error: HdiError | None
         receipts, error = commit_units(task, self.schema, plan, self._refinery, left)
         if error is None and lost:
@@ -190,14 +208,13 @@ class Buying:
             dollars=None if bought else Decimal(0),
         )  # fmt: skip
 
-    def _plan(self, slip: Slip, lost: Sequence[str], header: Any) -> Plan:
+    def _plan(self, slip: Slip, header: Any) -> Plan:
         if slip.asked == (ALL_SYMBOLS,):
             return plan_file(paid.described(slip, header), self.name, self.source.origin, "")
-        asked = [s for s in slip.asked if s not in lost]
-        if not asked:
-            raise UnitFailed(f"the vendor resolved none of {', '.join(lost)}", "Run the same command again.")
-        resolved = slip.resolved.filter(pl.col("asked").is_in(asked))
-        return plan_order(self.source.origin, slip.order, asked, self.name, resolved, slip.names, slip.cells)
+        if not slip.asked:
+            raise UnitFailed(f"the vendor resolved none of {', '.join(slip.lost)}", "Run the same command again.")
+        resolved = slip.resolved.filter(pl.col("asked").is_in(slip.asked))
+        return plan_order(self.source.origin, slip.order, slip.asked, self.name, resolved, slip.names, slip.cells)
 
     def _empty(self, offer: Offer, lot: Lot, order: Order, run: str) -> Outcome:
         """Commit that the vendor has nothing for a lot."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -22,8 +22,8 @@ from hdi.errors import (
     TruncatedFile,
     UnitFailed,
 )
-from hdi.model import Order, Outcome, Quote, Window
-from hdi.offer import Offer, floor_end
+from hdi.model import Header, Order, Outcome, Quote, Window
+from hdi.offer import Offer, floor_end, quoted
 from hdi.ordering import Purchase, cut
 from hdi.paid import Delivery, Slip
 from hdi.sources import Source
@@ -113,13 +113,18 @@ class Downloads:
         self._name = offer.request.name
         self._progress = progress
         self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._wasted = Decimal(0)
         self._stopped_by: HdiError | None = None
 
-    def run(self) -> Generator[tuple[Lot, Future[Slip | None]]]:
-        """Each lot with its finished download, in order; the next ones are on their way meanwhile."""
+    def run(self) -> Generator[tuple[Lot, Future[tuple[Lot, Slip | None]]]]:
+        """Each lot with its finished download, in order; the next ones are on their way meanwhile.
+
+        The download says which part of the lot it is about: less of it, where the vendor has less.
+        """
         offer = self._offer
         lots = [lot for p, q in zip(offer.purchases, offer.quotes, strict=True) for lot in self._lots(p, q)]
-        coming: deque[tuple[Lot, Future[Slip | None]]] = deque()
+        coming: deque[tuple[Lot, Future[tuple[Lot, Slip | None]]]] = deque()
         workers = self._terms.workers
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="hdi-download") as pool:
             try:
@@ -153,17 +158,17 @@ class Downloads:
             counted = quote.records if window == purchase.window else None
             yield Lot(purchase, chunk, order, counted, price, byte_price)
 
-    def _deliver(self, lot: Lot) -> Slip | None:
-        """Download one lot and keep it; None when the vendor has no record for it. Runs in a thread."""
+    def _deliver(self, lot: Lot) -> tuple[Lot, Slip | None]:
+        """Download one lot and keep it; no slip when the vendor has no record for it. Runs in a thread."""
         if self._stopped_by is not None or self._stop.is_set():
             why = self._stopped_by.message if self._stopped_by else "the run ended"
             raise UnitFailed(f"{what(lot.order)}: not asked for: {why}", "Mend that, and run the same command again.")
-        if lot.order is None:
-            return None
         try:
-            return self._download(lot)
-        except EndUnavailable as error:
-            return self._download(self._shortened(lot, error))
+            try:
+                return lot, self._download(lot)
+            except EndUnavailable as error:
+                lot = self._shortened(lot, error)
+                return lot, self._download(lot)
         except AccountRefused as error:
             self._stopped_by = error
             raise
@@ -182,7 +187,7 @@ class Downloads:
         order = lot.order
         if order is None or self._offer.known is None:
             return None
-        records = self._count(order) if lot.records is None else lot.records
+        records = self._counted(order) if lot.records is None else lot.records
         if not records:
             return None
         rectangles = cut(lot.purchase.rectangles, order.window)
@@ -194,15 +199,31 @@ class Downloads:
         )  # fmt: skip
         with Delivery(self._data_dir, slip) as delivery:
             with self._progress.receiving(delivery):
-                done = self._source.download(order, delivery.path)
+                done = self._source.download(order, delivery.path, self._may_waste(lot))
             delivery.arrived(done.wasted, (done.wasted * lot.byte_price).quantize(_MONEY))
             return self._checked(delivery)
 
-    def _count(self, order: Order) -> int:
-        try:
-            return self._source.count(order)
-        except NothingResolved:  # a window without a session
-            return 0
+    def _may_waste(self, lot: Lot) -> Callable[[int], bool]:
+        """Says, of the bytes that broken tries of a lot were billed for, whether one more is within the budget."""
+        told = 0
+
+        def within(size: int) -> bool:
+            nonlocal told
+            with self._lock:
+                self._wasted += (size - told) * lot.byte_price
+                told = size
+                budget = self._terms.budget
+                # The offer's price counts this try once: whatever becomes of it, no more than that is spent.
+                return budget is None or self._offer.quote.dollars + self._wasted <= budget
+
+        return within
+
+    def _counted(self, order: Order) -> int:
+        """How many records an order brings; none is believed only where nothing is billed for it either."""
+        with contextlib.suppress(NothingResolved):
+            if records := self._source.count(order):
+                return records
+        return quoted(self._source, order, self._offer.known.conditions if self._offer.known else ()).records
 
     def _checked(self, delivery: Delivery) -> Slip:
         """Keep what arrived, whatever it is; UnitFailed when it is not what was ordered."""
@@ -219,16 +240,30 @@ class Downloads:
                 f"The bytes are kept in {where(kept)}. Run the same command again to order it once more.",
                 _cost(kept, found.records if cut_short else expected), kept.raw,
             )  # fmt: skip
-        if (header.dataset, header.schema) != (order.dataset, order.schema):
+        if other := _other(header, order):
             kept = delivery.keep(-1)
             raise BrokenDelivery(
-                f"{what(order)}: {header.dataset} {header.schema} arrived instead", f"Kept in {where(kept)}.",
+                f"{what(order)}: {other} arrived instead", f"The bytes are kept in {where(kept)}.",
                 _cost(kept, found.records), kept.raw,
             )  # fmt: skip
+        delivery.lost(header.not_found)
         kept = delivery.keep(found.records)
-        if found.records != expected and found.records != self._count(order):
+        if found.records != expected and found.records != self._source.count(order):
             raise miscounted(kept)
         return kept
+
+
+def _other(header: Header, order: Order) -> str:
+    """What bytes say that they are, where that is not what was ordered; "" where it is."""
+    if (header.dataset, header.schema) != (order.dataset, order.schema):
+        return f"{header.dataset} {header.schema}"
+    if header.window is not None and header.window != order.window:
+        return f"{header.schema} of {header.window}"
+    if header.stype_in and header.stype_in != order.stype:
+        return f"{header.schema} by {header.stype_in}"
+    if header.symbols and {s.upper() for s in header.symbols} != {s.upper() for s in order.symbols}:
+        return f"{header.schema} of {', '.join(header.symbols[:5])}"
+    return ""
 
 
 def _cost(slip: Slip, records: int) -> Decimal:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
 
-from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnknownSymbol
-from hdi.model import DAY_NS, Condition, Quote, Window, iso_ns
+from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed, UnknownSymbol
+from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns
 from hdi.ordering import NAMED, RESOLVED, Claim, Held, Need, Purchase, Request, cut, needed
 from hdi.paid import Slip, described, slips
 from hdi.plan import plan_file
+from hdi.reuse import Rest, done, rests
 from hdi.schema import closest
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
@@ -49,7 +50,7 @@ class Offer:
     purchases: tuple[Purchase, ...] = ()
     quotes: tuple[Quote, ...] = ()
     claims: tuple[Claim, ...] = ()
-    paid: tuple[Slip, ...] = ()
+    paid: tuple[Rest, ...] = ()
     notes: tuple[str, ...] = ()
     known: Known | None = field(default=None, repr=False)
     origin: str = ""
@@ -62,7 +63,7 @@ class Offer:
     @property
     def units(self) -> int:
         """How many units would be committed."""
-        return self.bought_units + sum(len(s.asked) * len(s.cells) for s in self.paid) + self.claimed_units
+        return self.bought_units + sum(r.units for r in self.paid) + self.claimed_units
 
     @property
     def bought_units(self) -> int:
@@ -102,16 +103,16 @@ class Shopper:
         """
         if before is not None:
             return self._again(before)
-        if not self._lacking(self._asked):
+        if not self._lacking(self._asked) and not self._rests(self._asked, set()):
             return Offer(self._asked, origin=self._source.origin)
         request, notes = self._clamped(self._asked)
-        if not self._lacking(request):
+        if not self._lacking(request) and not self._rests(request, set()):
             return Offer(request, notes=tuple(notes), origin=self._source.origin)
         for _ in range(_CLAMPS):
             try:
                 known = self._know(request)
                 need, paid = self._need(request, known)
-                quotes = tuple(self._quote(request, p) for p in need.purchases)
+                quotes = tuple(self._quote(request, p, known.conditions) for p in need.purchases)
             except EndUnavailable as error:
                 request = self._ended(request, error, notes)
                 continue
@@ -123,8 +124,8 @@ class Shopper:
         if before.known is None:
             return before
         need, paid = self._need(before.request, before.known)
-        known = dict(zip(before.purchases, before.quotes, strict=True))
-        quotes = tuple(known[p] if p in known else self._quote(before.request, p) for p in need.purchases)
+        known, days = dict(zip(before.purchases, before.quotes, strict=True)), before.known.conditions
+        quotes = tuple(known[p] if p in known else self._quote(before.request, p, days) for p in need.purchases)
         return replace(before, purchases=need.purchases, quotes=quotes, claims=need.claims, paid=paid)
 
     def _held(self, request: Request) -> Held:
@@ -135,39 +136,37 @@ class Shopper:
         held = self._held(request)
         return any(held.lacks(stype, s, request.window) for stype, group in request.symbols.items() for s in group)
 
-    def _quote(self, request: Request, purchase: Purchase) -> Quote:
+    def _quote(self, request: Request, purchase: Purchase, conditions: Sequence[Condition]) -> Quote:
         order = purchase.order(request.dataset, request.name.name)
-        try:
-            return self._source.quote(order) if order else NOTHING
-        except NothingResolved:  # a window without a session
-            return NOTHING
+        return quoted(self._source, order, conditions) if order else NOTHING
 
-    def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Slip, ...]]:
+    def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Rest, ...]]:
         held = self._held(request)
-        paid = () if self._refetch else list(self._paid(request, known, held))
-        # What was bought later replaces what was bought before, as it did where both were stored when they came.
-        return needed(request, known.resolved, held), tuple(reversed(paid))
+        left = self._rests(request, set(known.resolved["instrument_id"]))
+        for rest in left:
+            stype = rest.slip.order.stype
+            for symbol, cell in rest.parts:
+                for window in held.lacks(stype, symbol, cell):
+                    held.add_symbol(stype, symbol, window)
+                own = cut(rest.scope.filter(pl.col("asked") == symbol), cell)
+                for instrument, start, end in own.select("instrument_id", "start", "end").iter_rows():
+                    for window in held.instrument_lacks(instrument, Window(start, end)):
+                        held.add(instrument, window)
+        return needed(request, known.resolved, held), tuple(left)
 
-    def _paid(self, request: Request, known: Known, held: Held) -> Iterable[Slip]:
-        """What was bought and is not in the store, the newest first; it counts as held from then on."""
-        instruments = set(known.resolved["instrument_id"])
+    def _rests(self, request: Request, instruments: set[int]) -> list[Rest]:
+        """What was bought for the request's symbols or instruments, and is not in the store."""
+        ledger, coverage = self._store.ledger(), self._store.coverage()
+        found = []
         for slip in slips(self._data_dir, self._source.origin, request.dataset, request.name.name):
-            order = slip.order
-            wanted = set(slip.asked) & set(request.symbols.get(order.stype, ()))
-            if order.window.cut(request.window) is None:
+            if slip.order.window.cut(request.window) is None or done(slip, ledger):
                 continue
             scope = self._scope(slip)
-            if not wanted and not instruments & set(scope["instrument_id"]):
-                continue
-            lacking = [(s, w) for s in slip.asked for w in held.lacks(order.stype, s, order.window)]
-            if not lacking:
-                continue
-            for symbol, window in lacking:
-                held.add_symbol(order.stype, symbol, window)
-            for instrument, start, end in scope.select("instrument_id", "start", "end").iter_rows():
-                for left in held.instrument_lacks(instrument, Window(start, end)):
-                    held.add(instrument, left)
-            yield slip
+            wanted = set(slip.asked) & set(request.symbols.get(slip.order.stype, ()))
+            if wanted or instruments & set(scope["instrument_id"]):
+                found.append((slip, scope))
+        here = (pl.col("dataset") == request.dataset) & (pl.col("schema") == request.name.name)
+        return rests(found, coverage.filter(here), ledger) if found else []
 
     def _scope(self, slip: Slip) -> pl.DataFrame:
         """The instruments that a slip's bytes are about, by date; of all symbols the bytes themselves say it."""
@@ -265,10 +264,39 @@ class Shopper:
         return f"{meant}The vendor's symbology knows none of it on these days or around. Nothing was bought."
 
 
+def quoted(source: Source, order: Order, conditions: Sequence[Condition]) -> Quote:
+    """What an order brings and costs. Nothing is believed only where all that the vendor says agrees.
+
+    Raises UnitFailed when records, bytes and dollars contradict each other, or when the vendor resolves no symbol on
+    days of which it says that it has data.
+    """
+    try:
+        quote = source.quote(order)
+    except NothingResolved:
+        open_days = [
+            c.day for c in conditions
+            if c.condition != "missing" and Window(date_ns(c.day), date_ns(c.day) + DAY_NS).cut(order.window)
+        ]  # fmt: skip
+        if open_days:
+            raise UnitFailed(
+                f"the vendor names instruments for {', '.join(order.symbols[:5])}, and resolves none of them in "
+                f"{order.window}, where it has data",
+                "It contradicts itself; nothing was ordered. Run the same command again later.",
+            ) from None
+        return NOTHING  # a window without a session
+    if not quote.records and (quote.size or quote.dollars):
+        raise UnitFailed(
+            f"the vendor counts no record for {', '.join(order.symbols[:5])} in {order.window}, and bills "
+            f"{quote.size} bytes for it",
+            "It contradicts itself; nothing was ordered. Run the same command again later.",
+        )
+    return quote
+
+
 def floor_end(end: int, request: Request) -> int:
     """An available end, floored to whole bars; to whole days for what is published by day."""
     width = request.name.width or (DAY_NS if request.name.name in _DAILY else 1)
     return end // width * width
 
 
-__all__ = ["NOTHING", "Known", "Offer", "Shopper", "floor_end"]
+__all__ = ["NOTHING", "Known", "Offer", "Shopper", "floor_end", "quoted"]

@@ -66,6 +66,7 @@ def parse_request(
 
     Raises RequestError for an unknown schema, no symbol, or a symbol that does not fit ``stype``.
     """
+    dataset = dataset.strip().upper()
     _, name = schemas.find(schema)
     if name.made_from is not None:
         _, name = schemas.find(name.made_from)

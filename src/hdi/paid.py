@@ -46,7 +46,8 @@ class Slip:
     in its window, which ``cells`` tile. ``resolved`` and ``names`` are their symbology
     (:data:`hdi.ordering.RESOLVED`, ``NAMED``). ``records`` is the vendor's count, ``dollars`` its price, ``arrived``
     how many records the bytes hold: -1 when they are not whole. ``wasted`` are bytes that were billed for tries that
-    broke, at ``wasted_dollars``, which are in ``dollars``.
+    broke, at ``wasted_dollars``, which are in ``dollars``. ``lost`` are symbols that were ordered and that the answer
+    does not resolve.
     """
 
     origin: str
@@ -62,6 +63,7 @@ class Slip:
     wasted: int = 0
     wasted_dollars: Decimal = Decimal(0)
     bought_at: int = 0
+    lost: tuple[str, ...] = ()
     raw: RawFile | None = None
 
     @property
@@ -70,6 +72,17 @@ class Slip:
         order = self.order
         symbols = ",".join(sorted(self.asked))
         return Unit(self.origin, order.dataset, order.schema, symbols, order.stype, order.window).id
+
+    def validate(self, name: str) -> None:
+        """Raise ValueError when the slip does not belong to a file of that name, or contradicts itself."""
+        whole = replace(self, asked=tuple(sorted((*self.asked, *self.lost))))
+        digest = self.raw.digest[:12] if self.raw else ""
+        if name != f"{whole.unit_id}-{digest}{_BYTES}":
+            raise ValueError("it is not about the bytes beside it")
+        window = self.order.window
+        tiled = [window.start, *(c.end for c in self.cells)]
+        if tiled[-1] != window.end or [c.start for c in self.cells] != tiled[:-1]:
+            raise ValueError("its cells do not make up its window")
 
     def to_json(self) -> str:
         """The slip as it lies beside the bytes."""
@@ -81,7 +94,7 @@ class Slip:
             "dollars": str(self.dollars), "arrived": self.arrived, "wasted": self.wasted,
             "wasted_dollars": str(self.wasted_dollars),
             "bought_at": self.bought_at,
-            "raw": [self.raw.digest, self.raw.size] if self.raw else None,
+            "lost": self.lost, "raw": [self.raw.digest, self.raw.size] if self.raw else None,
             "conditions": [
                 (c.day.isoformat(), c.condition, c.last_modified.isoformat() if c.last_modified else None)
                 for c in self.conditions
@@ -105,7 +118,7 @@ class Slip:
             pl.DataFrame(given["names"], schema=NAMED, orient="row"),
             tuple(_condition(*c) for c in given["conditions"]), given["arrived"], given["wasted"],
             Decimal(given["wasted_dollars"]),
-            given["bought_at"],
+            given["bought_at"], tuple(given["lost"]),
             RawFile(str(path), *given["raw"]) if path and given["raw"] else None,
         )  # fmt: skip
 
@@ -156,6 +169,12 @@ class Delivery:
         slip = self.slip
         self.slip = replace(slip, wasted=size, wasted_dollars=dollars, dollars=slip.dollars + dollars)
 
+    def lost(self, symbols: Sequence[str]) -> None:
+        """Symbols that the answer itself does not resolve: it does not answer for them."""
+        gone = tuple(s for s in self.slip.asked if s in symbols)
+        asked = tuple(s for s in self.slip.asked if s not in gone)
+        self.slip = replace(self.slip, asked=asked, lost=gone)
+
     def keep(self, arrived: int) -> Slip:
         """Put the bytes and their slip in their place; returns the slip with where they are."""
         kept = _place(self._data_dir, self.path, replace(self.slip, arrived=arrived))
@@ -197,7 +216,8 @@ def _place(data_dir: Path, path: Path, slip: Slip) -> Slip:
     digest, size = raw.file_digest(path), path.stat().st_size
     order = slip.order
     folders = (slip.origin, order.dataset, order.schema, ns_date(order.window.start).isoformat())
-    name = f"{slip.unit_id}-{digest[:12]}{_BYTES}"
+    whole = replace(slip, asked=tuple(sorted((*slip.asked, *slip.lost))))
+    name = f"{whole.unit_id}-{digest[:12]}{_BYTES}"
     slip = replace(slip, bought_at=slip.bought_at or time.time_ns(), raw=RawFile("", digest, size))
     raw.put_note(data_dir, folders, f"{name}{_SLIP}", slip.to_json())
     kept = raw.put(data_dir, folders, name, path, digest, size)
@@ -225,9 +245,10 @@ def recover(data_dir: Path) -> list[Slip]:
 def _whole(path: Path, text: str) -> Slip | None:
     """The slip of bytes that are all that was ordered; None when they are not."""
     slip, found = Slip.from_json(text), check(path)
-    if found.problem is None and found.records == slip.records:
+    if found.problem is None:
+        # As many as the vendor counted or not: whoever refines it asks for the count once more.
         return replace(slip, arrived=found.records)
-    reason = found.problem.message if found.problem else f"{found.records} of {slip.records} records"
+    reason = found.problem.message
     log.warning(
         "a download that was cut by the end of its process is removed; the vendor may have billed what it sent",
         order=str(slip.order), bytes=path.stat().st_size, reason=reason,
@@ -243,8 +264,10 @@ def slips(data_dir: Path, origin: str, dataset: str, schema: str) -> list[Slip]:
         if not path.exists():  # its process died between the two, or somebody removed the bytes
             continue
         try:
-            found.append(Slip.from_json(note.read_text(encoding="utf-8"), path))
-        except (ValueError, KeyError, TypeError, OSError) as exc:
+            slip = Slip.from_json(note.read_text(encoding="utf-8"), path)
+            slip.validate(path.name)
+            found.append(slip)
+        except (ValueError, KeyError, TypeError, ArithmeticError, OSError, pl.exceptions.PolarsError) as exc:
             raise CorruptFile(
                 f"{note}: cannot be read: {exc}",
                 "It says what the bytes beside it are. Mend it, or remove it and ingest them with --api dbn.",

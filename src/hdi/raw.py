@@ -76,8 +76,7 @@ def put(data_dir: Path, folders: Sequence[str], name: str, path: Path, digest: s
         _sync(path)
         _private(root, *folders)
         if target.exists() and not _holds(target, digest, size):
-            aside = target.with_name(f"{name}.damaged-{time.time_ns()}")
-            target.rename(aside)
+            aside = set_aside(target)
             log = structlog.get_logger(component="PipelineOrchestrator")
             log.warning("a raw file was damaged: set aside, and written again", file=str(target), aside=str(aside))
         if target.exists():
@@ -88,6 +87,13 @@ def put(data_dir: Path, folders: Sequence[str], name: str, path: Path, digest: s
     except OSError as exc:
         raise _refused(root, exc) from exc
     return RawFile(str(target.absolute()), digest, size)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file another name; returns where it is."""
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    path.rename(aside)
+    return aside
 
 
 def put_note(data_dir: Path, folders: Sequence[str], name: str, text: str) -> None:

@@ -71,10 +71,7 @@ class Desk:
         """The outcomes of a request, as ``hdi ingest`` has them."""
         with self.open() as data:
             buying = self.buying(data, ask, **options)
-            offer = buying.offer()
-            if not offer.units:
-                return []
-            _, outcomes = buying.run(offer)
+            _, outcomes = buying.run(buying.offer())
             return list(outcomes)
 
     def stored(self, ask, **options):

@@ -11,6 +11,7 @@ import pytest
 from api.cradles import KILLED, Cradle, kill
 from api.desk import Ask
 from api.truth import alike
+from lakes import lines
 
 GET_RANGE = "timeseries.get_range"
 #: Four downloads, each of some days' trades of a symbol type.
@@ -172,3 +173,16 @@ def test_a_process_killed_again_and_again_gets_there(cradle, desk, vendor, truth
     alike(desk.rows("trades"), truth.rows(ASK))
     assert desk.leftovers() == []
     assert desk.ingest(ASK) == []
+
+
+@pytest.mark.parametrize("market", [{"hostile": 40, "scale": 0.2}], indirect=True)
+def test_a_process_killed_after_its_last_commit_leaves_nothing_to_buy_and_a_rerun_that_mends(cradle, desk, vendor):
+    ask = Ask("ES.c.0", "2024-03-14", "2024-03-14", "trades")
+    assert cradle.run(desk, ask, at="hdi.buying.export_rejects") == KILLED
+    assert lines(desk.place) == []
+    vendor.fault("503")
+    calls = vendor.books.calls
+    assert desk.ingest(ask) == []
+    assert vendor.books.calls == calls
+    assert len(lines(desk.place)) == vendor.books.entries[0].planted > 0
+    assert desk.leftovers() == []

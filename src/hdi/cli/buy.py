@@ -42,6 +42,7 @@ def run(  # noqa: PLR0913  (the options of the command)
     if not offer.units:
         if shown.as_json:
             put(dumps({"status": "skipped", **offer_dict(offer)}))
+        list(buying.run(offer)[1])
         return
     _confirm(data, offer, force=force)
     progress, outcomes = buying.run(offer)

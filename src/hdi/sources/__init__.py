@@ -6,7 +6,7 @@ theirs with the entry point group ``hdi.sources``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -59,10 +59,11 @@ class Source(Protocol):
     def count(self, order: Order) -> int:
         """How many records an order brings."""
 
-    def download(self, order: Order, path: Path) -> Download:
+    def download(self, order: Order, path: Path, may_waste: Callable[[int], bool] = ...) -> Download:
         """Write the order's DBN bytes to ``path``, which must not exist: the only billed call.
 
-        Raises VendorUnavailable, with what that cost, when no try came to its end.
+        ``may_waste`` is asked, before another try, with the bytes that broken tries were billed for so far. Raises
+        VendorUnavailable, with what that cost, when no try came to its end or no other was allowed.
         """
 
     def check(self) -> dict[str, Any]:

@@ -192,7 +192,7 @@ class Databento:
         with _declared("metadata.get_record_count"):
             return int(found)
 
-    def download(self, order: Order, path: Path) -> Download:
+    def download(self, order: Order, path: Path, may_waste: Callable[[int], bool] = lambda _: True) -> Download:
         """Bring the order's zstd DBN bytes to ``path``, which must not exist. The only call that is billed.
 
         What arrives is not judged here: the service may end a stream early and cleanly, so its reader has to compare
@@ -207,6 +207,8 @@ class Databento:
         def lose(loss: Loss) -> None:
             nonlocal lost
             lost += loss
+            if not may_waste(lost.billed):
+                raise VendorUnavailable("the stream broke off, and another try might cost more than the budget")
 
         def attempt(client: Historical) -> None:
             nonlocal tries

@@ -106,11 +106,11 @@ def _discard(path: Path, lose: Callable[[Loss], None]) -> None:
     loss = Loss(1, path.stat().st_size, record_bytes(path))
     path.unlink()
     if loss.received:
-        lose(loss)
         log.warning(
             "a download broke off; the vendor bills what it sent, and bills it again with the next try",
             received_bytes=loss.received, billed_bytes=loss.billed,
         )  # fmt: skip
+        lose(loss)
 
 
 def record_bytes(path: Path) -> int:
