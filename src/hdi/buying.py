@@ -23,7 +23,7 @@ import polars as pl
 from hdi import paid, raw
 from hdi.attempt import Options, Task, commit_units, noted
 from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
-from hdi.errors import BrokenDelivery, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
+from hdi.errors import BrokenDelivery, CorruptFile, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
 from hdi.model import Order, Outcome, Receipt, Unit, Window, dollars_text, iso_ns
@@ -175,9 +175,9 @@ class Buying:
             raise miscounted(slip)
         began, path = time.monotonic(), Path(slip.raw.path)
         if not bought and raw.file_digest(path) != slip.raw.digest:
-            raise UnitFailed(
-                f"{path}: its bytes are not those that were bought; they are set aside as {raw.set_aside(path)}",
-                "Run the same command again to order them once more.",
+            raise CorruptFile(
+                f"{path}: its bytes are not those that were bought",
+                "Put them back from a copy, or remove the file to have it ordered again. Nothing of it was stored.",
             )
         with Reader(path) as reader:
             header = reader.header
@@ -185,7 +185,7 @@ class Buying:
         plan = self._plan(slip, header)
         left = [u for u in plan.units if parts is None or not u.symbol or (u.symbol, u.window) in parts]
         paid_for = self.store.ledger().filter(pl.col("raw_digest") == slip.raw.digest, pl.col("dollars") > 0).height
-        price = slip.dollars / slip.records if slip.records and (bought or not paid_for) else None
+        price = slip.dollars / slip.arrived if slip.arrived and (bought or not paid_for) else None
         task = Task(
             self.store, self._mapping, path, self.options, run, header, price=price, conditions=slip.conditions,
             digest=slip.raw.digest,

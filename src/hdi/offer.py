@@ -161,6 +161,8 @@ class Shopper:
         for slip in slips(self._data_dir, self._source.origin, request.dataset, request.name.name):
             if slip.order.window.cut(request.window) is None or done(slip, ledger):
                 continue
+            if self._refetch and slip.arrived != slip.records:  # to order it again is what was asked for
+                continue
             scope = self._scope(slip)
             wanted = set(slip.asked) & set(request.symbols.get(slip.order.stype, ()))
             if wanted or instruments & set(scope["instrument_id"]):

@@ -30,7 +30,7 @@ class Rest:
 
 
 def rests(slips: Iterable[tuple[Slip, pl.DataFrame]], coverage: pl.DataFrame, ledger: pl.DataFrame) -> list[Rest]:
-    """What is left of slips (each with its scope, :data:`hdi.ordering.RESOLVED`), the one bought first before the others.
+    """What is left of slips (each with its scope, :data:`hdi.ordering.RESOLVED`), the oldest first.
 
     A part is left where all that the store holds of its symbol and instruments is older. Refined in this order, what
     was bought later replaces what was bought before. A slip whose records are not as many as the vendor counted

@@ -76,7 +76,6 @@ def buy(job):
 if __name__ == "__main__":
     import databento  # noqa: F401
 
-    import api.desk
     import hdi.buying
     import hdi.stores.lake  # noqa: F401
 

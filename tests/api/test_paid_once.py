@@ -1,6 +1,7 @@
 """Whatever is asked for in whatever order: each instrument-day is billed once, by the vendor's own books."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -83,6 +84,20 @@ def test_ids_inside_a_parent_cost_nothing_and_a_parent_after_ids_the_rest(desk, 
     alike(desk.rows(), truth.rows(PARENT))
 
 
+def test_hours_of_a_day_are_not_bought_again_with_the_day(desk, vendor, truth):
+    hours = ("2024-03-14T14:00:00Z", "2024-03-14T16:00:00Z"), ("2024-03-14T15:00:00Z", "2024-03-14T18:30:00.000000001Z")
+    day = Ask("ES.FUT", "2024-03-14", "2024-03-14", "trades")
+    for start, end in hours:
+        desk.stored(replace(day, symbols="ES.c.0", start=start, end=end))
+    two = 1_710_424_800 * 10**9
+    within = range(two, two + 16_200 * 10**9 + 1)  # from 14:00 to the first nanosecond after 18:30
+    front = truth.rows(replace(day, symbols="ES.c.0"))
+    alike(desk.rows("trades"), [row for row in front if row["ts_recv"] in within])
+    desk.stored(day)
+    assert vendor.books.billed_bytes == truth.size(day)
+    alike(desk.rows("trades"), truth.rows(day))
+
+
 def test_another_schema_and_another_dataset_are_bought_beside(desk, vendor, truth):
     asks = [Ask("ES.c.0", "2024-03-14", "2024-03-15", schema) for schema in ("ohlcv-1d", "ohlcv-1h", "trades")]
     asks.append(Ask("SPY", "2024-03-14", "2024-03-15", "ohlcv-1d", XNAS))
@@ -142,7 +157,9 @@ def test_a_refetch_of_a_restated_day_replaces_its_rows_and_keeps_the_superseded(
     alike(after, truth.rows(ask))
     changed = [row for row in before if row not in after]
     assert changed
-    assert {row["ts_event"] // (86_400 * 10**9) for row in changed} == {(dt.date(2024, 3, 13) - dt.date(1970, 1, 1)).days}
+    assert {row["ts_event"] // (86_400 * 10**9) for row in changed} == {
+        (dt.date(2024, 3, 13) - dt.date(1970, 1, 1)).days
+    }
     store = desk.store()
     schema = next(s for s in desk.open().schemas if s.kind == "ohlcv")
     old = store.replaced(schema)

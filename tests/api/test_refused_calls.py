@@ -12,7 +12,10 @@ GET_RANGE = "timeseries.get_range"
 TRIES = 5
 #: Two months of statistics are two downloads.
 ASK = Ask("ES.c.0", "2024-03-25", "2024-04-05", "statistics")
-MARCH, APRIL = Ask("ES.c.0", "2024-03-25", "2024-03-31", "statistics"), Ask("ES.c.0", "2024-04-01", "2024-04-05", "statistics")
+MARCH, APRIL = (
+    Ask("ES.c.0", "2024-03-25", "2024-03-31", "statistics"),
+    Ask("ES.c.0", "2024-04-01", "2024-04-05", "statistics"),
+)
 PASSING = ["429:retry_after=0", "500", "503", "504", "timeout:seconds=0", "reset"]
 
 
@@ -92,8 +95,10 @@ def test_a_refusal_before_any_order_is_heard_once_and_stops_it(desk, vendor, fau
     assert vendor.key not in str(caught.value)
 
 
-@pytest.mark.parametrize("case", ["dataset_unavailable_range", "schema_not_supported", "data_start_before_available_start",
-                                  "symbology_invalid_request"])  # fmt: skip
+@pytest.mark.parametrize("case", [
+    "dataset_unavailable_range", "schema_not_supported", "data_start_before_available_start",
+    "symbology_invalid_request",
+])  # fmt: skip
 def test_an_order_that_is_refused_is_made_once_and_the_others_go_on(desk, vendor, truth, case):
     vendor.fault("422", case=case, method=GET_RANGE, day="2024-03-27")
     failed, done = desk.ingest(ASK)

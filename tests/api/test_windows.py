@@ -43,8 +43,9 @@ def test_a_holiday_of_shares_is_confirmed_empty_in_its_week(desk, vendor, truth)
     assert not vendor.books.calls
 
 
-@pytest.mark.parametrize("window", [("2024-03-04", "2024-03-15"), ("2024-06-20", "2024-06-30"), ("2010-06-07", "2010-06-08")],
-                         ids=["middle", "end", "beginning"])  # fmt: skip
+@pytest.mark.parametrize("window", [
+    ("2024-03-04", "2024-03-15"), ("2024-06-20", "2024-06-30"), ("2010-06-07", "2010-06-08"),
+], ids=["middle", "end", "beginning"])  # fmt: skip
 @pytest.mark.parametrize("symbol", ["ESZ1", "XX.c.0", "ESH4X", "ZZ.FUT", "999999"])
 def test_a_symbol_that_stands_for_nothing_is_refused_before_anything_is_billed(desk, vendor, symbol, window):
     with pytest.raises(UnknownSymbol) as caught:
@@ -76,7 +77,9 @@ def test_a_contract_that_expires_in_the_window_is_empty_after_it(desk, vendor, t
 
 @pytest.mark.parametrize("schema", ["ohlcv-1d", "definition"])
 def test_a_contract_that_is_listed_in_the_window_is_empty_before_it(desk, vendor, truth, schema):
-    children = truth.client.symbology.resolve("GLBX.MDP3", ["ES.FUT"], "parent", "instrument_id", "2024-01-02", "2024-06-30")
+    children = truth.client.symbology.resolve(
+        "GLBX.MDP3", ["ES.FUT"], "parent", "instrument_id", "2024-01-02", "2024-06-30"
+    )
     listed, first = min((raw, i[0]["d0"]) for raw, i in children["result"].items() if i[0]["d0"] > "2024-03-01")
     ask = Ask(listed, "2024-02-15", "2024-04-05", schema)
     desk.stored(ask)
@@ -88,7 +91,9 @@ def test_a_contract_that_is_listed_in_the_window_is_empty_before_it(desk, vendor
     assert vendor.books.billed_bytes == truth.size(ask, parent)
 
 
-def test_a_window_is_cut_at_the_available_end_and_the_rest_is_bought_when_it_is_there(desk, rehearse, vendor, truth, trusted, market):
+def test_a_window_is_cut_at_the_available_end_and_the_rest_is_bought_when_it_is_there(
+    desk, rehearse, vendor, truth, trusted, market
+):
     ask = Ask("ES.c.0,CL.FUT", "2024-06-20", "2024-07-31")
     assert any("available up to 2024-07-01" in note for note in desk.offer(ask).notes)
     desk.stored(ask)

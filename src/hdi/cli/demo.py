@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sys
@@ -79,14 +80,21 @@ def demo(
     The vendor is a process of its own on this machine; the lake stays for you.
     """
     from hdi.errors import RequestError
-    from hdi.rehearsal import spawn
 
     given = session(context)
     if given.store is not None:
         raise RequestError("the demo makes a store of its own", "Leave --store out; --folder says where it goes.")
     began = time.perf_counter()
     with given.data() as usual:
-        home = _fresh(Path(folder).absolute() if folder else usual.settings.data_dir / "demo")
+        home = Path(folder).absolute() if folder else usual.settings.data_dir / "demo"
+    with _alone(home):
+        _shown(given, _fresh(home), began)
+
+
+def _shown(given: Session, home: Path, began: float) -> None:
+    """Do all of it in an empty folder. Exit 1 when a claim fails."""
+    from hdi.rehearsal import spawn
+
     place = Session(f"lake:{home / 'lake'}", given.config_dir, given.log_level, given.json)
     own = {"data_dir": home, "dlq_dir": home / "dlq", "log.dir": home / "logs"}
     show = _Show(quiet=given.json)
@@ -100,6 +108,25 @@ def demo(
         put(dumps(show.report | {"claims": show.claims, "folder": str(home), "store": place.store}))
     if not all(show.claims.values()):
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Keep another demo out of the folder, which it would make anew."""
+    from hdi.errors import RequestError
+
+    lock = home.with_name(f".{home.name}.lock")
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    except OSError as exc:
+        raise RequestError(f"{home} cannot be written: {exc.strerror}", "Name another folder with --folder.") from exc
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise RequestError(f"another demo runs in {home}", "Wait for it, or name another --folder.") from exc
+        yield
 
 
 @dataclass
