@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from hdi import HistoricalData
-from lakes import Place
+from hdi.testing.material import schemas
+from lakes import MAPPING, Place
 
 GLBX, XNAS = "GLBX.MDP3", "XNAS.ITCH"
 
@@ -50,7 +51,10 @@ class Desk:
         }  # fmt: skip
 
     def open(self):
-        return HistoricalData.open(f"lake:{self.folder / 'lake'}", **self.flags())
+        data = HistoricalData.open(f"lake:{self.folder / 'lake'}", **self.flags())
+        # The packaged kinds of data are read once for all tests, not once for each call.
+        vars(data).update(schemas=schemas(), _mapping=MAPPING)
+        return data
 
     def beside(self, name, *, shared=False):
         """A desk with a lake of its own; ``shared``: on the same data folder."""

@@ -23,9 +23,10 @@ def killed(monkeypatch):
         def stop(*_, **__):
             raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(buying, "commit_units", stop)
-            desk.ingest(ask, **options)
+            with pytest.raises(KeyboardInterrupt):
+                desk.ingest(ask, **options)
 
     return call
 
@@ -120,9 +121,10 @@ def test_whole_bytes_of_a_dead_process_are_kept_though_the_count_differed(desk, 
         raise KeyboardInterrupt
 
     vendor.fault("wrong-count:by=1")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("hdi.paid.check", die)
-        desk.ingest(DAY)
+        with pytest.raises(KeyboardInterrupt):
+            desk.ingest(DAY)
     vendor.clear()
     paid = vendor.books.entries
     assert len(paid) == 1
