@@ -15,9 +15,8 @@ from pydantic.dataclasses import dataclass
 
 from hdi.document import Document, load
 from hdi.errors import ConfigError, RequestError
-from hdi.model import Window, parse_instant
+from hdi.model import NATIVE, STYPES, Window, parse_instant
 from hdi.settings import API_FILE, JOBS, api_file
-from hdi.symbology import NATIVE, STYPES
 
 _REQUIRED = ("dataset", "schema", "symbols", "start_date", "end_date")
 _OPTIONAL = ("stype_in", "description")

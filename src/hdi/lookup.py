@@ -150,12 +150,16 @@ class Lookup:
         here = pl.col("instrument_id") == instrument
         return _datasets(self._mappings.filter(here), self._coverage.filter(here))
 
-    def _contracts(self, text: str) -> list[str]:
-        """A few of the stored symbols of a continuous or parent symbol's root."""
-        if infer_stype(text) not in ("continuous", "parent"):
-            return []
+    def _asking(self, text: str) -> str:
+        """How to find out what a continuous or parent symbol stood for, where something of its root is stored."""
         alike = [name for name in self.symbols if root_of(name) == root_of(text)]
-        return sorted(alike, key=lambda name: ("." not in name, name))[:_FEW]
+        if infer_stype(text) not in ("continuous", "parent") or not alike:
+            return ""
+        some = ", ".join(sorted(alike, key=lambda name: ("." not in name, name))[:_FEW])
+        return (
+            f" Of {root_of(text)}, {some} is stored: hdi ingest --api databento --symbols {text} ... asks the vendor "
+            f"what {text} stood for, and what is stored is not bought again."
+        )
 
     def _unknown(self, unknown: Sequence[str]) -> UnknownSymbol:
         what = f"unknown symbol{'s' * (len(unknown) > 1)}: {', '.join(unknown)}"
@@ -179,19 +183,12 @@ class Lookup:
                         "Leave --dataset out, or name that one.",
                     )
         known = self.symbols
-        for text in unknown:
-            if held := self._contracts(text):
-                return UnknownSymbol(
-                    f"{what}: of {root_of(text)}, {', '.join(held)} is stored, but not what {text} stood for when",
-                    f"hdi ingest --api databento --symbols {text} ... asks the vendor for that; what is stored is not "
-                    "bought again.",
-                )
         meant = "".join(_meant(text, known) for text in unknown)
         ids = self._coverage["instrument_id"].drop_nulls().unique().sort().head(_SAMPLE).cast(pl.String).to_list()
         sample = known[:: max(1, len(known) // _SAMPLE)][:_SAMPLE] or ids
         more = f" ({len(known)} in all)" if len(known) > len(sample) else ""
         stored = f"Stored, for example: {', '.join(sample)}{more}." if sample else "No symbol is stored."
-        return UnknownSymbol(what, meant + stored)
+        return UnknownSymbol(what, meant + stored + "".join(map(self._asking, unknown)))
 
     def names(self, rectangles: pl.DataFrame | None) -> Names:
         """The raw symbols in force, for the instruments of these rectangles or for all."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from hdi.errors import HdiError, RequestError
 
@@ -24,6 +24,9 @@ MAX_NS = 2**63 - 1
 Grid = Literal["day", "month", "year"]
 Stype = Literal["raw_symbol", "instrument_id", "continuous", "parent"]
 Status = Literal["complete", "fragment", "failed"]
+#: The symbol types that can be asked for, and the word that some still use for the first.
+STYPES: tuple[str, ...] = get_args(Stype)
+NATIVE = "native"
 
 #: The origin of data that a rehearsal made: it says so in every place where it shows.
 SYNTHETIC = "synthetic"

@@ -261,7 +261,7 @@ class Shopper:
             ids = sorted(set(children["instrument_id"]))
             if ids:
                 known |= set(self._source.raw_symbols(request.dataset, ids, request.window)["symbol"])
-        close = difflib.get_close_matches(symbol, sorted(known), n=4, cutoff=0.6)
+        close = difflib.get_close_matches(symbol, sorted(known - {symbol}), n=4, cutoff=0.6)
         meant = f"Did you mean {', '.join(close)}? " if close else ""
         return f"{meant}The vendor's symbology knows none of it on these days or around. Nothing was bought."
 

@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 
 from hdi.errors import RequestError
-from hdi.model import Order, Window, subtract
+from hdi.model import NATIVE, STYPES, Order, Window, subtract
 from hdi.schema import SchemaName, Schemas
-from hdi.symbology import ALL_SYMBOLS, NATIVE, STYPES, infer_stype, merge, root_of
+from hdi.symbology import ALL_SYMBOLS, infer_stype, merge, root_of
 
 #: What a symbol stands for, by date: the frame that a source resolves symbols to.
 RESOLVED: dict[str, pl.DataType] = {

@@ -9,7 +9,7 @@ import heapq
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,9 +19,6 @@ from hdi.model import Stype
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ALL_SYMBOLS = "ALL_SYMBOLS"
-#: The symbol types that can be asked for, and the word that some still use for the first.
-STYPES: tuple[str, ...] = get_args(Stype)
-NATIVE = "native"
 #: Instruments whose ids span less than this are looked up in a table instead of by search.
 _DENSE = 1 << 20
 _CONTINUOUS = re.compile(r"[A-Za-z0-9]+\.[cnvCNV]\.[0-9]+")

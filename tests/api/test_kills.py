@@ -17,7 +17,7 @@ GET_RANGE = "timeseries.get_range"
 #: Four downloads, each of some days' trades of a symbol type.
 ASK = Ask("ES.c.0,CL.FUT", "2024-03-14", "2024-03-15", "trades")
 WORKERS = 2
-RANDOM_KILLS = 14
+RANDOM_KILLS = 10
 #: Where a child dies, in the order in which a download comes by.
 PLACES = {
     "when the bytes have arrived": "hdi.paid.check",

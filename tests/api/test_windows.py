@@ -65,6 +65,16 @@ def test_an_unknown_contract_is_answered_with_the_closest_ones(desk):
     assert "ESZ4" in caught.value.hint or "ESU4" in caught.value.hint
 
 
+def test_a_contract_that_has_expired_is_not_what_it_may_have_meant_itself(desk, vendor):
+    desk.stored(Ask("ESH4,ESM4", "2024-03-11", "2024-03-15"))
+    paid = vendor.books.entries
+    with pytest.raises(UnknownSymbol, match="ESH4") as caught:
+        desk.ingest(Ask("ESH4", "2024-04-15", "2024-04-19"))
+    assert "ESM4" in caught.value.hint
+    assert "ESH4" not in caught.value.hint
+    assert vendor.books.entries == paid
+
+
 @pytest.mark.parametrize("schema", ["ohlcv-1d", "definition"])
 def test_a_contract_that_expires_in_the_window_is_empty_after_it(desk, vendor, truth, schema):
     ask = Ask("ESH4", "2024-03-11", "2024-03-28", schema)

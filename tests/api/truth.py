@@ -39,6 +39,7 @@ class Truth:
     def __init__(self, vendor):
         self._vendor = vendor
         self.rows = lru_cache(maxsize=None)(self._rows)
+        self._resolved = lru_cache(maxsize=None)(self._resolves)
 
     @cached_property
     def client(self):
@@ -81,6 +82,19 @@ class Truth:
             for day in range(number(each["d0"]), number(each["d1"]))
         }  # fmt: skip
         return [row | {"symbol": named[row["instrument_id"], index(row) // DAY_NS]} for row in rows]
+
+    def stands(self, ask):
+        """Whether each symbol of a request stands for an instrument on one of its days."""
+        return all(
+            self._resolved(ask.dataset, symbol, stype, ask.start, after(ask.end))
+            for stype, symbols in groups(ask.symbols).items()
+            for symbol in symbols
+        )
+
+    def _resolves(self, dataset, symbol, stype, start, end):
+        out = "raw_symbol" if stype == "instrument_id" else "instrument_id"
+        answer = self.client.symbology.resolve(dataset, [symbol], stype, out, start, end)["result"]
+        return any(each["s"] for intervals in answer.values() for each in intervals)
 
     def union(self, *asks):
         """The rows of several requests, each instrument and day once, as reads order them."""

@@ -1,6 +1,7 @@
 """A lake, a raw folder and a dead-letter folder of one test, driven as ``hdi ingest --api dbn`` drives them."""
 
 import json
+import resource
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -90,3 +91,13 @@ class Lab:
 def by_status(outcomes) -> dict[str, str]:
     """File name to status."""
     return {Path(o.path).name: o.status for o in outcomes}
+
+
+def peak():
+    """The most memory of this process so far, in kilobytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss: that of a child begins with what its parent had when it was forked.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -377,15 +377,15 @@ class TestHostileHeaders:
 
 
 BOMB = """
-import resource, sys
+import sys
 from pathlib import Path
-from files.lab import Lab
+from files.lab import Lab, peak
 lab = Lab(Path(sys.argv[1]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 error = lab.error(sys.argv[2])
 assert error.exit_code == 4, error
 assert lab.is_untouched()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 

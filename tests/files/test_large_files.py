@@ -13,13 +13,13 @@ from dbnfiles import ns, records, write
 GIB = 1 << 20  # in the kilobytes of getrusage
 
 INGEST = """
-import resource, sys
+import sys
 from pathlib import Path
-from files.lab import Lab
+from files.lab import Lab, peak
 lab = Lab(Path(sys.argv[1]))
 (outcome,) = lab.good(sys.argv[2], max_reject_percent=100)
 counts = [sum(getattr(r, n) for r in outcome.receipts) for n in ("fetched", "stored", "quarantined")]
-print(*counts, lab.tables(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sep="|")
+print(*counts, lab.tables(), peak(), sep="|")
 """
 
 

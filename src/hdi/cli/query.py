@@ -71,9 +71,9 @@ def query(  # noqa: PLR0913, PLR0917  (each is an option)
         started()
         warning = _confirm(data, result) if form == "table" and output is None and not force else ""
         _show(result, form, output, warning, color=data.settings.color)
+        _tell(result, output)
         if data.synthetic:
             say("note: this is SYNTHETIC data, made by a rehearsal vendor")
-        _tell(result, output)
 
 
 def _format(given: str | None, path: str | None, *, as_json: bool) -> str:
