@@ -295,8 +295,9 @@ class Receipt:
 
     ``stored`` is read back from the store; ``unchanged`` of them were there already, equal.
     ``superseded`` counts rows that this unit moved to history. ``rules`` counts every broken rule by
-    name, whatever its severity. ``dollars`` is what its bytes cost in this run; ``conditions`` names the days that the
-    vendor did not call available. ``committed_at`` is nanoseconds UTC.
+    name, whatever its severity. ``dollars`` is what its bytes cost, in the receipt of the first run that put them
+    into this store; ``conditions`` names the days that the vendor did not call available. ``committed_at`` is
+    nanoseconds UTC.
     """
 
     unit: Unit
