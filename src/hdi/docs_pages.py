@@ -26,7 +26,12 @@ def pages(kinds: Iterable[Schema] | None = None) -> dict[str, str]:
     from hdi.schema import load_schemas
 
     schemas = sorted(kinds or load_schemas(), key=lambda s: s.kind)
-    made = {"cli.md": _cli(), "settings.md": _settings(), f"{_DICTIONARY}/README.md": _index(schemas)}
+    made = {
+        "cli.md": _cli(),
+        "settings.md": _settings(),
+        "rehearsal.md": _rehearsal(),
+        f"{_DICTIONARY}/README.md": _index(schemas),
+    }
     made |= {f"{_DICTIONARY}/{s.kind}.md": _kind(s) for s in schemas}
     return {path: f"{_MADE}\n{text}" for path, text in made.items()}
 
@@ -91,6 +96,28 @@ def _cli() -> str:
         inner = command.make_context(name, [], parent=context, resilient_parsing=True, terminal_width=_WIDTH)
         parts.append(f"## {PROGRAM} {name}\n\n{_block(command.get_help(inner))}")
     return "\n".join(parts)
+
+
+def _rehearsal() -> str:
+    from hdi.rehearsal.faults import KINDS, takes
+
+    rows = [
+        (f"`{name}`", kind.sentence, ", ".join(f"`{option}=`" for option in takes(name)))
+        for name, kind in KINDS.items()
+    ]
+    return "\n".join(
+        (
+            "# The rehearsal vendor\n",
+            "`hdi rehearse` serves a double of the vendor's API on loopback, with SYNTHETIC data. It goes wrong where",
+            "it is told to: `--fault KIND` or `--fault KIND:option=value,...`, as often as wanted; in Python",
+            '`vendor.fault(...)`; while it serves, `POST /rehearsal/faults` with `{"fault": "KIND:..."}`. `method=`,',
+            "`schema=`, `symbol=` and `day=` say which calls are meant, `times=` how often: for ever without it.\n",
+            *_table(("Kind", "What happens", "Options"), rows),
+            "",
+            "What it bills stands in its books: `GET /rehearsal/books`, `--books FILE`, `vendor.books`.",
+            "",
+        )
+    )
 
 
 def _block(text: str) -> str:

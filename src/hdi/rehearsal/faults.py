@@ -160,17 +160,22 @@ def parse(spec: str, **more: Any) -> Fault:
             raise RequestError(f"fault {spec!r}: {part!r} is not KEY=VALUE", _keys(kind))
         given[name.strip()] = value.strip()
     given |= {name: str(value) for name, value in more.items()}
-    known_keys = (*_MATCHERS, *KINDS[kind].options)
+    known_keys = takes(kind)
     for name in given:
-        if name not in known_keys or (KINDS[kind].needs_day and name != "day"):
+        if name not in known_keys:
             raise RequestError(f"fault {spec!r}: {kind} takes no {name!r}", _keys(kind))
     return _built(kind, given, spec)
+
+
+def takes(kind: str) -> tuple[str, ...]:
+    """The keys that a kind of fault takes: its options, and what says when it is meant."""
+    return ("day",) if KINDS[kind].needs_day else (*KINDS[kind].options, *_MATCHERS)
 
 
 def _keys(kind: str) -> str:
     if KINDS[kind].needs_day:
         return f"{kind} takes day=YYYY-MM-DD."
-    return f"{kind} takes {', '.join(f'{name}=' for name in (*KINDS[kind].options, *_MATCHERS))}."
+    return f"{kind} takes {', '.join(f'{name}=' for name in takes(kind))}."
 
 
 def _built(kind: str, given: Mapping[str, str], spec: str) -> Fault:
