@@ -15,23 +15,29 @@ _PATH = [str(TESTS.parent / "src"), str(TESTS)]
 _PATIENCE = 60
 
 
-class Nursery:
-    """Forks children that ingest, one at a time."""
+class Children:
+    """A process that forks children, one at a time, each for a job that it is told as a line of JSON."""
 
-    def __init__(self):
+    def __init__(self, *program):
         env = os.environ | {"PYTHONPATH": os.pathsep.join([*_PATH, os.environ.get("PYTHONPATH", "")])}
-        script = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
+        script = [sys.executable, *map(str, program)]
         self._process = subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
-    def run(self, folder, paths, *, step=0, after=None, **options):
-        """How a child ended: its exit code, or minus the signal. It is killed ``after`` so many seconds."""
-        job = {"folder": str(folder), "paths": [str(p) for p in paths], "options": options, "step": step}
+    def fork(self, job):
+        """The pid of a child that does the job."""
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
-        pid = int(self._process.stdout.readline())
+        return int(self._process.stdout.readline())
+
+    def end(self):
+        """How the child ended: its exit code, or minus the signal."""
+        return int(self._process.stdout.readline())
+
+    def watch(self, pid, after=None):
+        """How the child ended that is killed ``after`` so many seconds."""
         timer = threading.Timer(_PATIENCE if after is None else after, kill, (pid,))
         timer.start()
-        code = int(self._process.stdout.readline())
+        code = self.end()
         timer.cancel()
         timer.join()
         return code
@@ -40,6 +46,18 @@ class Nursery:
         self._process.stdin.close()
         self._process.wait(_PATIENCE)
         self._process.stdout.close()
+
+
+class Nursery(Children):
+    """Forks children that ingest."""
+
+    def __init__(self):
+        super().__init__(Path(__file__).with_name("nursery.py"))
+
+    def run(self, folder, paths, *, step=0, after=None, **options):
+        """How a child ended: its exit code, or minus the signal. It is killed ``after`` so many seconds."""
+        job = {"folder": str(folder), "paths": [str(p) for p in paths], "options": options, "step": step}
+        return self.watch(self.fork(job), after)
 
 
 def kill(pid):

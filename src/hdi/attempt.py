@@ -19,7 +19,7 @@ from hdi import raw
 from hdi.errors import CorruptFile, DataError, TooManyRejects
 from hdi.frames import COVERAGE, REJECTS
 from hdi.mapping import VendorMapping
-from hdi.model import DAY_NS, MAX_NS, Condition, Header, RawFile, Receipt, Unit, date_ns, ns_date
+from hdi.model import DAY_NS, MAX_NS, MONEY, Condition, Header, RawFile, Receipt, Unit, date_ns, ns_date
 from hdi.plan import Plan, learned, unmapped
 from hdi.refine import Refinery
 from hdi.schema import Schema
@@ -31,7 +31,6 @@ from hdi.stores import Store, Work
 MAX_ROWS = 2**31 - 1
 #: Rows of each rule that are kept of a unit that failed as a whole.
 SAMPLE = 1000
-_MONEY = Decimal("1e-9")
 _POLARS: Mapping[str, Any] = {"int32": pl.Int32(), "int64": pl.Int64()}
 
 
@@ -334,7 +333,7 @@ class Attempt:
             status="fragment" if self.plan.fragment else "complete", fetched=fetched,
             stored=fetched - rejected, quarantined=rejected, rules=self.tally.rules.get(number, {}),
             raw=rawfile, seconds=round(time.monotonic() - self.began, 3), committed_at=time.time_ns(),
-            dollars=None if self.task.price is None else (self.task.price * fetched).quantize(_MONEY),
+            dollars=None if self.task.price is None else (self.task.price * fetched).quantize(MONEY),
             conditions=noted(self.task.conditions, self.plan.units[i]),
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
 from hdi.errors import BrokenDelivery, CorruptFile, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
-from hdi.model import Order, Outcome, Receipt, Unit, Window, dollars_text, iso_ns
+from hdi.model import MONEY, Order, Outcome, Receipt, Unit, Window, dollars_text, iso_ns
 from hdi.offer import Offer, Shopper
 from hdi.ordering import Claim, Held, Request, cut
 from hdi.paid import Slip
@@ -87,8 +87,7 @@ class Buying:
     def _run(self, offer: Offer, progress: Progress) -> Generator[Outcome]:
         if not offer.units:
             with Run(self.store, self.options):  # which mends what a process that died left behind
-                paid.recover(self.options.data_dir)
-            return
+                return
         keys = claim_keys(offer.request.dataset, self.name, offer.request.window)
         with (
             self.store.claim(keys),
@@ -286,7 +285,7 @@ class Buying:
         ]
         cost, kept = Decimal(0), None
         if isinstance(error, VendorUnavailable):
-            cost = (error.wasted * lot.byte_price).quantize(Decimal("1e-9"))
+            cost = (error.wasted * lot.byte_price).quantize(MONEY)
         elif isinstance(error, BrokenDelivery):
             cost, kept = error.dollars, error.raw
             receipts = [replace(r, raw=kept) for r in receipts]

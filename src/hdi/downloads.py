@@ -22,7 +22,7 @@ from hdi.errors import (
     TruncatedFile,
     UnitFailed,
 )
-from hdi.model import Header, Order, Outcome, Quote, Window
+from hdi.model import MONEY, Header, Order, Outcome, Quote, Window, some
 from hdi.offer import Offer, floor_end, quoted
 from hdi.ordering import Purchase, cut
 from hdi.paid import Delivery, Slip
@@ -31,7 +31,6 @@ from hdi.sources import Source
 #: A unit of more records than this is made finer, hour by hour.
 MOST_RECORDS = 50_000_000
 _HOUR_NS = 3_600 * 10**9
-_MONEY = Decimal("1e-9")
 #: Units of one commit: receipts are held in memory.
 _MOST_UNITS = 10_000
 
@@ -192,7 +191,7 @@ class Downloads:
             return None
         rectangles = cut(lot.purchase.rectangles, order.window)
         names = cut(self._offer.known.names, order.window)
-        dollars = (lot.price * records).quantize(_MONEY)
+        dollars = (lot.price * records).quantize(MONEY)
         slip = Slip(
             self._source.origin, order, lot.purchase.symbols, lot.cells, records, dollars, rectangles,
             names.join(rectangles, on="instrument_id", how="semi"), self._offer.known.conditions,
@@ -200,7 +199,7 @@ class Downloads:
         with Delivery(self._data_dir, slip) as delivery:
             with self._progress.receiving(delivery):
                 done = self._source.download(order, delivery.path, self._may_waste(lot))
-            delivery.arrived(done.wasted, (done.wasted * lot.byte_price).quantize(_MONEY))
+            delivery.arrived(done.wasted, (done.wasted * lot.byte_price).quantize(MONEY))
             return self._checked(delivery)
 
     def _may_waste(self, lot: Lot) -> Callable[[int], bool]:
@@ -262,7 +261,7 @@ def _other(header: Header, order: Order) -> str:
     if header.stype_in and header.stype_in != order.stype:
         return f"{header.schema} by {header.stype_in}"
     if header.symbols and {s.upper() for s in header.symbols} != {s.upper() for s in order.symbols}:
-        return f"{header.schema} of {', '.join(header.symbols[:5])}"
+        return f"{header.schema} of {some(header.symbols)}"
     return ""
 
 
@@ -270,7 +269,7 @@ def _cost(slip: Slip, records: int) -> Decimal:
     """The price of so many records of an order, and of what broken tries brought before."""
     if not slip.records:
         return Decimal(0)
-    return ((slip.dollars - slip.wasted_dollars) / slip.records * records + slip.wasted_dollars).quantize(_MONEY)
+    return ((slip.dollars - slip.wasted_dollars) / slip.records * records + slip.wasted_dollars).quantize(MONEY)
 
 
 def miscounted(slip: Slip) -> BrokenDelivery:
@@ -295,8 +294,7 @@ def what(order: Order | None) -> str:
     """An order in a few words."""
     if order is None:
         return "an order of nothing"
-    few = ", ".join(order.symbols[:5]) + (f" and {len(order.symbols) - 5} more" if len(order.symbols) > 5 else "")  # noqa: PLR2004
-    return f"{order.dataset} {order.schema} {few}, {order.window}"
+    return f"{order.dataset} {order.schema} {some(order.symbols)}, {order.window}"
 
 
 def where(slip: Slip) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -31,7 +31,10 @@ NATIVE = "native"
 #: The origin of data that a rehearsal made: it says so in every place where it shows.
 SYNTHETIC = "synthetic"
 _EPOCH = dt.date(1970, 1, 1)
+#: Amounts of dollars are kept to this.
+MONEY = Decimal("1e-9")
 _LEAST = Decimal("0.0001")
+_SHOWN = 5
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?(Z|z|[+-]\d{2}:?\d{2})?")
 
@@ -59,6 +62,12 @@ def dollars_text(amount: Decimal) -> str:
         return f"<${_LEAST}"
     places = Decimal("0.01") if abs(amount) >= 1 or not amount else _LEAST
     return f"${amount.quantize(places):,}"
+
+
+def some(names: Sequence[str], separator: str = ", ") -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return separator.join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def parse_instant(text: str) -> tuple[int, bool]:

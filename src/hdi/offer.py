@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed, UnknownSymbol
-from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns
+from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some
 from hdi.ordering import NAMED, RESOLVED, Claim, Held, Need, Purchase, Request, cut, needed
 from hdi.paid import Slip, described, slips
 from hdi.plan import plan_file
@@ -68,18 +68,20 @@ class Offer:
     @property
     def bought_units(self) -> int:
         """How many units have to be ordered."""
-        return sum(len(p.symbols) * len(list(p.window.cells(self.request.name.grid))) for p in self.purchases)
+        return sum(len(p.symbols) * self._cells(p.window) for p in self.purchases)
 
     @property
     def claimed_units(self) -> int:
         """How many units need no order: they stand for nothing, or for what is ordered or held as something else."""
-        return sum(len(list(c.window.cells(self.request.name.grid))) for c in self.claims)
+        return sum(self._cells(c.window) for c in self.claims)
 
     @property
     def total(self) -> int:
         """How many units the whole request has."""
-        cells = len(list(self.request.window.cells(self.request.name.grid)))
-        return cells * sum(map(len, self.request.symbols.values()))
+        return self._cells(self.request.window) * sum(map(len, self.request.symbols.values()))
+
+    def _cells(self, window: Window) -> int:
+        return len(list(window.cells(self.request.name.grid)))
 
 
 class Shopper:
@@ -185,7 +187,7 @@ class Shopper:
         if name not in available:
             raise RequestError(f"{request.dataset} has no {name}", closest(name, available))
         limit = self._limit = available[name]
-        end = self._floor(limit.end, request)
+        end = floor_end(limit.end, request)
         if window.start >= end:
             raise RequestError(
                 f"{window} has not happened yet for {request.dataset} {name}: data is available up to {iso_ns(end)}",
@@ -207,17 +209,12 @@ class Shopper:
 
     def _ended(self, request: Request, error: EndUnavailable, notes: list[str]) -> Request:
         """The request up to the end that the vendor's refusal names."""
-        end = self._floor(error.available_end, request)
+        end = floor_end(error.available_end, request)
         if not request.window.start < end < request.window.end:
             raise error
         self._limit = Window(min(self._limit.start, request.window.start), error.available_end)
         notes.append(f"{request.dataset} {request.name.name} is available up to {iso_ns(end)}: the rest stays open")
         return replace(request, window=Window(request.window.start, end))
-
-    @staticmethod
-    def _floor(end: int, request: Request) -> int:
-        """The available end, floored to whole bars; to whole days for what is published by day."""
-        return floor_end(end, request)
 
     def _know(self, request: Request) -> Known:
         """The symbology of the whole request. UnknownSymbol for symbols that stand for nothing, here or around."""
@@ -281,14 +278,14 @@ def quoted(source: Source, order: Order, conditions: Sequence[Condition]) -> Quo
         ]  # fmt: skip
         if open_days:
             raise UnitFailed(
-                f"the vendor names instruments for {', '.join(order.symbols[:5])}, and resolves none of them in "
+                f"the vendor names instruments for {some(order.symbols)}, and resolves none of them in "
                 f"{order.window}, where it has data",
                 "It contradicts itself; nothing was ordered. Run the same command again later.",
             ) from None
         return NOTHING  # a window without a session
     if not quote.records and (quote.size or quote.dollars):
         raise UnitFailed(
-            f"the vendor counts no record for {', '.join(order.symbols[:5])} in {order.window}, and bills "
+            f"the vendor counts no record for {some(order.symbols)} in {order.window}, and bills "
             f"{quote.size} bytes for it",
             "It contradicts itself; nothing was ordered. Run the same command again later.",
         )

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from hdi.errors import RequestError
+from hdi.lookup import split
 from hdi.model import NATIVE, STYPES, Order, Window, subtract
 from hdi.schema import SchemaName, Schemas
 from hdi.symbology import ALL_SYMBOLS, infer_stype, merge, root_of
@@ -76,7 +77,7 @@ def parse_request(
         raise RequestError(
             f"unknown symbol type {stype!r}", f"Known: {', '.join(STYPES)}, and {NATIVE} for raw_symbol."
         )
-    asked = list(dict.fromkeys(s for text in symbols for part in text.split(",") if (s := part.strip())))
+    asked = split(symbols)
     if not asked:
         raise RequestError("no symbol was named", "Name some with --symbols, such as ES.c.0 or ES.FUT, or ALL_SYMBOLS.")
     if ALL_SYMBOLS in (s.upper() for s in asked):

@@ -30,22 +30,13 @@ class Part:
 
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir / "raw"
-        self._fd = -1
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            _private(data_dir, "raw", ".part")
-            while self._fd < 0:
-                self._path = self._root / ".part" / f"{uuid4().hex}.part"
-                self._fd = _held(self._path)
-        except OSError as exc:
-            raise _refused(self._root, exc) from exc
+        self._path = parts_folder(data_dir) / f"{uuid4().hex}.part"
+        self._fd = hold_new(self._path)
 
     def write(self, data: bytes, /) -> None:
         """Append one chunk."""
-        view = memoryview(data)
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            _write(self._fd, data)
         except OSError as exc:
             raise _refused(self._root, exc) from exc
 
@@ -76,7 +67,8 @@ def put(data_dir: Path, folders: Sequence[str], name: str, path: Path, digest: s
         _sync(path)
         _private(root, *folders)
         if target.exists() and not _holds(target, digest, size):
-            aside = set_aside(target)
+            aside = target.with_name(f"{name}.damaged-{time.time_ns()}")
+            target.rename(aside)
             log = structlog.get_logger(component="PipelineOrchestrator")
             log.warning("a raw file was damaged: set aside, and written again", file=str(target), aside=str(aside))
         if target.exists():
@@ -87,13 +79,6 @@ def put(data_dir: Path, folders: Sequence[str], name: str, path: Path, digest: s
     except OSError as exc:
         raise _refused(root, exc) from exc
     return RawFile(str(target.absolute()), digest, size)
-
-
-def set_aside(path: Path) -> Path:
-    """Give a damaged file another name; returns where it is."""
-    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-    path.rename(aside)
-    return aside
 
 
 def put_note(data_dir: Path, folders: Sequence[str], name: str, text: str) -> None:
@@ -136,10 +121,8 @@ def hold_new(path: Path) -> int:
 
 def write_all(fd: int, data: bytes, path: Path) -> None:
     """Write and sync all of it."""
-    view = memoryview(data)
     try:
-        while view:
-            view = view[os.write(fd, view) :]
+        _write(fd, data)
         os.fsync(fd)
     except OSError as exc:
         raise _refused(path.parent.parent, exc) from exc
@@ -148,21 +131,12 @@ def write_all(fd: int, data: bytes, path: Path) -> None:
 @contextlib.contextmanager
 def abandoned(path: Path) -> Iterator[str | None]:
     """The text of a file whose process is gone, held meanwhile; None when somebody holds it or it is gone too."""
-    try:
-        fd = os.open(path, os.O_RDWR)
-    except OSError:
-        yield None
-        return
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with _left(path) as fd:
+        if fd is None or not os.fstat(fd).st_nlink:
             yield None
             return
         with open(fd, encoding="utf-8", closefd=False) as file:
-            yield file.read() if os.fstat(fd).st_nlink else None
-    finally:
-        os.close(fd)
+            yield file.read()
 
 
 @contextlib.contextmanager
@@ -191,21 +165,38 @@ def origin_of(path: Path) -> str:
 def sweep(data_dir: Path) -> int:
     """Remove part files whose process is gone; returns how many."""
     gone = 0
-    folder = data_dir / "raw" / ".part"
-    for path in folder.glob("*.part"):
-        try:
-            fd = os.open(path, os.O_RDWR)
-        except OSError:  # kept or discarded since, or somebody else's
-            continue
+    for path in (data_dir / "raw" / ".part").glob("*.part"):
+        with _left(path) as fd:
+            if fd is not None:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    gone += 1
+    return gone
+
+
+@contextlib.contextmanager
+def _left(path: Path) -> Iterator[int | None]:
+    """A locked descriptor of a file that no living process holds; None for any other."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError:  # kept or discarded since, or somebody else's
+        yield None
+        return
+    try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-            gone += 1
         except OSError:
-            continue
-        finally:
-            os.close(fd)
-    return gone
+            yield None
+        else:
+            yield fd
+    finally:
+        os.close(fd)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def _held(path: Path) -> int:

@@ -8,7 +8,7 @@ import typer
 
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import put, say, session, started
-from hdi.model import dollars_text
+from hdi.model import dollars_text, some
 
 if TYPE_CHECKING:
     from hdi.model import Outcome
@@ -200,10 +200,8 @@ def outcome_name(outcome: Outcome) -> str:
     """An order as one would say it: its symbols and its days."""
     from hdi.explain import shown
 
-    few = 5
-    symbols = ",".join(outcome.symbols[:few])
-    more = f" and {len(outcome.symbols) - few} more" if len(outcome.symbols) > few else ""
-    return f"{symbols}{more}  {shown(outcome.window)}" if outcome.window else symbols + more
+    symbols = some(outcome.symbols, ",")
+    return f"{symbols}  {shown(outcome.window)}" if outcome.window else symbols
 
 
 def rule_counts(outcome: Outcome) -> dict[str, int]:

@@ -24,7 +24,7 @@ from hdi.errors import (
     StoreError,
     VendorRefused,
 )
-from hdi.model import Order, Window, iso_ns, parse_instant
+from hdi.model import Order, Window, iso_ns, parse_instant, some
 from hdi.sources.databento_gateway import OFFICIAL, Gateway, missing_bundle
 from hdi.sources.retries import Transient, retry_after
 from hdi.symbology import infer_stype
@@ -39,7 +39,6 @@ _BUSY, _SERVER = 429, 500
 _PASSING = (408, 425)
 _UNAUTHORIZED, _PAYMENT, _FORBIDDEN = 401, 402, 403
 _LONGEST_TEXT = 500
-_SYMBOLS_SHOWN = 5
 
 
 class RequestRefused(RequestError):
@@ -63,9 +62,7 @@ class Ask:
         if self.order is None:
             return f"{self.method}({self.dataset})"
         order = self.order
-        more = len(order.symbols) - _SYMBOLS_SHOWN
-        symbols = ",".join(order.symbols[:_SYMBOLS_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        what = " ".join(part for part in (order.dataset, order.schema, symbols) if part)
+        what = " ".join(part for part in (order.dataset, order.schema, some(order.symbols, ",")) if part)
         return f"{self.method}({what}, {order.window})"
 
 
