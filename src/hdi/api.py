@@ -15,6 +15,7 @@ from hdi import logs
 from hdi.errors import RequestError
 from hdi.model import SYNTHETIC, Outcome, Query, Window
 from hdi.settings import Settings, load
+from hdi.settings.addresses import TIMESCALEDB
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from hdi.query import Result
     from hdi.schema import Schemas
     from hdi.sources import Source
-    from hdi.stores import Store
+    from hdi.stores import ServerOptions, Store
 
 #: The libraries that decide what data looks like.
-LIBRARIES = ("polars", "pyarrow", "deltalake", "databento-dbn", "numpy", "pandera", "pydantic", "structlog", "typer")
+LIBRARIES = (
+    "polars", "pyarrow", "deltalake", "databento-dbn", "numpy", "pandera", "psycopg", "pgpq", "adbc-driver-postgresql",
+    "pydantic", "structlog", "typer",
+)  # fmt: skip
 
 
 @dataclass
@@ -46,7 +50,7 @@ class HistoricalData:
 
     @classmethod
     def open(cls, store: str | None = None, config_dir: Path | str | None = None, **flags: Any) -> HistoricalData:
-        """The data of a store (a path, ``lake:PATH``, ...), by default the one that the settings name.
+        """The data of a store (a path, ``lake:PATH``, ``postgresql://...``), by default the one that the settings name.
 
         ``flags`` are further settings by their dotted keys. Raises ConfigError.
         """
@@ -82,9 +86,16 @@ class HistoricalData:
             from hdi.stores import open_store
 
             self.close()
-            self._store = open_store(self.settings.store, self.schemas, write=write)
+            options = self._server_options() if self.settings.store_type == TIMESCALEDB else None
+            self._store = open_store(self.settings.store_url, self.schemas, write=write, options=options)
             self._writable = write
         return self._store
+
+    def _server_options(self) -> ServerOptions:
+        from hdi.stores.options import ServerOptions
+
+        timescaledb = self.settings.timescaledb
+        return ServerOptions(timescaledb.connect_seconds, timescaledb.compress, timescaledb.compress_after_days)
 
     @staticmethod
     def sources() -> list[str]:
@@ -228,7 +239,7 @@ class HistoricalData:
 
     def version(self) -> dict[str, str]:
         """Versions by name, and under ``store`` the type of the store."""
-        return {**versions(), "store": self.settings.store.partition(":")[0]}
+        return {**versions(), "store": self.settings.store_type}
 
     @property
     def synthetic(self) -> bool:

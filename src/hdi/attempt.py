@@ -108,7 +108,7 @@ class Attempt:
         options = self.task.options
         part = raw.Part(options.data_dir) if options.keep else None
         kept = [int(n) not in without for n in self.numbers]
-        work = self._work(pl.DataFrame(schema=COVERAGE), None)
+        work = self._work(self.plan.coverage(self.numbers.tolist(), kept), None)
         with contextlib.ExitStack() as stack:
             if part is not None:
                 stack.callback(part.discard)

@@ -19,7 +19,8 @@
     │   ├── CorruptFile       4   bit-flipped, or with impossible records
     │   │   └── TruncatedFile     4   cut off
     │   └── TooManyRejects    4   a unit over ``max_reject_percent``
-    └── StoreError            5   the store refused: disk full, locked, gone, not a store
+    └── StoreError            5   the store refused: disk full, locked, not a store
+        └── StoreLost         5   the server is gone or cannot be reached; it may come back
 
 An error has three parts, all shown to the user: what is wrong (with what was meant, where that is
 known), and what to do next.
@@ -35,12 +36,31 @@ if TYPE_CHECKING:
 
     from hdi.model import RawFile, Window
 
-_PASSWORD = re.compile(r"(//[^:/@\s]*):[^@\s]+@")
+_MASK = r"\1***"
+#: Passwords in text: what to look for, and what to put there instead.
+PASSWORDS = (
+    # The address of a database, however badly written: all from the first colon behind the name to the last @.
+    (re.compile(r"(\b(?:postgres(?:ql)?|timescale(?:db)?)(?:\+\w+)?://[^\s:/@]*:)\S*(?=@)", re.IGNORECASE), _MASK),
+    # password=... in the query of a URL ends at the next &, ...
+    (re.compile(r"([?&]\w*passw(?:or)?d=)[^\s&]*", re.IGNORECASE), _MASK),
+    # ... and in a list of keywords (host=... password='it\'s') at a space that is neither quoted nor escaped.
+    (
+        re.compile(
+            r"(\b(?<![?&])\w*passw(?:or)?d\s*=\s*)"
+            r"(?:\\'(?:(?!\\').)*\\'|'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|(?:\\.|[^\s\\])+)",
+            re.IGNORECASE | re.DOTALL,
+        ),
+        _MASK,
+    ),
+)
+_ANY_URL = re.compile(r"(//[^:/@\s]*):[^@\s]+@")
 
 
 def masked(text: str) -> str:
-    """The text with the password of every address in it replaced: errors and status are shown and kept."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    """The text with every password in it replaced: errors and status are shown and kept."""
+    for pattern, mask in PASSWORDS:
+        text = pattern.sub(mask, text)
+    return _ANY_URL.sub(r"\1:***@", text)
 
 
 class HdiError(Exception):
@@ -158,3 +178,7 @@ class StoreError(HdiError):
     """The store refused: no space, no permission, no lock, or it is not a store."""
 
     exit_code = 5
+
+
+class StoreLost(StoreError):
+    """The store went away, or cannot be reached; it may come back."""

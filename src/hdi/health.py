@@ -65,9 +65,11 @@ def measure(
 
     ``api`` really asks the vendor; without it nothing is said of the vendor.
     """
-    status = Status(store={"url": masked(settings.store)})
+    status = Status(store={"url": masked(settings.store_url)})
+    name = settings.store
     try:
         store = opened()
+        name = store.url
         status.store |= store.health()
         _ledger(status, store.ledger())
         _quarantine(status, store.quarantine())
@@ -75,10 +77,10 @@ def measure(
             status.store["read_seconds"] = dict(_reads(store, schemas))
     except HdiError as exc:
         status.problems.append(exc.message)
-        status.store["error"] = exc.message
+        status.store |= {"error": exc.message, "hint": exc.hint}
     status.store["state"] = "error" if status.problems else "connected"
     status.quarantine["path"] = str(settings.dlq_dir)
-    status.quarantine["exported"] = quarantine.index_of(settings.dlq_dir, settings.store).exists()
+    status.quarantine["exported"] = quarantine.index_of(settings.dlq_dir, name).exists()
     if api is not None:
         _api(status, api)
     _storage(status, settings.data_dir)

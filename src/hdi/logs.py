@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from hdi.errors import PASSWORDS
+
 if TYPE_CHECKING:
     from hdi.settings import Settings
 
@@ -47,6 +49,7 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _SECRET_TEXT = (
+    *PASSWORDS,
     # The password of a URL; a path segment with an @ is not one.
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]*(?=@)", re.IGNORECASE), rf"\1{MASK}"),
     # password=..., api_key: ..., "token": "...", as in connection strings, query strings and headers.

@@ -137,6 +137,14 @@ class Schema:
         return columns | PLACE
 
     @cached_property
+    def history(self) -> dict[str, pl.DataType]:
+        """Columns of superseded rows: the stored ones, who wrote and who replaced them, and when (nanoseconds)."""
+        return {
+            **self.stored, "_written_run": pl.String(), "_replaced_run": pl.String(),
+            "_replaced_unit": pl.Int32(), "_replaced_at": pl.Int64(),
+        }  # fmt: skip
+
+    @cached_property
     def order(self) -> tuple[str, ...]:
         """The order of every read, as public columns and ``PLACE``."""
         return (self.index_time, "dataset", "publisher_id", "instrument_id", *PLACE)

@@ -13,11 +13,15 @@ from typer.main import get_command
 
 from hdi.cli import demo, ingest, jobs, query, rehearse, status
 from hdi.cli.session import DECLINED, OutputClosed, Session, say
-from hdi.errors import HdiError
+from hdi.errors import HdiError, masked
 
 PROGRAM = "hdi"
 #: Given after the command, these are the most likely slip.
 _GLOBAL = ("--store", "--config-dir", "--log-level", "--json")
+_TYPED = (
+    "hint: the password in --store can be seen in the list of processes and in the shell's history; give it as "
+    "PGPASSWORD or in ~/.pgpass, or set TIMESCALEDB_HOST, _USER and _PASSWORD and use --store timescaledb"
+)
 
 app = typer.Typer(
     name=PROGRAM,
@@ -37,7 +41,13 @@ for _module in (demo, ingest, jobs, query, status, rehearse):
 @app.callback()
 def options(
     context: typer.Context,
-    store: Annotated[str | None, typer.Option(metavar="URL", help="Where data is kept: a path, lake:PATH.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where data is kept: a path, lake:PATH, timescaledb (TIMESCALEDB_HOST, ...), or postgresql://...",
+        ),
+    ] = None,
     config_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the YAML files.")] = None,
     log_level: Annotated[
         str | None,
@@ -52,6 +62,8 @@ def options(
     del version
     context.obj.store, context.obj.config_dir = store, config_dir
     context.obj.log_level, context.obj.json = log_level, json
+    if store is not None and store.lower().startswith("postgres") and masked(store) != store:
+        say(_TYPED)
 
 
 def run(arguments: Sequence[str]) -> int:

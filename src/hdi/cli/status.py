@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from hdi.health import Status
 
 NOT_MEASURED = "not measured"
+#: The type of store that is a server.
+SERVER = "timescaledb"
+#: What is said of the columnstore of a server, and of the policies that come with it.
+_COMPRESSION = {
+    "absent": "which has no compression and no policies",
+    "off": "compression off",
+    "on": "compression on",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -41,8 +49,9 @@ def status(
             put(line)
     for problem in found.problems:
         say(f"error: {problem}")
-    if found.api and found.api.get("hint"):
-        say(found.api["hint"])
+    for part in (found.store, found.api or {}):
+        if part.get("hint"):
+            say(part["hint"])
     if not found.healthy:
         raise typer.Exit(1)
 
@@ -95,12 +104,23 @@ def _database(found: Status) -> str:
     store = found.store
     if "error" in store:
         return f"Database: Not connected ({store['url']})"
-    rows = sum(table["rows"] for table in store["tables"].values())
-    size = f"{count(rows, 'row')} in {count(len(store['tables']), 'table')}" if store["tables"] else "empty"
+    counted = [table["rows"] for table in store["tables"].values()]
+    rows = ("at least " if None in counted else "") + count(sum(n or 0 for n in counted), "row")
+    size = f"{rows} in {count(len(counted), 'table')}" if counted else "empty"
     if not store.get("exists", True):
-        size = "does not exist yet"
+        size = "no tables yet" if store["type"] == SERVER else "does not exist yet"
     synthetic = ", SYNTHETIC data" if store.get("origin") == SYNTHETIC else ""
-    return f"Database: Connected ({store['type']} {store['version']}, {store['location']}, {size}{synthetic})"
+    return f"Database: Connected ({_product(store)}, {store['location']}, {size}{synthetic})"
+
+
+def _product(store: dict[str, Any]) -> str:
+    """Type and version of the store; of a server also its edition, and what that lacks or has turned on."""
+    if store["type"] != SERVER:
+        return f"{store['type']} {store['version']}"
+    if store["edition"] is None:
+        return f"PostgreSQL {store['server_version']} without TimescaleDB"
+    edition = f"{store['edition'].capitalize()} edition, {_COMPRESSION[store['compression']]}"
+    return f"TimescaleDB {store['version']}, PostgreSQL {store['server_version']}, {edition}"
 
 
 def _api(found: Status) -> str:
@@ -113,12 +133,30 @@ def _api(found: Status) -> str:
 
 
 def _tables(found: Status) -> list[str]:
-    lines = []
+    lines = _server(found.store)
     for name, table in found.store.get("tables", {}).items():
-        lines.append(
-            f"  {name}: {count(table['rows'], 'row')}, {count(table['files'], 'file')}, {bytes_text(table['bytes'])}"
-        )
+        rows = "rows not counted" if table["rows"] is None else count(table["rows"], "row")
+        lines.append(f"  {name}: {rows}, {_pieces(table)}, {bytes_text(table['bytes'])}")
     lines += [f"  read from {kind}: {seconds:.3f} s" for kind, seconds in found.store.get("read_seconds", {}).items()]
+    return lines
+
+
+def _pieces(table: dict[str, Any]) -> str:
+    """What a table is stored in: files of a lake, chunks of a hypertable."""
+    if "chunks" not in table:
+        return count(table["files"], "file")
+    compressed = table["compressed_chunks"]
+    return count(table["chunks"], "chunk") + (f" ({compressed} compressed)" if compressed else "")
+
+
+def _server(store: dict[str, Any]) -> list[str]:
+    """What is known of a server beyond its tables."""
+    if store.get("type") != SERVER:
+        return []
+    layout = "none yet" if store["layout"] is None else f"version {store['layout']}"
+    lines = [f"  layout of the tables: {layout}", f"  whole database: {bytes_text(store['database_bytes'])}"]
+    if store["free_bytes"] is not None:
+        lines.append(f"  free on the server: {bytes_text(store['free_bytes'])}")
     return lines
 
 

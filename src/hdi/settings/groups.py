@@ -20,10 +20,14 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationInfo,
+    field_serializer,
 )
 from pydantic.fields import FieldInfo
 
-TIMESCALEDB = "timescaledb"
+from hdi.errors import masked
+from hdi.settings import addresses
+from hdi.settings.addresses import TIMESCALEDB, SslMode
+
 TIMESCALEDB_HOST = "TIMESCALEDB_HOST"
 SUFFIXES = (".yaml", ".yml")
 _LEVELS = {"WARN": "WARNING", "FATAL": "CRITICAL"}
@@ -49,11 +53,13 @@ def _store(value: str, info: ValidationInfo) -> str:
     """``lake:/absolute/path``, or a name or URL of another kind of store as it was given."""
     data_dir = info.data.get("data_dir", Path())
     value = value.strip().replace("{data_dir}", str(data_dir))
+    if addresses.meant(value):
+        return addresses.checked(value)
     if value == TIMESCALEDB or (re.match(r"[a-z][a-z0-9+.-]+:", value) and not value.startswith("lake:")):
         return value
     text = value.removeprefix("lake:")
     if not text:
-        raise ValueError("a path, lake:PATH, timescaledb or a store's URL is needed")
+        raise ValueError("a path, lake:PATH, timescaledb or postgresql://... is needed")
     path = _path(Path(text), info)
     if text == value and not path.exists() and difflib.get_close_matches(text.lower(), [TIMESCALEDB], 1, 0.75):
         raise ValueError(f"did you mean {TIMESCALEDB}? (A folder of that name: lake:{text})")
@@ -76,9 +82,22 @@ def _gateway(value: str) -> str:
     return value.strip()
 
 
+def _word(value: str) -> str:
+    value = value.strip()
+    if not value or not value.isprintable():
+        raise ValueError("a name is needed")
+    return value
+
+
+def _certificates(value: str, info: ValidationInfo) -> str:
+    """Absolute, like every path; ``system`` is libpq's word for the certificates of the system."""
+    return value if value == "system" else str(_path(Path(_word(value)), info))
+
+
 Folder = Annotated[Path, AfterValidator(_path)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
 Number = BeforeValidator(_number)
+Word = Annotated[str, AfterValidator(_word)]
 Dollars = Annotated[Decimal, Number, Field(ge=0)]
 
 
@@ -179,8 +198,71 @@ class Databento(Frozen):
     ] = 0.5
 
 
+class TimescaleDB(Frozen):
+    """Where the server of the store ``timescaledb`` is, and how it is used."""
+
+    host: Annotated[
+        Word | None,
+        Field(
+            description="Host of the server, or the folder of its socket. Where the variable is set and no store is "
+            "named, the store is timescaledb."
+        ),
+        From(env=TIMESCALEDB_HOST),
+    ] = None
+    port: Annotated[
+        int, Number, Field(ge=1, le=65_535, description="Port of the server."), From(env="TIMESCALEDB_PORT")
+    ] = 5432
+    user: Annotated[
+        Word | None,
+        Field(description="Role to log in as; null: PGUSER, or the name of the system's user."),
+        From(env="TIMESCALEDB_USER"),
+    ] = None
+    password: Annotated[
+        SecretStr | None,
+        Field(
+            description="Its password: a secret, never shown, and never read from a YAML file. Without it libpq looks "
+            "at PGPASSWORD and ~/.pgpass."
+        ),
+        From(env="TIMESCALEDB_PASSWORD", in_file=False),
+    ] = None
+    dbname: Annotated[
+        Word,
+        Field(description="Database that holds the tables; it must exist."),
+        From(env="TIMESCALEDB_DBNAME"),
+    ] = "hist_data"
+    sslmode: Annotated[
+        SslMode,
+        Field(
+            description="TLS, in libpq's words: disable, allow, prefer (PGSSLMODE counts where that is set), require, "
+            "verify-ca or verify-full."
+        ),
+        From(env="TIMESCALEDB_SSLMODE"),
+    ] = "prefer"
+    sslrootcert: Annotated[
+        Annotated[str, AfterValidator(_certificates)] | None,
+        Field(
+            description="File of the certificates that verify-ca and verify-full trust, or system; null: "
+            "PGSSLROOTCERT, or ~/.postgresql/root.crt."
+        ),
+        From(env="TIMESCALEDB_SSLROOTCERT"),
+    ] = None
+    connect_seconds: Annotated[
+        int,
+        Number,
+        Field(ge=1, le=600, description="How long a connection may take to be made, in seconds, 1 to 600."),
+    ] = 10
+    compress: Annotated[
+        bool, Field(description="Compress old chunks (columnstore); the server's community edition can.")
+    ] = False
+    compress_after_days: Annotated[
+        int,
+        Number,
+        Field(ge=1, le=36_500, description="Chunks older than this many days are compressed, where compress is true."),
+    ] = 30
+
+
 class Settings(Frozen):
-    """All settings; made by :func:`load`. Paths are absolute, ``store`` is ready for ``open_store``."""
+    """All settings; made by :func:`load`. Paths are absolute, ``store_url`` is ready for ``open_store``."""
 
     config_dir: Annotated[
         Folder | None,
@@ -195,7 +277,10 @@ class Settings(Frozen):
     store: Annotated[
         str,
         AfterValidator(_store),
-        Field(description="Where data is kept: a path, lake:PATH (Delta tables), or timescaledb."),
+        Field(
+            description="Where data is kept: a path or lake:PATH (Delta tables), timescaledb (the server that the "
+            "settings timescaledb.* name), or a server's URL, postgresql://..."
+        ),
         From(env="HDI_STORE", flag="--store"),
     ] = "lake:{data_dir}/lake"
     dlq_dir: Annotated[Folder, Field(description="Folder to which rejected rows are exported.")] = Path("dlq")
@@ -208,13 +293,32 @@ class Settings(Frozen):
     ingest: Ingest = Ingest()
     query: Query = Query()
     databento: Databento = Databento()
+    timescaledb: TimescaleDB = TimescaleDB()
 
     _secrets: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The secret values of the environment, longest first: for masking them, never for showing."""
+        """The secret values of the environment and the flags, longest first: for masking them, never for showing."""
         return self._secrets
+
+    @property
+    def store_url(self) -> str:
+        """What ``open_store`` takes: ``store``, or the URL of the server that ``timescaledb`` stands for."""
+        return addresses.store_url(self)
+
+    @property
+    def store_type(self) -> str:
+        """``lake``, ``timescaledb``, or the scheme of another kind of store."""
+        return addresses.store_type(self)
+
+    @field_serializer("store")
+    def _dumped(self, value: str) -> str:
+        return masked(value)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value) if name == "store" else value
 
     def overlays(self, kind: Literal["rules", "mappings", "schemas"]) -> tuple[Path, ...]:
         """The user's own YAML files of one kind, ``<config_dir>/<kind>/*.yaml``, sorted by name."""
@@ -235,15 +339,12 @@ class Described(NamedTuple):
 
 
 def describe() -> list[Described]:
-    """Every setting, in the order of the models; a setting with two variables stands there twice."""
-    rows = []
-    for key, field in leaves(Settings):
-        at = given_by(field)
-        rows.append(Described(key, at.env, _shown(field.default), field.description or "", at.flag))
-        if key == "store":
-            doc = "Where this is set and no store is named, the store is timescaledb."
-            rows.append(Described(key, TIMESCALEDB_HOST, "", doc))
-    return rows
+    """Every setting, in the order of the models."""
+    return [
+        Described(key, at.env, _shown(field.default), field.description or "", at.flag)
+        for key, field in leaves(Settings)
+        for at in [given_by(field)]
+    ]
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -7,15 +7,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from pydantic import ValidationError
 
 from hdi import document
 from hdi.errors import ConfigError
+from hdi.settings import addresses
+from hdi.settings.addresses import TIMESCALEDB
 from hdi.settings.groups import (
     SUFFIXES,
-    TIMESCALEDB,
     TIMESCALEDB_HOST,
     Settings,
     by_key,
@@ -34,8 +35,8 @@ API_FILE = "api_specific/databento_config.yaml"
 JOBS = "jobs"
 _SYSTEM_NAMES = ("system_config",)
 _API_NAMES = ("databento_config", "databento")
-_SECRET_VARIABLE = re.compile(r"(HDI|TIMESCALEDB|DATABENTO)_\w*(PASSWORD|SECRET|TOKEN|KEY)")
-_KEY = re.compile(r"[\w-]*key", re.IGNORECASE)
+_SECRET_VARIABLE = re.compile(r"(HDI|TIMESCALEDB|DATABENTO)_\w*(PASSWORD|SECRET|TOKEN|KEY)|PGPASSWORD")
+_SECRET_KEY = re.compile(r"[\w-]*(?P<what>key|password)", re.IGNORECASE)
 _MASK = "***"
 
 
@@ -81,13 +82,30 @@ def load(
         layers |= _from_document(document.load(path), others=(JOBS,))
     if "store" not in layers and TIMESCALEDB_HOST in variables:
         layers["store"] = _Given(TIMESCALEDB, variables[TIMESCALEDB_HOST].error)
+    if "store" in layers and addresses.passwords(str(layers["store"].value).strip()):
+        message, hint = _not_in_a_file("a password", "password")
+        raise layers["store"].error(message, f"{hint} A URL with a password in it can be given as HDI_STORE there.")
     layers |= given | _from_flags(flags or {})
     settings = _validated(layers, folder, cwd)
-    secrets = {given.value for name, given in variables.items() if _SECRET_VARIABLE.fullmatch(name)}
-    if settings.databento.key is not None:
-        secrets.add(settings.databento.key.get_secret_value())
-    settings._secrets = tuple(sorted(secrets, key=len, reverse=True))  # noqa: SLF001 - ours, set once, before anyone sees it
+    if settings.store == TIMESCALEDB and settings.timescaledb.host is None:
+        raise layers["store"].error(
+            f"{TIMESCALEDB}: its host is not known",
+            f"Set {TIMESCALEDB_HOST} (and TIMESCALEDB_USER, TIMESCALEDB_PASSWORD, ...), or name the server by its URL: "
+            f"--store {addresses.FORM}.",
+        )
+    variable_secrets = {given.value for name, given in variables.items() if _SECRET_VARIABLE.fullmatch(name)}
+    settings._secrets = _secrets(settings, variable_secrets)  # noqa: SLF001 - ours, set once, before anyone sees it
     return settings
+
+
+def _secrets(settings: Settings, found: set[str]) -> tuple[str, ...]:
+    """Every secret, longest first, in each form in which it may turn up."""
+    found |= addresses.passwords(settings.store)
+    if settings.databento.key is not None:
+        found.add(settings.databento.key.get_secret_value())
+    if settings.timescaledb.password is not None:
+        found.update(addresses.forms(settings.timescaledb.password.get_secret_value()))
+    return tuple(sorted(found, key=lambda secret: (-len(secret), secret)))
 
 
 def _validated(layers: Mapping[str, _Given], config_dir: Path | None, cwd: Path) -> Settings:
@@ -106,7 +124,7 @@ def _validated(layers: Mapping[str, _Given], config_dir: Path | None, cwd: Path)
         for problem in exc.errors(include_url=False, include_input=False):
             key = next(k for k in by_key() if k.split(".") == list(problem["loc"])[: k.count(".") + 1])
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            value = _MASK if secret(by_key()[key]) else repr(layers[key].value)
+            value = _MASK if secret(by_key()[key]) else addresses.shown(layers[key].value)
             problems.append(layers[key].error(f"{value}: {message}").message)
         raise ConfigError("\n".join(problems)) from exc
 
@@ -148,13 +166,19 @@ def _unknown_key(keys: tuple[str, ...], known: list[str]) -> tuple[str, str]:
     name = keys[-1]
     if name == JOBS:
         return "jobs are not read from here", f"They stand at the top of {API_FILE} in the config folder."
-    if _KEY.fullmatch(name):
-        variables = ", ".join(given_by(field).env for field in by_key().values() if secret(field))
-        return (
-            f"{name} is not read from a file: files are copied, shared and committed, and a key is a secret",
-            f"Take it out, and give it as {variables} in the environment or in .env.",
-        )
+    if found := _SECRET_KEY.fullmatch(name):
+        return _not_in_a_file(name, cast("Literal['key', 'password']", found["what"].lower()))
     return _unknown("key", name, known)
+
+
+def _not_in_a_file(name: str, what: Literal["key", "password"]) -> tuple[str, str]:
+    """Message and hint for a secret in a YAML file."""
+    settings = (given_by(field).env for field in by_key().values() if secret(field))
+    variables = ", ".join(variable for variable in settings if variable.endswith(what.upper()))
+    return (
+        f"{name} is not read from a file: files are copied, shared and committed, and a {what} is a secret",
+        f"Take it out, and give it as {variables} in the environment or in .env.",
+    )
 
 
 def _from_variables(variables: Mapping[str, _Given]) -> dict[str, _Given]:

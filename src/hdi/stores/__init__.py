@@ -1,8 +1,9 @@
 """Stores keep what was refined: the protocol every backend follows, and how one is opened by URL.
 
 A backend is one module found by its name (entry point group ``hdi.stores`` for other packages) with a
-class method ``open(url, schemas, *, write, on_step) -> Store``. :mod:`hdi.testing` holds the conformance
-suite that it has to pass.
+function ``open(url, schemas, *, write, on_step) -> Store``; a kind of store with options of its own
+(:mod:`hdi.stores.options`) takes them as ``options``. :mod:`hdi.testing` holds the conformance suite that it has to
+pass.
 
 Frames that cross this seam:
 
@@ -25,14 +26,18 @@ from hdi.errors import OriginMismatch, RequestError
 from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.model import RawFile, Receipt, Unit, Window
 from hdi.schema import Schema, SchemaName, Schemas
+from hdi.stores.options import ServerOptions
 
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
-    "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Store", "Work", "Writer", "check_origin", "names",
+    "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "ServerOptions", "Store", "Work", "Writer", "check_origin", "names",
     "open_store",
 ]  # fmt: skip
+
+#: The packaged stores, by module, each with the schemes of its URLs.
+_PACKAGED = {"lake": ("lake",), "timescaledb": ("postgresql", "postgres")}
 
 
 @dataclass(frozen=True)
@@ -159,30 +164,51 @@ def check_origin(store: Store, origin: str) -> None:
 
 def names() -> list[str]:
     """The store types that can be opened."""
-    return sorted({"lake", *(e.name for e in entry_points(group="hdi.stores"))})
+    return sorted({*_PACKAGED, *(e.name for e in entry_points(group="hdi.stores"))})
 
 
 def open_store(
-    url: str, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None
+    url: str,
+    schemas: Schemas,
+    *,
+    write: bool = False,
+    on_step: Callable[[str], None] | None = None,
+    options: ServerOptions | None = None,
 ) -> Store:
-    """Open the store that a URL names: ``lake:PATH``, a plain path, or a backend's own scheme.
+    """Open the store that a URL names: ``lake:PATH``, a plain path, ``postgresql://...``, or another package's scheme.
 
     ``on_step`` is called with the name of every step of a commit, before it is taken: for logs, and
-    for tests that break it there. Raises RequestError for an unknown type, StoreError when it refuses.
+    for tests that break it there. ``options`` are for a kind of store that has some; None is the defaults.
+    Raises RequestError for an unknown type, StoreError when it refuses.
     """
-    scheme, colon, _ = url.partition(":")
-    # One letter before the colon is a drive, a slash makes it a path.
-    kind = scheme if colon and len(scheme) > 1 and "/" not in scheme else "lake"
-    if url in {*names(), "timescaledb"}:  # the settings' word for a server, in a version that has it or not
-        kind = url
+    kind = _kind(url)
+    given: dict[str, Any] = {"write": write, "on_step": on_step}
+    if options is not None:
+        given["options"] = options
     for entry in entry_points(group="hdi.stores"):
         if entry.name == kind:
-            store: Store = entry.load().open(url, schemas, write=write, on_step=on_step)
+            store: Store = entry.load().open(url, schemas, **given)
             return store
-    if kind not in names():
+    if kind not in _PACKAGED:
         raise RequestError(
             f"no store of type {kind!r} in this version: {url}",
             f"Known: {', '.join(names())}; give a folder with --store lake:PATH or HDI_STORE.",
         )
-    opened: Store = import_module(f"hdi.stores.{kind}").open(url, schemas, write=write, on_step=on_step)
+    if url == "timescaledb" or url.startswith("timescaledb:"):
+        raise RequestError(
+            "timescaledb is a word of the settings, not the URL of a server",
+            "Give postgresql://user@host:port/dbname, or the store_url of the settings.",
+        )
+    opened: Store = import_module(f"hdi.stores.{kind}").open(url, schemas, **given)
     return opened
+
+
+def _kind(url: str) -> str:
+    """The type of the store that a URL names."""
+    if url in names():
+        return url
+    scheme, colon, _ = url.partition(":")
+    # One letter before the colon is a drive, a slash makes it a path.
+    if not colon or len(scheme) == 1 or "/" in scheme:
+        return "lake"
+    return next((kind for kind, schemes in _PACKAGED.items() if scheme in schemes), scheme)

@@ -23,7 +23,6 @@ from deltalake import Field as DeltaField
 from deltalake import Schema as DeltaSchema
 
 from hdi.errors import StoreError
-from hdi.frames import MAPPINGS
 from hdi.model import Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Work, check_origin
@@ -57,7 +56,7 @@ class Lake:
         self._log = structlog.get_logger().bind(component="Store")
         self._numbers: dict[str, int] = {}
         self._numbers_read = 0
-        history = {f"{s.table}_history": self.history_dtypes(s) for s in schemas}
+        history = {f"{s.table}_history": s.history for s in schemas}
         self._derived = Derived(root, list(self._schemas), history)
         self._delta_schemas: dict[str, DeltaSchema] = {}
         with guard(root):
@@ -193,33 +192,6 @@ class Lake:
         """A derived table made again from the commits alone."""
         with guard(self.root):
             return self._derived.rebuilt(name)
-
-    def new_mappings(self, mappings: pl.DataFrame) -> pl.DataFrame:
-        """The mappings that the lake does not know yet, or that a later one has contradicted since."""
-        if not mappings.height:
-            return pl.DataFrame(schema=MAPPINGS)
-        fresh = mappings.unique(maintain_order=True)
-        known = self.mappings().with_row_index("at")
-        again = fresh.join(known, on=list(MAPPINGS)).group_by(list(MAPPINGS)).agg(pl.col("at").max())
-        overlap = (pl.col("at_later") > pl.col("at")) & (pl.col("start_later") < pl.col("end"))
-        overlap &= pl.col("end_later") > pl.col("start")
-        contradicted = [
-            again.join(known, on=["dataset", "stype", same], suffix="_later")
-            .filter(overlap, pl.col(other) != pl.col(f"{other}_later"))
-            .select(list(MAPPINGS))
-            for same, other in (("instrument_id", "symbol"), ("symbol", "instrument_id"))
-        ]
-        stale = pl.concat(contradicted).unique()
-        standing = again.select(list(MAPPINGS)).join(stale, on=list(MAPPINGS), how="anti")
-        return fresh.join(standing, on=list(MAPPINGS), how="anti")
-
-    @staticmethod
-    def history_dtypes(schema: Schema) -> dict[str, pl.DataType]:
-        """Columns of a table's superseded rows."""
-        return {
-            **schema.stored, "_written_run": pl.String(), "_replaced_run": pl.String(),
-            "_replaced_unit": pl.Int32(), "_replaced_at": pl.Int64(),
-        }  # fmt: skip
 
     def delta_schema(self, schema: Schema) -> DeltaSchema:
         """The Delta schema of a table: the stored columns and the date of the partition."""

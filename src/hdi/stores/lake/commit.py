@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,12 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
-from hdi.frames import LEDGER
 from hdi.model import Receipt, iso_ns
 from hdi.stores.lake.compare import Attempt, Change, compared, live_files, tally
 from hdi.stores.lake.derive import pack, sync_log
 from hdi.stores.lake.files import locked, sync, write_text
 from hdi.stores.lake.write import LakeWriter, Run
+from hdi.stores.receipts import committed_elsewhere, judged, ledger_row, new_mappings
 
 if TYPE_CHECKING:
     from hdi.stores import Work
@@ -53,7 +52,7 @@ def _commit(attempt: Attempt, receipts: Sequence[Receipt]) -> list[Receipt]:
     change = compared(attempt, live_files(table, work.schema.index_time))
     stored = _counts([r.path for r in change.runs], "_unit")
     rejected = _counts([writer.folder / f["staged"] for f in writer.rejects], "unit")
-    done = [_judged(r, change, stored.get(r.number, 0), rejected.get(r.number, 0)) for r in receipts]
+    done = [_judged(r, change, stored, rejected) for r in receipts]
     lake.step("pack")
     payload = _payload(attempt, done, change)
     return _put(attempt, table, change, payload, done)
@@ -66,7 +65,7 @@ def record(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receip
         for _ in range(_TRIES):
             table = lake.delta(work.schema)
             change = Change([])
-            done = [_judged(r, change, 0, 0) for r in receipts]
+            done = [_judged(r, change, {}, {}) for r in receipts]
             payload = _payload(attempt, done, change)
             try:
                 _put(attempt, table, change, payload, done)
@@ -83,10 +82,7 @@ def _refuse_known(lake: Lake, work: Work) -> None:
     known = dict(used.iter_rows())
     for number, unit in work.units.items():
         if known.get(unit.id, -1) >= number:
-            raise StoreError(
-                f"unit {number} ({unit.symbol or 'unmapped'}, {unit.window}) was committed by another process",
-                "Run the same command again: what is stored already is left alone.",
-            )
+            raise committed_elsewhere(number, unit)
 
 
 def _counts(paths: Sequence[Path], column: str) -> dict[int, int]:
@@ -97,38 +93,10 @@ def _counts(paths: Sequence[Path], column: str) -> dict[int, int]:
     return counts
 
 
-def _judged(receipt: Receipt, change: Change, added: int, rejected: int) -> Receipt:
-    """The receipt as the store has it; StoreError when rows went missing on the way."""
-    if receipt.status == "failed":
-        return replace(receipt, committed_at=time.time_ns())
-    unchanged = change.unchanged.get(receipt.number, 0)
-    stored = added + unchanged
-    if receipt.fetched != stored + receipt.quarantined or receipt.quarantined != rejected:
-        raise StoreError(
-            f"unit {receipt.number}: {receipt.fetched} rows fetched, but {stored} stored and "
-            f"{rejected} quarantined ({receipt.quarantined} expected)",
-            "Nothing was committed. This is a fault of hdi: please report it with the log.",
-        )
-    return replace(
-        receipt, stored=stored, unchanged=unchanged, superseded=change.superseded.get(receipt.number, 0),
-        committed_at=time.time_ns(),
-    )  # fmt: skip
-
-
-def ledger_row(receipt: Receipt, table: str) -> dict[str, Any]:
-    """A receipt as a row of the ledger (:data:`hdi.frames.LEDGER`)."""
-    unit, raw = receipt.unit, receipt.raw
-    row = {
-        **{k: v for k, v in asdict(receipt).items() if k in LEDGER},
-        "unit": receipt.number, "unit_id": unit.id, "table": table, "start": unit.window.start,
-        "end": unit.window.end, "rules": json.dumps(dict(receipt.rules), sort_keys=True),
-        "raw_file": raw.path if raw else None, "raw_digest": raw.digest if raw else None,
-        "raw_bytes": raw.size if raw else None,
-        "dollars": None if receipt.dollars is None else str(receipt.dollars),
-        "conditions": json.dumps([asdict(c) for c in receipt.conditions], default=str) if receipt.conditions else None,
-        **{k: getattr(unit, k) for k in ("origin", "dataset", "schema", "symbol", "stype")},
-    }  # fmt: skip
-    return {c: row[c] for c in LEDGER}
+def _judged(receipt: Receipt, change: Change, stored: Mapping[int, int], rejected: Mapping[int, int]) -> Receipt:
+    number = receipt.number
+    unchanged, superseded = change.unchanged.get(number, 0), change.superseded.get(number, 0)
+    return judged(receipt, stored.get(number, 0), unchanged, superseded, rejected.get(number, 0))
 
 
 def _payload(attempt: Attempt, receipts: Sequence[Receipt], change: Change) -> dict[str, Any]:
@@ -140,7 +108,7 @@ def _payload(attempt: Attempt, receipts: Sequence[Receipt], change: Change) -> d
     }  # fmt: skip
     if not failed:
         payload["coverage"] = pack(lake.root, work.coverage, "coverage", writer.attempt)
-        payload["mappings"] = pack(lake.root, lake.new_mappings(work.mappings), "mappings", writer.attempt)
+        payload["mappings"] = pack(lake.root, new_mappings(work.mappings, lake.mappings()), "mappings", writer.attempt)
     if writer.rejects:
         payload["rejects"] = {"files": writer.rejects}
     if change.history:

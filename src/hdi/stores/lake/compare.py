@@ -375,7 +375,7 @@ def _history(attempt: Attempt, rows: pl.DataFrame, partition: Mapping[str, str])
         rows.with_columns(pl.lit(partition[c]).alias(c) for c in work.schema.partition)
         .join(runs, left_on="_unit", right_on="unit", how="left")
         .with_columns(_replaced_run=pl.lit(work.run), _replaced_at=pl.lit(time.time_ns()))
-        .select(pl.col(c).cast(t) for c, t in attempt.lake.history_dtypes(work.schema).items())
+        .select(pl.col(c).cast(t) for c, t in work.schema.history.items())
     )
     path = writer.folder / f"history-{os.urandom(6).hex()}.parquet"
     frame.write_parquet(path, **PARQUET)

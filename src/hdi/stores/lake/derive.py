@@ -26,6 +26,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from hdi.errors import StoreError
 from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.stores.lake.files import PARQUET, digest, locked, sync
+from hdi.stores.receipts import ledger_frame
 from hdi.symbology import Intervals
 
 #: The derived tables that every lake has, by name.
@@ -321,11 +322,7 @@ class Derived:
 
 def _units(commit: Commit) -> pl.DataFrame:
     """The receipts of a commit."""
-    if not commit.payload["units"]:
-        return pl.DataFrame(schema=LEDGER)
-    # Polars makes null of a text where it is told to expect a decimal.
-    read = {**LEDGER, "dollars": pl.String()}
-    return pl.DataFrame(commit.payload["units"], schema=read, orient="row").cast({"dollars": LEDGER["dollars"]})
+    return ledger_frame(commit.payload["units"])
 
 
 def _with_raw_file(rejects: pl.DataFrame, commit: Commit) -> pl.DataFrame:

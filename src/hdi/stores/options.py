@@ -1,0 +1,14 @@
+"""Options of the kinds of stores that have any; a lake has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a database server is used: how long it is waited for, and which chunks are compressed."""
+
+    connect_seconds: int = 10
+    compress: bool = False
+    compress_after_days: int = 30

@@ -1,0 +1,89 @@
+"""What every store keeps of a commit in the same way: receipts as they are judged, and as rows of the ledger."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import polars as pl
+
+from hdi.errors import StoreError
+from hdi.frames import LEDGER, MAPPINGS
+from hdi.model import Receipt, Unit
+
+
+def judged(receipt: Receipt, added: int, unchanged: int, superseded: int, rejected: int) -> Receipt:
+    """The receipt as the store has it, from counts that were read back; StoreError when rows went missing.
+
+    ``added`` rows were written, ``unchanged`` were there already, equal.
+    """
+    if receipt.status == "failed":
+        return replace(receipt, committed_at=time.time_ns())
+    stored = added + unchanged
+    if receipt.fetched != stored + receipt.quarantined or receipt.quarantined != rejected:
+        raise StoreError(
+            f"unit {receipt.number}: {receipt.fetched} rows fetched, but {stored} stored and "
+            f"{rejected} quarantined ({receipt.quarantined} expected)",
+            "Nothing was committed. This is a fault of hdi: please report it with the log.",
+        )
+    return replace(
+        receipt, stored=stored, unchanged=unchanged, superseded=superseded, committed_at=time.time_ns()
+    )  # fmt: skip
+
+
+def committed_elsewhere(number: int, unit: Unit) -> StoreError:
+    """The error for a number that another commit has used since it was reserved."""
+    return StoreError(
+        f"unit {number} ({unit.symbol or 'unmapped'}, {unit.window}) was committed by another process",
+        "Run the same command again: what is stored already is left alone.",
+    )
+
+
+def ledger_row(receipt: Receipt, table: str) -> dict[str, Any]:
+    """A receipt as a row of the ledger (:data:`hdi.frames.LEDGER`); dollars are text, so that none are rounded."""
+    unit, raw = receipt.unit, receipt.raw
+    row = {
+        **{k: v for k, v in asdict(receipt).items() if k in LEDGER},
+        "unit": receipt.number, "unit_id": unit.id, "table": table, "start": unit.window.start,
+        "end": unit.window.end, "rules": json.dumps(dict(receipt.rules), sort_keys=True),
+        "raw_file": raw.path if raw else None, "raw_digest": raw.digest if raw else None,
+        "raw_bytes": raw.size if raw else None,
+        "dollars": None if receipt.dollars is None else str(receipt.dollars),
+        "conditions": json.dumps([asdict(c) for c in receipt.conditions], default=str) if receipt.conditions else None,
+        **{k: getattr(unit, k) for k in ("origin", "dataset", "schema", "symbol", "stype")},
+    }  # fmt: skip
+    return {c: row[c] for c in LEDGER}
+
+
+def ledger_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Rows of :func:`ledger_row` as a frame."""
+    if not rows:
+        return pl.DataFrame(schema=LEDGER)
+    # Polars makes null of a text where it is told to expect a decimal.
+    read = {**LEDGER, "dollars": pl.String()}
+    return pl.DataFrame(rows, schema=read, orient="row").cast({"dollars": LEDGER["dollars"]})
+
+
+def new_mappings(mappings: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """The mappings that are not known yet, or that a later one has contradicted since.
+
+    ``known`` is in the order in which it was learned; of others than those symbols and instruments nothing is needed.
+    """
+    if not mappings.height:
+        return pl.DataFrame(schema=MAPPINGS)
+    fresh = mappings.unique(maintain_order=True)
+    known = known.with_row_index("at")
+    again = fresh.join(known, on=list(MAPPINGS)).group_by(list(MAPPINGS)).agg(pl.col("at").max())
+    overlap = (pl.col("at_later") > pl.col("at")) & (pl.col("start_later") < pl.col("end"))
+    overlap &= pl.col("end_later") > pl.col("start")
+    contradicted = [
+        again.join(known, on=["dataset", "stype", same], suffix="_later")
+        .filter(overlap, pl.col(other) != pl.col(f"{other}_later"))
+        .select(list(MAPPINGS))
+        for same, other in (("instrument_id", "symbol"), ("symbol", "instrument_id"))
+    ]
+    stale = pl.concat(contradicted).unique()
+    standing = again.select(list(MAPPINGS)).join(stale, on=list(MAPPINGS), how="anti")
+    return fresh.join(standing, on=list(MAPPINGS), how="anti")

@@ -1,0 +1,236 @@
+"""TimescaleDB: hypertables on a server, loaded by binary COPY; a commit is one transaction.
+
+<table>              a hypertable for each kind, cut by its index time
+<table>_history      superseded rows
+ingest_units coverage symbol_mappings quarantine       the books
+hdi_meta hdi_units   version of the layout, origin; numbers of units
+views                see views.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import polars as pl
+from psycopg import sql
+
+from hdi.errors import StoreError
+from hdi.model import Receipt, Window
+from hdi.schema import Schema, Schemas
+from hdi.stores import ServerOptions, Work, check_origin
+from hdi.stores.timescaledb import health, layout
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, Book
+from hdi.stores.timescaledb.commit import record
+from hdi.stores.timescaledb.connect import Database, guard
+from hdi.stores.timescaledb.load import TimescaleWriter
+from hdi.stores.timescaledb.read import Scan
+from hdi.stores.timescaledb.views import views
+
+
+def open(  # noqa: A001  (the name that every store module gives its entry)
+    url: str, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None,
+    options: ServerOptions | None = None,
+) -> TimescaleDB:  # fmt: skip
+    """Open the store in the database at a ``postgresql://`` URL; one that holds none yet is an empty store.
+
+    For writing, tables are made, or brought to the layout of this version.
+    """
+    return TimescaleDB(url, schemas, write=write, on_step=on_step, options=options)
+
+
+class TimescaleDB:
+    """A :class:`hdi.stores.Store` in a database."""
+
+    def __init__(
+        self, url: str, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None,
+        options: ServerOptions | None = None,
+    ) -> None:  # fmt: skip
+        self._options = options or ServerOptions()
+        self.database = Database(url, self._options.connect_seconds)
+        self.url = self.database.url
+        self._schemas = schemas
+        self._on_step = on_step
+        self._books: dict[str, tuple[object, pl.DataFrame]] = {}
+        self._threads = threading.Lock()
+        self._there = False
+        # A handle that nobody closes gives back its connections when it goes.
+        weakref.finalize(self, self.database.close)
+        with guard(self.database):
+            if write:
+                self._make()
+            else:
+                self._exists()
+
+    def step(self, name: str) -> None:
+        """Tell whoever listens which step of a commit comes next."""
+        if self._on_step is not None:
+            self._on_step(name)
+
+    # --- the Store protocol -------------------------------------------------------------------
+
+    def reserve(self, unit_ids: Sequence[str]) -> list[int]:
+        """See :meth:`hdi.stores.Store.reserve`; numbers are kept in ``hdi_units``."""
+        wanted = list(dict.fromkeys(unit_ids))
+        with guard(self.database), self.database.session() as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:units', 0))")
+            known = dict(
+                connection.execute(
+                    "SELECT unit_id, max(unit) FROM hdi_units n WHERE unit_id = ANY(%s) "
+                    "AND NOT EXISTS (SELECT FROM ingest_units u WHERE u.unit = n.unit) GROUP BY unit_id",
+                    (wanted,),
+                ).fetchall()
+            )
+            new = [unit_id for unit_id in wanted if unit_id not in known]
+            if new:
+                known |= connection.execute(_NUMBER, {"ids": new}).fetchall()
+        return [known[unit_id] for unit_id in unit_ids]
+
+    @contextlib.contextmanager
+    def claim(self, keys: Sequence[str]) -> Iterator[None]:
+        """See :meth:`hdi.stores.Store.claim`; locks of a session, taken in one order."""
+        with contextlib.ExitStack() as stack:
+            with guard(self.database):
+                connection = self.database.connect(autocommit=True)
+                stack.callback(connection.close)
+                connection.execute(_CLAIM, (sorted(set(keys)),))
+            yield
+
+    @contextlib.contextmanager
+    def replace(self, work: Work) -> Iterator[TimescaleWriter]:
+        """See :meth:`hdi.stores.Store.replace`."""
+        self.step("begin")
+        check_origin(self, work.origin)
+        writer = TimescaleWriter(self, work)
+        try:
+            yield writer
+        finally:
+            writer.discard()
+
+    def record(self, work: Work, receipts: Sequence[Receipt], rejects: pl.DataFrame) -> None:
+        """See :meth:`hdi.stores.Store.record`."""
+        writer = TimescaleWriter(self, work)
+        try:
+            with guard(self.database):
+                writer.reject(rejects)
+                record(self, writer, work, receipts)
+        finally:
+            writer.discard()
+
+    def ledger(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.ledger`."""
+        return self._book(UNITS).sort("committed_at", "unit", maintain_order=True)
+
+    def coverage(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.coverage`."""
+        return self._book(COVERED)
+
+    def mappings(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.mappings`."""
+        return self._book(SYMBOLS)
+
+    def quarantine(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.quarantine`."""
+        return self._book(REJECTED)
+
+    def replaced(self, schema: Schema) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.replaced`."""
+        with guard(self.database):
+            if not self._has(f"{schema.table}_history"):
+                return pl.DataFrame(schema=schema.history)
+            query = sql.SQL("SELECT {}, _replaced_at_ns FROM {} ORDER BY seq").format(
+                sql.SQL(", ").join(map(sql.Identifier, schema.history)), sql.Identifier(f"{schema.table}_history")
+            )
+            at = pl.col("_replaced_at").to_physical() * 1000 + pl.col("_replaced_at_ns").cast(pl.Int64)
+            kinds = {c: t for c, t in schema.history.items() if c != "_replaced_at"}
+            found = self._collect(query, kinds | {"_replaced_at": MICRO, "_replaced_at_ns": pl.Int16()})
+        return found.with_columns(_replaced_at=at).select(pl.col(c).cast(t) for c, t in schema.history.items())
+
+    def read(
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None = None,
+    ) -> Iterator[pl.DataFrame]:  # fmt: skip
+        """See :meth:`hdi.stores.Store.read`."""
+        with guard(self.database):
+            if self._has(schema.table):
+                yield from Scan(self.database, schema, name, window, instruments, columns, dataset).frames()
+
+    def settle(self) -> None:
+        """Nothing is derived, and the server forgets what dead attempts sent."""
+
+    def health(self) -> dict[str, Any]:
+        """See :meth:`hdi.stores.Store.health`."""
+        with guard(self.database):
+            return health.found(self.database, self._schemas, exists=self._exists())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.database.close()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _make(self) -> None:
+        schemas = list(self._schemas)
+        with self.database.session() as connection:
+            if not layout.current(connection, schemas):
+                layout.make(connection, schemas, lambda: views(self._schemas))
+        self._there = True
+
+    def _exists(self) -> bool:
+        """True when the database holds a store. StoreError for one of an older layout."""
+        if not self._there:
+            with self.database.session() as connection:
+                made = layout.version(connection)
+            if made is not None and made < layout.LAYOUT:
+                raise StoreError(
+                    f"the database has layout {made}; this version of hdi reads {layout.LAYOUT}",
+                    "Any command that writes brings it there: run `hdi ingest ...` with the role that ingests.",
+                )
+            self._there = made is not None
+        return self._there
+
+    def _has(self, table: str) -> bool:
+        if not self._exists():
+            return False
+        with self.database.session() as connection:
+            return connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() != (None,)
+
+    def _book(self, book: Book) -> pl.DataFrame:
+        """A book as it stands, read again only when it has changed: rows come with a higher ``seq``, or go."""
+        with guard(self.database):
+            if not self._exists():
+                return pl.DataFrame(schema=book.frame)
+            with self._threads:
+                kept = self._books.get(book.name)
+            with self.database.session() as connection:
+                state = connection.execute(
+                    sql.SQL("SELECT count(*), max(seq) FROM {}").format(sql.Identifier(book.name))
+                ).fetchone()
+            if kept is not None and kept[0] == state:
+                return kept[1]
+            query = sql.SQL("SELECT {} FROM {} ORDER BY seq").format(book.columns, sql.Identifier(book.name))
+            frame = book.to_frame(self._collect(query, book.stored))
+            with self._threads:
+                self._books[book.name] = (state, frame)
+            return frame
+
+    def _collect(self, query: sql.Composable, kinds: dict[str, pl.DataType]) -> pl.DataFrame:
+        found = (pl.DataFrame(batch) for batch in self.database.batches(query))
+        frames = [frame.select(pl.col(c).cast(t) for c, t in kinds.items()) for frame in found]
+        return pl.concat([pl.DataFrame(schema=kinds), *frames])
+
+
+_NUMBER = (
+    "INSERT INTO hdi_units SELECT (SELECT GREATEST(COALESCE(max(unit), 0), "
+    "(SELECT COALESCE(max(unit), 0) FROM ingest_units)) FROM hdi_units) + ordinality, id "
+    "FROM unnest(%(ids)s::text[]) WITH ORDINALITY AS wanted (id, ordinality) RETURNING unit_id, unit"
+)
+_CLAIM = (
+    "SELECT pg_advisory_lock(key) FROM (SELECT DISTINCT hashtextextended(current_schema() || ':hdi:claim:' || k, 0) "
+    "AS key FROM unnest(%s::text[]) k ORDER BY key) keys"
+)
+
+__all__ = ["TimescaleDB", "open"]

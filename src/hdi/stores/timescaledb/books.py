@@ -1,0 +1,124 @@
+"""The books as tables: receipts, coverage, symbology and rejects, from the frames that cross the store's seam.
+
+Names are those of the frames, but for words that SQL keeps to itself; nanoseconds since 1970 become a
+TIMESTAMPTZ and a ``_ns`` remainder, as in the tables of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+from psycopg import sql
+
+from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
+
+_WORDS = {"start": "start_time", "end": "end_time", "table": "table_name"}
+_TIMES = {"start", "end", "committed_at", "ts_event", "index_time", "_replaced_at"}
+MICRO = pl.Datetime("us", "UTC")
+#: What SQL calls a column of a Polars type.
+TYPES: Mapping[pl.DataType, str] = {
+    MICRO: "TIMESTAMPTZ",
+    pl.Int64(): "BIGINT",
+    pl.Float64(): "DOUBLE PRECISION",
+    pl.Int32(): "INTEGER",
+    pl.Int16(): "SMALLINT",
+    pl.Boolean(): "BOOLEAN",
+    pl.Decimal(18, 9): "NUMERIC(18,9)",
+    pl.String(): 'TEXT COLLATE "C"',
+    pl.List(pl.String()): "TEXT[]",
+}
+
+
+@dataclass(frozen=True)
+class Book:
+    """A table of the store's books: its name, the frame it holds, and what is said about it.
+
+    ``kinds`` are SQL types that differ from the usual ones.
+    """
+
+    name: str
+    frame: Mapping[str, pl.DataType]
+    doc: str
+    indexes: tuple[tuple[str, ...], ...] = ()
+    required: tuple[str, ...] = ()
+    kinds: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def stored(self) -> dict[str, pl.DataType]:
+        """Columns of the table and their Polars types."""
+        columns: dict[str, pl.DataType] = {}
+        for name, dtype in self.frame.items():
+            told = sql_name(name)
+            columns |= {told: MICRO, f"{told}_ns": pl.Int16()} if name in _TIMES else {told: dtype}
+        return columns
+
+    @cached_property
+    def declared(self) -> dict[str, tuple[str, bool]]:
+        """Columns of the table: their SQL type, and whether they must not be null."""
+        kinds = dict(self.kinds)
+        return {n: (kinds.get(n, TYPES[t]), n in self.required) for n, t in self.stored.items()}
+
+    def to_stored(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The frame with the columns of the table."""
+        columns: list[pl.Expr] = []
+        for name, dtype in self.frame.items():
+            told = sql_name(name)
+            if name in _TIMES:
+                columns += [
+                    (pl.col(name) // 1000).cast(MICRO).alias(told),
+                    (pl.col(name) % 1000).cast(pl.Int16).alias(f"{told}_ns"),
+                ]
+            else:
+                columns.append(pl.col(name).cast(dtype).alias(told))
+        return frame.select(columns)
+
+    def to_frame(self, stored: pl.DataFrame) -> pl.DataFrame:
+        """The columns of the table as the frame they hold."""
+        columns = []
+        for name, dtype in self.frame.items():
+            told = sql_name(name)
+            if name in _TIMES:
+                whole = pl.col(told).cast(MICRO).to_physical() * 1000 + pl.col(f"{told}_ns").cast(pl.Int64)
+                columns.append(whole.alias(name))
+            else:
+                columns.append(pl.col(told).cast(dtype).alias(name))
+        return stored.select(columns)
+
+    @cached_property
+    def columns(self) -> sql.Composed:
+        """The columns of the table, for a select or an insert."""
+        return sql.SQL(", ").join(map(sql.Identifier, self.stored))
+
+
+def sql_name(name: str) -> str:
+    """A column of a frame as the books name it."""
+    return _WORDS.get(name, name)
+
+
+UNITS = Book(
+    "ingest_units", LEDGER, "The ledger: one row for each unit of each commit.",
+    indexes=(("unit_id",), ("dataset", "schema", "start_time")),
+    required=("unit", "unit_id", "run", "status", "origin", "dataset", "schema", "table_name", "start_time",
+              "end_time", "fetched", "stored", "quarantined", "committed_at"),
+    kinds=(("rules", "JSON"), ("conditions", "JSON")),
+)  # fmt: skip
+COVERED = Book(
+    "coverage", COVERAGE, "What is stored or confirmed empty; instrument_id is null where a whole request is meant.",
+    indexes=(("dataset", "schema", "instrument_id", "start_time"), ("unit",)),
+    required=("unit", "dataset", "schema", "symbol", "stype", "start_time", "end_time"),
+)  # fmt: skip
+SYMBOLS = Book(
+    "symbol_mappings", MAPPINGS, "Dated symbology: which instrument a symbol stands for. Of two, the later seq counts.",
+    indexes=(("symbol", "start_time"), ("dataset", "instrument_id", "start_time")),
+    required=("dataset", "stype", "symbol", "instrument_id", "start_time", "end_time"),
+)  # fmt: skip
+REJECTED = Book(
+    "quarantine", REJECTS, "Rejected rows that stand today, each with its rules and the vendor's record.",
+    indexes=(("unit_id",), ("dataset", "schema", "instrument_id")),
+    required=("unit", "unit_id", "row", "run", "dataset", "schema", "error_type", "rules", "record", "failed"),
+    kinds=(("record", "JSON"),),
+)  # fmt: skip
+BOOKS = (UNITS, COVERED, SYMBOLS, REJECTED)

@@ -1,0 +1,391 @@
+"""The commit of one attempt: lock, look, compare, write, keep the books, count, all in one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import psycopg
+import structlog
+from psycopg import sql
+
+from hdi.errors import FragmentRefused, OriginMismatch
+from hdi.model import Receipt, iso_ns
+from hdi.stores.receipts import committed_elsewhere, judged, ledger_frame, ledger_row, new_mappings
+from hdi.stores.timescaledb.books import COVERED, REJECTED, SYMBOLS, UNITS
+from hdi.stores.timescaledb.layout import declared, history
+from hdi.stores.timescaledb.load import FRESH, copy_frame, stage
+from hdi.stores.timescaledb.scope import overlapped, stage_scope
+
+if TYPE_CHECKING:
+    from hdi.stores import Work
+    from hdi.stores.timescaledb import TimescaleDB
+    from hdi.stores.timescaledb.load import TimescaleWriter
+
+log = structlog.get_logger(component="Store")
+
+
+@dataclass
+class Change:
+    """What became of rows, by unit number."""
+
+    unchanged: dict[int, int] = field(default_factory=dict)
+    superseded: dict[int, int] = field(default_factory=dict)
+    doubtful: int = 0
+
+
+def commit(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Sequence[Receipt]) -> list[Receipt]:
+    """Commit an attempt, and return the receipts as the store has them."""
+    connection = writer.connection
+    store.step("lock")
+    lock(connection, work)
+    store.step("look")
+    _refuse_known(connection, work)
+    settle_origin(connection, store, work.origin)
+    mine = list(work.units)
+    stage_scope(connection, work)
+    change = Change()
+    if work.fragment:
+        _refuse_covered(connection, writer, work)
+    if overlapped(connection, work, mine):
+        store.step("compare")
+        _gather(connection, writer, work)
+        change = _compared(connection, store, work)
+    elif writer.rows and not writer.direct:
+        store.step("write")
+        connection.execute(_INSERT_ALL.format(table=_table(work), columns=_columns(work), fresh=_FRESH))
+    store.step("rejects")
+    _replace_rejects(connection, work, receipts)
+    rejected = _keep_rejects(connection, writer, receipts)
+    added = _stored(connection, writer, work)
+    store.step("books")
+    done = [
+        judged(r, added.get(r.number, 0), change.unchanged.get(r.number, 0), change.superseded.get(r.number, 0),
+               rejected.get(r.number, 0)) for r in receipts
+    ]  # fmt: skip
+    _keep_books(connection, work, done)
+    store.step("commit")
+    _end(store, connection, work, done)
+    if change.doubtful:
+        log.warning("fragment beside other rows of the same instrument and time", rows=change.doubtful)
+    return done
+
+
+def record(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Sequence[Receipt]) -> None:
+    """A commit of receipts without rows: units that failed, with a sample of their rejects."""
+    connection = writer.connection
+    store.step("lock")
+    lock(connection, work)
+    settle_origin(connection, store, work.origin)
+    stage_scope(connection, work)
+    store.step("rejects")
+    _replace_rejects(connection, work, receipts)
+    _keep_rejects(connection, writer, receipts)
+    done = [judged(r, 0, 0, 0, 0) for r in receipts]
+    store.step("books")
+    copy_frame(connection, UNITS.name, UNITS.to_stored(ledger_frame([ledger_row(r, work.schema.table) for r in done])))
+    store.step("commit")
+    _end(store, connection, work, done)
+
+
+def lock(connection: psycopg.Connection, work: Work) -> None:
+    """Hold back every other commit of the dataset and schema until this transaction ends."""
+    _lock(connection, "scope", work.dataset, work.name.name)
+
+
+def _lock(connection: psycopg.Connection, *key: str) -> None:
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:' || %s, 0))", (":".join(key),)
+    )
+
+
+def settle_origin(connection: psycopg.Connection, store: TimescaleDB, origin: str) -> None:
+    """Keep the origin of the first commit; of two first commits the second waits for the first."""
+    found = connection.execute("SELECT value FROM hdi_meta WHERE key = 'origin'").fetchone()
+    if found is None:
+        connection.execute("INSERT INTO hdi_meta VALUES ('origin', %s) ON CONFLICT (key) DO NOTHING", (origin,))
+        found = connection.execute("SELECT value FROM hdi_meta WHERE key = 'origin'").fetchone()
+    if found is not None and found[0] != origin:
+        raise OriginMismatch(
+            f"{store.url} holds {found[0]} data; this is {origin}",
+            "Rows of two origins never share a store: name another one with --store or HDI_STORE.",
+        )
+
+
+def _refuse_known(connection: psycopg.Connection, work: Work) -> None:
+    ids = [unit.id for unit in work.units.values()]
+    used: dict[str, int] = dict(
+        connection.execute(
+            "SELECT unit_id, max(unit) FROM ingest_units WHERE unit_id = ANY(%s) GROUP BY unit_id", (ids,)
+        ).fetchall()
+    )
+    for number, unit in work.units.items():
+        if used.get(unit.id, -1) >= number:
+            raise committed_elsewhere(number, unit)
+
+
+def _refuse_covered(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> None:
+    """A fragment may not add rows where a complete unit has answered already."""
+    if not writer.rows:
+        return
+    index, rest = _index(work)
+    held = connection.execute(
+        _COVERED.format(rows=_rows(writer, work), index=index, rest=rest),
+        {"dataset": work.dataset, "schema": work.name.name, **_mine(writer, work)},
+    ).fetchone()
+    if held is not None:
+        symbol, instrument, at, ns = held
+        instant = pl.Series([at]).cast(pl.Datetime("us", "UTC")).to_physical()[0] * 1000 + ns
+        raise FragmentRefused(
+            f"the file is a fragment, and a complete unit ({symbol}) holds instrument {instrument} at "
+            f"{iso_ns(instant)} already",
+            "Nothing of it was stored; what is stored there is complete.",
+        )
+
+
+def _gather(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> None:
+    """See that the rows of the attempt lie in the temporary table, wherever they were sent."""
+    if writer.direct:
+        # Somebody committed in between, or instruments came that nobody foresaw.
+        known = _mine(writer, work)
+        stage(connection, work.schema.table)
+        rows, columns = _rows(writer, work), _columns(work)
+        connection.execute(_INSERT_ALL.format(table=_FRESH, columns=columns, fresh=rows), known)
+        index, _ = _index(work)
+        connection.execute(_TAKE_BACK.format(table=_table(work), index=index), known)
+        writer.direct = False
+    elif not writer.rows:
+        stage(connection, work.schema.table)
+
+
+def _compared(connection: psycopg.Connection, store: TimescaleDB, work: Work) -> Change:
+    """Compare with what is stored, group by group; keep what is equal, and replace the rest."""
+    ids = [unit.id for unit in work.units.values()]
+    index, rest = _index(work)
+    known: dict[str, Any] = {
+        "dataset": work.dataset, "ids": ids, "number": next(iter(work.units)), "run": work.run,
+        "now": time.time_ns() // 1000, "now_ns": time.time_ns() % 1000,
+    }  # fmt: skip
+    parts = {
+        "table": _table(work), "columns": _columns(work), "fresh": _FRESH, "index": index, "rest": rest,
+        "history": sql.Identifier(f"{work.schema.table}_history"), "constants": _constants(work),
+        "key": _list((work.schema.index_time, f"{work.schema.index_time}_ns", "publisher_id", "instrument_id")),
+        "equal": _equal(work),
+    }  # fmt: skip
+    connection.execute((_OLD_OF_FRAGMENT if work.fragment else _OLD_IN_SCOPE).format(**parts), known)
+    if connection.execute("SELECT EXISTS (SELECT FROM hdi_old)").fetchone() == (False,):
+        store.step("write")
+        connection.execute(_INSERT_ALL.format(**parts))
+        return Change()
+    connection.execute(sql.SQL("ANALYZE hdi_old"))
+    connection.execute(sql.SQL("ANALYZE {}").format(_FRESH))
+    connection.execute(_VERDICT.format(**parts))
+    connection.execute(sql.SQL("ANALYZE hdi_verdict"))
+    store.step("write")
+    connection.execute(_KEEP_HISTORY.format(**parts, past=_list(list(history(work.schema)))), known)
+    connection.execute(_DELETE_OLD.format(**parts))
+    connection.execute(_INSERT_NEW.format(**parts))
+    change = Change(
+        unchanged=dict(connection.execute(_UNCHANGED).fetchall()),
+        superseded=dict(connection.execute(_SUPERSEDED).fetchall()),
+    )
+    if work.fragment:
+        row = connection.execute(_DOUBTFUL).fetchone()
+        change.doubtful = row[0] if row else 0
+    return change
+
+
+def _stored(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> dict[int, int]:
+    """Rows by unit number, counted in the table."""
+    if not writer.rows:
+        return {}
+    index, _ = _index(work)
+    counted = connection.execute(_COUNT.format(table=_table(work), index=index), _mine(writer, work))
+    return dict(counted.fetchall())
+
+
+def _replace_rejects(connection: psycopg.Connection, work: Work, receipts: Sequence[Receipt]) -> None:
+    """Remove the rejects that the commit replaces: those of its units, and those inside its scope.
+
+    A row outside its own unit's window is no part of the scope of another unit.
+    """
+    ids: dict[bool, list[str]] = {True: [], False: []}
+    for receipt in receipts:
+        ids[receipt.status == "failed"].append(receipt.unit.id)
+    connection.execute(
+        "DELETE FROM quarantine WHERE unit_id = ANY(%s) OR (unit_id = ANY(%s) AND failed)", (ids[False], ids[True])
+    )
+    connection.execute(
+        "DELETE FROM quarantine q USING hdi_scope s WHERE q.dataset = %s AND q.schema = %s "
+        "AND q.instrument_id = s.instrument_id AND (q.index_time, q.index_time_ns) >= (s.start_time, s.start_time_ns) "
+        "AND (q.index_time, q.index_time_ns) < (s.end_time, s.end_time_ns) AND 'OUTSIDE_WINDOW' <> ALL(q.rules)",
+        (work.dataset, work.name.name),
+    )
+
+
+def _keep_rejects(
+    connection: psycopg.Connection, writer: TimescaleWriter, receipts: Sequence[Receipt]
+) -> dict[int, int]:
+    """Write the rejects with the raw file of their unit's receipt, and count them in the table, by unit."""
+    numbers = [r.number for r in receipts]
+    files = {r.number: r.raw.path if r.raw else None for r in receipts}
+    raw = pl.coalesce("raw_file", pl.col("unit").replace_strict(files, default=None, return_dtype=pl.String))
+    for frame in writer.rejects():
+        copy_frame(connection, REJECTED.name, REJECTED.to_stored(frame.with_columns(raw_file=raw)))
+    return dict(
+        connection.execute(
+            "SELECT unit, count(*) FROM quarantine WHERE unit = ANY(%s) GROUP BY unit", (numbers,)
+        ).fetchall()
+    )
+
+
+def _keep_books(connection: psycopg.Connection, work: Work, receipts: Sequence[Receipt]) -> None:
+    rows = [ledger_row(r, work.schema.table) for r in receipts]
+    copy_frame(connection, UNITS.name, UNITS.to_stored(ledger_frame(rows)))
+    copy_frame(connection, COVERED.name, COVERED.to_stored(work.coverage))
+    if work.mappings.height:
+        _lock(connection, "mappings", work.dataset)
+        copy_frame(connection, SYMBOLS.name, SYMBOLS.to_stored(new_mappings(work.mappings, _known(connection, work))))
+
+
+def _known(connection: psycopg.Connection, work: Work) -> pl.DataFrame:
+    """The mappings of the symbols and instruments of the work, in the order in which they were learned."""
+    told = connection.execute(
+        sql.SQL(
+            "SELECT {} FROM symbol_mappings WHERE dataset = %s AND (symbol = ANY(%s) OR instrument_id = ANY(%s)) "
+            "ORDER BY seq"
+        ).format(SYMBOLS.columns),
+        (work.dataset, work.mappings["symbol"].unique().to_list(), work.mappings["instrument_id"].unique().to_list()),
+    ).fetchall()
+    return SYMBOLS.to_frame(pl.DataFrame(told, schema=SYMBOLS.stored, orient="row"))
+
+
+def _end(store: TimescaleDB, connection: psycopg.Connection, work: Work, receipts: Sequence[Receipt]) -> None:
+    """Commit. Where the connection breaks before the server's answer, the books say what became of it."""
+    try:
+        connection.commit()
+    except psycopg.OperationalError:
+        if not _landed(store, work, receipts):
+            raise
+        log.warning("the connection broke while the server committed; the commit stands", run=work.run)
+
+
+def _landed(store: TimescaleDB, work: Work, receipts: Sequence[Receipt]) -> bool:
+    with store.database.connect() as connection:
+        lock(connection, work)  # the broken one holds it until the server has decided
+        row = connection.execute(
+            "SELECT count(*) FROM ingest_units WHERE unit = ANY(%s) AND run = %s",
+            ([r.number for r in receipts], work.run),
+        ).fetchone()
+        return row == (len(receipts),)
+
+
+_FRESH = sql.Identifier(FRESH)
+
+
+def _table(work: Work) -> sql.Identifier:
+    return sql.Identifier(work.schema.table)
+
+
+def _index(work: Work) -> tuple[sql.Identifier, sql.Identifier]:
+    return sql.Identifier(work.schema.index_time), sql.Identifier(f"{work.schema.index_time}_ns")
+
+
+def _list(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def _columns(work: Work) -> sql.Composed:
+    return _list(list(declared(work.schema)))
+
+
+def _constants(work: Work) -> sql.Composed:
+    """The column values that the schema's name implies, of the table ``t``."""
+    constants: Mapping[str, str] = {"dataset": work.dataset, **work.name.constants}
+    return sql.SQL(" AND ").join(
+        sql.SQL("t.{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in constants.items()
+    )
+
+
+def _rows(writer: TimescaleWriter, work: Work) -> sql.Composed:
+    """The rows of the attempt where they lie, as something to select from."""
+    if not writer.direct:
+        return sql.Composed([_FRESH])
+    index, _ = _index(work)
+    return sql.SQL("(SELECT * FROM {} WHERE _unit = ANY(%(mine)s) AND {} BETWEEN %(first)s AND %(last)s)").format(
+        _table(work), index
+    )
+
+
+def _mine(writer: TimescaleWriter, work: Work) -> dict[str, Any]:
+    """The units of the attempt, and the time that its rows span."""
+    first, last = pl.Series([writer.first, writer.last]).cast(pl.Datetime("us", "UTC"))
+    return {"mine": list(work.units), "first": first, "last": last}
+
+
+def _equal(work: Work) -> sql.Composed:
+    """Whether a stored row ``o`` and a new one ``n`` say the same; a name that was not known is no change."""
+    content = [c for c in declared(work.schema) if c not in ("_unit", "_row", "symbol")]
+    same = [sql.SQL("o.{c} IS NOT DISTINCT FROM n.{c}").format(c=sql.Identifier(c)) for c in content]
+    return sql.SQL(" AND ").join([*same, sql.SQL("(o.symbol = n.symbol) IS NOT FALSE")])
+
+
+_INSERT_ALL = sql.SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} f")
+_TAKE_BACK = sql.SQL("DELETE FROM {table} WHERE _unit = ANY(%(mine)s) AND {index} BETWEEN %(first)s AND %(last)s")
+_COUNT = sql.SQL(
+    "SELECT _unit, count(*) FROM {table} WHERE _unit = ANY(%(mine)s) AND {index} BETWEEN %(first)s AND %(last)s "
+    "GROUP BY _unit"
+)
+_COVERED = sql.SQL(
+    "SELECT c.symbol, f.instrument_id, f.{index}, f.{rest} FROM {rows} f JOIN coverage c "
+    "ON c.instrument_id = f.instrument_id AND (f.{index}, f.{rest}) >= (c.start_time, c.start_time_ns) "
+    "AND (f.{index}, f.{rest}) < (c.end_time, c.end_time_ns) "
+    "WHERE c.dataset = %(dataset)s AND c.schema = %(schema)s LIMIT 1"
+)
+#: What a complete unit replaces: the rows in its scope, of every publisher and whatever brought them.
+_OLD_IN_SCOPE = sql.SQL(
+    "CREATE TEMP TABLE hdi_old ON COMMIT DROP AS SELECT t.*, s.unit AS _owner FROM {table} t JOIN hdi_scope s "
+    "ON t.instrument_id = s.instrument_id AND (t.{index}, t.{rest}) >= (s.start_time, s.start_time_ns) "
+    "AND (t.{index}, t.{rest}) < (s.end_time, s.end_time_ns) WHERE {constants} "
+    "AND t.{index} >= (SELECT min(start_time) FROM hdi_scope) AND t.{index} <= (SELECT max(end_time) FROM hdi_scope)"
+)
+#: What a fragment is compared with: what the same bytes stored before, and whatever shares a group with its rows.
+_OLD_OF_FRAGMENT = sql.SQL(
+    "CREATE TEMP TABLE hdi_old ON COMMIT DROP AS SELECT t.*, CASE WHEN t._unit IN "
+    "(SELECT unit FROM ingest_units WHERE unit_id = ANY(%(ids)s)) THEN %(number)s::integer END AS _owner "
+    "FROM {table} t WHERE {constants} AND (t._unit IN (SELECT unit FROM ingest_units WHERE unit_id = ANY(%(ids)s)) "
+    "OR ({key}) IN (SELECT {key} FROM {fresh}))"
+)
+#: Each stored row beside the new one of its place in its group. A group stays when all of its pairs are equal.
+_VERDICT = sql.SQL(
+    "CREATE TEMP TABLE hdi_verdict ON COMMIT DROP AS SELECT *, bool_and(same) OVER grp AS equal, "
+    "bool_or(old_unit IS NOT NULL) OVER grp AND bool_or(new_unit IS NOT NULL) OVER grp AS both_sides FROM ("
+    "SELECT {key}, o._unit AS old_unit, o._row AS old_row, o._owner AS owner, n._unit AS new_unit, n._row AS new_row, "
+    "o._unit IS NOT NULL AND n._unit IS NOT NULL AND {equal} AS same "
+    "FROM (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _unit, _row) AS _nth FROM hdi_old) o FULL JOIN "
+    "(SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _unit, _row) AS _nth FROM {fresh}) n "
+    "USING ({key}, _nth)) p WINDOW grp AS (PARTITION BY {key})"
+)
+_KEEP_HISTORY = sql.SQL(
+    "INSERT INTO {history} ({past}) SELECT {past} FROM (SELECT o.*, u.run AS _written_run, %(run)s AS _replaced_run, "
+    "v.owner AS _replaced_unit, TIMESTAMPTZ 'epoch' + %(now)s * INTERVAL '1 microsecond' AS _replaced_at, "
+    "%(now_ns)s::smallint AS _replaced_at_ns FROM hdi_old o JOIN hdi_verdict v "
+    "ON v.old_unit = o._unit AND v.old_row = o._row LEFT JOIN LATERAL "
+    "(SELECT run FROM ingest_units WHERE unit = o._unit ORDER BY seq DESC LIMIT 1) u ON true "
+    "WHERE v.owner IS NOT NULL AND NOT v.equal) h ORDER BY {key}, _unit, _row"
+)
+_DELETE_OLD = sql.SQL(
+    "DELETE FROM {table} t USING hdi_verdict v WHERE v.owner IS NOT NULL AND NOT v.equal AND t._unit = v.old_unit "
+    "AND t._row = v.old_row AND t.{index} = v.{index} AND t.{index} >= (SELECT min({index}) FROM hdi_old) "
+    "AND t.{index} <= (SELECT max({index}) FROM hdi_old)"
+)
+_INSERT_NEW = sql.SQL(
+    "INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} n WHERE NOT EXISTS "
+    "(SELECT FROM hdi_verdict v WHERE v.new_unit = n._unit AND v.new_row = n._row AND v.equal)"
+)
+_UNCHANGED = "SELECT new_unit, count(*) FROM hdi_verdict WHERE equal AND new_unit IS NOT NULL GROUP BY new_unit"
+_SUPERSEDED = "SELECT owner, count(*) FROM hdi_verdict WHERE NOT equal AND owner IS NOT NULL GROUP BY owner"
+_DOUBTFUL = "SELECT count(*) FROM hdi_verdict WHERE old_unit IS NOT NULL AND owner IS NULL AND NOT equal AND both_sides"

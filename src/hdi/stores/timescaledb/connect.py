@@ -1,0 +1,217 @@
+"""Connections to one database, and every refusal of the server or its drivers as a StoreError.
+
+psycopg does what is transactional; ADBC brings answers as Arrow, without a Python object for each value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import stamina
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from hdi.errors import HdiError, RequestError, StoreError, StoreLost
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from adbc_driver_postgresql import dbapi
+
+#: What a connection is told unless its URL says otherwise: a host that vanished is noticed within a minute and a half.
+_DEFAULTS = {
+    "application_name": "hdi", "keepalives_idle": "30", "keepalives_interval": "15", "keepalives_count": "4",
+    "tcp_user_timeout": "90000",
+}  # fmt: skip
+#: How long a server that answered before is waited for: as long as a restart takes.
+_PATIENCE = 20.0
+_BATCH_BYTES = 8 << 20
+_HINTS = {
+    "53100": "Free some space on the server's disk and run the same command again: what was committed stays.",
+    "42501": "The role lacks a right: docs/database-roles.md lists what ingesting and reading need.",
+    "40P01": "Another session was in the way; run the same command again.",
+    "55P03": "Another session holds a lock; run the same command again.",
+    "57014": "The statement was cancelled, or took longer than the role's statement_timeout allows.",
+}
+_GONE = ("57P", "08")
+_RESTARTING = ("starting up", "shutting down", "recovery mode", "not yet accepting")
+_DENIED = (
+    "Check TIMESCALEDB_USER, TIMESCALEDB_PASSWORD, TIMESCALEDB_DBNAME and sslmode, or the URL, or ~/.pgpass; a new "
+    "database is made with createdb."
+)
+_UNREACHABLE = (
+    "Is it running? (`make timescaledb` or `docker compose up -d timescaledb` starts one.) Check TIMESCALEDB_HOST, "
+    "TIMESCALEDB_PORT or the URL, then run the same command again: what was committed stays."
+)
+
+
+class Database:
+    """One database. Thread-safe; connections are made when they are needed."""
+
+    def __init__(self, url: str, connect_seconds: int) -> None:
+        try:
+            given = conninfo_to_dict(url)
+        except psycopg.ProgrammingError as exc:
+            raise RequestError(
+                f"the store's URL is not one that PostgreSQL knows: {exc}",
+                "Write postgresql://user@host:5432/dbname?sslmode=require.",
+            ) from None
+        known: dict[str, Any] = {**_DEFAULTS, "connect_timeout": connect_seconds, **given}
+        self.conninfo = make_conninfo("", **known)
+        host, port = known.get("host") or "localhost", known.get("port") or 5432
+        self.location = f"{host}:{port}/{known.get('dbname') or known.get('user') or ''}"
+        user = f"{known['user']}@" if known.get("user") else ""
+        #: The address without its password and parameters.
+        self.url = f"postgresql://{user}{self.location}"
+        self._seconds = connect_seconds
+        self._answered = False
+        self._threads = threading.Lock()
+        self._pool: ConnectionPool | None = None
+        self._readers: list[dbapi.Connection] = []
+
+    def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
+        """A new connection, for who holds it long. A server that answered before may be on its way back."""
+        patience = _PATIENCE if self._answered else None
+        for attempt in stamina.retry_context(on=_unreachable, attempts=None if patience else 1, timeout=patience):
+            with attempt:
+                connection = psycopg.connect(self.conninfo, autocommit=autocommit)
+        self._answered = True
+        return connection
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[psycopg.Connection]:
+        """A connection from the pool: commits at the end, rolls back when it is left by an exception."""
+        with self._threads:
+            if self._pool is None:
+                self.connect().close()  # whatever is wrong is told at once, and not after the pool's time
+                self._pool = ConnectionPool(
+                    self.conninfo, min_size=0, max_size=8, timeout=_PATIENCE, check=ConnectionPool.check_connection,
+                    reconnect_timeout=_PATIENCE, max_idle=60, name="hdi", open=True,
+                )  # fmt: skip
+        with self._pool.connection() as connection:
+            yield connection
+
+    def batches(self, query: sql.Composable) -> Iterator[pa.RecordBatch]:
+        """The answer to a query as Arrow batches of bounded size; NUMERIC and JSON are text."""
+        text = query.as_string()
+        reader, cursor = self._ask(text)
+        whole = False
+        try:
+            with cursor:
+                for batch in cursor.fetch_record_batch():
+                    yield _plain(batch)
+            whole = True
+        finally:
+            # A connection whose answer was not read to its end has a COPY under way: it is not used again.
+            with self._threads:
+                if whole and len(self._readers) < 4:  # noqa: PLR2004
+                    self._readers.append(reader)
+                    reader = None
+            if reader is not None:
+                _drop(reader)
+
+    def _ask(self, text: str) -> tuple[Any, dbapi.Cursor]:
+        from adbc_driver_manager import Error
+
+        with self._threads:
+            kept = self._readers.pop() if self._readers else None
+        if kept is not None:
+            try:
+                return kept, _asked(kept, text)
+            except Error as exc:
+                _drop(kept)
+                if exc.sqlstate and not exc.sqlstate.startswith(_GONE):
+                    raise
+                # The server was started anew since: a new connection decides.
+        reader = self._reader()
+        try:
+            return reader, _asked(reader, text)
+        except BaseException:
+            _drop(reader)
+            raise
+
+    def _reader(self) -> Any:
+        from adbc_driver_postgresql import dbapi
+
+        if not self._answered:
+            self.connect().close()  # psycopg says why not, with a code
+        return dbapi.connect(self.conninfo, autocommit=True)
+
+    def close(self) -> None:
+        """Close what is open."""
+        with self._threads:
+            pool, self._pool = self._pool, None
+            readers, self._readers = self._readers, []
+        if pool is not None:
+            pool.close()
+        for reader in readers:
+            _drop(reader)
+
+
+def _asked(reader: dbapi.Connection, text: str) -> dbapi.Cursor:
+    from adbc_driver_postgresql import StatementOptions
+
+    cursor = reader.cursor()
+    cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)})
+    cursor.execute(text)
+    return cursor
+
+
+def _drop(reader: Any) -> None:
+    from adbc_driver_manager import Error
+
+    with contextlib.suppress(Error):  # it goes away, whatever it says
+        reader.close()
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the storage of Arrow's extension types (NUMERIC and JSON are text in it)."""
+    import pyarrow as pa
+
+    columns = [c.storage if isinstance(c.type, pa.BaseExtensionType) else c for c in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _unreachable(exc: Exception) -> bool:
+    """True for a server that may come back by itself, not for one that said no; such errors carry no code."""
+    if not isinstance(exc, psycopg.OperationalError):
+        return False
+    said = str(exc)
+    return "FATAL" not in said or any(word in said for word in _RESTARTING)
+
+
+@contextlib.contextmanager
+def guard(database: Database) -> Iterator[None]:
+    """Turn what psycopg, its pool and ADBC raise into a StoreError that names the database."""
+    try:
+        yield
+    except HdiError:
+        raise
+    except (psycopg.Error, PoolTimeout) as exc:
+        raise _refusal(database, exc, exc.sqlstate if isinstance(exc, psycopg.Error) else None) from exc
+    except Exception as exc:
+        from adbc_driver_manager import Error
+
+        if isinstance(exc, Error):
+            raise _refusal(database, exc, exc.sqlstate) from exc
+        raise
+
+
+def _refusal(database: Database, exc: Exception, state: str | None) -> StoreError:
+    where = f"the database {database.location}"
+    said = " ".join(str(exc).split())
+    if isinstance(exc, psycopg.errors.DiskFull) or state == "53100":
+        return StoreError(f"no space left for {where}: {said}", _HINTS["53100"])
+    if state and not state.startswith(_GONE):
+        return StoreError(f"{where} refused: {said}", _HINTS.get(state, "A unit at hand was not stored."))
+    if state == "57014":
+        return StoreError(f"{where} refused: {said}", _HINTS[state])
+    if "FATAL" in said and not any(word in said for word in _RESTARTING):
+        return StoreError(f"{where} refused: {said}", _DENIED)
+    if isinstance(exc, psycopg.OperationalError | PoolTimeout) or state or "[libpq]" in said:
+        return StoreLost(f"{where} is gone or cannot be reached: {said}", _UNREACHABLE)
+    return StoreError(f"{where} refused: {said}", "A unit at hand was not stored.")

@@ -1,0 +1,94 @@
+"""Reading: rows in order, as frames of bounded size; the server sorts and streams, Arrow carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from psycopg import sql
+
+from hdi.symbology import Intervals
+
+if TYPE_CHECKING:
+    from hdi.model import Window
+    from hdi.schema import Schema
+    from hdi.stores.timescaledb.connect import Database
+
+
+class Scan:
+    """One read of one table, in one statement, so of one state of the store."""
+
+    def __init__(
+        self, database: Database, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._schema = schema
+        self._window = window
+        self._columns = list(columns)
+        self._dataset = dataset
+        self._constants = dict(schema.names[name].constants)
+        self._ids: dict[str, list[int]] | None = None
+        self._held: dict[str, Intervals] = {}
+        if instruments is not None:
+            parts = instruments.partition_by("dataset", as_dict=True)
+            self._ids = {str(d): f["instrument_id"].unique().sort().to_list() for (d,), f in parts.items()}
+            self._held = {str(d): Intervals(f) for (d,), f in parts.items() if not _whole(f, window)}
+        wanted = {*columns, schema.index_time}
+        if self._held:
+            wanted |= {"dataset", "instrument_id"}
+        public = [f for f in schema.fields if f.name in wanted]
+        self._stored = [n for f in public for n in ((f.name, f"{f.name}_ns") if f.type == "timestamp" else (f.name,))]
+        names = {f.name for f in public}
+        self._public = [e for e in schema.to_public() if e.meta.output_name() in names]
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The rows in order."""
+        if self._ids is not None and not self._ids:
+            return
+        kinds = self._schema.stored
+        for batch in self._database.batches(self._query()):
+            found = pl.DataFrame(batch)
+            rows = self._inside(found.select(pl.col(c).cast(kinds[c]) for c in self._stored).select(self._public))
+            if rows.height:
+                yield rows.select(self._columns)
+
+    def _query(self) -> sql.Composed:
+        index = sql.Identifier(self._schema.index_time)
+        first, last = pl.Series([self._window.start // 1000, -(-self._window.end // 1000)]).cast(
+            pl.Datetime("us", "UTC")
+        )
+        where = [sql.SQL("{i} >= {} AND {i} < {}").format(sql.Literal(first), sql.Literal(last), i=index)]
+        fixed = self._constants | ({"dataset": self._dataset} if self._dataset is not None else {})
+        where += [sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in fixed.items()]
+        if self._ids is not None:
+            mine = [
+                sql.SQL("(dataset = {} AND instrument_id = ANY({}))").format(sql.Literal(d), sql.Literal(ids))
+                for d, ids in self._ids.items()
+            ]
+            where.append(sql.SQL("({})").format(sql.SQL(" OR ").join(mine)))
+        order = [c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,))]
+        return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
+            _list(self._stored), sql.Identifier(self._schema.table), sql.SQL(" AND ").join(where), _list(order)
+        )
+
+    def _inside(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows inside the window to the nanosecond, and inside the rectangles."""
+        instants = rows[self._schema.index_time].to_physical().to_numpy()
+        keep = (instants >= self._window.start) & (instants < self._window.end)
+        for dataset, held in self._held.items():
+            mine = (rows["dataset"] == dataset).to_numpy()
+            found = held.find(rows["instrument_id"].to_numpy(), instants) >= 0
+            keep = np.where(mine, keep & found, keep)
+        return rows if keep.all() else rows.filter(pl.Series(keep))
+
+
+def _list(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def _whole(frame: pl.DataFrame, window: Window) -> bool:
+    """True when every rectangle spans the window, so that the instrument alone decides."""
+    return bool(((frame["start"] <= window.start) & (frame["end"] >= window.end)).all())

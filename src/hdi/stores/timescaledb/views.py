@@ -1,0 +1,232 @@
+"""Views for people with SQL: rows by any symbol and date, daily bars, instruments, runs.
+
+All derive from the schemas and the books; none holds data. They check the rights of who asks (security_invoker), so a
+view never shows more than the tables do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from psycopg import sql
+
+from hdi.schema import PLACE, Schema, Schemas
+from hdi.symbology import ALL_SYMBOLS
+
+#: Bars of this name are the compatibility view; kinds of this name say what an instrument is.
+DAILY, DEFINITION = "ohlcv-1d", "definition"
+#: Of two mappings that name the same instrument (for a continuous symbol: two instruments), the later counts.
+_CONTRADICTS = {"raw_symbol": ("instrument_id", "symbol"), "continuous": ("symbol", "instrument_id")}
+#: A definition comes once for each leg: its leg columns say nothing of the instrument as a whole.
+_LEG = "leg_"
+
+
+def views(schemas: Schemas) -> list[tuple[str, sql.Composable]]:
+    """(name, CREATE OR REPLACE VIEW statement) of every view, each after those that it reads."""
+    named = [("standing_mappings", _standing()), *_of_tables(schemas), ("ingest_runs", _RUNS)]
+    definition = _holding(schemas, DEFINITION)
+    if definition is not None:
+        named.append(("instruments", _instruments(definition)))
+    head = sql.SQL("CREATE OR REPLACE VIEW {} WITH (security_invoker = true) AS {}")
+    return [(name, head.format(sql.Identifier(name), body)) for name, body in named]
+
+
+def _of_tables(schemas: Schemas) -> Iterator[tuple[str, sql.Composable]]:
+    daily = _holding(schemas, DAILY)
+    if daily is not None:
+        yield f"daily_{daily.table}", _constant(daily, DAILY)
+    for schema in schemas:
+        yield f"{schema.table}_by_symbol", _by_symbol(schema)
+
+
+def _holding(schemas: Schemas, name: str) -> Schema | None:
+    return next((s for s in schemas if name in s.names), None)
+
+
+def _columns(schema: Schema) -> sql.Composable:
+    """The public columns of a table that is called ``t``; a null symbol is the one that the mappings know by now."""
+    shown = [c for c in schema.stored if c not in PLACE]
+    return sql.SQL(", ").join(_name(schema) if c == "symbol" else sql.Identifier("t", c) for c in shown)
+
+
+def _name(schema: Schema) -> sql.Composable:
+    return sql.SQL(
+        """COALESCE(t.symbol, (
+            SELECT n.symbol FROM symbol_mappings n
+            WHERE n.dataset = t.dataset AND n.stype = 'raw_symbol' AND n.instrument_id = t.instrument_id AND {}
+            ORDER BY n.seq DESC LIMIT 1)) AS symbol"""
+    ).format(_within(schema, "n"))
+
+
+def _within(schema: Schema, mapping: str) -> sql.Composable:
+    """The index time of ``t`` lies in the interval of the mapping, to the nanosecond."""
+    return sql.SQL("(t.{time}, t.{rest}) >= ({m}.start_time, {m}.start_time_ns) "
+                   "AND (t.{time}, t.{rest}) < ({m}.end_time, {m}.end_time_ns)").format(
+        time=sql.Identifier(schema.index_time), rest=sql.Identifier(f"{schema.index_time}_ns"),
+        m=sql.Identifier(mapping),
+    )  # fmt: skip
+
+
+def _constant(schema: Schema, name: str) -> sql.Composable:
+    implied = schema.names[name].constants.items()
+    where = sql.SQL(" AND ").join(sql.SQL("t.{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in implied)
+    return sql.SQL("SELECT {} FROM {} t WHERE {}").format(_columns(schema), sql.Identifier(schema.table), where)
+
+
+def _by_symbol(schema: Schema) -> sql.Composable:
+    return sql.SQL(
+        """SELECT m.symbol AS asked_symbol, m.stype AS asked_stype, {columns}
+        FROM {table} t JOIN standing_mappings m
+        ON m.dataset = t.dataset AND m.instrument_id = t.instrument_id AND {within}"""
+    ).format(columns=_columns(schema), table=sql.Identifier(schema.table), within=_within(schema, "m"))
+
+
+def _standing() -> sql.Composable:
+    """What each symbol stands for, by intervals that neither overlap nor contradict; see :mod:`hdi.lookup`.
+
+    A symbol of several types is one symbol: its rows come once. Times with their nanoseconds are counted as one BIGINT
+    in between, as ranges of which PostgreSQL makes unions and differences.
+    """
+    parts = [_latest(stype, *columns) for stype, columns in _CONTRADICTS.items()]
+    parts += [_others(), _claims()]
+    # Grouping by the ranges changes no row: it makes the planner do all this before it joins, and expect few of them.
+    return sql.SQL(
+        """SELECT s.dataset, s.stype, s.symbol, s.instrument_id, {start}, {end}
+        FROM (
+            SELECT dataset, max(stype) AS stype, symbol, instrument_id, unnest(ARRAY(SELECT unnest(range_agg(spans)))) AS span
+            FROM ({parts}) p GROUP BY dataset, symbol, instrument_id
+        ) s GROUP BY s.dataset, s.stype, s.symbol, s.instrument_id, s.span"""
+    ).format(
+        start=_time(sql.SQL("lower(s.span)"), "start_time"), end=_time(sql.SQL("upper(s.span)"), "end_time"),
+        parts=sql.SQL(" UNION ALL ").join(parts),
+    )  # fmt: skip
+
+
+def _ns(column: str, *, of: str = "") -> sql.Composable:
+    """The nanoseconds since 1970 of a time and its remainder."""
+    names = [sql.Identifier(*([of] if of else []), c) for c in (column, f"{column}_ns")]
+    return sql.SQL("((extract(epoch FROM {}) * 1000000)::bigint * 1000 + {})").format(*names)
+
+
+def _time(ns: sql.Composable, column: str) -> sql.Composable:
+    """A time and its remainder, of nanoseconds since 1970: exact, as whole seconds and microseconds are added apart."""
+    return sql.SQL(
+        "timestamptz 'epoch' + {ns} / 1000000000 * interval '1 second' "
+        "+ {ns} / 1000 % 1000000 * interval '1 microsecond' AS {time}, ({ns} % 1000)::smallint AS {rest}"
+    ).format(ns=ns, time=sql.Identifier(column), rest=sql.Identifier(f"{column}_ns"))
+
+
+def _span(of: str) -> sql.Composable:
+    """The interval of a row of the books; empty where it ends before it starts."""
+    start, end = _ns("start_time", of=of), _ns("end_time", of=of)
+    return sql.SQL("int8range({start}, greatest({start}, {end}))").format(start=start, end=end)
+
+
+def _latest(stype: str, key: str, value: str) -> sql.Composable:
+    """The mappings of a type, each without the times for which a later one of the same key has another value.
+
+    Those that nothing contradicts, nearly all, are joined and no more.
+    """
+    return sql.SQL(
+        """SELECT m.dataset, m.stype, m.symbol, m.instrument_id, CASE
+            WHEN NOT EXISTS (
+                SELECT FROM symbol_mappings o
+                WHERE o.dataset = m.dataset AND o.stype = {stype} AND o.{key} = m.{key} AND o.{value} <> m.{value}
+                AND {other} && m.spans
+            ) THEN m.spans
+            ELSE (
+                SELECT range_agg(int8multirange({own}) - COALESCE((
+                    SELECT range_agg({other}) FROM symbol_mappings o
+                    WHERE o.dataset = m.dataset AND o.stype = {stype} AND o.{key} = m.{key} AND o.{value} <> m.{value}
+                    AND o.seq > w.seq AND o.start_time <= w.end_time AND o.end_time >= w.start_time
+                ), int8multirange()))
+                FROM symbol_mappings w
+                WHERE w.dataset = m.dataset AND w.stype = {stype} AND w.symbol = m.symbol
+                AND w.instrument_id = m.instrument_id
+            ) END AS spans
+        FROM (
+            SELECT w.dataset, w.stype, w.symbol, w.instrument_id, range_agg({own}) AS spans
+            FROM symbol_mappings w WHERE w.stype = {stype}
+            GROUP BY w.dataset, w.stype, w.symbol, w.instrument_id
+        ) m"""
+    ).format(
+        stype=sql.Literal(stype), key=sql.Identifier(key), value=sql.Identifier(value), own=_span("w"),
+        other=_span("o"),
+    )  # fmt: skip
+
+
+def _others() -> sql.Composable:
+    """The mappings of types of which one symbol stands for many instruments at once: none contradicts another."""
+    return sql.SQL(
+        """SELECT w.dataset, w.stype, w.symbol, w.instrument_id, int8multirange({}) AS spans
+        FROM symbol_mappings w WHERE w.stype NOT IN ({})"""
+    ).format(_span("w"), sql.SQL(", ").join(map(sql.Literal, _CONTRADICTS)))
+
+
+def _claims() -> sql.Composable:
+    """What came when the symbol was asked for, at the times for which no mapping says what it stood for."""
+    return sql.SQL(
+        """SELECT c.dataset, c.stype, c.symbol, c.instrument_id, c.spans - COALESCE(k.spans, int8multirange())
+        FROM (
+            SELECT w.dataset, max(w.stype) AS stype, w.symbol, w.instrument_id, range_agg({own}) AS spans
+            FROM coverage w
+            WHERE w.instrument_id IS NOT NULL AND w.stype <> 'instrument_id' AND w.symbol NOT IN ('', {all})
+            GROUP BY w.dataset, w.symbol, w.instrument_id
+        ) c LEFT JOIN (
+            SELECT o.dataset, o.symbol, range_agg({other}) AS spans FROM symbol_mappings o GROUP BY o.dataset, o.symbol
+        ) k ON k.dataset = c.dataset AND k.symbol = c.symbol"""
+    ).format(own=_span("w"), other=_span("o"), all=sql.Literal(ALL_SYMBOLS))
+
+
+def _instruments(schema: Schema) -> sql.Composable:
+    """One row for each (dataset, instrument, raw symbol): from when until when it is known, and its last definition."""
+    key = ("dataset", "instrument_id", "raw_symbol")
+    told = [f.name for f in schema.fields]
+    # What a table display shows comes first, the rest as the table has it.
+    order = [*(c for c in schema.display if c in told), *(c for c in told if c not in schema.display)]
+    common = {"symbol", "publisher_id", "ts_event", "data_source", schema.index_time, *key}
+    kept = [c for c in order if c not in common and not c.startswith(_LEG)]
+    shown = [c for name in kept for c in (name, f"{name}_ns") if c in schema.stored]
+    times = (schema.index_time, f"{schema.index_time}_ns", *PLACE)
+    seen = _ns(schema.index_time)
+    return sql.SQL(
+        """SELECT k.dataset, k.instrument_id, k.raw_symbol, {first}, {until}, {told}
+        FROM (
+            SELECT dataset, instrument_id, raw_symbol, min(first) AS first, max(until) AS until
+            FROM (
+                SELECT dataset, instrument_id, symbol AS raw_symbol, {start} AS first, {end} AS until
+                FROM standing_mappings WHERE stype = 'raw_symbol'
+                UNION ALL SELECT dataset, instrument_id, raw_symbol, {seen}, {seen} + 1 FROM {table}
+            ) b GROUP BY dataset, instrument_id, raw_symbol
+        ) k LEFT JOIN (
+            SELECT DISTINCT ON ({key}) {key}, {columns} FROM {table} ORDER BY {key}, {latest}
+        ) d USING ({key})"""
+    ).format(
+        first=_time(sql.SQL("k.first"), "known_from"), until=_time(sql.SQL("k.until"), "known_until"),
+        told=sql.SQL(", ").join(sql.Identifier("d", c) for c in shown),
+        start=_ns("start_time"), end=_ns("end_time"), seen=seen, table=sql.Identifier(schema.table),
+        key=sql.SQL(", ").join(map(sql.Identifier, key)),
+        columns=sql.SQL(", ").join(map(sql.Identifier, shown)),
+        latest=sql.SQL(", ").join(sql.SQL("{} DESC").format(sql.Identifier(c)) for c in times),
+    )  # fmt: skip
+
+
+#: A unit that was tried again in its run counts each time, as the ledger has a receipt for each.
+_RUNS = sql.SQL(
+    """SELECT run,
+        min(committed_at - seconds * interval '1 second') AS started,
+        max(committed_at) AS finished,
+        min(origin) AS origin,
+        array_agg(DISTINCT dataset ORDER BY dataset) AS datasets,
+        array_agg(DISTINCT schema ORDER BY schema) AS schemas,
+        count(*) AS units,
+        count(*) FILTER (WHERE status = 'failed') AS failed_units,
+        sum(fetched)::bigint AS fetched,
+        sum(stored)::bigint AS stored,
+        sum(quarantined)::bigint AS quarantined,
+        sum(unchanged)::bigint AS unchanged,
+        sum(superseded)::bigint AS superseded,
+        sum(dollars) AS dollars,
+        CASE WHEN bool_or(status = 'failed') THEN 'failed' ELSE 'success' END AS result
+    FROM ingest_units GROUP BY run"""
+)

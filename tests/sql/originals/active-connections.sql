@@ -1,0 +1,4 @@
+SELECT
+  'Active connections: ' || count(*)
+FROM pg_stat_activity
+WHERE state = 'active';

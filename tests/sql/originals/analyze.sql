@@ -1,0 +1,3 @@
+ANALYZE ohlcv_data;
+ANALYZE trades_data;
+ANALYZE tbbo_data;

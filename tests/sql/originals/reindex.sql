@@ -1,0 +1,2 @@
+REINDEX TABLE ohlcv_data;
+REINDEX TABLE trades_data;

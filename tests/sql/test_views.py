@@ -1,0 +1,299 @@
+"""The views say what the queries of hdi say: the same rows, by the same symbols, at the same instants."""
+
+import contextlib
+import random
+from decimal import Decimal
+
+import polars as pl
+import psycopg
+import pytest
+from psycopg import sql
+
+from dbnfiles import ns as nanoseconds
+from hdi.frames import COVERAGE, LEDGER, MAPPINGS
+from hdi.lookup import Lookup
+from hdi.model import DAY_NS, MAX_NS, Query, Window
+from hdi.query import run
+from hdi.schema import load_schemas
+from hdi.stores import open_store
+from hdi.stores.timescaledb.books import COVERED, SYMBOLS
+from hdi.stores.timescaledb.views import views
+from hdi.testing.material import DATASET, DAY, START, Load, rejects, schemas, trades
+from sql.desk import DAYS, asking
+
+MICRO = "(extract(epoch FROM {}) * 1000000)::bigint"
+
+
+def make_layout(url):
+    with contextlib.closing(open_store(url, load_schemas(), write=True)):
+        pass
+
+
+@pytest.fixture
+def empty(fresh_database):
+    """The URL of a store without rows."""
+    return fresh_database(template="layout", prepare=make_layout)
+
+
+@pytest.fixture
+def store(empty):
+    with contextlib.closing(open_store(empty, load_schemas(), write=True)) as opened:
+        yield opened
+
+
+def put(connection, book, frame):
+    """Add rows to a book, in their order."""
+    stored = book.to_stored(frame)
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+        sql.Identifier(book.name), book.columns, sql.SQL(", ").join([sql.Placeholder()] * stored.width)
+    )
+    with connection.cursor() as cursor:
+        cursor.executemany(statement, stored.rows())
+
+
+def mapping(*rows, dataset=DATASET):
+    return pl.DataFrame([(dataset, *row) for row in rows], schema=MAPPINGS, orient="row")
+
+
+def ns(name):
+    return f"{MICRO.format(name)} * 1000 + {name}_ns"
+
+
+def standing(connection):
+    """Every (symbol, dataset, instrument, start, end) of the view, as often as it has it."""
+    query = f"SELECT symbol, dataset, instrument_id, {ns('start_time')}, {ns('end_time')} FROM standing_mappings"
+    return sorted(connection.execute(query).fetchall())
+
+
+# --- symbology --------------------------------------------------------------------------------
+
+
+def tangle(seed):
+    """Mappings and coverage that repeat, overlap and contradict each other, of days and of nanoseconds."""
+    rng = random.Random(seed)
+    symbols = {"raw_symbol": ["A", "B", "C"], "continuous": ["ES.c.0", "CL.c.0"], "parent": ["ES.FUT", "A"]}
+    stypes = {"118": "instrument_id", "ES.FUT": "parent", "ES.c.0": "continuous"}
+
+    def span(least):
+        start = START + rng.randrange(12) * rng.choice([1, 500, DAY_NS])
+        return start, start + rng.randrange(least, 5) * rng.choice([1, 700, DAY_NS])
+
+    learned, claimed = [], []
+    for _ in range(rng.choice([5, 40])):
+        stype = rng.choice(list(symbols))
+        learned.append((rng.choice("XY"), stype, rng.choice(symbols[stype]), rng.randrange(1, 4), *span(0)))
+    for _ in range(rng.choice([0, 15])):
+        symbol = rng.choice(["A", "D", "ES.FUT", "ES.c.0", "", "ALL_SYMBOLS", "118"])
+        instrument = rng.choice([1, 2, 3, None])
+        claimed.append((1, rng.choice("XY"), "trades", symbol, stypes.get(symbol, "raw_symbol"), instrument, *span(1)))
+    return (
+        pl.DataFrame(learned, schema=MAPPINGS, orient="row"), pl.DataFrame(claimed, schema=COVERAGE, orient="row")
+    )  # fmt: skip
+
+
+def test_symbols_stand_for_what_a_query_resolves_them_to(empty):
+    with asking(empty) as connection:
+        for seed in range(60):
+            connection.execute("TRUNCATE symbol_mappings, coverage")
+            mappings, coverage = tangle(seed)
+            put(connection, SYMBOLS, mappings)
+            put(connection, COVERED, coverage)
+            lookup = Lookup(mappings, coverage, pl.DataFrame(schema=LEDGER))
+            wanted = [(a.symbol, *row) for a in lookup.find(lookup.symbols) for row in a.rectangles.iter_rows()]
+            assert standing(connection) == sorted(wanted), seed
+
+
+def test_a_mapping_that_ends_with_time_itself_is_exact(empty):
+    with asking(empty) as connection:
+        put(connection, SYMBOLS, mapping(("raw_symbol", "ESH4", 1, 1, MAX_NS)))
+        assert standing(connection) == [("ESH4", DATASET, 1, 1, MAX_NS)]
+
+
+# --- rows by symbol ---------------------------------------------------------------------------
+
+
+def by_symbol(connection, schema, symbol, columns, end):
+    """Rows of the view before an instant, as public columns with whole timestamps."""
+    whole = {f.name for f in schema.fields if f.type == "timestamp"}
+    shown = [sql.SQL(ns(c)) if c in whole else sql.Identifier(c) for c in columns]
+    query = sql.SQL("SELECT {} FROM {} WHERE asked_symbol = %s AND {} < %s").format(
+        sql.SQL(", ").join(shown), sql.Identifier(f"{schema.table}_by_symbol"), sql.SQL(ns(schema.index_time))
+    )
+    return connection.execute(query, (symbol, end)).fetchall()
+
+
+@pytest.mark.parametrize("symbol", ["ES.c.0", "ES.FUT", "ESH4", "ESM4", "NQM4", "ESZ6"])
+@pytest.mark.parametrize("name", ["ohlcv-1d", "trades", "tbbo", "definition", "statistics"])
+def test_rows_by_symbol_are_those_of_a_query(url, name, symbol):
+    loaded = load_schemas()
+    schema, _ = loaded.find(name)
+    # On that day ES.FUT came in one file with NQ.FUT: the page says how such are told apart.
+    window = Window(0, nanoseconds(DAYS[3]) if symbol == "ES.FUT" else MAX_NS)
+    with contextlib.closing(open_store(url, loaded)) as opened, asking(url) as connection:
+        found = run(opened, loaded, Query(name, (symbol,), window)).collect()
+        times = [f.name for f in schema.fields if f.type == "timestamp"]
+        wanted = found.with_columns(pl.col(t).to_physical() for t in times).rows()
+        rows = by_symbol(connection, schema, symbol, found.columns, window.end)
+    assert sorted(rows, key=repr) == sorted(wanted, key=repr)
+
+
+def test_the_parents_of_one_file_are_found_together(url):
+    with asking(url) as connection:
+        rows = connection.execute(
+            "SELECT symbol, count(*) FROM trades_data_by_symbol WHERE asked_symbol = 'ES.FUT,NQ.FUT' GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+    assert rows == [("ESM4", 3), ("NQM4", 6)]
+
+
+def test_a_row_comes_once_whatever_was_learned_twice(store, empty):
+    Load(trades([START, START + 1]), symbol="ES.FUT").commit(store)
+    Load(trades([START + DAY_NS]), symbol="ES.FUT", window=Window(START, START + 2 * DAY_NS)).commit(store)
+    with asking(empty) as connection:
+        put(connection, SYMBOLS, mapping(*[("parent", "ES.FUT", 1, START, START + k * DAY_NS) for k in (1, 3, 2)]))
+        rows = connection.execute(
+            "SELECT asked_stype, count(*) FROM trades_data_by_symbol WHERE asked_symbol = 'ES.FUT' GROUP BY 1"
+        ).fetchall()
+    assert rows == [("parent", store.ledger()["stored"].sum() - store.ledger()["superseded"].sum())]
+
+
+def test_of_mappings_that_contradict_each_other_the_later_counts(store, empty):
+    day = DAY.end
+    rows = trades([START, START + 10, START + 20], instruments=[1, 2, 1], symbol=None)
+    Load(rows, symbol="118", stype="instrument_id").commit(store)
+    with asking(empty) as connection:
+        connection.execute("TRUNCATE symbol_mappings")
+        learned = [("continuous", "ES.c.0", 1, START, day), ("raw_symbol", "ESH4", 1, START, day),
+                   ("continuous", "ES.c.0", 2, START + 10, day), ("raw_symbol", "ESM4", 1, START + 20, day)]  # fmt: skip
+        put(connection, SYMBOLS, mapping(*learned))
+        asked = {
+            symbol: connection.execute(
+                f"SELECT {ns('ts_recv')} - %s, instrument_id, symbol FROM trades_data_by_symbol WHERE asked_symbol = %s "
+                "ORDER BY 1",
+                (START, symbol),
+            ).fetchall()
+            for symbol in ("ES.c.0", "ESH4", "ESM4")
+        }
+    assert asked == {
+        "ES.c.0": [(0, 1, "ESH4"), (10, 2, None)], "ESH4": [(0, 1, "ESH4")], "ESM4": [(20, 1, "ESM4")],
+    }  # fmt: skip
+
+
+def test_a_mapping_ends_to_the_nanosecond(store, empty):
+    Load(trades([START + 1_998, START + 1_999, START + 2_000]), symbol="118", stype="instrument_id").commit(store)
+    with asking(empty) as connection:
+        connection.execute("TRUNCATE symbol_mappings")
+        put(connection, SYMBOLS, mapping(("continuous", "ES.c.0", 1, START + 1_999, START + 2_000)))
+        rows = connection.execute("SELECT price FROM trades_data_by_symbol WHERE asked_symbol = 'ES.c.0'").fetchall()
+    assert rows == [(Decimal(101),)]
+
+
+def test_names_that_were_learned_after_the_rows_are_filled(store, empty):
+    Load(trades([START], symbol=None), symbol="118", stype="instrument_id").commit(store)
+    with asking(empty) as connection:
+        connection.execute("TRUNCATE symbol_mappings")
+        put(connection, SYMBOLS, mapping(("parent", "ES.FUT", 1, START, DAY.end)))
+        ask = "SELECT symbol FROM trades_data_by_symbol WHERE asked_symbol = 'ES.FUT'"
+        assert connection.execute(ask).fetchall() == [(None,)]
+        put(connection, SYMBOLS, mapping(("raw_symbol", "ESH4", 1, START, DAY.end)))
+        assert connection.execute(ask).fetchall() == [("ESH4",)]
+
+
+def test_a_window_by_symbol_reads_no_other_chunk(store, empty):
+    days = [START + k * DAY_NS for k in range(6)]
+    Load(trades(days), window=Window(START, START + 6 * DAY_NS)).commit(store)
+    with asking(empty) as connection:
+        plan = connection.execute(
+            "EXPLAIN (FORMAT json) SELECT * FROM trades_data_by_symbol WHERE asked_symbol = 'ES.FUT' "
+            "AND ts_recv >= '2024-01-04' AND ts_recv < '2024-01-05'"
+        ).fetchone()
+        (chunks,) = connection.execute("SELECT count(*) FROM timescaledb_information.chunks").fetchone()
+    read = {r["Relation Name"] for r in nodes(plan[0][0]["Plan"]) if "_chunk" in r.get("Relation Name", "")}
+    assert (len(read), chunks) == (1, 6)
+
+
+def nodes(plan):
+    """A node of a plan, and all below it."""
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+# --- the others -------------------------------------------------------------------------------
+
+
+def test_daily_bars_are_the_daily_ones_with_all_public_columns(url):
+    schema, _ = load_schemas().find("ohlcv-1d")
+    public = [c for c in schema.stored if not c.startswith("_")]
+    with asking(url) as connection:
+        cursor = connection.execute("SELECT * FROM daily_ohlcv_data")
+        assert [d.name for d in cursor.description] == public
+        assert len(cursor.fetchall()) == 2 * len(DAYS) + 3
+        with connection.transaction(force_rollback=True):
+            connection.execute("UPDATE ohlcv_data SET granularity = '1h' WHERE symbol = 'ESZ6'")
+            (rest,) = connection.execute("SELECT count(*) FROM daily_ohlcv_data").fetchone()
+    assert rest == 2 * len(DAYS)
+
+
+def test_instruments_are_known_from_mappings_and_definitions(url):
+    with asking(url) as connection:
+        known = connection.execute(
+            f"SELECT raw_symbol, instrument_id, {ns('known_from')}, {ns('known_until')}, asset FROM instruments"
+        ).fetchall()
+    with contextlib.closing(open_store(url, load_schemas())) as opened:
+        names = opened.mappings().filter(pl.col("stype") == "raw_symbol").group_by("symbol", "instrument_id")
+        wanted = names.agg(pl.col("start").min(), pl.col("end").max()).rows()
+    assert sorted(row[:4] for row in known) == sorted(wanted)
+    assert {row[0]: row[4] for row in known if row[4]} == {"ESM4": "ES", "NQM4": "NQ"}
+
+
+def test_an_instrument_that_only_a_definition_names_is_known_at_its_instant(url):
+    with asking(url) as connection, connection.transaction(force_rollback=True):
+        connection.execute("TRUNCATE symbol_mappings, coverage")
+        rows = connection.execute(
+            f"SELECT raw_symbol, {ns('known_until')} - ({ns('known_from')}) FROM instruments ORDER BY 1"
+        ).fetchall()
+    assert rows == [("ESM4", 1), ("NQM4", 1)]
+
+
+def test_runs_add_up_the_ledger(store, empty):
+    Load(trades([START]), rejected=rejects([START + 5, START + 6])).commit(store)
+    Load(trades([START, START + DAY_NS]), window=Window(START, START + 2 * DAY_NS)).commit(store)
+    Load(trades([]), rejected=rejects([START] * 3), symbol="NQ.FUT", run="run-2").failing(store)
+    ledger = store.ledger()
+    sums = ("fetched", "stored", "quarantined", "unchanged", "superseded", "dollars")
+    with asking(empty) as connection:
+        rows = connection.execute(
+            f"SELECT run, origin, units, failed_units, result, {', '.join(sums)}, "
+            f"{MICRO.format('started')}, {MICRO.format('finished')} FROM ingest_runs ORDER BY run"
+        ).fetchall()
+    wanted = []
+    for run_, failed, result in (("run-1", 0, "success"), ("run-2", 1, "failed")):
+        part = ledger.filter(pl.col("run") == run_)
+        began = min(at // 1_000 - int(s * 1_000_000) for at, s in part.select("committed_at", "seconds").iter_rows())
+        wanted.append((run_, "synthetic", part.height, failed, result, *(part[c].sum() for c in sums),
+                       began, part["committed_at"].max() // 1_000))  # fmt: skip
+    assert rows == wanted
+
+
+def test_a_view_shows_no_more_than_its_reader_may_read(url, fresh_roles):
+    role = fresh_roles(url, "read")
+    with asking(url) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(role)))
+        connection.execute(sql.SQL("GRANT SELECT ON ingest_runs, daily_ohlcv_data TO {}").format(sql.Identifier(role)))
+        connection.execute(sql.SQL("GRANT SELECT ON ohlcv_data, symbol_mappings TO {}").format(sql.Identifier(role)))
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        assert connection.execute("SELECT count(*) FROM daily_ohlcv_data").fetchone() == (2 * len(DAYS) + 3,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="ingest_units"):
+            connection.execute("SELECT * FROM ingest_runs")
+
+
+def test_each_view_is_made_after_those_that_it_reads(empty):
+    made = [name for name, _ in views(schemas())]
+    assert made[0] == "standing_mappings"
+    assert set(made[1:]) == {"daily_ohlcv_data", "instruments", "ingest_runs",
+                             *(f"{s.table}_by_symbol" for s in schemas())}  # fmt: skip
+    with asking(empty) as connection:
+        there = {name for (name,) in connection.execute("SELECT viewname FROM pg_views WHERE schemaname = 'public'")}
+        for _, statement in views(schemas()):
+            connection.execute(statement)
+    assert there == set(made)
