@@ -117,10 +117,11 @@ class Server:
 
     def start(self, **settings: str) -> str:
         """The server runs, with those settings over the usual ones; its DSN. A dot in a name is written ``__``."""
-        self.install()
         make_folder(self.home)
-        if not self._may_enter(self.home):
-            raise Unavailable(f"{self.home} lies where {pwd.getpwuid(self._account or 0).pw_name} may not go")
+        if self._account is not None and not may_enter(self._account, self.home):
+            who = pwd.getpwuid(self._account).pw_name
+            raise Unavailable(f"{self.home} lies where {who}, whom the server runs as, may not go")
+        self.install()
         chosen = SETTINGS | {name.replace("__", "."): value for name, value in settings.items()} | FIXED
         text = "".join("{} = '{}'\n".format(name, value.replace("'", "''")) for name, value in chosen.items())
         with self.locked():
@@ -211,9 +212,6 @@ class Server:
             entry = pwd.getpwuid(self._account)
             options |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
         return run(str(self._bin / program), *arguments, cwd="/", **options)
-
-    def _may_enter(self, folder: Path) -> bool:
-        return self._account is None or may_enter(self._account, folder)
 
     def _prepare(self) -> None:
         """Make the data folder, under another name until it is whole."""

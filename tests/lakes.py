@@ -1,5 +1,6 @@
-"""Driving real ingestion in tests: DBN files through the pipeline into a lake, and everything that came of it."""
+"""Driving real ingestion in tests: DBN files through the pipeline into a store, and everything that came of it."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -21,10 +22,14 @@ MAPPING = load_mapping("databento")
 
 @dataclass
 class Place:
-    """One lake with its data and dead-letter folders. ``options`` are laid over those of every ingest."""
+    """One store with its data and dead-letter folders: a lake in ``folder``, or the database at ``address``.
+
+    ``options`` are laid over those of every ingest.
+    """
 
     folder: Path
     options: dict = field(default_factory=dict)
+    address: str = ""
 
     @property
     def root(self):
@@ -32,7 +37,7 @@ class Place:
 
     @property
     def url(self):
-        return f"lake:{self.root}"
+        return self.address or f"lake:{self.root}"
 
     def open(self, *, write=True, on_step=None):
         return open_store(self.url, schemas(), write=write, on_step=on_step)
@@ -40,8 +45,8 @@ class Place:
     def ingest(self, *paths, on_step=None, **options):
         """The outcomes of ingesting these files."""
         folders = {"data_dir": self.folder / "data", "dlq_dir": self.folder / "dlq"}
-        store = self.open(on_step=on_step)
-        return list(ingest_files(store, schemas(), MAPPING, paths, Options(**(folders | self.options | options))))
+        with contextlib.closing(self.open(on_step=on_step)) as store:
+            return list(ingest_files(store, schemas(), MAPPING, paths, Options(**(folders | self.options | options))))
 
     def stored(self, *paths, **options):
         """The receipts of files that must be stored."""
@@ -51,9 +56,9 @@ class Place:
 
     def content(self, name="trades"):
         """All rows as a query gives them: with the names that are known by now."""
-        store = self.open(write=False)
-        names = Lookup(store.mappings(), store.coverage(), store.ledger()).names(None)
-        return names.fill(content(store, name), schemas().find(name)[0].index_time)
+        with contextlib.closing(self.open(write=False)) as store:
+            names = Lookup(store.mappings(), store.coverage(), store.ledger()).names(None)
+            return names.fill(content(store, name), schemas().find(name)[0].index_time)
 
     def digest(self, name="trades"):
         rows = self.content(name).write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%.9f")
@@ -78,7 +83,8 @@ class Place:
 
     def state(self, names=NAMES):
         """Everything there is, without run names, times, and the folder that it lies in."""
-        everything = [State.of(self.open(), names), self.dlq(), self.raw()]
+        with contextlib.closing(self.open()) as store:
+            everything = [State.of(store, names), self.dlq(), self.raw()]
         return [repr(part).replace(str(self.folder), "") for part in everything]
 
     def leftovers(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import structlog
 
 from hdi import raw
-from hdi.errors import CorruptFile, DataError, TooManyRejects
+from hdi.errors import CorruptFile, DataError, StoreLost, TooManyRejects
 from hdi.frames import COVERAGE, REJECTS
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, MAX_NS, MONEY, Condition, Header, RawFile, Receipt, Unit, date_ns, ns_date
@@ -31,6 +32,7 @@ from hdi.stores import Store, Work
 MAX_ROWS = 2**31 - 1
 #: Rows of each rule that are kept of a unit that failed as a whole.
 SAMPLE = 1000
+log = structlog.get_logger(component="PipelineOrchestrator")
 _POLARS: Mapping[str, Any] = {"int32": pl.Int32(), "int64": pl.Int64()}
 
 
@@ -357,7 +359,7 @@ def commit_units(
     numbers = task.store.reserve([u.id for u in plan.units])
     place = {unit: i for i, unit in enumerate(plan.units)}
     wanted = plan.together(place[unit] for unit in left)
-    receipts = Attempt(task, schema, plan, refinery, numbers, wanted).run()
+    receipts = _once_more(lambda: Attempt(task, schema, plan, refinery, numbers, wanted).run())
     failed = [r for r in receipts if r.status == "failed"]
     if not failed:
         return receipts, None
@@ -370,6 +372,15 @@ def commit_units(
         f"A unit fails above both {options.max_reject_percent} % and {options.min_rejects} rows; what "
         "was stored before stays. Look at the quarantine, then mend the file or the rules, or raise --max-rejects.",
     )
+
+
+def _once_more(run: Callable[[], list[Receipt]]) -> list[Receipt]:
+    """The receipts of an attempt; where the store went away meanwhile, of another one when it is back."""
+    try:
+        return run()
+    except StoreLost as lost:
+        log.warning("the store went away; the file is read once more", error=lost.message)
+    return run()
 
 
 def _ahead(frames: Iterator[pl.DataFrame]) -> Generator[pl.DataFrame]:

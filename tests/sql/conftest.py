@@ -13,9 +13,7 @@ from sql import desk
 def url(databases, tmp_path_factory):
     """The URL of a store that is filled as :func:`desk.fill` says."""
     with databases.kept() as fresh:
-        url = fresh()
-        desk.fill(url, tmp_path_factory.mktemp("desk"))
-        yield url
+        yield fresh(template="desk", prepare=lambda url: desk.fill(url, tmp_path_factory.mktemp("desk")))
 
 
 @pytest.fixture

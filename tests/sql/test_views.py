@@ -17,7 +17,7 @@ from hdi.query import run
 from hdi.schema import load_schemas
 from hdi.stores import open_store
 from hdi.stores.timescaledb.books import COVERED, SYMBOLS
-from hdi.stores.timescaledb.views import views
+from hdi.stores.timescaledb.views import columns_of, views
 from hdi.testing.material import DATASET, DAY, START, Load, rejects, schemas, trades
 from sql.desk import DAYS, asking
 
@@ -91,20 +91,28 @@ def tangle(seed):
     )  # fmt: skip
 
 
-def test_symbols_stand_for_what_a_query_resolves_them_to(empty):
-    with asking(empty) as connection:
-        for seed in range(60):
-            connection.execute("TRUNCATE symbol_mappings, coverage")
-            mappings, coverage = tangle(seed)
+@contextlib.contextmanager
+def alone(url):
+    """A transaction without symbology, that leaves nothing."""
+    with asking(url) as connection, connection.transaction(force_rollback=True):
+        connection.execute("DELETE FROM symbol_mappings")
+        connection.execute("DELETE FROM coverage")
+        yield connection
+
+
+def test_symbols_stand_for_what_a_query_resolves_them_to(url):
+    for seed in range(40):
+        mappings, coverage = tangle(seed)
+        lookup = Lookup(mappings, coverage, pl.DataFrame(schema=LEDGER))
+        wanted = [(a.symbol, *row) for a in lookup.find(lookup.symbols) for row in a.rectangles.iter_rows()]
+        with alone(url) as connection:
             put(connection, SYMBOLS, mappings)
             put(connection, COVERED, coverage)
-            lookup = Lookup(mappings, coverage, pl.DataFrame(schema=LEDGER))
-            wanted = [(a.symbol, *row) for a in lookup.find(lookup.symbols) for row in a.rectangles.iter_rows()]
             assert standing(connection) == sorted(wanted), seed
 
 
-def test_a_mapping_that_ends_with_time_itself_is_exact(empty):
-    with asking(empty) as connection:
+def test_a_mapping_that_ends_with_time_itself_is_exact(url):
+    with alone(url) as connection:
         put(connection, SYMBOLS, mapping(("raw_symbol", "ESH4", 1, 1, MAX_NS)))
         assert standing(connection) == [("ESH4", DATASET, 1, 1, MAX_NS)]
 
@@ -122,25 +130,26 @@ def by_symbol(connection, schema, symbol, columns, end):
     return connection.execute(query, (symbol, end)).fetchall()
 
 
-@pytest.mark.parametrize("symbol", ["ES.c.0", "ES.FUT", "ESH4", "ESM4", "NQM4", "ESZ6"])
 @pytest.mark.parametrize("name", ["ohlcv-1d", "trades", "tbbo", "definition", "statistics"])
-def test_rows_by_symbol_are_those_of_a_query(url, name, symbol):
+def test_rows_by_symbol_are_those_of_a_query(url, name):
     loaded = load_schemas()
     schema, _ = loaded.find(name)
-    # On that day ES.FUT came in one file with NQ.FUT: the page says how such are told apart.
-    window = Window(0, nanoseconds(DAYS[3]) if symbol == "ES.FUT" else MAX_NS)
+    times = [f.name for f in schema.fields if f.type == "timestamp"]
     with contextlib.closing(open_store(url, loaded)) as opened, asking(url) as connection:
-        found = run(opened, loaded, Query(name, (symbol,), window)).collect()
-        times = [f.name for f in schema.fields if f.type == "timestamp"]
-        wanted = found.with_columns(pl.col(t).to_physical() for t in times).rows()
-        rows = by_symbol(connection, schema, symbol, found.columns, window.end)
-    assert sorted(rows, key=repr) == sorted(wanted, key=repr)
+        for symbol in ("ES.c.0", "ES.FUT", "ESH4", "ESM4", "NQM4", "ESZ6"):
+            # On that day ES.FUT came in one file with NQ.FUT: the page says how such are told apart.
+            window = Window(0, nanoseconds(DAYS[3]) if symbol == "ES.FUT" else MAX_NS)
+            found = run(opened, loaded, Query(name, (symbol,), window)).collect()
+            wanted = found.with_columns(pl.col(t).to_physical() for t in times).rows()
+            rows = by_symbol(connection, schema, symbol, found.columns, window.end)
+            assert sorted(rows, key=repr) == sorted(wanted, key=repr), symbol
 
 
 def test_the_parents_of_one_file_are_found_together(url):
     with asking(url) as connection:
         rows = connection.execute(
-            "SELECT symbol, count(*) FROM trades_data_by_symbol WHERE asked_symbol = 'ES.FUT,NQ.FUT' GROUP BY 1 ORDER BY 1"
+            "SELECT symbol, count(*) FROM trades_data_by_symbol WHERE asked_symbol = 'ES.FUT,NQ.FUT' "
+            "GROUP BY symbol ORDER BY symbol"
         ).fetchall()
     assert rows == [("ESM4", 3), ("NQM4", 6)]
 
@@ -161,14 +170,16 @@ def test_of_mappings_that_contradict_each_other_the_later_counts(store, empty):
     rows = trades([START, START + 10, START + 20], instruments=[1, 2, 1], symbol=None)
     Load(rows, symbol="118", stype="instrument_id").commit(store)
     with asking(empty) as connection:
-        connection.execute("TRUNCATE symbol_mappings")
-        learned = [("continuous", "ES.c.0", 1, START, day), ("raw_symbol", "ESH4", 1, START, day),
-                   ("continuous", "ES.c.0", 2, START + 10, day), ("raw_symbol", "ESM4", 1, START + 20, day)]  # fmt: skip
+        connection.execute("DELETE FROM symbol_mappings")
+        learned = [
+            ("continuous", "ES.c.0", 1, START, day), ("raw_symbol", "ESH4", 1, START, day),
+            ("continuous", "ES.c.0", 2, START + 10, day), ("raw_symbol", "ESM4", 1, START + 20, day),
+        ]  # fmt: skip
         put(connection, SYMBOLS, mapping(*learned))
         asked = {
             symbol: connection.execute(
-                f"SELECT {ns('ts_recv')} - %s, instrument_id, symbol FROM trades_data_by_symbol WHERE asked_symbol = %s "
-                "ORDER BY 1",
+                f"SELECT {ns('ts_recv')} - %s, instrument_id, symbol FROM trades_data_by_symbol "
+                "WHERE asked_symbol = %s ORDER BY 1",
                 (START, symbol),
             ).fetchall()
             for symbol in ("ES.c.0", "ESH4", "ESM4")
@@ -181,7 +192,7 @@ def test_of_mappings_that_contradict_each_other_the_later_counts(store, empty):
 def test_a_mapping_ends_to_the_nanosecond(store, empty):
     Load(trades([START + 1_998, START + 1_999, START + 2_000]), symbol="118", stype="instrument_id").commit(store)
     with asking(empty) as connection:
-        connection.execute("TRUNCATE symbol_mappings")
+        connection.execute("DELETE FROM symbol_mappings")
         put(connection, SYMBOLS, mapping(("continuous", "ES.c.0", 1, START + 1_999, START + 2_000)))
         rows = connection.execute("SELECT price FROM trades_data_by_symbol WHERE asked_symbol = 'ES.c.0'").fetchall()
     assert rows == [(Decimal(101),)]
@@ -190,7 +201,7 @@ def test_a_mapping_ends_to_the_nanosecond(store, empty):
 def test_names_that_were_learned_after_the_rows_are_filled(store, empty):
     Load(trades([START], symbol=None), symbol="118", stype="instrument_id").commit(store)
     with asking(empty) as connection:
-        connection.execute("TRUNCATE symbol_mappings")
+        connection.execute("DELETE FROM symbol_mappings")
         put(connection, SYMBOLS, mapping(("parent", "ES.FUT", 1, START, DAY.end)))
         ask = "SELECT symbol FROM trades_data_by_symbol WHERE asked_symbol = 'ES.FUT'"
         assert connection.execute(ask).fetchall() == [(None,)]
@@ -247,8 +258,7 @@ def test_instruments_are_known_from_mappings_and_definitions(url):
 
 
 def test_an_instrument_that_only_a_definition_names_is_known_at_its_instant(url):
-    with asking(url) as connection, connection.transaction(force_rollback=True):
-        connection.execute("TRUNCATE symbol_mappings, coverage")
+    with alone(url) as connection:
         rows = connection.execute(
             f"SELECT raw_symbol, {ns('known_until')} - ({ns('known_from')}) FROM instruments ORDER BY 1"
         ).fetchall()
@@ -287,13 +297,66 @@ def test_a_view_shows_no_more_than_its_reader_may_read(url, fresh_roles):
             connection.execute("SELECT * FROM ingest_runs")
 
 
-def test_each_view_is_made_after_those_that_it_reads(empty):
+def test_each_view_is_there_and_can_be_made_again(url):
     made = [name for name, _ in views(schemas())]
-    assert made[0] == "standing_mappings"
-    assert set(made[1:]) == {"daily_ohlcv_data", "instruments", "ingest_runs",
-                             *(f"{s.table}_by_symbol" for s in schemas())}  # fmt: skip
-    with asking(empty) as connection:
+    tables = [s.table for s in schemas()]
+    assert sorted(made) == sorted([
+        "standing_mappings", "daily_ohlcv_data", "instruments", "ingest_runs", *(f"{t}_by_symbol" for t in tables),
+    ])  # fmt: skip
+    with asking(url) as connection, connection.transaction(force_rollback=True):
         there = {name for (name,) in connection.execute("SELECT viewname FROM pg_views WHERE schemaname = 'public'")}
-        for _, statement in views(schemas()):
+        for name in reversed(made):
+            connection.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier(name)))
+        for _, statement in views(schemas()) * 2:
             connection.execute(statement)
     assert there == set(made)
+
+
+STATUS = """
+kind: status
+title: Status
+doc: What the venue says.
+table: status_data
+index_time: ts_recv
+names: {status: {grid: month}}
+display: [ts_recv, state]
+fields:
+  ts_recv: {type: timestamp, doc: When.}
+  state: {type: text, null: true, doc: What.}
+"""
+
+
+def with_kind(path, text):
+    path.write_text(text)
+    return load_schemas(extra=[path])
+
+
+def test_a_kind_of_data_that_is_added_gets_its_view(url, tmp_path):
+    found = dict(views(with_kind(tmp_path / "status.yaml", STATUS)))
+    assert set(found) - {name for name, _ in views(schemas())} == {"status_data_by_symbol"}
+    with asking(url) as connection, connection.transaction(force_rollback=True):
+        connection.execute("CREATE TABLE status_data AS SELECT *, 'open' AS state FROM trades_data")
+        connection.execute(found["status_data_by_symbol"])
+        cursor = connection.execute("SELECT * FROM status_data_by_symbol WHERE asked_symbol = 'ES.c.0'")
+        assert [d.name for d in cursor.description] == [
+            "asked_symbol", "asked_stype", "dataset", "instrument_id", "symbol", "publisher_id", "ts_event",
+            "ts_event_ns", "ts_recv", "ts_recv_ns", "state", "data_source",
+        ]  # fmt: skip
+        assert len(cursor.fetchall()) == 13
+
+
+def test_a_view_grows_where_it_stands_with_the_views_on_it(url, tmp_path):
+    more = STATUS.replace("  state:", "  reason: {type: text, null: true, doc: Why.}\n  state:")
+    with asking(url) as connection, connection.transaction(force_rollback=True):
+        connection.execute("CREATE TABLE status_data AS SELECT *, 'open' AS state FROM trades_data")
+        for _, statement in views(with_kind(tmp_path / "status.yaml", STATUS)):
+            connection.execute(statement)
+        connection.execute("CREATE VIEW mine AS SELECT state FROM status_data_by_symbol")
+        connection.execute("ALTER TABLE status_data ADD COLUMN reason TEXT")
+        there = columns_of(connection)
+        for _, statement in views(with_kind(tmp_path / "status.yaml", more), there):
+            connection.execute(statement)
+        grown = columns_of(connection)
+        assert grown.pop("status_data_by_symbol") == [*there.pop("status_data_by_symbol"), "reason"]
+        assert grown == there
+        assert connection.execute("SELECT count(*) FROM mine").fetchone() > (0,)

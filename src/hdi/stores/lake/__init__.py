@@ -22,10 +22,10 @@ from deltalake import DeltaTable
 from deltalake import Field as DeltaField
 from deltalake import Schema as DeltaSchema
 
-from hdi.errors import StoreError
+from hdi.errors import RequestError, StoreError
 from hdi.model import Receipt, Window
 from hdi.schema import Schema, Schemas
-from hdi.stores import Work, check_origin
+from hdi.stores import ServerOptions, Work, check_origin
 from hdi.stores.lake.commit import record
 from hdi.stores.lake.compare import live_files
 from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, clear_log, commits, latest
@@ -37,9 +37,15 @@ FORMAT = 1
 
 
 def open(  # noqa: A001  (the name that every store module gives its entry)
-    url: str, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None
-) -> Lake:
-    """Open the lake at ``lake:PATH`` or ``PATH``; a folder that is not there yet is an empty lake."""
+    url: str, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None,
+    options: ServerOptions | None = None,
+) -> Lake:  # fmt: skip
+    """Open the lake at ``lake:PATH`` or ``PATH``; a folder that is not there yet is an empty lake.
+
+    A lake has no options.
+    """
+    if options is not None:
+        raise RequestError("a lake has no options", "Leave them out.")
     return Lake(Path(url.removeprefix("lake:")), schemas, write=write, on_step=on_step)
 
 

@@ -26,9 +26,9 @@ from hdi.stores.timescaledb import health, layout
 from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, Book
 from hdi.stores.timescaledb.commit import record
 from hdi.stores.timescaledb.connect import Database, guard
+from hdi.stores.timescaledb.editions import compress
 from hdi.stores.timescaledb.load import TimescaleWriter
 from hdi.stores.timescaledb.read import Scan
-from hdi.stores.timescaledb.views import views
 
 
 def open(  # noqa: A001  (the name that every store module gives its entry)
@@ -173,10 +173,11 @@ class TimescaleDB:
     # --- inside -------------------------------------------------------------------------------
 
     def _make(self) -> None:
-        schemas = list(self._schemas)
         with self.database.session() as connection:
-            if not layout.current(connection, schemas):
-                layout.make(connection, schemas, lambda: views(self._schemas))
+            if not layout.current(connection, self._schemas):
+                layout.make(connection, self._schemas)
+            if self._options.compress:
+                compress(connection, self._schemas, self._options.compress_after_days)
         self._there = True
 
     def _exists(self) -> bool:

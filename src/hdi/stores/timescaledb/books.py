@@ -100,7 +100,7 @@ def sql_name(name: str) -> str:
 
 UNITS = Book(
     "ingest_units", LEDGER, "The ledger: one row for each unit of each commit.",
-    indexes=(("unit_id",), ("dataset", "schema", "start_time")),
+    indexes=(("unit_id",), ("unit",), ("dataset", "schema", "start_time")),
     required=("unit", "unit_id", "run", "status", "origin", "dataset", "schema", "table_name", "start_time",
               "end_time", "fetched", "stored", "quarantined", "committed_at"),
     kinds=(("rules", "JSON"), ("conditions", "JSON")),

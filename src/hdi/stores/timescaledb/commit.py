@@ -16,6 +16,7 @@ from hdi.errors import FragmentRefused, OriginMismatch
 from hdi.model import Receipt, iso_ns
 from hdi.stores.receipts import committed_elsewhere, judged, ledger_frame, ledger_row, new_mappings
 from hdi.stores.timescaledb.books import COVERED, REJECTED, SYMBOLS, UNITS
+from hdi.stores.timescaledb.editions import without_limit
 from hdi.stores.timescaledb.layout import declared, history
 from hdi.stores.timescaledb.load import FRESH, copy_frame, stage
 from hdi.stores.timescaledb.scope import overlapped, stage_scope
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from hdi.stores.timescaledb import TimescaleDB
     from hdi.stores.timescaledb.load import TimescaleWriter
 
+#: Memory of one sort or hash of the server while rows are compared: a million of them fit.
+_WORK_MEM = "128MB"
 log = structlog.get_logger(component="Store")
 
 
@@ -93,6 +96,7 @@ def record(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
 
 def lock(connection: psycopg.Connection, work: Work) -> None:
     """Hold back every other commit of the dataset and schema until this transaction ends."""
+    without_limit(connection)
     _lock(connection, "scope", work.dataset, work.name.name)
 
 
@@ -180,20 +184,23 @@ def _compared(connection: psycopg.Connection, store: TimescaleDB, work: Work) ->
         store.step("write")
         connection.execute(_INSERT_ALL.format(**parts))
         return Change()
-    connection.execute(sql.SQL("ANALYZE hdi_old"))
-    connection.execute(sql.SQL("ANALYZE {}").format(_FRESH))
-    connection.execute(_VERDICT.format(**parts))
-    connection.execute(sql.SQL("ANALYZE hdi_verdict"))
+    for table in (sql.Identifier("hdi_old"), _FRESH):
+        connection.execute(sql.SQL("ANALYZE {}").format(table))
+    connection.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
+    connection.execute(_CHANGED.format(**parts))
+    connection.execute(sql.SQL("ANALYZE hdi_changed"))
+    connection.execute(_GONE.format(**parts))
+    connection.execute(sql.SQL("ANALYZE hdi_gone"))
     store.step("write")
     connection.execute(_KEEP_HISTORY.format(**parts, past=_list(list(history(work.schema)))), known)
     connection.execute(_DELETE_OLD.format(**parts))
-    connection.execute(_INSERT_NEW.format(**parts))
+    connection.execute(_INSERT_CHANGED.format(**parts))
     change = Change(
-        unchanged=dict(connection.execute(_UNCHANGED).fetchall()),
+        unchanged=dict(connection.execute(_UNCHANGED.format(**parts)).fetchall()),
         superseded=dict(connection.execute(_SUPERSEDED).fetchall()),
     )
     if work.fragment:
-        row = connection.execute(_DOUBTFUL).fetchone()
+        row = connection.execute(_DOUBTFUL.format(**parts)).fetchone()
         change.doubtful = row[0] if row else 0
     return change
 
@@ -359,33 +366,39 @@ _OLD_OF_FRAGMENT = sql.SQL(
     "FROM {table} t WHERE {constants} AND (t._unit IN (SELECT unit FROM ingest_units WHERE unit_id = ANY(%(ids)s)) "
     "OR ({key}) IN (SELECT {key} FROM {fresh}))"
 )
-#: Each stored row beside the new one of its place in its group. A group stays when all of its pairs are equal.
-_VERDICT = sql.SQL(
-    "CREATE TEMP TABLE hdi_verdict ON COMMIT DROP AS SELECT *, bool_and(same) OVER grp AS equal, "
-    "bool_or(old_unit IS NOT NULL) OVER grp AND bool_or(new_unit IS NOT NULL) OVER grp AS both_sides FROM ("
-    "SELECT {key}, o._unit AS old_unit, o._row AS old_row, o._owner AS owner, n._unit AS new_unit, n._row AS new_row, "
+#: Groups in which some stored row and the new one of its place are not equal, or one of them lacks: few, as a rule.
+_CHANGED = sql.SQL(
+    "CREATE TEMP TABLE hdi_changed ON COMMIT DROP AS SELECT {key}, "
+    "bool_or(old_unit IS NOT NULL) AND bool_or(new_unit IS NOT NULL) AS both_sides FROM ("
+    "SELECT {key}, o._unit AS old_unit, n._unit AS new_unit, "
     "o._unit IS NOT NULL AND n._unit IS NOT NULL AND {equal} AS same "
     "FROM (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _unit, _row) AS _nth FROM hdi_old) o FULL JOIN "
     "(SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _unit, _row) AS _nth FROM {fresh}) n "
-    "USING ({key}, _nth)) p WINDOW grp AS (PARTITION BY {key})"
+    "USING ({key}, _nth)) p GROUP BY {key} HAVING NOT bool_and(same)"
+)
+_GONE = sql.SQL(
+    "CREATE TEMP TABLE hdi_gone ON COMMIT DROP AS SELECT o.* FROM hdi_old o JOIN hdi_changed c USING ({key}) "
+    "WHERE o._owner IS NOT NULL"
 )
 _KEEP_HISTORY = sql.SQL(
-    "INSERT INTO {history} ({past}) SELECT {past} FROM (SELECT o.*, u.run AS _written_run, %(run)s AS _replaced_run, "
-    "v.owner AS _replaced_unit, TIMESTAMPTZ 'epoch' + %(now)s * INTERVAL '1 microsecond' AS _replaced_at, "
-    "%(now_ns)s::smallint AS _replaced_at_ns FROM hdi_old o JOIN hdi_verdict v "
-    "ON v.old_unit = o._unit AND v.old_row = o._row LEFT JOIN LATERAL "
-    "(SELECT run FROM ingest_units WHERE unit = o._unit ORDER BY seq DESC LIMIT 1) u ON true "
-    "WHERE v.owner IS NOT NULL AND NOT v.equal) h ORDER BY {key}, _unit, _row"
+    "INSERT INTO {history} ({past}) SELECT {past} FROM (SELECT g.*, u.run AS _written_run, %(run)s AS _replaced_run, "
+    "g._owner AS _replaced_unit, TIMESTAMPTZ 'epoch' + %(now)s * INTERVAL '1 microsecond' AS _replaced_at, "
+    "%(now_ns)s::smallint AS _replaced_at_ns FROM hdi_gone g LEFT JOIN "
+    "(SELECT DISTINCT ON (unit) unit, run FROM ingest_units ORDER BY unit, seq DESC) u ON u.unit = g._unit) h "
+    "ORDER BY {key}, _unit, _row"
 )
 _DELETE_OLD = sql.SQL(
-    "DELETE FROM {table} t USING hdi_verdict v WHERE v.owner IS NOT NULL AND NOT v.equal AND t._unit = v.old_unit "
-    "AND t._row = v.old_row AND t.{index} = v.{index} AND t.{index} >= (SELECT min({index}) FROM hdi_old) "
-    "AND t.{index} <= (SELECT max({index}) FROM hdi_old)"
+    "DELETE FROM {table} t USING hdi_gone g WHERE t._unit = g._unit AND t._row = g._row AND t.{index} = g.{index} "
+    "AND t.{index} >= (SELECT min({index}) FROM hdi_gone) AND t.{index} <= (SELECT max({index}) FROM hdi_gone)"
 )
-_INSERT_NEW = sql.SQL(
-    "INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} n WHERE NOT EXISTS "
-    "(SELECT FROM hdi_verdict v WHERE v.new_unit = n._unit AND v.new_row = n._row AND v.equal)"
+_INSERT_CHANGED = sql.SQL(
+    "INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} WHERE ({key}) IN (SELECT {key} FROM hdi_changed)"
 )
-_UNCHANGED = "SELECT new_unit, count(*) FROM hdi_verdict WHERE equal AND new_unit IS NOT NULL GROUP BY new_unit"
-_SUPERSEDED = "SELECT owner, count(*) FROM hdi_verdict WHERE NOT equal AND owner IS NOT NULL GROUP BY owner"
-_DOUBTFUL = "SELECT count(*) FROM hdi_verdict WHERE old_unit IS NOT NULL AND owner IS NULL AND NOT equal AND both_sides"
+_UNCHANGED = sql.SQL(
+    "SELECT f._unit, count(*) FROM {fresh} f LEFT JOIN hdi_changed c USING ({key}) "
+    "WHERE c.both_sides IS NULL GROUP BY f._unit"
+)
+_SUPERSEDED = sql.SQL("SELECT _owner, count(*) FROM hdi_gone GROUP BY _owner")
+_DOUBTFUL = sql.SQL(
+    "SELECT count(*) FROM hdi_old o JOIN hdi_changed c USING ({key}) WHERE o._owner IS NULL AND c.both_sides"
+)

@@ -14,7 +14,7 @@ import psycopg
 import stamina
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from hdi.errors import HdiError, RequestError, StoreError, StoreLost
 
@@ -43,6 +43,7 @@ _DENIED = (
     "Check TIMESCALEDB_USER, TIMESCALEDB_PASSWORD, TIMESCALEDB_DBNAME and sslmode, or the URL, or ~/.pgpass; a new "
     "database is made with createdb."
 )
+_SSL = "Check sslmode and sslrootcert (TIMESCALEDB_SSLMODE, TIMESCALEDB_SSLROOTCERT, or in the URL), and the server's."
 _UNREACHABLE = (
     "Is it running? (`make timescaledb` or `docker compose up -d timescaledb` starts one.) Check TIMESCALEDB_HOST, "
     "TIMESCALEDB_PORT or the URL, then run the same command again: what was committed stays."
@@ -191,8 +192,10 @@ def guard(database: Database) -> Iterator[None]:
         yield
     except HdiError:
         raise
-    except (psycopg.Error, PoolTimeout) as exc:
-        raise _refusal(database, exc, exc.sqlstate if isinstance(exc, psycopg.Error) else None) from exc
+    except psycopg.Error as exc:
+        if isinstance(exc, psycopg.ProgrammingError) and exc.sqlstate is None:
+            raise  # said by the driver, not by the server: a fault of ours
+        raise _refusal(database, exc, exc.sqlstate) from exc
     except Exception as exc:
         from adbc_driver_manager import Error
 
@@ -208,10 +211,10 @@ def _refusal(database: Database, exc: Exception, state: str | None) -> StoreErro
         return StoreError(f"no space left for {where}: {said}", _HINTS["53100"])
     if state and not state.startswith(_GONE):
         return StoreError(f"{where} refused: {said}", _HINTS.get(state, "A unit at hand was not stored."))
-    if state == "57014":
-        return StoreError(f"{where} refused: {said}", _HINTS[state])
+    if "not support SSL" in said or "certificate" in said:
+        return StoreError(f"{where} refused: {said}", _SSL)
     if "FATAL" in said and not any(word in said for word in _RESTARTING):
         return StoreError(f"{where} refused: {said}", _DENIED)
-    if isinstance(exc, psycopg.OperationalError | PoolTimeout) or state or "[libpq]" in said:
+    if isinstance(exc, psycopg.OperationalError) or state or "[libpq]" in said:
         return StoreLost(f"{where} is gone or cannot be reached: {said}", _UNREACHABLE)
     return StoreError(f"{where} refused: {said}", "A unit at hand was not stored.")

@@ -8,21 +8,14 @@ import psycopg
 from psycopg import sql
 
 from hdi.stores.timescaledb import layout
+from hdi.stores.timescaledb.editions import compression, edition
 
 if TYPE_CHECKING:
     from hdi.schema import Schemas
     from hdi.stores.timescaledb.connect import Database
 
-#: What the server calls its licence, and what it means: the Apache edition has neither compression nor policies.
-_EDITIONS = {"apache": "apache", "timescale": "community"}
 #: Rows are counted exactly, as long as it takes no longer than this.
 _COUNT_MS = 5000
-
-
-def edition(connection: psycopg.Connection) -> str | None:
-    """``apache`` or ``community``; None where the server has no TimescaleDB."""
-    row = connection.execute("SELECT current_setting('timescaledb.license', true)").fetchone()
-    return _EDITIONS.get(row[0], row[0]) if row and row[0] else None
 
 
 def found(database: Database, schemas: Schemas, *, exists: bool) -> dict[str, Any]:
@@ -33,7 +26,7 @@ def found(database: Database, schemas: Schemas, *, exists: bool) -> dict[str, An
             "(SELECT extversion FROM pg_extension WHERE extname = 'timescaledb')"
         ).fetchone()
         server, size, extension = row if row is not None else (None, None, None)
-        kind = edition(connection)
+        kind, packed = edition(connection), compression(connection)
         origin = made = None
         tables: dict[str, dict[str, Any]] = {}
         if exists:
@@ -44,10 +37,9 @@ def found(database: Database, schemas: Schemas, *, exists: bool) -> dict[str, An
             tables = {s.table: _table(connection, s.table) for s in schemas if s.table in there}
     for name, table in tables.items():
         table["rows"] = _rows(database, name)
-    compressed = any(t["compressed_chunks"] for t in tables.values())
     return {
         "type": "timescaledb", "version": extension or "absent", "server_version": server.split()[0], "edition": kind,
-        "compression": "absent" if kind != "community" else "on" if compressed else "off",
+        "compression": packed,
         "exists": exists, "location": database.location, "origin": origin, "layout": made,
         "tables": {n: t for n, t in tables.items() if t["rows"] != 0}, "database_bytes": size, "free_bytes": None,
     }  # fmt: skip

@@ -6,15 +6,15 @@ under a lock, so that of two processes that start at once one makes and the othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 import psycopg
 from psycopg import sql
 
 from hdi.errors import StoreError
-from hdi.schema import Schema
+from hdi.schema import Schema, Schemas
+from hdi.stores.timescaledb import views
 from hdi.stores.timescaledb.books import BOOKS, MICRO, TYPES
 
 #: The version of the layout that this program makes and reads.
@@ -89,7 +89,7 @@ def tables(schemas: Iterable[Schema]) -> dict[str, Declared]:
     return found
 
 
-def current(connection: psycopg.Connection, schemas: Sequence[Schema]) -> bool:
+def current(connection: psycopg.Connection, schemas: Schemas) -> bool:
     """True when nothing is to be made or grown. StoreError where a column's type is not the declared one."""
     if version(connection) != LAYOUT:
         return False
@@ -116,11 +116,10 @@ def _told(kind: str) -> str:
     return words.get(kind, kind).lower()
 
 
-def make(connection: psycopg.Connection, schemas: Sequence[Schema], views: Callable[[], Any]) -> None:
+def make(connection: psycopg.Connection, schemas: Schemas) -> None:
     """Bring the database to the layout of this version, in the transaction that is open.
 
-    ``views`` gives (name, statement) of each view. Raises StoreError for a layout that is too new, a type
-    that differs, or a server without TimescaleDB.
+    Raises StoreError for a layout that is too new, a type that differs, or a server without TimescaleDB.
     """
     connection.execute("SET LOCAL lock_timeout = '60s'")
     connection.execute("SET LOCAL client_min_messages = 'warning'")
@@ -130,8 +129,8 @@ def make(connection: psycopg.Connection, schemas: Sequence[Schema], views: Calla
     made = version(connection)
     _extension(connection)
     for step in range((made or 0) + 1, LAYOUT + 1):
-        for statement in STEPS[step]:
-            connection.execute(statement)
+        for change in STEPS[step]:
+            connection.execute(change)
     there = columns_of(connection)
     for book in BOOKS:
         _table(connection, book.name, book.declared, there, book.indexes, seq=True)
@@ -142,8 +141,8 @@ def make(connection: psycopg.Connection, schemas: Sequence[Schema], views: Calla
         _table(connection, past, history(schema), there, ((schema.index_time,),), seq=True)
         _comment(connection, schema.table, schema.title)
         _comment(connection, past, f"{schema.title}: superseded rows")
-    for _, statement in views():
-        connection.execute(statement)
+    for _, view in views.views(schemas, views.columns_of(connection)):
+        connection.execute(sql.Composed([view]))
     connection.execute(
         "INSERT INTO hdi_meta VALUES ('layout', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (str(LAYOUT),),
@@ -165,7 +164,7 @@ def _extension(connection: psycopg.Connection) -> None:
     connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
 
 
-def _table(
+def _table(  # noqa: PLR0913  (what a table is made of)
     connection: psycopg.Connection, name: str, columns: Declared, there: Mapping[str, Mapping[str, str]],
     indexes: tuple[tuple[str, ...], ...] = (), *, seq: bool = False, hypertable: Schema | None = None,
 ) -> None:  # fmt: skip

@@ -149,7 +149,7 @@ class TimescaleWriter:
             return
         self._rejected.append(rows.select(pl.col(c).cast(t) for c, t in REJECTS.items()))
         if sum(r.height for r in self._rejected) >= _REJECT_ROWS:
-            file = tempfile.TemporaryFile()
+            file = tempfile.TemporaryFile()  # noqa: SIM115  (it lives as long as the attempt)
             pl.concat(self._rejected).write_ipc(file)
             self._spilled.append(file)
             self._rejected = []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Scan:
     """One read of one table, in one statement, so of one state of the store."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  (what Store.read is given)
         self, database: Database, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
         columns: Sequence[str], dataset: str | None,
     ) -> None:  # fmt: skip

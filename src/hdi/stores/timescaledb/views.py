@@ -6,8 +6,9 @@ view never shows more than the tables do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
+import psycopg
 from psycopg import sql
 
 from hdi.schema import PLACE, Schema, Schemas
@@ -21,40 +22,68 @@ _CONTRADICTS = {"raw_symbol": ("instrument_id", "symbol"), "continuous": ("symbo
 _LEG = "leg_"
 
 
-def views(schemas: Schemas) -> list[tuple[str, sql.Composable]]:
-    """(name, CREATE OR REPLACE VIEW statement) of every view, each after those that it reads."""
-    named = [("standing_mappings", _standing()), *_of_tables(schemas), ("ingest_runs", _RUNS)]
+#: The columns of a view that is there already, by its name: those stay in front, as PostgreSQL wants it.
+There = Mapping[str, Sequence[str]]
+Columns = dict[str, sql.Composable]
+
+
+def views(schemas: Schemas, there: There | None = None) -> list[tuple[str, sql.Composable]]:
+    """(name, CREATE OR REPLACE VIEW statement) of every view, each after those that it reads.
+
+    ``there`` are the columns of the views as they are (:func:`columns_of`): new ones come after them, so that a view
+    grows where it stands, with the rights and the views that others have on it.
+    """
+    there = there or {}
+    named = [("standing_mappings", _standing()), *_of_tables(schemas, there), ("ingest_runs", _RUNS)]
     definition = _holding(schemas, DEFINITION)
     if definition is not None:
-        named.append(("instruments", _instruments(definition)))
+        named.append(("instruments", _instruments(definition, there.get("instruments", ()))))
     head = sql.SQL("CREATE OR REPLACE VIEW {} WITH (security_invoker = true) AS {}")
     return [(name, head.format(sql.Identifier(name), body)) for name, body in named]
 
 
-def _of_tables(schemas: Schemas) -> Iterator[tuple[str, sql.Composable]]:
+def columns_of(connection: psycopg.Connection) -> dict[str, list[str]]:
+    """The columns of every view of the store's schema, in their order."""
+    rows = connection.execute(
+        "SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) FROM pg_class c "
+        "JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = current_schema()::regnamespace "
+        "AND c.relkind = 'v' AND a.attnum > 0 GROUP BY c.relname"
+    ).fetchall()
+    return dict(rows)
+
+
+def _of_tables(schemas: Schemas, there: There) -> Iterator[tuple[str, sql.Composable]]:
     daily = _holding(schemas, DAILY)
     if daily is not None:
-        yield f"daily_{daily.table}", _constant(daily, DAILY)
+        name = f"daily_{daily.table}"
+        yield name, _constant(daily, DAILY, there.get(name, ()))
     for schema in schemas:
-        yield f"{schema.table}_by_symbol", _by_symbol(schema)
+        name = f"{schema.table}_by_symbol"
+        yield name, _by_symbol(schema, there.get(name, ()))
 
 
 def _holding(schemas: Schemas, name: str) -> Schema | None:
     return next((s for s in schemas if name in s.names), None)
 
 
-def _columns(schema: Schema) -> sql.Composable:
+def _columns(schema: Schema) -> Columns:
     """The public columns of a table that is called ``t``; a null symbol is the one that the mappings know by now."""
-    shown = [c for c in schema.stored if c not in PLACE]
-    return sql.SQL(", ").join(_name(schema) if c == "symbol" else sql.Identifier("t", c) for c in shown)
+    shown: Columns = {c: sql.Identifier("t", c) for c in schema.stored if c not in PLACE}
+    return shown | {"symbol": _name(schema)}
 
 
-def _name(schema: Schema) -> sql.Composable:
+def _list(columns: Columns, first: Sequence[str]) -> sql.Composed:
+    """The columns for a select, those named ``first`` before the others."""
+    order = [*(c for c in first if c in columns), *(c for c in columns if c not in first)]
+    return sql.SQL(", ").join(sql.SQL("{} AS {}").format(columns[c], sql.Identifier(c)) for c in order)
+
+
+def _name(schema: Schema) -> sql.Composed:
     return sql.SQL(
         """COALESCE(t.symbol, (
             SELECT n.symbol FROM symbol_mappings n
             WHERE n.dataset = t.dataset AND n.stype = 'raw_symbol' AND n.instrument_id = t.instrument_id AND {}
-            ORDER BY n.seq DESC LIMIT 1)) AS symbol"""
+            ORDER BY n.seq DESC LIMIT 1))"""
     ).format(_within(schema, "n"))
 
 
@@ -67,18 +96,23 @@ def _within(schema: Schema, mapping: str) -> sql.Composable:
     )  # fmt: skip
 
 
-def _constant(schema: Schema, name: str) -> sql.Composable:
+def _constant(schema: Schema, name: str, there: Sequence[str]) -> sql.Composable:
     implied = schema.names[name].constants.items()
     where = sql.SQL(" AND ").join(sql.SQL("t.{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in implied)
-    return sql.SQL("SELECT {} FROM {} t WHERE {}").format(_columns(schema), sql.Identifier(schema.table), where)
+    return sql.SQL("SELECT {} FROM {} t WHERE {}").format(
+        _list(_columns(schema), there), sql.Identifier(schema.table), where
+    )
 
 
-def _by_symbol(schema: Schema) -> sql.Composable:
+def _by_symbol(schema: Schema, there: Sequence[str]) -> sql.Composable:
+    asked: Columns = {"asked_symbol": sql.Identifier("m", "symbol"), "asked_stype": sql.Identifier("m", "stype")}
     return sql.SQL(
-        """SELECT m.symbol AS asked_symbol, m.stype AS asked_stype, {columns}
+        """SELECT {columns}
         FROM {table} t JOIN standing_mappings m
         ON m.dataset = t.dataset AND m.instrument_id = t.instrument_id AND {within}"""
-    ).format(columns=_columns(schema), table=sql.Identifier(schema.table), within=_within(schema, "m"))
+    ).format(
+        columns=_list(asked | _columns(schema), there), table=sql.Identifier(schema.table), within=_within(schema, "m")
+    )
 
 
 def _standing() -> sql.Composable:
@@ -89,15 +123,17 @@ def _standing() -> sql.Composable:
     """
     parts = [_latest(stype, *columns) for stype, columns in _CONTRADICTS.items()]
     parts += [_others(), _claims()]
-    # Grouping by the ranges changes no row: it makes the planner do all this before it joins, and expect few of them.
+    # Grouping by the ranges changes no row, and neither does the array: the planner does all this before it joins, and
+    # expects few ranges. Otherwise it sorts the rows that it joins, or takes the ranges apart for each of them.
     return sql.SQL(
-        """SELECT s.dataset, s.stype, s.symbol, s.instrument_id, {start}, {end}
+        """SELECT s.dataset, s.stype, s.symbol, s.instrument_id, {times}
         FROM (
-            SELECT dataset, max(stype) AS stype, symbol, instrument_id, unnest(ARRAY(SELECT unnest(range_agg(spans)))) AS span
+            SELECT dataset, max(stype) AS stype, symbol, instrument_id,
+                unnest(ARRAY(SELECT unnest(range_agg(spans)))) AS span
             FROM ({parts}) p GROUP BY dataset, symbol, instrument_id
         ) s GROUP BY s.dataset, s.stype, s.symbol, s.instrument_id, s.span"""
     ).format(
-        start=_time(sql.SQL("lower(s.span)"), "start_time"), end=_time(sql.SQL("upper(s.span)"), "end_time"),
+        times=_list(_time(sql.SQL("lower(s.span)"), "start_time") | _time(sql.SQL("upper(s.span)"), "end_time"), ()),
         parts=sql.SQL(" UNION ALL ").join(parts),
     )  # fmt: skip
 
@@ -108,12 +144,13 @@ def _ns(column: str, *, of: str = "") -> sql.Composable:
     return sql.SQL("((extract(epoch FROM {}) * 1000000)::bigint * 1000 + {})").format(*names)
 
 
-def _time(ns: sql.Composable, column: str) -> sql.Composable:
+def _time(ns: sql.Composable, column: str) -> Columns:
     """A time and its remainder, of nanoseconds since 1970: exact, as whole seconds and microseconds are added apart."""
-    return sql.SQL(
+    whole = sql.SQL(
         "timestamptz 'epoch' + {ns} / 1000000000 * interval '1 second' "
-        "+ {ns} / 1000 % 1000000 * interval '1 microsecond' AS {time}, ({ns} % 1000)::smallint AS {rest}"
-    ).format(ns=ns, time=sql.Identifier(column), rest=sql.Identifier(f"{column}_ns"))
+        "+ {ns} / 1000 % 1000000 * interval '1 microsecond'"
+    )
+    return {column: whole.format(ns=ns), f"{column}_ns": sql.SQL("({} % 1000)::smallint").format(ns)}
 
 
 def _span(of: str) -> sql.Composable:
@@ -178,7 +215,7 @@ def _claims() -> sql.Composable:
     ).format(own=_span("w"), other=_span("o"), all=sql.Literal(ALL_SYMBOLS))
 
 
-def _instruments(schema: Schema) -> sql.Composable:
+def _instruments(schema: Schema, there: Sequence[str]) -> sql.Composable:
     """One row for each (dataset, instrument, raw symbol): from when until when it is known, and its last definition."""
     key = ("dataset", "instrument_id", "raw_symbol")
     told = [f.name for f in schema.fields]
@@ -187,10 +224,13 @@ def _instruments(schema: Schema) -> sql.Composable:
     common = {"symbol", "publisher_id", "ts_event", "data_source", schema.index_time, *key}
     kept = [c for c in order if c not in common and not c.startswith(_LEG)]
     shown = [c for name in kept for c in (name, f"{name}_ns") if c in schema.stored]
+    columns: Columns = {c: sql.Identifier("k", c) for c in key}
+    columns |= _time(sql.SQL("k.first"), "known_from") | _time(sql.SQL("k.until"), "known_until")
+    columns |= {c: sql.Identifier("d", c) for c in shown}
     times = (schema.index_time, f"{schema.index_time}_ns", *PLACE)
     seen = _ns(schema.index_time)
     return sql.SQL(
-        """SELECT k.dataset, k.instrument_id, k.raw_symbol, {first}, {until}, {told}
+        """SELECT {told}
         FROM (
             SELECT dataset, instrument_id, raw_symbol, min(first) AS first, max(until) AS until
             FROM (
@@ -202,8 +242,7 @@ def _instruments(schema: Schema) -> sql.Composable:
             SELECT DISTINCT ON ({key}) {key}, {columns} FROM {table} ORDER BY {key}, {latest}
         ) d USING ({key})"""
     ).format(
-        first=_time(sql.SQL("k.first"), "known_from"), until=_time(sql.SQL("k.until"), "known_until"),
-        told=sql.SQL(", ").join(sql.Identifier("d", c) for c in shown),
+        told=_list(columns, there),
         start=_ns("start_time"), end=_ns("end_time"), seen=seen, table=sql.Identifier(schema.table),
         key=sql.SQL(", ").join(map(sql.Identifier, key)),
         columns=sql.SQL(", ").join(map(sql.Identifier, shown)),

@@ -1,0 +1,178 @@
+"""TimescaleDB passes the suite that every store has to pass, and keeps what only a database promises."""
+
+import datetime as dt
+from dataclasses import replace
+
+import polars as pl
+import psycopg
+import pytest
+import structlog
+from psycopg import sql
+
+from hdi.errors import StoreError
+from hdi.schema import Field, Schemas
+from hdi.stores import ServerOptions, open_store
+from hdi.stores.timescaledb import layout
+from hdi.stores.timescaledb.editions import APACHE, COMMUNITY, compression, compression_of, edition
+from hdi.stores.timescaledb.layout import columns_of
+from hdi.testing import Load, StoreSuite, content, opened, trades
+from hdi.testing.material import ALWAYS, START, schemas
+
+
+@pytest.fixture
+def fresh_url(fresh_database):
+    return lambda: fresh_database(template="layout", prepare=make_layout)
+
+
+@pytest.fixture
+def layout_url(fresh_url):
+    return fresh_url()
+
+
+@pytest.fixture
+def capture():
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+def make_layout(url):
+    """Make the tables of an empty store."""
+    opened(url).close()
+
+
+class TestTimescaleDB(StoreSuite):
+    @pytest.fixture
+    def fresh_url(self, fresh_database):
+        return lambda: fresh_database(template="layout", prepare=make_layout)
+
+    def footprint(self, url):
+        """Rows of every data table, whatever the store makes of them, and sessions that are left in a transaction."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            count = sql.SQL("SELECT count(*) FROM {}")
+            rows = {s.table: connection.execute(count.format(sql.Identifier(s.table))).fetchone() for s in schemas()}
+            left = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+            ).fetchone()
+        return rows, left
+
+
+class TestEditions:
+    def test_the_apache_edition_is_told_by_the_server(self, fresh_database):
+        with psycopg.connect(fresh_database(), autocommit=True) as connection:
+            assert edition(connection) == APACHE
+            assert compression(connection) == "absent"
+
+    def test_the_community_edition_is_told_by_the_server(self, fresh_database):
+        url = fresh_database()
+        with psycopg.connect(url, autocommit=True) as connection:
+            # What such a server answers; this one has the library of the other edition, and would not load it.
+            connection.execute("CREATE SCHEMA told")
+            connection.execute(
+                "CREATE FUNCTION told.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ "
+                "SELECT CASE $1 WHEN 'timescaledb.license' THEN 'timescale' ELSE pg_catalog.current_setting($1, $2) END $$"
+            )
+            connection.execute("SET search_path = told, pg_catalog, public")
+            assert edition(connection) == COMMUNITY
+            assert compression(connection) == "off"
+
+    @pytest.mark.parametrize("schema", list(schemas()), ids=lambda s: s.kind)
+    def test_what_sets_up_compression_is_understood_and_refused_by_the_apache_edition_alone(self, layout_url, schema):
+        for statement in compression_of(schema, 30):
+            with psycopg.connect(layout_url, autocommit=True) as connection:
+                with pytest.raises(psycopg.errors.FeatureNotSupported, match="apache"):
+                    connection.execute(statement)
+
+    def test_compression_that_the_edition_lacks_is_said_and_the_store_opens(self, fresh_database, capture):
+        store = open_store(fresh_database(), schemas(), write=True, options=ServerOptions(compress=True))
+        assert store.health()["compression"] == "absent"
+        assert [e["event"] for e in capture if "compression" in e["event"]] != []
+
+
+class TestLayout:
+    def test_tables_are_hypertables_on_their_index_time_with_few_ascending_indexes(self, layout_url):
+        with psycopg.connect(layout_url, autocommit=True) as connection:
+            found = {
+                row[0]: row[1:]
+                for row in connection.execute(
+                    "SELECT hypertable_name, column_name, time_interval FROM timescaledb_information.dimensions"
+                )
+            }
+            indexes = connection.execute(
+                "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename LIKE '%_data'"
+            ).fetchall()
+        days = {"trades_data": 1, "tbbo_data": 1, "ohlcv_data": 30, "statistics_data": 30, "definitions_data": 30}
+        assert found == {s.table: (s.index_time, dt.timedelta(days=days[s.table])) for s in schemas()}
+        assert len([i for t, i in indexes if t == "trades_data"]) == 1
+        assert all("DESC" not in i for _, i in indexes)
+        assert len(indexes) == 8
+
+    def test_columns_are_those_of_the_schema_and_prices_are_exact(self, layout_url):
+        kinds = {
+            pl.Decimal(18, 9): "numeric(18,9)", pl.Int64(): "bigint", pl.Int32(): "integer", pl.Int16(): "smallint",
+            pl.Boolean(): "boolean", pl.String(): "text", pl.Datetime("us", "UTC"): "timestamp with time zone",
+        }  # fmt: skip
+        with psycopg.connect(layout_url, autocommit=True) as connection:
+            there = columns_of(connection)
+        for schema in schemas():
+            assert there[schema.table] == {c: kinds[t] for c, t in schema.stored.items()}
+            assert set(there[f"{schema.table}_history"]) > set(schema.stored)
+
+    def test_the_views_are_there(self, layout_url):
+        with psycopg.connect(layout_url, autocommit=True) as connection:
+            rows = connection.execute("SELECT viewname FROM pg_views WHERE schemaname = 'public'").fetchall()
+        wanted = {"daily_ohlcv_data", "instruments", "ingest_runs", *(f"{s.table}_by_symbol" for s in schemas())}
+        assert wanted <= {r[0] for r in rows}
+
+    def test_an_empty_database_reads_as_an_empty_store_and_nothing_is_made_in_it(self, fresh_database):
+        url = fresh_database()
+        store = open_store(url, schemas())
+        assert (content(store).height, store.ledger().height, store.health()["exists"]) == (0, 0, False)
+        with psycopg.connect(url, autocommit=True) as connection:
+            assert columns_of(connection) == {}
+        Load(trades([START])).commit(opened(url))
+        assert content(store).height == 1
+
+    def test_a_newer_layout_is_refused(self, fresh_url):
+        url = fresh_url()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("UPDATE hdi_meta SET value = '99' WHERE key = 'layout'")
+        for write in (True, False):
+            with pytest.raises(StoreError, match="layout 99"):
+                open_store(url, schemas(), write=write)
+
+    def test_an_older_layout_is_brought_forward_by_who_writes_and_told_to_who_reads(self, fresh_url, monkeypatch):
+        url = fresh_url()
+        Load(trades([START])).commit(opened(url))
+        steps = {**layout.STEPS, 2: (sql.SQL("CREATE TABLE hdi_later (told TEXT)"),)}
+        monkeypatch.setattr(layout, "STEPS", steps)
+        monkeypatch.setattr(layout, "LAYOUT", 2)
+        with pytest.raises(StoreError, match="layout 1") as refused:
+            open_store(url, schemas())
+        assert "hdi ingest" in refused.value.hint
+        assert content(opened(url)).height == 1
+        with psycopg.connect(url, autocommit=True) as connection:
+            assert connection.execute("SELECT value FROM hdi_meta WHERE key = 'layout'").fetchone() == ("2",)
+            assert "hdi_later" in columns_of(connection)
+
+    def test_a_column_that_a_kind_gains_is_added_and_is_null_in_old_rows(self, fresh_url):
+        url = fresh_url()
+        Load(trades([START])).commit(opened(url))
+        grown = [grow(s) if s.kind == "trades" else s for s in schemas()]
+        store = open_store(url, Schemas(grown), write=True)
+        schema, name = Schemas(grown).find("trades")
+        [frame] = store.read(schema, name.name, ALWAYS, None, ["price", "venue_note"])
+        assert frame["venue_note"].to_list() == [None]
+        assert opened(url).ledger().height == 1
+
+    def test_a_column_of_another_type_is_refused(self, fresh_url):
+        url = fresh_url()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER TABLE trades_data_history ALTER COLUMN size TYPE NUMERIC(18,9)")
+        with pytest.raises(StoreError, match="size of trades_data_history is stored as numeric"):
+            opened(url)
+
+
+def grow(schema):
+    """The kind with one more column."""
+    note = Field("venue_note", "text", null=True, doc="What the venue says.")
+    return replace(schema, fields=(*schema.fields[:-1], note, schema.fields[-1]))
