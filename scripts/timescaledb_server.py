@@ -46,7 +46,7 @@ FIXED = {
     "listen_addresses": "127.0.0.1",
     # None: their paths may not be long, and a folder of tests is.
     "unix_socket_directories": "",
-    "shared_preload_libraries": "timescaledb",
+    "shared_preload_libraries": "timescaledb,pg_stat_statements",
 }
 
 

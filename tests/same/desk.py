@@ -107,9 +107,11 @@ def _loose(folder):
 def _changed(folder):
     """A day of trades, and the same day as it is told later: one price differs, one row is gone, one is new."""
     span = ("2024-01-16", "2024-01-17")
-    for name, times, prices in (("told", range(6), [1, 2, 3, 4, 5, 6]), ("again", [0, 1, 2, 3, 5, 7], [1, 2, 33, 4, 6, 8])):
-        at = ns(span[0]) + np.array(times) * NS
-        rows = records("trades", 6, instrument_id=LATE, ts_event=at, price=np.array(prices) * PX)
+    told, again = (range(6), [1, 2, 3, 4, 5, 6]), ([0, 1, 2, 3, 5, 7], [1, 2, 33, 4, 6, 8])
+    for name, (times, prices) in (("told", told), ("again", again)):
+        at = np.array(times)
+        rows = records("trades", 6, instrument_id=LATE, ts_event=ns(span[0]) + at * NS, sequence=at,
+                       price=np.array(prices) * PX, size=1)  # fmt: skip
         yield write(folder / f"{name}.dbn.zst", "trades", rows, symbols=("HOG4",), window=span,
                     mappings={"HOG4": [(*span, LATE)]})  # fmt: skip
 

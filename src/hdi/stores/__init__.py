@@ -15,14 +15,14 @@ Frames that cross this seam:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from hdi.errors import OriginMismatch, RequestError
+from hdi.errors import OriginMismatch, RequestError, StoreError
 from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.model import RawFile, Receipt, Unit, Window
 from hdi.schema import Schema, SchemaName, Schemas
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
-    "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "ServerOptions", "Store", "Work", "Writer", "check_origin", "names",
-    "open_store",
+    "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Piece", "ServerOptions", "Store", "Work", "Writer", "check_origin",
+    "names", "open_store",
 ]  # fmt: skip
 
 #: The packaged stores, by module, each with the schemes of its URLs.
@@ -73,6 +73,42 @@ class Work:
     def fragment(self) -> bool:
         """True when the units are fragments."""
         return not next(iter(self.units.values())).complete
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of another store, to be taken over in one commit: whole grid cells of one dataset and schema.
+
+    ``units`` are the numbers that belong to it; no row of theirs lies in another piece. ``ledger``, ``coverage``,
+    ``mappings`` (in the order in which they were learned) and ``history`` are what the store lacks, ``quarantine``
+    is all that stands. ``held`` is how many receipts of the dataset and schema the store has before.
+    """
+
+    origin: str
+    dataset: str
+    schema: Schema
+    name: SchemaName
+    window: Window
+    units: Sequence[int]
+    held: int
+    ledger: pl.DataFrame
+    coverage: pl.DataFrame
+    mappings: pl.DataFrame
+    quarantine: pl.DataFrame
+    history: pl.DataFrame
+
+    @property
+    def work(self) -> Work:
+        """The same as a commit is told what it is about: nothing is claimed, so that nothing is compared."""
+        return Work("", self.dataset, self.schema, self.name, {}, self.coverage.clear(), self.mappings.clear())
+
+    def check(self, held: int, url: str) -> None:
+        """StoreError when the store has other receipts of the dataset and schema than it had."""
+        if held != self.held:
+            raise StoreError(
+                f"{url}: another process has committed {self.dataset} {self.name.name} meanwhile",
+                "Run the same command again.",
+            )
 
 
 @runtime_checkable
@@ -133,14 +169,30 @@ class Store(Protocol):
         columns: Sequence[str],
         dataset: str | None = None,
     ) -> Iterator[pl.DataFrame]:
-        """Rows in the order of ``schema.order`` as frames of bounded size, public columns only.
+        """Rows in the order of ``schema.order`` as frames of bounded size.
 
         ``instruments`` (dataset, instrument_id, start, end) limits the rows to those rectangles; None
-        is every instrument. ``columns`` are public columns in the order wanted.
+        is every instrument. ``columns`` are public columns and :data:`hdi.schema.PLACE` in the order wanted.
         """
 
     def replaced(self, schema: Schema) -> pl.DataFrame:
         """Superseded rows: stored columns, then ``_written_run``, ``_replaced_run``, ``_replaced_unit``."""
+
+    def identity(self) -> str:
+        """The same text for every handle of this store, whatever it was opened by, and for no other store."""
+
+    def numbers(self) -> pl.DataFrame:
+        """The numbers that :meth:`reserve` gave (unit, unit_id), in their order."""
+
+    def keep_numbers(self, numbers: pl.DataFrame) -> None:
+        """Have given the same numbers as another store. RequestError for one that another unit has."""
+
+    def adopt(self, piece: Piece, rows: Iterable[pl.DataFrame] | None) -> None:
+        """Make what is stored in the cells of the piece, and what the books say of them, what the piece says.
+
+        ``rows`` are the public columns and :data:`hdi.schema.PLACE`, in the order of reads; None leaves the rows as they
+        are. Raises StoreError when what is read back is not as much, or somebody else has committed meanwhile.
+        """
 
     def settle(self) -> None:
         """Persist what is derived from commits, and clear what dead attempts left behind."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction
@@ -27,16 +27,23 @@ if TYPE_CHECKING:
     from hdi.stores.lake import Lake
 
 _TRIES = 20
+T = TypeVar("T")
 
 
 def commit(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receipt]) -> list[Receipt]:
     """Commit under the table's lock; look again when somebody else's commit came between."""
     attempt = Attempt(lake, writer, work)
+    return exclusively(attempt, work.origin, lambda: _commit(attempt, receipts))
+
+
+def exclusively(attempt: Attempt, origin: str, once: Callable[[], T]) -> T:
+    """What ``once`` gives under the table's lock; it is done again when somebody else's commit came between."""
+    lake = attempt.lake
     lake.step("lock")
-    with locked(lake.lock_path(work.schema.table)), lake.committing(work.origin, writer.folder):
+    with locked(lake.lock_path(attempt.work.schema.table)), lake.committing(origin, attempt.writer.folder):
         for _ in range(_TRIES):
             try:
-                return _commit(attempt, receipts)
+                return once()
             except CommitFailedError:
                 continue
     raise StoreError(
@@ -54,25 +61,20 @@ def _commit(attempt: Attempt, receipts: Sequence[Receipt]) -> list[Receipt]:
     rejected = _counts([writer.folder / f["staged"] for f in writer.rejects], "unit")
     done = [_judged(r, change, stored, rejected) for r in receipts]
     lake.step("pack")
-    payload = _payload(attempt, done, change)
-    return _put(attempt, table, change, payload, done)
+    put(attempt, table, change, _payload(attempt, done, change), _evidence(done))
+    return done
 
 
 def record(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receipt]) -> None:
     """A commit of receipts without rows: units that failed, with a sample of their rejects."""
     attempt = Attempt(lake, writer, work)
-    with locked(lake.lock_path(work.schema.table)), lake.committing(work.origin, writer.folder):
-        for _ in range(_TRIES):
-            table = lake.delta(work.schema)
-            change = Change([])
-            done = [_judged(r, change, {}, {}) for r in receipts]
-            payload = _payload(attempt, done, change)
-            try:
-                _put(attempt, table, change, payload, done)
-            except CommitFailedError:
-                continue
-            return
-    raise StoreError(f"the lake {lake.root} is too busy to keep the receipt of a failed unit")
+
+    def once() -> None:
+        change = Change([])
+        done = [_judged(r, change, {}, {}) for r in receipts]
+        put(attempt, lake.delta(work.schema), change, _payload(attempt, done, change), _evidence(done))
+
+    exclusively(attempt, work.origin, once)
 
 
 def _refuse_known(lake: Lake, work: Work) -> None:
@@ -118,9 +120,19 @@ def _payload(attempt: Attempt, receipts: Sequence[Receipt], change: Change) -> d
     return payload
 
 
-def _put(
-    attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, Any], receipts: list[Receipt]
-) -> list[Receipt]:
+def _evidence(receipts: Sequence[Receipt]) -> Transaction:
+    """One mark as evidence: Delta replays all of them whenever it is asked for one, and the ledger has every unit."""
+    return mark(receipts[0].unit.id, receipts[0].number)
+
+
+def mark(unit_id: str, number: int) -> Transaction:
+    """The mark of a unit in Delta's log."""
+    return Transaction(f"unit:{unit_id}", number)
+
+
+def put(
+    attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, Any], evidence: Transaction | None
+) -> None:
     """Move files in place and commit; whatever fails before the commit is undone."""
     lake, writer, work, root = attempt.lake, attempt.writer, attempt.work, attempt.root
     moves, adds = _moves(work, [*change.runs, *change.kept], root, writer.attempt)
@@ -129,8 +141,7 @@ def _put(
             moves += [(writer.folder / f["staged"], lake.root / f["path"]) for f in packed.get("files", [])]
     guard = f"scope:{work.dataset}/{work.name.name}"
     marks = [Transaction(guard, (table.transaction_version(guard) or 0) + 1)]
-    # One mark as evidence: Delta replays all of them whenever it is asked for one, and the ledger has every unit.
-    marks.append(Transaction(f"unit:{receipts[0].unit.id}", receipts[0].number))
+    marks += [evidence] if evidence is not None else []
     now = time.time_ns() // 1_000_000
     removes = [
         RemoveAction(f.path, data_change=True, deletion_timestamp=now, size=f.size, partition_values=dict(f.partition))
@@ -166,7 +177,6 @@ def _put(
         told.unlink()
     sync_log(lake.root, work.schema.table, version - 1)
     lake.warn_doubtful(change.doubtful)
-    return receipts
 
 
 def _moves(work: Work, runs: list[Run], root: Path, attempt: str) -> tuple[list[tuple[Path, Path]], list[AddAction]]:

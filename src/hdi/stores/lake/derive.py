@@ -61,7 +61,9 @@ class Commit:
 
     @property
     def time(self) -> int:
-        """When it was made, nanoseconds UTC."""
+        """When it was made, nanoseconds UTC. Receipts that were adopted are older than their commit, which says it."""
+        if (adopted := self.payload.get("adopted")) is not None:
+            return int(adopted["at"])
         return max((unit["committed_at"] for unit in self.payload["units"]), default=0)
 
 
@@ -112,6 +114,11 @@ def pack(root: Path, frame: pl.DataFrame, name: str, attempt: str) -> dict[str, 
     """A small frame as JSON columns, a large one as a side file under ``root`` named with its digest."""
     if frame.height <= 400:  # noqa: PLR2004  (a commit of some ten kilobytes reads faster than two files)
         return {"rows": frame.to_dict(as_series=False)}
+    return stage(root, frame, name, attempt)
+
+
+def stage(root: Path, frame: pl.DataFrame, name: str, attempt: str) -> dict[str, Any]:
+    """A frame as a side file under ``root`` named with its digest."""
     path = root / "_hdi" / "staging" / attempt / f"{name}.parquet"
     frame.write_parquet(path, **PARQUET)
     sync(path)
@@ -341,6 +348,9 @@ def _without_replaced(rejects: pl.DataFrame, commit: Commit, root: Path) -> pl.D
     """The rejects that outlive a commit: not of its units, not inside the scope that it replaced."""
     if not rejects.height:
         return rejects
+    if (adopted := commit.payload.get("adopted")) is not None:
+        # What stands of these units comes with the commit; nothing else is replaced, whatever it claims.
+        return rejects.filter(~pl.col("unit").is_in(adopted["units"]))
     units = _units(commit)
     failed = pl.col("status") == "failed"
     done, lost = units.filter(~failed)["unit_id"].to_list(), units.filter(failed)["unit_id"].to_list()

@@ -112,12 +112,16 @@ class LakeWriter:
         from hdi.stores.lake.commit import commit
 
         with guard(self._lake.root):
-            self._lake.step("flush")
-            for date in list(self._open):
-                self._flush(date)
-            self._collect()
-            self.keep_rejects()
+            self.flush()
             return commit(self._lake, self, work, receipts)
+
+    def flush(self) -> None:
+        """Write all that is staged to files."""
+        self._lake.step("flush")
+        for date in list(self._open):
+            self._flush(date)
+        self._collect()
+        self.keep_rejects()
 
     def keep_rejects(self) -> None:
         """Write the rejects staged so far."""

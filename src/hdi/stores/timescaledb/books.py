@@ -107,7 +107,7 @@ UNITS = Book(
 )  # fmt: skip
 COVERED = Book(
     "coverage", COVERAGE, "What is stored or confirmed empty; instrument_id is null where a whole request is meant.",
-    indexes=(("dataset", "schema", "instrument_id", "start_time"), ("unit",)),
+    indexes=(("dataset", "schema", "instrument_id", "start_time"), ("unit",), ("symbol",)),
     required=("unit", "dataset", "schema", "symbol", "stype", "start_time", "end_time"),
 )  # fmt: skip
 SYMBOLS = Book(

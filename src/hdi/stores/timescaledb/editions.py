@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -42,7 +43,20 @@ def compress(connection: psycopg.Connection, schemas: Iterable[Schema], after_da
     if edition(connection) != COMMUNITY:
         log.warning("compression is asked for by timescaledb.compress, and this edition of TimescaleDB has none")
         return
+    set_up: dict[str, dt.timedelta] = dict(
+        connection.execute(
+            "SELECT hypertable_name, (config ->> 'compress_after')::interval FROM timescaledb_information.jobs "
+            "WHERE proc_name LIKE 'policy_compression%' AND hypertable_schema = current_schema()"
+        ).fetchall()
+    )
     for schema in schemas:
+        if schema.table in set_up:
+            # It takes the table's owner, and a policy that people have changed is theirs.
+            if set_up[schema.table] != dt.timedelta(days=after_days):
+                log.warning(
+                    "the compression policy differs and stays", table=schema.table, after=str(set_up[schema.table])
+                )
+            continue
         for statement in compression_of(schema, after_days):
             connection.execute(statement)
 

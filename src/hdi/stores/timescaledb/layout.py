@@ -6,6 +6,7 @@ under a lock, so that of two processes that start at once one makes and the othe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 import polars as pl
@@ -94,7 +95,9 @@ def current(connection: psycopg.Connection, schemas: Schemas) -> bool:
     if version(connection) != LAYOUT:
         return False
     there = columns_of(connection)
-    return not any(_missing(table, columns, there) for table, columns in tables(schemas).items())
+    if any(_missing(table, columns, there) for table, columns in tables(schemas).items()):
+        return False
+    return connection.execute("SELECT value FROM hdi_meta WHERE key = 'views'").fetchone() == (_views(schemas),)
 
 
 def _missing(table: str, columns: Declared, there: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -143,10 +146,16 @@ def make(connection: psycopg.Connection, schemas: Schemas) -> None:
         _comment(connection, past, f"{schema.title}: superseded rows")
     for _, view in views.views(schemas, views.columns_of(connection)):
         connection.execute(sql.Composed([view]))
-    connection.execute(
-        "INSERT INTO hdi_meta VALUES ('layout', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (str(LAYOUT),),
-    )
+    for told in (("layout", str(LAYOUT)), ("views", _views(schemas))):
+        connection.execute(
+            "INSERT INTO hdi_meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value", told
+        )
+
+
+def _views(schemas: Schemas) -> str:
+    """What tells whether the views are those of this version and these kinds."""
+    text = "\n".join(view.as_string() for _, view in views.views(schemas))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 #: What brings a layout to each version; tables and columns that are declared are made beside it, whatever the version.

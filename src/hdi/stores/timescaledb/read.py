@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from psycopg import sql
 
+from hdi.schema import PLACE
 from hdi.symbology import Intervals
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class Scan:
         self._stored = [n for f in public for n in ((f.name, f"{f.name}_ns") if f.type == "timestamp" else (f.name,))]
         names = {f.name for f in public}
         self._public = [e for e in schema.to_public() if e.meta.output_name() in names]
+        places = [c for c in PLACE if c in columns]
+        self._stored += places
+        self._public += [pl.col(c) for c in places]
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows in order."""

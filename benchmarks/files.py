@@ -1,0 +1,30 @@
+"""The generated files of a run. They are made in processes of their own, so that the one that measures stays small."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from benchmarks.measure import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DAILY_ROWS = 50 * 262
+#: Symbols of the generated files, and the first trading day in them.
+SYMBOL, OTHER, DAY = "ESH4", "NQH4", "2024-01-02"
+
+
+def source(schema: str, rows: int, data: Path, symbol: str = "") -> str:
+    """The path of a generated file; with ``symbol``, of what it holds of that one."""
+    made = subprocess.run(
+        [sys.executable, "-m", "benchmarks.tape", schema, str(rows), str(data.resolve()), symbol],
+        check=True, capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    return made.stdout.splitlines()[-1]
+
+
+def label(schema: str, rows: int) -> str:
+    """What a file of so many records is called in a report."""
+    return f"{schema} {rows // 1_000_000} M" if rows % 1_000_000 == 0 else f"{schema} {rows:,}"
