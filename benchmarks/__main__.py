@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from benchmarks import api, report
-from benchmarks.measure import ROOT, Case, Measured, hdi, run_all
+from benchmarks import api, report, timescaledb
+from benchmarks.files import DAILY_ROWS, DAY, SYMBOL, label, source
+from benchmarks.measure import Case, Measured, hdi, run_all
 
 HERE = Path(__file__).parent
-DAILY_ROWS = 50 * 262
-#: The first symbol of the generated files and the first trading day in them.
-SYMBOL, DAY = "ESH4", "2024-01-02"
 LIBRARY = "hdi ingest (library)"
 #: Ends with an error when what came before has loaded one of them.
 LIGHT = """
@@ -41,19 +39,6 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=HERE / "data", help="where the generated files are kept")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     return parser.parse_args(arguments)
-
-
-def source(schema: str, rows: int, data: Path) -> str:
-    """The path of a generated file. Made in a process of its own, so that this one stays small."""
-    made = subprocess.run(
-        [sys.executable, "-m", "benchmarks.tape", schema, str(rows), str(data.resolve())],
-        check=True, capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    return made.stdout.splitlines()[-1]
-
-
-def label(schema: str, rows: int) -> str:
-    return f"{schema} {rows // 1_000_000} M" if rows % 1_000_000 == 0 else f"{schema} {rows:,}"
 
 
 def ingestion(schema: str, rows: int, path: str, rounds: int, keep: Path) -> list[Case]:
@@ -124,7 +109,8 @@ def light(name: str, code: str) -> Case:
     return Case("start", f"{name} loads no library of a vendor or database", command=command, rounds=1)
 
 
-def measure(asked: argparse.Namespace, work: Path) -> list[Measured]:
+def measure(asked: argparse.Namespace, work: Path) -> tuple[list[Measured], dict[str, Any]]:
+    """What was found, and what is to be known of the database server."""
     rounds = 1 if asked.rows else asked.rounds
     if asked.rows:
         sizes = [("trades", asked.rows)]
@@ -150,7 +136,8 @@ def measure(asked: argparse.Namespace, work: Path) -> list[Measured]:
     go([Case("daily bars, a year of 50", LIBRARY, DAILY_ROWS, "hdi_ingest", path, rounds=rounds, keep=daily)])
     if largest.exists() and daily.exists():
         go(queries(largest, daily, rows, rounds))
-    return [*results, *api.measure(asked, work, rounds)]
+    of_server, server = timescaledb.measure(asked, work, rounds)
+    return [*results, *of_server, *api.measure(asked, work, rounds)], server
 
 
 def main() -> int:
@@ -159,8 +146,8 @@ def main() -> int:
     asked.data.mkdir(parents=True, exist_ok=True)
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="work-", dir=asked.data) as work:
-        results = measure(asked, Path(work))
-    path = report.write(results, asked.results, mode, (before, os.getloadavg()[0]))
+        results, server = measure(asked, Path(work))
+    path = report.write(results, asked.results, mode, (before, os.getloadavg()[0]), server)
     print(path.read_text())
     print(path, file=sys.stderr)
     failed = [m for m in results if m.error]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from benchmarks.server import Databases
+
 ROOT = Path(__file__).resolve().parents[1]
 #: What ``hdi --json ingest`` prints: one JSON object for each outcome, or for an offer.
 OUTCOMES = "stdout.jsonl"
@@ -27,9 +30,10 @@ OUTCOMES = "stdout.jsonl"
 class Case:
     """One thing to measure. ``job`` is a piece of :mod:`benchmarks.work` (its own clock counts); else ``command``.
 
-    ``{out}`` in an argument is the case's own fresh folder, and ``counts`` the file there that holds a command's rows:
-    CSV, Parquet, or :data:`OUTCOMES`. ``environment`` is in addition to this one. ``keep`` leaves the folder of the
-    last round behind.
+    ``{out}`` in an argument, or in ``source``, is the case's own fresh folder, and ``counts`` the file there that holds
+    a command's rows: CSV, Parquet, or :data:`OUTCOMES`. ``{database}`` is the URL of an empty database that the round
+    has to itself, where ``database`` makes them. ``environment`` is in addition to this one. ``keep`` leaves the folder
+    of the last round behind.
     """
 
     group: str
@@ -42,6 +46,7 @@ class Case:
     rounds: int = 3
     environment: Mapping[str, str] = field(default_factory=dict)
     keep: Path | None = None
+    database: Databases | None = None
 
 
 @dataclass
@@ -106,18 +111,26 @@ def _tell(result: Measured, at: int) -> None:
 
 
 def _round(case: Case, result: Measured, work: Path, *, last: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(case.database.fresh()) if case.database else ""
+        _run(case, result, work, url, last=last)
+
+
+def _run(case: Case, result: Measured, work: Path, url: str, *, last: bool) -> None:
     out = Path(tempfile.mkdtemp(prefix="round-", dir=work))
-    arguments = [a.replace("{out}", str(out)) for a in case.command]
+    arguments = list(case.command)
     if case.job:
-        arguments = [sys.executable, "-W", "ignore", "-m", "benchmarks.work", case.job, case.source, str(out)]
-    environment = _environment(out) | case.environment
+        arguments = [sys.executable, "-W", "ignore", "-m", "benchmarks.work", case.job, case.source, "{out}"]
+    arguments = [a.replace("{out}", str(out)).replace("{database}", url) for a in arguments]
+    given = environment(out) | case.environment
     stdout_file = out / (OUTCOMES if case.counts == OUTCOMES else "stdout")
+    empty = case.database.bytes_of(url) if case.database else 0
     # What earlier rounds left for the disk must not be written on this one's time.
     os.sync()
     try:
         with stdout_file.open("wb") as stdout, (out / "stderr").open("wb") as stderr:
             start = time.perf_counter()
-            process = subprocess.Popen(arguments, stdout=stdout, stderr=stderr, env=environment, cwd=out)
+            process = subprocess.Popen(arguments, stdout=stdout, stderr=stderr, env=given, cwd=out)
             _, status, usage = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -126,6 +139,8 @@ def _round(case: Case, result: Measured, work: Path, *, last: bool) -> None:
             return
         peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         _take(case, result, out, (seconds, peak))
+        if case.database:
+            result.disk_bytes += case.database.bytes_of(url) - empty
     finally:
         if last and case.keep is not None and not result.error:
             shutil.rmtree(case.keep, ignore_errors=True)
@@ -171,7 +186,7 @@ def _rows(path: Path) -> int:
         return max(sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b"")) - 1, 0)
 
 
-def _environment(out: Path) -> dict[str, str]:
+def environment(out: Path) -> dict[str, str]:
     """This one without any HDI setting: the folder of the round takes everything that is written."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HDI_", "TIMESCALEDB_", "DATABENTO_"))}
     paths = [str(ROOT), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]

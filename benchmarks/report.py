@@ -7,21 +7,24 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import api
+from benchmarks import api, timescaledb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from benchmarks.measure import Measured
 
-LIBRARIES = ("hdi", "polars", "pyarrow", "deltalake", "numpy", "databento", "databento-dbn", "zstandard")
+LIBRARIES = (
+    "hdi", "polars", "pyarrow", "deltalake", "numpy", "databento", "databento-dbn", "zstandard", "psycopg", "pgpq",
+    "adbc-driver-postgresql", "pandas", "sqlalchemy",
+)  # fmt: skip
 #: The size at which the speed of ingestion is judged.
 JUDGED = "trades 5 M"
 JOB_GROUPS = (api.OFFERED, api.JOBS, api.AGAIN)
@@ -29,18 +32,19 @@ JOB_GROUPS = (api.OFFERED, api.JOBS, api.AGAIN)
 
 @dataclass(frozen=True)
 class Target:
-    """``value`` is what was found (None: not measured); it must be at least, or at most, ``limit``."""
+    """``value`` is what was found (None: not measured, for ``why``); it must be at least, or at most, ``limit``."""
 
     text: str
     limit: float
     unit: str
     value: float | None
     at_least: bool = True
+    why: str = ""
 
     @property
     def verdict(self) -> str:
         if self.value is None:
-            return "not measured"
+            return f"not measured: {self.why}" if self.why else "not measured"
         reached = self.value >= self.limit if self.at_least else self.value <= self.limit
         return "reached" if reached else "not reached"
 
@@ -78,8 +82,10 @@ class Found:
         ]
 
 
-def targets(results: Sequence[Measured]) -> list[Target]:
-    return [*_of_files(results), *_of_the_api(results)]
+def targets(results: Sequence[Measured], server: Mapping[str, Any] | None = None) -> list[Target]:
+    """``server``: what is known of the database server, or under "missing" why there was none."""
+    why = str((server or {}).get("missing", ""))
+    return [*_of_files(results), *(replace(t, why=why) for t in _of_timescaledb(results)), *_of_the_api(results)]
 
 
 def _of_files(results: Sequence[Measured]) -> list[Target]:
@@ -101,7 +107,29 @@ def _of_files(results: Sequence[Measured]) -> list[Target]:
                found.best("queries", "hdi query, a month of daily bars"), at_least=False),
         Target("hdi --help", 0.3, "s", found.best("start", "hdi --help"), at_least=False),
         Target("import hdi", 0.3, "s", found.best("start", "import hdi"), at_least=False),
-        Target("TimescaleDB: share of the rate of a bare binary COPY", 0.8, "x", None),
+    ]  # fmt: skip
+
+
+def _of_timescaledb(results: Sequence[Measured]) -> list[Target]:
+    found = Found(results)
+    judged, large = (timescaledb.group_of("trades", rows) for rows in (5_000_000, 20_000_000))
+    library, process, bare = timescaledb.LIBRARY, timescaledb.PROCESS, timescaledb.COPY
+    rows, hdi, copy = (
+        found.get(judged, library, lambda m: m.rows),
+        found.best(judged, library),
+        found.best(judged, bare),
+    )
+    beside = "" if copy is None or not rows else f"; the bare COPY of this run: {rows / copy:,.0f}"
+    peaks = [found.peak(group, name) for group in (judged, large) for name in (library, process)]
+    bars = found.best(timescaledb.QUERIES, timescaledb.MONTH_QUERY)
+    return [
+        Target(f"{judged}: share of the rate of a bare binary COPY (best of each)", 0.8, "x", _ratio(copy, hdi)),
+        Target(f"{judged}: rows a second (the aim{beside})", 900_000, "rows/s", _ratio(rows, hdi)),
+        Target("TimescaleDB: peak memory of ingestion", 1024, "MiB",
+               max(filter(None, peaks), default=None), at_least=False),
+        Target("TimescaleDB: peak memory, 20 M trades against 5 M", 1.25, "x",
+               _ratio(found.peak(large, library), found.peak(judged, library)), at_least=False),
+        Target("TimescaleDB: one month of daily bars, one symbol, whole process", 0.7, "s", bars, at_least=False),
     ]  # fmt: skip
 
 
@@ -173,7 +201,9 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def write(results: Sequence[Measured], folder: Path, mode: str, load: tuple[float, float]) -> Path:
+def write(
+    results: Sequence[Measured], folder: Path, mode: str, load: tuple[float, float], server: Mapping[str, Any]
+) -> Path:
     """The report as ``TIME-MODE.json`` and ``.md``; gives the path of the Markdown."""
     now = dt.datetime.now(dt.UTC)
     document = {
@@ -181,7 +211,8 @@ def write(results: Sequence[Measured], folder: Path, mode: str, load: tuple[floa
         "mode": mode,
         "load_average": {"before": round(load[0], 2), "after": round(load[1], 2)},
         "machine": machine(),
-        "targets": [t.as_dict() for t in targets(results)],
+        "server": dict(server),
+        "targets": [t.as_dict() for t in targets(results, server)],
         "results": [m.as_dict() for m in results],
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,6 +232,7 @@ def markdown(document: dict[str, Any]) -> str:
         + f". Commit {host['commit']}. Load average before {load['before']}, after {load['after']}."
         + " All data is synthetic.",
         "",
+        *_server(document.get("server", {})),
         "| Target | Wanted | Found | |",
         "| --- | --- | --- | --- |",
     ]
@@ -215,6 +247,15 @@ def markdown(document: dict[str, Any]) -> str:
     if api.OFFERED in groups:
         lines += ["", f"## {api.JOBS}", "", *_jobs([r for r in document["results"] if r["group"] in JOB_GROUPS])]
     return "\n".join(lines) + "\n"
+
+
+def _server(server: Mapping[str, Any]) -> list[str]:
+    """Which database server was measured, in a sentence."""
+    if "settings" not in server:
+        return [f"TimescaleDB: not measured, {server['missing']}.", ""] if "missing" in server else []
+    settings = ", ".join(f"{name} {value}" for name, value in server["settings"].items())
+    versions = f"TimescaleDB {server['timescaledb']}, PostgreSQL {server['postgresql']}"
+    return [f"{versions}: {server['server']}; {settings}.", ""]
 
 
 def _table(results: list[dict[str, Any]]) -> list[str]:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psycopg
-from psycopg import sql
-
 from benchmarks.measure import ROOT
+from psycopg import sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

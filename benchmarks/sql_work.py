@@ -17,6 +17,7 @@ from benchmarks.work import DECODE_ROWS, LATE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import polars as pl
     from benchmarks.work import Timed
 
 #: Rows that are encoded at once; the rate is the same from 10,000 to 100,000.
@@ -65,7 +66,7 @@ def bare_copy(source: str, _: Path) -> Timed:
     import polars as pl
 
     asked = json.loads(source)
-    rows = pl.read_ipc(asked["rows"], memory_map=False)
+    rows = _in_memory(asked["rows"])
     batches = [
         batch
         for part in rows.iter_slices(SEND_ROWS)
@@ -75,14 +76,14 @@ def bare_copy(source: str, _: Path) -> Timed:
 
     def run() -> Callable[[], int]:
         decoded = sent = 0
-        chunks = iter(())
+        chunks = None
         if "decode" in asked:
             chunks = iter(databento.DBNStore.from_file(asked["decode"]).to_ndarray(count=DECODE_ROWS))
         with connect() as connection, connection.cursor().copy(statement) as copy:
             encoder = pgpq.ArrowToPostgresBinaryEncoder(batches[0].schema)
             copy.write(encoder.write_header())
             for batch in batches:
-                while "decode" in asked and decoded < sent + batch.num_rows:
+                while chunks is not None and decoded < sent + batch.num_rows:
                     decoded += len(next(chunks))
                 copy.write(encoder.write_batch(batch))
                 sent += batch.num_rows
@@ -94,11 +95,10 @@ def bare_copy(source: str, _: Path) -> Timed:
 
 def executemany(source: str, _: Path) -> Timed:
     """psycopg inserts rows that lie in memory as tuples, in one transaction."""
-    import polars as pl
     from psycopg import sql
 
     asked = json.loads(source)
-    frame = pl.read_ipc(asked["rows"], memory_map=False)
+    frame = _in_memory(asked["rows"])
     rows = frame.rows()
     connect, count, _statement = _table(asked["database"], frame.columns)
     values = sql.SQL(", ").join([sql.Placeholder()] * frame.width)
@@ -115,11 +115,10 @@ def executemany(source: str, _: Path) -> Timed:
 
 def to_sql(source: str, _: Path) -> Timed:
     """``DataFrame.to_sql`` by an engine of SQLAlchemy; ``multi``: with its method of that name."""
-    import polars as pl
     import sqlalchemy
 
     asked = json.loads(source)
-    frame = pl.read_ipc(asked["rows"], memory_map=False)
+    frame = _in_memory(asked["rows"])
     _connect, count, _statement = _table(asked["database"], frame.columns)
     rows = frame.to_pandas()
     engine = sqlalchemy.create_engine(sqlalchemy.make_url(asked["database"]).set(drivername="postgresql+psycopg"))
@@ -132,6 +131,12 @@ def to_sql(source: str, _: Path) -> Timed:
         return count
 
     return run
+
+
+def _in_memory(file: str) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.read_ipc(Path(file).read_bytes())
 
 
 def _table_name(schema: str = "trades") -> str:

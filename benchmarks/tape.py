@@ -54,9 +54,9 @@ def day_ns(day: dt.date) -> int:
     return (day - dt.date(1970, 1, 1)).days * DAY_NS
 
 
-def make(schema: str, rows: int, folder: Path) -> Path:
-    """The file of that schema and number of records; made unless it is there."""
-    path = folder / f"SYNTHETIC-{schema}-{rows}-v{VERSION}.dbn.zst"
+def make(schema: str, rows: int, folder: Path, symbol: str = "") -> Path:
+    """The file of that schema and number of records, or what it holds of one symbol; made unless it is there."""
+    path = folder / f"SYNTHETIC-{schema}-{rows}{symbol and '-'}{symbol}-v{VERSION}.dbn.zst"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,10 +69,11 @@ def make(schema: str, rows: int, folder: Path) -> Path:
         part.open("wb") as file,
         zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(file) as out,
     ):
-        out.write(_metadata(schema, rows, days[0], days[-1] + dt.timedelta(days=1)))
+        out.write(_metadata(schema, rows, days[0], days[-1] + dt.timedelta(days=1), symbol))
         written = 0
         for chunk in chunks(rng, rows, days):
-            out.write(chunk.tobytes())
+            mine = chunk[chunk["instrument_id"] == _IDS[SYMBOLS.index(symbol)]] if symbol else chunk
+            out.write(mine.tobytes())
             written += len(chunk)
     if written != rows:
         raise AssertionError(f"{path.name}: {written} records, not {rows}")
@@ -95,13 +96,13 @@ def _days(schema: str, rows: int) -> list[dt.date]:
     return days
 
 
-def _metadata(schema: str, rows: int, start: dt.date, end: dt.date) -> bytes:
+def _metadata(schema: str, rows: int, start: dt.date, end: dt.date, symbol: str = "") -> bytes:
     if schema == "definition":
         stype, symbols = "parent", ["ES.OPT"]
         keys = [(_option(i), 500_000 + i) for i in range(min(rows, OPTIONS))]
     else:
-        stype, symbols = "raw_symbol", SYMBOLS
-        keys = [(s, int(i)) for s, i in zip(SYMBOLS, _IDS, strict=True)]
+        stype, symbols = "raw_symbol", [symbol] if symbol else SYMBOLS
+        keys = [(s, int(i)) for s, i in zip(SYMBOLS, _IDS, strict=True) if symbol in ("", s)]
     metadata = dbn.Metadata(
         dataset="GLBX.MDP3", start=day_ns(start), end=day_ns(end), limit=None, schema=dbn.Schema.from_str(schema),
         stype_in=dbn.SType.from_str(stype), stype_out=dbn.SType.from_str("instrument_id"), symbols=symbols,
@@ -233,4 +234,4 @@ def _definitions(_: np.random.Generator, rows: int, days: list[dt.date]) -> Iter
 
 
 if __name__ == "__main__":
-    print(make(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))
+    print(make(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:]))

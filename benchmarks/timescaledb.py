@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
-
 import sys
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.files import DAILY_ROWS, DAY, OTHER, SYMBOL, label, source
 from benchmarks.measure import OUTCOMES, ROOT, Case, Measured, environment, hdi, run_all
@@ -21,15 +20,21 @@ if TYPE_CHECKING:
 LIBRARY, PROCESS = "hdi ingest (library)", "hdi ingest (process)"
 COPY, DECODE_COPY = "bare binary COPY", "bare decode + bare binary COPY"
 AGAIN, BESIDE, QUERIES = "TimescaleDB: the same once more", "TimescaleDB: beside what is stored", "TimescaleDB: queries"
-#: Trades for those who go row by row.
+#: The most trades for those who go row by row.
 FEW = 50_000
 MONTH = ("--start-date", "2024-01-01", "--end-date", "2024-01-31")
 IN_SERVER, IN_LAKE = "TimescaleDB", "lake"
+MONTH_QUERY = f"hdi query, {IN_SERVER}, a month of daily bars"
 
 
 def group_of(schema: str, rows: int) -> str:
     """The group of an ingestion."""
     return f"TimescaleDB: {label(schema, rows)}"
+
+
+def row_by_row(rows: int) -> str:
+    """The group of those who insert."""
+    return f"TimescaleDB: row by row, {rows:,} trades"
 
 
 def sizes(asked: argparse.Namespace) -> list[int]:
@@ -47,11 +52,11 @@ class Plan:
         every = sizes(asked)
         #: The file of queries, of corrections and of symbols alone; the one of 20 M is there for memory only.
         self._middle = max(n for n in every if n <= 5_000_000)
-        self.groups: dict[str, Callable[[str], list[Case]]] = {
-            group_of("trades", min(FEW, every[0])): lambda group: self._few(group, min(FEW, every[0])),
-        }
+        self.groups: dict[str, Callable[[str], list[Case]]] = {}
         for rows in every:
             self.groups[group_of("trades", rows)] = lambda group, rows=rows: self._ingestion(group, rows)  # type: ignore[misc]
+        few = min(FEW, every[0] // 10)
+        self.groups[row_by_row(few)] = lambda group: self._few(group, few)
         self.groups |= {AGAIN: self._again, BESIDE: self._beside, QUERIES: self._queries}
 
     def _ingest(self, group: str, name: str, rows: int, rounds: int, **asked: Any) -> Case:
@@ -114,8 +119,8 @@ class Plan:
         cases = []
         for where, store in stores.items():
             bars = hdi("--store", store, "query", "-s", SYMBOL, *MONTH, "--output-format", "csv")
-            cases.append(Case(group, f"hdi query, {where}, a month of daily bars", command=bars, counts="stdout",
-                              rounds=self._rounds))  # fmt: skip
+            name = MONTH_QUERY.replace(IN_SERVER, where)
+            cases.append(Case(group, name, command=bars, counts="stdout", rounds=self._rounds))
         for where, store in stores.items():
             day = hdi("--store", store, "query", "-s", SYMBOL, "--schema", "trades", "--start-date", DAY, "--end-date",
                       DAY, "--force", "--output-file", "{out}/day.parquet")  # fmt: skip
@@ -176,6 +181,8 @@ def measure(asked: argparse.Namespace, work: Path, rounds: int) -> tuple[list[Me
                     if group in (AGAIN, BESIDE, QUERIES):
                         alike(found)
                     results += found
+                    for file in work.glob("rows-*.arrow"):
+                        file.unlink()
             return results, made.about
     except Missing as missing:
         return [], {"missing": str(missing)}

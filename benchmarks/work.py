@@ -1,7 +1,8 @@
 """The pieces of work that are timed, each run in a process of its own: ``python -m benchmarks.work NAME SOURCE OUT``.
 
 A piece is a function that imports what it needs and returns what is then timed, so that imports do not count. What is
-timed gives the number of rows, or what counts them afterwards. A source is a file, or the JSON of a request to the API.
+timed gives the number of rows, or what counts them afterwards. A source is a file, or JSON: a request to the API, or
+what a piece on a database takes.
 The process prints one JSON object: seconds, rows, and its peak resident memory in bytes.
 """
 
@@ -198,7 +199,9 @@ def peak_bytes() -> int:
 
 
 def main(name: str, source: str, out: str) -> None:
-    run = JOBS[name](source, Path(out))
+    from benchmarks import sql_work
+
+    run = (JOBS | sql_work.JOBS)[name](source, Path(out))
     # The vendor's library turns warnings on at import, and pandas then prints one a call.
     warnings.simplefilter("ignore")
     start = time.perf_counter()

@@ -8,6 +8,7 @@ import pytest
 
 from hdi.errors import RequestError, UnknownSymbol
 from hdi.model import DAY_NS, NS, iso_ns
+from hdi.query import run
 from hdi.testing.material import schemas
 from same import desk
 from same.twins import Ask, twins
@@ -246,8 +247,16 @@ def test_symbols_are_the_same(pair, ask, expected):
     ("nothing-of-all", 0, "ohlcv-1s", {"start": "2024-02-01", "end": "2024-02-02"}),
 )  # fmt: skip
 def test_why_rows_are_missing_is_told_the_same(pair, ask, expected):
-    found = judge(pair, ask, expected)
-    assert found.said["gaps"] or found.said["explain"]
+    assert judge(pair, ask, expected).said["why"]
+
+
+@pytest.mark.parametrize("symbols", ["ALL_SYMBOLS", "ESH4", "CL.c.0", "ES.FUT,NGG4", "HOG4", str(desk.LOOSE)])
+def test_gaps_and_explanations_are_the_same_whether_rows_are_found_or_not(pair, symbols):
+    for name in ("trades", "ohlcv-1m", "ohlcv-5m", "definition"):
+        results = [run(store, schemas(), Ask(name, symbols).query()) for store in pair.stores]
+        for told in ("gaps", "explain"):
+            mine, theirs = (getattr(result, told)() for result in results)
+            assert theirs == mine
 
 
 @asks(*[

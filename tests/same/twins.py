@@ -73,7 +73,8 @@ def answer(result_of, mask=lambda text: text):
         return Answer(pl.DataFrame(), {}, plain_error(error, mask))
     said = {
         "columns": result.columns, "rows": result.rows, "limited": result.limited, "notes": result.notes,
-        "gaps": result.gaps(), "explain": result.explain(),
+        # The one is for people who found something, the other for those who did not.
+        "why": result.gaps() if result.rows else result.explain(),
     }  # fmt: skip
     return Answer(rows, said)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from hdi.errors import StoreError
+from hdi.errors import RequestError, StoreError
 from hdi.frames import LEDGER, MAPPINGS
 from hdi.model import Receipt, Unit
 
@@ -87,3 +87,14 @@ def new_mappings(mappings: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     stale = pl.concat(contradicted).unique()
     standing = again.select(list(MAPPINGS)).join(stale, on=list(MAPPINGS), how="anti")
     return fresh.join(standing, on=list(MAPPINGS), how="anti")
+
+
+def lacking_numbers(known: pl.DataFrame, wanted: pl.DataFrame, url: str) -> pl.DataFrame:
+    """The numbers (unit, unit_id) that are not known yet. RequestError where another unit has one of them."""
+    both = wanted.join(known, on="unit", suffix="_known").filter(pl.col("unit_id") != pl.col("unit_id_known"))
+    if both.height:
+        raise RequestError(
+            f"{url} has given number {both['unit'][0]} to a unit of its own",
+            "What another store has can be taken over by an empty store, or by one that holds nothing else.",
+        )
+    return wanted.join(known, on="unit", how="anti").unique("unit").sort("unit")

@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ from deltalake import Schema as DeltaSchema
 from hdi.errors import RequestError, StoreError
 from hdi.model import Receipt, Window
 from hdi.schema import Schema, Schemas
-from hdi.stores import ServerOptions, Work, check_origin
+from hdi.stores import Piece, ServerOptions, Work, check_origin
+from hdi.stores.lake import adopt
 from hdi.stores.lake.commit import record
 from hdi.stores.lake.compare import live_files
 from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, clear_log, commits, latest
 from hdi.stores.lake.files import guard, locked, try_lock, write_text
 from hdi.stores.lake.read import Scan
 from hdi.stores.lake.write import LakeWriter
+from hdi.stores.receipts import lacking_numbers
 
 FORMAT = 1
 
@@ -85,7 +87,7 @@ class Lake:
 
     def reserve(self, unit_ids: Sequence[str]) -> list[int]:
         """See :meth:`hdi.stores.Store.reserve`; numbers are kept in ``_hdi/units.jsonl``."""
-        path = self.root / "_hdi" / "units.jsonl"
+        path = self._numbers_path
         with guard(self.root), locked(self.lock_path("units")):
             self._read_numbers(path)
             used = {0, *self.ledger()["unit"]}
@@ -94,14 +96,7 @@ class Lake:
             for unit_id in unit_ids:
                 if unit_id not in new and self._numbers.get(unit_id, 0) in used:
                     new[unit_id] = following + len(new)
-            if new:
-                data = "".join(json.dumps({"unit": n, "id": i}) + "\n" for i, n in new.items()).encode()
-                with path.open("ab") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                self._numbers |= new
-                self._numbers_read += len(data)
+            self._write_numbers(path, [(n, i) for i, n in new.items()])
             return [self._numbers[unit_id] for unit_id in unit_ids]
 
     @contextlib.contextmanager
@@ -165,6 +160,32 @@ class Lake:
             if latest(self.root, schema.table) >= 0:
                 table = DeltaTable(str(self.root / schema.table))
                 yield from Scan(self, schema, name, window, instruments, columns).frames(table, dataset)
+
+    def identity(self) -> str:
+        """See :meth:`hdi.stores.Store.identity`."""
+        with guard(self.root):
+            if not self.root.exists():
+                return f"lake:{self.root.resolve()}"
+            there = self.root.stat()
+            return f"lake:{there.st_dev}:{there.st_ino}"
+
+    def numbers(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.numbers`."""
+        with guard(self.root):
+            return adopt.numbers(self._numbers_path)
+
+    def keep_numbers(self, numbers: pl.DataFrame) -> None:
+        """See :meth:`hdi.stores.Store.keep_numbers`."""
+        path = self._numbers_path
+        with guard(self.root), locked(self.lock_path("units")):
+            self._read_numbers(path)
+            new = lacking_numbers(adopt.numbers(path), numbers, self.url)
+            self._write_numbers(path, new.select("unit", "unit_id").rows())
+
+    def adopt(self, piece: Piece, rows: Iterable[pl.DataFrame] | None) -> None:
+        """See :meth:`hdi.stores.Store.adopt`."""
+        with guard(self.root):
+            adopt.adopt(self, piece, rows)
 
     def settle(self) -> None:
         """See :meth:`hdi.stores.Store.settle`."""
@@ -288,6 +309,22 @@ class Lake:
                     f"{self.root} holds other things ({', '.join(sorted(strange)[:3])}) and is no lake",
                     "Name an empty or new folder with --store.",
                 )
+
+    @property
+    def _numbers_path(self) -> Path:
+        return self.root / "_hdi" / "units.jsonl"
+
+    def _write_numbers(self, path: Path, new: Sequence[tuple[int, str]]) -> None:
+        """Keep (number, unit) of each; what was written before must have been read."""
+        if not new:
+            return
+        data = "".join(json.dumps({"unit": n, "id": i}) + "\n" for n, i in new).encode()
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._numbers |= {i: n for n, i in new}
+        self._numbers_read += len(data)
 
     def _read_numbers(self, path: Path) -> None:
         """Read numbers written since the last time; cut off a line that a dead process left half."""

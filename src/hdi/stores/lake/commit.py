@@ -61,7 +61,7 @@ def _commit(attempt: Attempt, receipts: Sequence[Receipt]) -> list[Receipt]:
     rejected = _counts([writer.folder / f["staged"] for f in writer.rejects], "unit")
     done = [_judged(r, change, stored, rejected) for r in receipts]
     lake.step("pack")
-    put(attempt, table, change, _payload(attempt, done, change), _evidence(done))
+    put(attempt, table, change, _payload(attempt, done, change))
     return done
 
 
@@ -72,7 +72,7 @@ def record(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receip
     def once() -> None:
         change = Change([])
         done = [_judged(r, change, {}, {}) for r in receipts]
-        put(attempt, lake.delta(work.schema), change, _payload(attempt, done, change), _evidence(done))
+        put(attempt, lake.delta(work.schema), change, _payload(attempt, done, change))
 
     exclusively(attempt, work.origin, once)
 
@@ -120,19 +120,7 @@ def _payload(attempt: Attempt, receipts: Sequence[Receipt], change: Change) -> d
     return payload
 
 
-def _evidence(receipts: Sequence[Receipt]) -> Transaction:
-    """One mark as evidence: Delta replays all of them whenever it is asked for one, and the ledger has every unit."""
-    return mark(receipts[0].unit.id, receipts[0].number)
-
-
-def mark(unit_id: str, number: int) -> Transaction:
-    """The mark of a unit in Delta's log."""
-    return Transaction(f"unit:{unit_id}", number)
-
-
-def put(
-    attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, Any], evidence: Transaction | None
-) -> None:
+def put(attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, Any]) -> None:
     """Move files in place and commit; whatever fails before the commit is undone."""
     lake, writer, work, root = attempt.lake, attempt.writer, attempt.work, attempt.root
     moves, adds = _moves(work, [*change.runs, *change.kept], root, writer.attempt)
@@ -141,7 +129,8 @@ def put(
             moves += [(writer.folder / f["staged"], lake.root / f["path"]) for f in packed.get("files", [])]
     guard = f"scope:{work.dataset}/{work.name.name}"
     marks = [Transaction(guard, (table.transaction_version(guard) or 0) + 1)]
-    marks += [evidence] if evidence is not None else []
+    # One mark as evidence: Delta replays all of them whenever it is asked for one, and the ledger has every unit.
+    marks += [Transaction(f"unit:{unit['unit_id']}", unit["unit"]) for unit in payload["units"][:1]]
     now = time.time_ns() // 1_000_000
     removes = [
         RemoveAction(f.path, data_change=True, deletion_timestamp=now, size=f.size, partition_values=dict(f.partition))

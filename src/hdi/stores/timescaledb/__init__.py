@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -21,8 +21,8 @@ from psycopg import sql
 from hdi.errors import StoreError
 from hdi.model import Receipt, Window
 from hdi.schema import Schema, Schemas
-from hdi.stores import ServerOptions, Work, check_origin
-from hdi.stores.timescaledb import health, layout
+from hdi.stores import Piece, ServerOptions, Work, check_origin
+from hdi.stores.timescaledb import adopt, health, layout
 from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, Book
 from hdi.stores.timescaledb.commit import record
 from hdi.stores.timescaledb.connect import Database, guard
@@ -76,7 +76,7 @@ class TimescaleDB:
         """See :meth:`hdi.stores.Store.reserve`; numbers are kept in ``hdi_units``."""
         wanted = list(dict.fromkeys(unit_ids))
         with guard(self.database), self.database.session() as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:units', 0))")
+            connection.execute(_GIVING)
             known = dict(
                 connection.execute(
                     "SELECT unit_id, max(unit) FROM hdi_units n WHERE unit_id = ANY(%s) "
@@ -158,6 +158,30 @@ class TimescaleDB:
             if self._has(schema.table):
                 yield from Scan(self.database, schema, name, window, instruments, columns, dataset).frames()
 
+    def identity(self) -> str:
+        """See :meth:`hdi.stores.Store.identity`."""
+        with guard(self.database), self.database.session() as connection:
+            return adopt.identity(connection)
+
+    def numbers(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.numbers`."""
+        with guard(self.database):
+            if not self._exists():
+                return pl.DataFrame(schema={"unit": pl.Int32(), "unit_id": pl.String()})
+            with self.database.session() as connection:
+                return adopt.numbers(connection)
+
+    def keep_numbers(self, numbers: pl.DataFrame) -> None:
+        """See :meth:`hdi.stores.Store.keep_numbers`."""
+        with guard(self.database), self.database.session() as connection:
+            connection.execute(_GIVING)
+            adopt.keep_numbers(connection, numbers, self.url)
+
+    def adopt(self, piece: Piece, rows: Iterable[pl.DataFrame] | None) -> None:
+        """See :meth:`hdi.stores.Store.adopt`."""
+        with guard(self.database):
+            adopt.adopt(self, piece, rows)
+
     def settle(self) -> None:
         """Nothing is derived, and the server forgets what dead attempts sent."""
 
@@ -224,6 +248,7 @@ class TimescaleDB:
         return pl.concat([pl.DataFrame(schema=kinds), *frames])
 
 
+_GIVING = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:units', 0))"
 _NUMBER = (
     "INSERT INTO hdi_units SELECT (SELECT GREATEST(COALESCE(max(unit), 0), "
     "(SELECT COALESCE(max(unit), 0) FROM ingest_units)) FROM hdi_units) + ordinality, id "

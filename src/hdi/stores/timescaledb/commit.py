@@ -100,6 +100,11 @@ def lock(connection: psycopg.Connection, work: Work) -> None:
     _lock(connection, "scope", work.dataset, work.name.name)
 
 
+def lock_mappings(connection: psycopg.Connection, dataset: str) -> None:
+    """Hold back whoever teaches symbols of the dataset until this transaction ends: their order counts."""
+    _lock(connection, "mappings", dataset)
+
+
 def _lock(connection: psycopg.Connection, *key: str) -> None:
     connection.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:' || %s, 0))", (":".join(key),)
@@ -175,7 +180,7 @@ def _compared(connection: psycopg.Connection, store: TimescaleDB, work: Work) ->
     }  # fmt: skip
     parts = {
         "table": _table(work), "columns": _columns(work), "fresh": _FRESH, "index": index, "rest": rest,
-        "history": sql.Identifier(f"{work.schema.table}_history"), "constants": _constants(work),
+        "history": sql.Identifier(f"{work.schema.table}_history"), "constants": constants(work),
         "key": _list((work.schema.index_time, f"{work.schema.index_time}_ns", "publisher_id", "instrument_id")),
         "equal": _equal(work),
     }  # fmt: skip
@@ -254,7 +259,7 @@ def _keep_books(connection: psycopg.Connection, work: Work, receipts: Sequence[R
     copy_frame(connection, UNITS.name, UNITS.to_stored(ledger_frame(rows)))
     copy_frame(connection, COVERED.name, COVERED.to_stored(work.coverage))
     if work.mappings.height:
-        _lock(connection, "mappings", work.dataset)
+        lock_mappings(connection, work.dataset)
         copy_frame(connection, SYMBOLS.name, SYMBOLS.to_stored(new_mappings(work.mappings, _known(connection, work))))
 
 
@@ -309,7 +314,7 @@ def _columns(work: Work) -> sql.Composed:
     return _list(list(declared(work.schema)))
 
 
-def _constants(work: Work) -> sql.Composed:
+def constants(work: Work) -> sql.Composed:
     """The column values that the schema's name implies, of the table ``t``."""
     constants: Mapping[str, str] = {"dataset": work.dataset, **work.name.constants}
     return sql.SQL(" AND ").join(
