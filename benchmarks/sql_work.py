@@ -122,7 +122,10 @@ def to_sql(source: str, _: Path) -> Timed:
     _connect, count, _statement = _table(asked["database"], frame.columns)
     rows = frame.to_pandas()
     engine = sqlalchemy.create_engine(sqlalchemy.make_url(asked["database"]).set(drivername="postgresql+psycopg"))
-    how: dict[str, Any] = {"method": "multi", "chunksize": MULTI_ROWS} if asked.get("multi") else {}
+    # Decimals would go as text, which the server does not take for a NUMERIC.
+    how: dict[str, Any] = {"dtype": {"price": sqlalchemy.Numeric(18, 9)}}
+    if asked.get("multi"):
+        how |= {"method": "multi", "chunksize": MULTI_ROWS}
 
     def run() -> Callable[[], int]:
         with engine.begin() as connection:

@@ -55,7 +55,7 @@ class Plan:
         self.groups: dict[str, Callable[[str], list[Case]]] = {}
         for rows in every:
             self.groups[group_of("trades", rows)] = lambda group, rows=rows: self._ingestion(group, rows)  # type: ignore[misc]
-        few = min(FEW, every[0] // 10)
+        few = min(FEW, every[0])
         self.groups[row_by_row(few)] = lambda group: self._few(group, few)
         self.groups |= {AGAIN: self._again, BESIDE: self._beside, QUERIES: self._queries}
 
@@ -181,8 +181,6 @@ def measure(asked: argparse.Namespace, work: Path, rounds: int) -> tuple[list[Me
                     if group in (AGAIN, BESIDE, QUERIES):
                         alike(found)
                     results += found
-                    for file in work.glob("rows-*.arrow"):
-                        file.unlink()
             return results, made.about
     except Missing as missing:
         return [], {"missing": str(missing)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hdi import logs
-from hdi.errors import RequestError
+from hdi.errors import ConfigError, RequestError
 from hdi.model import SYNTHETIC, Outcome, Query, Window
 from hdi.settings import Settings, load
 from hdi.settings.addresses import TIMESCALEDB
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hdi.health import Status
     from hdi.jobs import Job
     from hdi.mapping import VendorMapping
+    from hdi.migrating import Migration
     from hdi.query import Result
     from hdi.schema import Schemas
     from hdi.sources import Source
@@ -86,15 +87,41 @@ class HistoricalData:
             from hdi.stores import open_store
 
             self.close()
-            options = self._server_options() if self.settings.store_type == TIMESCALEDB else None
+            options = self._server_options(self.settings) if self.settings.store_type == TIMESCALEDB else None
             self._store = open_store(self.settings.store_url, self.schemas, write=write, options=options)
             self._writable = write
         return self._store
 
-    def _server_options(self) -> ServerOptions:
+    def migrate(self, source: str, destination: str, *, write: bool = True) -> Migration:
+        """A move of one store into another, both named as for :meth:`open`; ``run()`` does it. A context manager.
+
+        Without ``write`` it can only compare and plan. Raises ConfigError for a name of the wrong form.
+        """
+        from hdi.migrating import Migration
+
+        opened = self._other(source, "--from", write=False)
+        try:
+            return Migration(opened, self._other(destination, "--to", write=write), self.schemas)
+        except BaseException:
+            opened.close()
+            raise
+
+    def _other(self, store: str, option: str, *, write: bool) -> Store:
+        """A store beside the one of these settings, which say how a server is reached."""
+        from hdi.stores import open_store
+
+        try:
+            settings = load(self.settings.config_dir, flags={"store": store})
+        except ConfigError as exc:
+            raise ConfigError(exc.message.replace("--store", option), exc.hint.replace("--store", option)) from exc
+        options = self._server_options(settings) if settings.store_type == TIMESCALEDB else None
+        return open_store(settings.store_url, self.schemas, write=write, options=options)
+
+    @staticmethod
+    def _server_options(settings: Settings) -> ServerOptions:
         from hdi.stores.options import ServerOptions
 
-        timescaledb = self.settings.timescaledb
+        timescaledb = settings.timescaledb
         return ServerOptions(timescaledb.connect_seconds, timescaledb.compress, timescaledb.compress_after_days)
 
     @staticmethod

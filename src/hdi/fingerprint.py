@@ -3,7 +3,8 @@
 For each column there are two streams over all rows: a byte for each row, 1 where it has a value, and the values,
 little-endian, zero where there is none. Times are nanoseconds since 1970 in eight bytes, decimals units of 10**-9 in
 sixteen, booleans a byte, texts their length in four bytes; the UTF-8 of the texts is a third stream. The fingerprint is
-the SHA-256 of the number of rows in eight bytes, and of name, a zero byte, and the SHA-256 of each stream, column by column.
+the SHA-256 of the number of rows in eight bytes, and for each column, by name: the name, a zero byte, and the SHA-256
+of each stream, of which columns that are no text leave the third empty.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Fingerprint:
         """One that goes on from here by itself."""
         twin = Fingerprint()
         twin.rows = self.rows
-        twin._streams = {name: tuple(s.copy() for s in streams) for name, streams in self._streams.items()}  # noqa: SLF001
+        twin._streams = {name: tuple(s.copy() for s in streams) for name, streams in self._streams.items()}
         return twin
 
     @property

@@ -5,7 +5,9 @@ import os
 import pytest
 import structlog
 
-from same.twins import make_layout, twins, wipe
+pytest.register_assert_rewrite("same.twins", "laws.commits")
+
+from same.twins import make_layout, twins, wipe  # noqa: E402  (its assertions are rewritten when it is imported)
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,11 @@ from hdi.model import DAY_NS
 from tape import CONTRACTS, make_tape
 
 NS = 10**9
-H4, M4, SPREAD, G4, CLH4, CLJ4 = (
-    CONTRACTS[s].id for s in ("ESH4", "ESM4", "ESH4-ESM4", "CLG4", "CLH4", "CLJ4")
-)  # fmt: skip
+H4, M4, G4 = (CONTRACTS[s].id for s in ("ESH4", "ESM4", "CLG4"))
 #: Instruments that the tape does not know: gas, a share, and what fragments bring.
 NG, NG2, SPY, LOOSE, LATE = 9401, 9402, 55, 9501, 9502
 XNAS = "XNAS.ITCH"
 TICKS = ("2024-01-02", "2024-01-05")
-MARCH = ("2024-01-01", "2024-04-01")
 #: Index times inside one microsecond and just beside it, from this instant on.
 EDGE = ns("2024-01-09") + 3_600 * NS
 BESIDE = (0, 1, 999, 1_000, 1_999, 2_000)
@@ -41,9 +38,9 @@ def _bars(folder):
     yield write(folder / "1s.dbn.zst", "ohlcv-1s", records("ohlcv-1s", 120, instrument_id=H4, ts_event=at),
                 window=across, mappings={"ESH4": [(*across, H4)]})  # fmt: skip
     hours = ns("2024-01-02") + np.repeat(np.arange(72), 2) * 3_600 * NS
-    yield write(folder / "1h.dbn.zst", "ohlcv-1h", records("ohlcv-1h", 144, instrument_id=[H4, G4] * 72, ts_event=hours),
-                symbols=("ESH4", "CLG4"), window=TICKS, mappings={"ESH4": [(*TICKS, H4)], "CLG4": [(*TICKS, G4)]},
-                )  # fmt: skip
+    hourly = records("ohlcv-1h", 144, instrument_id=[H4, G4] * 72, ts_event=hours)
+    yield write(folder / "1h.dbn.zst", "ohlcv-1h", hourly, symbols=("ESH4", "CLG4"), window=TICKS,
+                mappings={"ESH4": [(*TICKS, H4)], "CLG4": [(*TICKS, G4)]})  # fmt: skip
     days = ns("2024-02-01") + np.arange(58) * DAY_NS
     for symbol, roll in (("ES.n.0", "2024-03-11"), ("ES.v.0", "2024-03-14")):
         ids = np.where(days < ns(roll), H4, M4)

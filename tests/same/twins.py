@@ -139,7 +139,7 @@ class Twins:
         return mine
 
     def same_books(self):
-        """Ledger, coverage, mappings, quarantine and superseded rows are equal, in their order."""
+        """Ledger, coverage, mappings, quarantine and superseded rows are equal."""
         mine, theirs = (books(store, self.mask(k)) for k, store in enumerate(self.stores))
         assert theirs.keys() == mine.keys()
         for name, frame in mine.items():
@@ -187,7 +187,8 @@ def plain(outcome, mask):
         ) for r in outcome.receipts
     ]  # fmt: skip
     error = outcome.error and plain_error(outcome.error, mask)
-    return replace(outcome, receipts=tuple(receipts), seconds=0, note=mask(outcome.note), error=error)
+    told = {"path": mask(outcome.path), "note": mask(outcome.note), "error": error}
+    return replace(outcome, receipts=tuple(receipts), seconds=0, **told)
 
 
 def books(store, mask=lambda text: text):
@@ -195,8 +196,14 @@ def books(store, mask=lambda text: text):
     ledger = store.ledger()
     runs = {run: str(k) for k, run in enumerate(ledger["run"].unique(maintain_order=True))}
     frames = {
-        "ledger": ledger, "coverage": store.coverage(), "mappings": store.mappings(), "quarantine": store.quarantine(),
-        **{f"{s.table}_history": store.replaced(s) for s in schemas()},
+        "ledger": ledger, "mappings": store.mappings(),
+        # Instruments that arrive unmapped are claimed in no order, and so are samples kept of units that fail.
+        "coverage": store.coverage().sort(pl.all(), maintain_order=True),
+        "quarantine": store.quarantine().sort("unit", "row", maintain_order=True),
+        # Of one commit the rows come in no order.
+        **{f"{s.table}_history": store.replaced(s).sort(
+            pl.col("_replaced_run").rle_id(), "_unit", "_row"
+        ) for s in schemas()},
     }  # fmt: skip
     for name, frame in frames.items():
         assert not any(frame[c].null_count() for c in (*PASSING, *RUNS) if c in frame.columns), name

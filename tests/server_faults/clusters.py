@@ -57,10 +57,11 @@ class Cluster:
         self.do("CREATE DATABASE {} TEMPLATE {} " + rest, name, template)
         return self.server.dsn(name)
 
-    def do(self, command, *names):
-        """Run a command of the superuser."""
+    def do(self, command, *parts):
+        """Run a command of the superuser; parts of it are names, or paths."""
+        told = [sql.Identifier(p) if isinstance(p, str) else sql.Literal(str(p)) for p in parts]
         with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
-            connection.execute(sql.SQL(command).format(*map(sql.Identifier, names)))
+            connection.execute(sql.SQL(command).format(*told))
 
     def ask(self, query, *parameters):
         """What the superuser is answered."""

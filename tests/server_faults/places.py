@@ -26,7 +26,8 @@ HYPERTABLES = (
     "SELECT hypertable_name FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema()"
 )
 ORPHANS = "SELECT count(*) FROM {} WHERE _unit NOT IN (SELECT unit FROM ingest_units)"
-CUT = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid IN ({})"
+CUT = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ({})"
+ALIVE = "SELECT FROM pg_stat_activity WHERE pid = ANY(%s)"
 
 
 class ServerPlace(Place):
@@ -45,7 +46,9 @@ class ServerPlace(Place):
     def cut(self, sessions=SESSIONS):
         """End sessions from the server's side; how many there were."""
         with self.admin() as connection:
-            return len(connection.execute(CUT.format(sessions)).fetchall())
+            ended = [pid for pid, _ in connection.execute(CUT.format(sessions)).fetchall()]
+            until(lambda: not connection.execute(ALIVE, (ended,)).fetchall(), "the end of the sessions")
+        return len(ended)
 
     def state(self, names=NAMES):
         """Everything there is, without run names, times, the folder and the address."""

@@ -8,28 +8,49 @@ from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 
+import psycopg
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 20_000
+#: Nobody listens there.
+NO_SERVER = "postgresql://postgres@127.0.0.1:1/postgres"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
+def python(*words, server=NO_SERVER):
+    """A program of the benchmarks, run on a database server."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--rows", str(ROWS), "--data", folder / "data", "--results",
-         folder / "out"],
+        [sys.executable, "-W", "ignore", "-m", *map(str, words)],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])},
+        env=os.environ | {"PYTHONPATH": paths, "HDI_TEST_TIMESCALEDB": server},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def benchmarks(folder, rows, *words, server=NO_SERVER):
+    """Results as JSON and Markdown, and the folder of a run."""
+    places = ("--data", folder / "data", "--results", folder / "out")
+    python("benchmarks", "--rows", rows, *places, *words, server=server)
     [path] = (folder / "out").glob("*.json")
     return json.loads(path.read_text()), path.with_suffix(".md").read_text(), folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run without a database server."""
+    return benchmarks(tmp_path_factory.mktemp("bench"), ROWS)
+
+
+@pytest.fixture(scope="module")
+def run_on_server(tmp_path_factory, timescaledb):
+    """A run of what needs a database server."""
+    return benchmarks(tmp_path_factory.mktemp("bench"), 5_000, "--only", "TimescaleDB", server=timescaledb)
 
 
 @pytest.fixture
@@ -88,6 +109,102 @@ def test_speed_is_judged_at_the_size_that_the_target_names_only(run):
     assert large == {"not measured"}
     assert verdicts(run)["import hdi"] in {"reached", "not reached"}
     assert "not measured" in run[1]
+
+
+def test_without_a_database_server_the_rest_is_measured_and_the_reason_told(run):
+    assert not [r for r in run[0]["results"] if r["group"].startswith("TimescaleDB")]
+    judged = {v for t, v in verdicts(run).items() if t.startswith("TimescaleDB")}
+    assert judged == {f"not measured: {run[0]['server']['missing']}"}
+    assert "cannot be reached" in run[0]["server"]["missing"]
+    assert f"TimescaleDB: not measured, {run[0]['server']['missing']}." in run[1]
+
+
+def test_hdi_and_its_peers_load_the_same_number_of_rows_into_the_server(run_on_server):
+    assert not [r for r in run_on_server[0]["results"] if "error" in r]
+    many = ("hdi ingest (library)", "hdi ingest (process)", "bare binary COPY", "bare decode + bare binary COPY")
+    few = ("hdi ingest (library)", "bare binary COPY", "psycopg executemany", "pandas to_sql",
+           "pandas to_sql, method multi")  # fmt: skip
+    for group, names, rows in (("trades 5,000", many, 5_000), ("row by row, 5,000 trades", few, 5_000)):
+        for name in names:
+            result = found(run_on_server)[f"TimescaleDB: {group}", name]
+            assert result["rows"] == rows
+            assert result["seconds_best"] > 0
+            assert result["disk_mib"] > 0
+
+
+def test_lake_and_server_are_measured_side_by_side(run_on_server):
+    by_group = {}
+    for (group, _), result in found(run_on_server).items():
+        by_group.setdefault(group, []).append(result["rows"])
+    for group, questions in (("the same once more", 1), ("beside what is stored", 1), ("queries", 2)):
+        rows = by_group[f"TimescaleDB: {group}"]
+        assert len(rows) == 2 * questions
+        assert len(set(rows)) == questions
+        assert min(rows) > 0
+
+
+def test_a_result_says_which_server_was_measured(run_on_server):
+    document, text, _ = run_on_server
+    assert document["server"]["settings"]["fsync"] == "on"
+    assert f"TimescaleDB {document['server']['timescaledb']}" in text
+    assert {v for t, v in verdicts(run_on_server).items() if t.startswith("TimescaleDB: trades 5 M")} == {
+        "not measured"
+    }
+
+
+def test_a_bare_copy_stores_the_very_rows_that_hdi_stores(fresh_database, tmp_path):
+    path = python("benchmarks.tape", "trades", 2_000, tmp_path).split()[-1]
+    urls = [fresh_database(), fresh_database()]
+    words = {"store": f"lake:{tmp_path / 'lake'}", "file": path}
+    python("benchmarks.work", "store_ingest", json.dumps(words), tmp_path)
+    python("benchmarks.work", "store_ingest", json.dumps(words | {"store": urls[0]}), tmp_path)
+    python("benchmarks.sql_work", tmp_path / "lake", "trades", tmp_path / "rows.arrow")
+    words = {"rows": str(tmp_path / "rows.arrow"), "database": urls[1]}
+    python("benchmarks.work", "bare_copy", json.dumps(words), tmp_path)
+    tables = []
+    for url in urls:
+        with psycopg.connect(url) as connection:
+            tables.append(connection.execute("SELECT * FROM trades_data ORDER BY _row").fetchall())
+    assert len(tables[0]) == 2_000
+    assert tables[0] == tables[1]
+
+
+def test_a_database_of_a_round_is_empty_and_gone_after_it(part, timescaledb):
+    made = part("server").Databases(timescaledb, "of the tests")
+    with made.fresh() as url:
+        with psycopg.connect(url) as connection:
+            [name, extensions, tables] = connection.execute(
+                "SELECT current_database(), (SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'), "
+                "(SELECT count(*) FROM pg_tables WHERE schemaname = 'public')"
+            ).fetchone()
+        assert (extensions, tables) == (1, 0)
+    made.close()
+    with psycopg.connect(timescaledb) as connection:
+        assert not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
+
+
+def test_a_lake_and_a_server_that_disagree_are_an_error(part):
+    measure, timescaledb = part("measure"), part("timescaledb")
+
+    def answer(where, rows):
+        return measure.Measured(measure.Case("g", f"hdi query, {where}, a day"), [1.0], rows=rows)
+
+    results = [answer("TimescaleDB", 41), answer("lake", 42)]
+    timescaledb.alike(results)
+    assert {m.error for m in results} == {"lake and server disagree: [41, 42] rows"}
+
+
+def test_the_share_of_a_bare_copy_is_that_of_the_best_rounds(part):
+    measure, report = part("measure"), part("report")
+
+    def piece(name, seconds):
+        return measure.Measured(measure.Case("TimescaleDB: trades 5 M", name), seconds, 1 << 20, rows=5_000_000)
+
+    results = [piece("hdi ingest (library)", [9.0, 8.0]), piece("bare binary COPY", [6.0, 7.0])]
+    share, rate = (t for t in report.targets(results) if t.text.startswith("TimescaleDB: trades 5 M"))
+    assert (share.value, share.verdict) == (0.75, "not reached")
+    assert (rate.value, rate.verdict) == (625_000, "not reached")
+    assert "833,333" in rate.text
 
 
 def test_what_was_measured_of_the_api_is_judged(run):

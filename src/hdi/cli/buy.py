@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hdi.cli.live import live
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import DECLINED, put, say, started, terminal
 from hdi.model import SYNTHETIC, dollars_text
@@ -172,24 +173,9 @@ def displayed(progress: Progress, *, wanted: bool, color: bool) -> Iterator[Call
 
     Gives what clears the line, so that something else can be printed.
     """
-    if not wanted:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.control import Control
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-    from rich.segment import ControlType
-
-    bars = Bars(
-        TextColumn("{task.fields[what]}"), BarColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True, no_color=not color), transient=True, refresh_per_second=4,
-    )  # fmt: skip
-    line = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
-    with bars:
-        task = bars.add_task("", total=max(progress.offer.quote.records, 1), what="")
-        with _ticking(lambda: bars.update(task, completed=progress.rows, what=progress_text(progress))):
-            yield lambda: bars.console.control(line)
+    total = progress.offer.quote.records
+    with live(lambda: (progress.rows, total, progress_text(progress)), wanted=wanted, color=color) as clear:
+        yield clear
 
 
 def progress_text(progress: Progress) -> str:
@@ -201,27 +187,6 @@ def progress_text(progress: Progress) -> str:
         f"{progress.rows}/{offer.quote.records} rows  {bytes_text(progress.size)}  "
         f"{dollars_text(progress.dollars)} of {dollars_text(offer.quote.dollars)}  {progress.units}/{offer.units} units"
     )
-
-
-@contextlib.contextmanager
-def _ticking(tick: Any) -> Iterator[None]:
-    """Call it a few times a second from a thread, and once at the end."""
-    import threading
-
-    done = threading.Event()
-
-    def ticks() -> None:
-        while not done.wait(0.2):
-            tick()
-
-    thread = threading.Thread(target=ticks, name="hdi-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        tick()
 
 
 __all__ = ["displayed", "offer_dict", "offer_lines", "progress_text", "run"]

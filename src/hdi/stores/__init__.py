@@ -190,8 +190,8 @@ class Store(Protocol):
     def adopt(self, piece: Piece, rows: Iterable[pl.DataFrame] | None) -> None:
         """Make what is stored in the cells of the piece, and what the books say of them, what the piece says.
 
-        ``rows`` are the public columns and :data:`hdi.schema.PLACE`, in the order of reads; None leaves the rows as they
-        are. Raises StoreError when what is read back is not as much, or somebody else has committed meanwhile.
+        ``rows`` are the public columns and :data:`hdi.schema.PLACE`, in the order of reads; None leaves the rows as
+        they are. Raises StoreError when what is read back is not as much, or somebody else has committed meanwhile.
         """
 
     def settle(self) -> None:

@@ -82,7 +82,7 @@ def _payload(attempt: Attempt, piece: Piece) -> dict[str, Any]:
         "format": 1, "attempt": writer.attempt,
         # Replayed as this, and not as a commit of these units: see derive.py.
         "adopted": {"at": time.time_ns(), "units": stands["unit"].unique().sort().to_list()},
-        "units": piece.ledger.select(LEDGER).with_columns(pl.col("dollars").cast(pl.String)).rows(named=True),
+        "units": piece.ledger.select(*LEDGER).with_columns(pl.col("dollars").cast(pl.String)).rows(named=True),
         "coverage": pack(lake.root, piece.coverage, "coverage", writer.attempt),
         "mappings": pack(lake.root, piece.mappings, "mappings", writer.attempt),
     }  # fmt: skip

@@ -221,7 +221,7 @@ class TimescaleDB:
         if not self._exists():
             return False
         with self.database.session() as connection:
-            return connection.execute("SELECT to_regclass(%s)", (table,)).fetchone() != (None,)
+            return layout.holds(connection, table)
 
     def _book(self, book: Book) -> pl.DataFrame:
         """A book as it stands, read again only when it has changed: rows come with a higher ``seq``, or go."""

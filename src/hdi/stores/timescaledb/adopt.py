@@ -1,4 +1,4 @@
-"""A piece of another store in one transaction: its rows instead of those in its cells, and its books as they are there."""
+"""A piece of another store in one transaction: its rows instead of those in its cells, and its books as they are."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ psycopg does what is transactional; ADBC brings answers as Arrow, without a Pyth
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
 
 #: What a connection is told unless its URL says otherwise: a host that vanished is noticed within a minute and a half.
 _DEFAULTS = {
-    "application_name": "hdi", "keepalives_idle": "30", "keepalives_interval": "15", "keepalives_count": "4",
-    "tcp_user_timeout": "90000",
+    "application_name": "hdi", "client_encoding": "UTF8", "keepalives_idle": "30", "keepalives_interval": "15",
+    "keepalives_count": "4", "tcp_user_timeout": "90000",
 }  # fmt: skip
+#: Claims and attempts wait for as long as their work takes, whatever the role's defaults are; times are read in UTC.
+_SESSION = "-c timezone=UTC -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0"
 #: How long a server that answered before is waited for: as long as a restart takes.
 _PATIENCE = 20.0
 _BATCH_BYTES = 8 << 20
 _HINTS = {
     "53100": "Free some space on the server's disk and run the same command again: what was committed stays.",
+    "42703": "A kind of data has gained a column since: `hdi ingest ...`, with the role that ingests, adds it.",
     "42501": "The role lacks a right: docs/database-roles.md lists what ingesting and reading need.",
+    "25006": "The server is a replica, or the role is read-only: docs/database-roles.md says which role ingests.",
     "40P01": "Another session was in the way; run the same command again.",
     "55P03": "Another session holds a lock; run the same command again.",
     "57014": "The statement was cancelled, or took longer than the role's statement_timeout allows.",
@@ -62,7 +67,8 @@ class Database:
                 "Write postgresql://user@host:5432/dbname?sslmode=require.",
             ) from None
         known: dict[str, Any] = {**_DEFAULTS, "connect_timeout": connect_seconds, **given}
-        self.conninfo = make_conninfo("", **known)
+        options = given.get("options") or os.environ.get("PGOPTIONS", "")
+        self.conninfo = make_conninfo("", **{**known, "options": f"{_SESSION} {options}".strip()})
         host, port = known.get("host") or "localhost", known.get("port") or 5432
         self.location = f"{host}:{port}/{known.get('dbname') or known.get('user') or ''}"
         user = f"{known['user']}@" if known.get("user") else ""

@@ -6,11 +6,11 @@ under a lock, so that of two processes that start at once one makes and the othe
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 
 import polars as pl
 import psycopg
+import structlog
 from psycopg import sql
 
 from hdi.errors import StoreError
@@ -18,7 +18,8 @@ from hdi.schema import Schema, Schemas
 from hdi.stores.timescaledb import views
 from hdi.stores.timescaledb.books import BOOKS, MICRO, TYPES
 
-#: The version of the layout that this program makes and reads.
+log = structlog.get_logger(component="Store")
+#: The version of the layout that this program makes and reads. A view whose text changes needs a new one.
 LAYOUT = 1
 #: Rows of a kind that comes by the day fill a chunk a day; others a month, so that years of bars stay few chunks.
 _CHUNK_DAYS = {"day": 1, "month": 30, "year": 30}
@@ -56,7 +57,7 @@ def _width(kind: str) -> int:
 
 def version(connection: psycopg.Connection) -> int | None:
     """The version of the layout, None where the database holds none. StoreError for one that is too new."""
-    if connection.execute("SELECT to_regclass('hdi_meta')").fetchone() == (None,):
+    if not holds(connection, "hdi_meta"):
         return None
     found = connection.execute("SELECT value FROM hdi_meta WHERE key = 'layout'").fetchone()
     if found is None:
@@ -67,6 +68,12 @@ def version(connection: psycopg.Connection) -> int | None:
             f"the database has layout {made}; this version of hdi knows {LAYOUT}", "Use the newer hdi that made it."
         )
     return made
+
+
+def holds(connection: psycopg.Connection, table: str) -> bool:
+    """True when the store's schema, the first of the search path, has a table of that name."""
+    found = connection.execute("SELECT to_regclass(quote_ident(current_schema()) || '.' || quote_ident(%s))", (table,))
+    return found.fetchone() != (None,)
 
 
 def columns_of(connection: psycopg.Connection) -> dict[str, dict[str, str]]:
@@ -95,9 +102,7 @@ def current(connection: psycopg.Connection, schemas: Schemas) -> bool:
     if version(connection) != LAYOUT:
         return False
     there = columns_of(connection)
-    if any(_missing(table, columns, there) for table, columns in tables(schemas).items()):
-        return False
-    return connection.execute("SELECT value FROM hdi_meta WHERE key = 'views'").fetchone() == (_views(schemas),)
+    return not any(_missing(table, columns, there) for table, columns in tables(schemas).items())
 
 
 def _missing(table: str, columns: Declared, there: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -144,18 +149,21 @@ def make(connection: psycopg.Connection, schemas: Schemas) -> None:
         _table(connection, past, history(schema), there, ((schema.index_time,),), seq=True)
         _comment(connection, schema.table, schema.title)
         _comment(connection, past, f"{schema.title}: superseded rows")
-    for _, view in views.views(schemas, views.columns_of(connection)):
-        connection.execute(sql.Composed([view]))
-    for told in (("layout", str(LAYOUT)), ("views", _views(schemas))):
-        connection.execute(
-            "INSERT INTO hdi_meta VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value", told
-        )
+    _make_views(connection, schemas)
+    connection.execute(
+        "INSERT INTO hdi_meta VALUES ('layout', %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (str(LAYOUT),),
+    )
 
 
-def _views(schemas: Schemas) -> str:
-    """What tells whether the views are those of this version and these kinds."""
-    text = "\n".join(view.as_string() for _, view in views.views(schemas))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _make_views(connection: psycopg.Connection, schemas: Schemas) -> None:
+    """Make every view, or let it grow. One that somebody else's kinds have made wider stays as it is."""
+    for name, view in views.views(schemas, views.columns_of(connection)):
+        try:
+            with connection.transaction():
+                connection.execute(sql.Composed([view]))
+        except psycopg.errors.InvalidTableDefinition:
+            log.info("a view has columns that are not declared here, and stays", view=name)
 
 
 #: What brings a layout to each version; tables and columns that are declared are made beside it, whatever the version.
