@@ -141,5 +141,5 @@ class Databases:
         self._admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
     def _ask(self, query: str, *parameters: str) -> Any:
-        row = self._admin.execute(query, parameters).fetchone()  # type: ignore[arg-type]
+        row = self._admin.execute(query, parameters).fetchone()
         return None if row is None else row[0]

@@ -51,7 +51,7 @@ def store_ingest(source: str, _: Path) -> Timed:
         unchanged, stored = sum(r.unchanged for r in receipts), sum(r.stored for r in receipts)
         if unchanged != (stored if again else 0):
             raise AssertionError(f"{unchanged} of {stored} rows were found unchanged")
-        return stored
+        return int(stored)
 
     return run
 

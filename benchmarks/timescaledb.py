@@ -22,6 +22,8 @@ COPY, DECODE_COPY = "bare binary COPY", "bare decode + bare binary COPY"
 AGAIN, BESIDE, QUERIES = "TimescaleDB: the same once more", "TimescaleDB: beside what is stored", "TimescaleDB: queries"
 #: The most trades for those who go row by row.
 FEW = 50_000
+#: The most trades that peers are asked for: they hold them in memory.
+_BESIDE_PEERS = 5_000_000
 MONTH = ("--start-date", "2024-01-01", "--end-date", "2024-01-31")
 IN_SERVER, IN_LAKE = "TimescaleDB", "lake"
 MONTH_QUERY = f"hdi query, {IN_SERVER}, a month of daily bars"
@@ -51,7 +53,7 @@ class Plan:
         self._asked, self._work, self._rounds, self._made = asked, work, rounds, made
         every = sizes(asked)
         #: The file of queries, of corrections and of symbols alone; the one of 20 M is there for memory only.
-        self._middle = max(n for n in every if n <= 5_000_000)
+        self._middle = max((n for n in every if n <= _BESIDE_PEERS), default=every[0])
         self.groups: dict[str, Callable[[str], list[Case]]] = {}
         for rows in every:
             self.groups[group_of("trades", rows)] = lambda group, rows=rows: self._ingestion(group, rows)  # type: ignore[misc]
@@ -64,13 +66,13 @@ class Plan:
         database = self._made if asked["store"] == "{database}" else None
         return Case(group, name, rows, "store_ingest", json.dumps(asked), rounds=rounds, database=database)
 
-    def _bare(self, group: str, name: str, rows: int, job: str, **asked: Any) -> Case:
+    def _bare(self, group: str, name: str, rows: int, job: str, *, rounds: int = 0, **asked: Any) -> Case:
         words = json.dumps({"database": "{database}", "rows": str(self._rows(rows)), **asked})
-        return Case(group, name, rows, job, words, rounds=self._rounds, database=self._made)
+        return Case(group, name, rows, job, words, rounds=rounds or self._rounds, database=self._made)
 
     def _ingestion(self, group: str, rows: int) -> list[Case]:
         path = source("trades", rows, self._asked.data)
-        if rows > 5_000_000:
+        if rows > _BESIDE_PEERS:
             return [self._ingest(group, LIBRARY, rows, 1, file=path)]
         command = hdi("--json", "--store", "{database}", "ingest", "--api", "dbn", path, "--origin", "synthetic")
         rest: dict[str, Any] = {"counts": OUTCOMES, "rounds": self._rounds, "database": self._made}
@@ -88,7 +90,7 @@ class Plan:
             self._bare(group, COPY, rows, "bare_copy"),
             self._bare(group, "psycopg executemany", rows, "executemany"),
             self._bare(group, "pandas to_sql", rows, "to_sql"),
-            self._bare(group, "pandas to_sql, method multi", rows, "to_sql", multi=True),
+            self._bare(group, "pandas to_sql, method multi", rows, "to_sql", rounds=1, multi=True),
         ]
 
     def _again(self, group: str) -> list[Case]:

@@ -95,12 +95,14 @@ class HistoricalData:
     def migrate(self, source: str, destination: str, *, write: bool = True) -> Migration:
         """A move of one store into another, both named as for :meth:`open`; ``run()`` does it. A context manager.
 
-        Without ``write`` it can only compare and plan. Raises ConfigError for a name of the wrong form.
+        Without ``write`` it can only compare and plan. Raises ConfigError for a name of the wrong form,
+        RequestError for a source without data.
         """
-        from hdi.migrating import Migration
+        from hdi.migrating import Migration, check_source
 
         opened = self._other(source, "--from", write=False)
         try:
+            check_source(opened)  # opening the other one for writing makes it
             return Migration(opened, self._other(destination, "--to", write=write), self.schemas)
         except BaseException:
             opened.close()

@@ -58,11 +58,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Share:
-    """One dataset and schema of the source."""
+    """One dataset and schema of the source; ``last`` of its dataset, whose symbology is told with it."""
 
     dataset: str
     schema: Schema
     name: SchemaName
+    last: bool
 
     def __str__(self) -> str:
         return f"{self.dataset} {self.name.name}"
@@ -144,10 +145,7 @@ class Migration:
 
     def _checked(self, ledger: pl.DataFrame) -> list[Share]:
         """The shares of the source. Raises RequestError for what cannot be moved."""
-        if ledger.is_empty():
-            raise RequestError(
-                f"{self.source.url} does not exist, or holds nothing", "Name the store to copy from with --from."
-            )
+        check_source(self.source)
         if self.source.identity() == self.destination.identity():
             raise RequestError(
                 f"{self.source.url} and {self.destination.url} are the same store", "Name another one with --to."
@@ -155,8 +153,9 @@ class Migration:
         self.origin = ledger["origin"][0]
         check_origin(self.destination, self.origin)
         self._refuse_strangers(ledger)
-        named = ledger.select("dataset", "schema").unique().sort("dataset", "schema").rows()
-        return [Share(dataset, *self._schemas.find(name)) for dataset, name in named]
+        named = ledger.select("dataset", "schema").unique().sort("dataset", "schema")
+        named = named.with_columns(last=pl.col("schema") == pl.col("schema").last().over("dataset"))
+        return [Share(dataset, *self._schemas.find(name), last) for dataset, name, last in named.iter_rows()]
 
     def _refuse_strangers(self, ledger: pl.DataFrame) -> None:
         """RequestError when the destination holds a unit that the source does not have."""
@@ -171,6 +170,12 @@ class Migration:
             "A store takes over another one when it is empty, or holds nothing but what came from there: name such a "
             "one with --to.",
         )
+
+
+def check_source(source: Store) -> None:
+    """RequestError for a store that is not there."""
+    if source.ledger().is_empty():
+        raise RequestError(f"{source.url} does not exist, or holds nothing", "Name the store to copy from with --from.")
 
 
 class _Moving:
@@ -233,7 +238,7 @@ class _Moving:
             if not self._prints.equal:
                 self._still()
                 raise self._unequal(f"the rows from {self._named(k)} differ")
-        differences = self._books.differences(self._books_of_destination(), self._cut)
+        differences = self._books.differences(self._books_of_destination(), self._cut, symbology=True)
         if differences:
             raise self._unequal(differences[0])
         return len(todo), units, []
@@ -287,7 +292,7 @@ class _Moving:
             if not self._prints.equal:
                 differences.append(f"{self._share}: the rows from {self._named(k)} differ")
                 self._prints.destination = self._prints.source.copy()
-        found = self._books.differences(self._books_of_destination(), self._cut)
+        found = self._books.differences(self._books_of_destination(), self._cut, symbology=self._share.last)
         return pieces, units, [*differences, *(f"{self._share}: {what}" for what in found)]
 
     def _plan(self) -> tuple[int, int, list[str]]:
@@ -343,4 +348,4 @@ class _Moving:
         )
 
 
-__all__ = ["Migration", "Mode", "Moved", "Progress"]
+__all__ = ["Migration", "Mode", "Moved", "Progress", "check_source"]

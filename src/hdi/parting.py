@@ -121,10 +121,10 @@ class Books:
             for f in fields(self) if f.name not in ("index", "mappings")
         )  # fmt: skip
 
-    def differences(self, other: Books, cut: Cut) -> list[str]:
+    def differences(self, other: Books, cut: Cut, *, symbology: bool) -> list[str]:
         """What the books of another store say otherwise, and from when on."""
         found = []
-        if lacking_mappings(self.mappings, other.mappings).height:
+        if symbology and lacking_mappings(self.mappings, other.mappings).height:
             found.append("the symbology differs")
         if self.unlike(other):
             pairs = zip(cut.spans, self.parts(cut), other.parts(cut), strict=True)

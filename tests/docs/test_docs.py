@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 import yaml
 from databento_dbn import Metadata, Schema, StatusMsg, SType
@@ -88,6 +90,20 @@ def test_the_orders_of_the_readme_work_with_a_vendor(tmp_path: Path) -> None:
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
             assert done.stdout.strip(), f"{command} printed nothing"
         assert vendor.books.calls["timeseries.get_range"] == 2
+
+
+def test_the_server_commands_of_the_readme_work_in_their_order(workplace: Path, fresh_database: Any) -> None:
+    commands = [line[2:] for line in blocks("README.md", "sh")[0].splitlines() if line[:2] == "$ "]
+    assert [c.split()[0] for c in commands] == ["make", "export", "hdi", "hdi", "psql"]
+    assert run("make timescaledb -n", ROOT).returncode == 0
+    url = fresh_database()
+    for command in commands[2:4]:
+        done = run(f"export HDI_STORE={url}; {command}", workplace)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), f"{command} printed nothing"
+    query = commands[4].split('"')[1]
+    with psycopg.connect(url) as connection:
+        assert len(connection.execute(query).fetchall()) > 5
 
 
 def test_the_two_commands_of_the_readme_run_the_demo_and_the_tests(workplace: Path) -> None:

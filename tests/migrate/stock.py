@@ -46,13 +46,20 @@ FIRST = (
     Load(trades([day(5).start + 9], 3, 8), symbol="ESU4", stype="raw_symbol", window=day(5), run="run-6"),
     Load(bars("ohlcv-1d").head(2), schema="ohlcv-1d", run="run-4"),
 )
-#: What comes later: equal bytes, a change, a new day, a failure, and new bars beside untouched ones.
+#: What the source gains: equal bytes, a change, a new day, a failure, and new bars beside untouched ones.
 LATER = (
     Load(trades(AT), run="run-7"),
     Load(trades([day(2).start + 1], 1, 8), window=day(2), run="run-8", rejected=rejects([day(2).start + 3])),
     Load(trades([day(9).start + 1], 4), window=day(9), run="run-8"),
     failing(3),
     Load(bars("ohlcv-1d").tail(2), schema="ohlcv-1d", run="run-9"),
+)
+#: What comes to both: known bytes, changed bars, a fragment where there is none, a name that others contradict.
+AFTER = (
+    Load(trades([day(9).start + 1], 4), window=day(9), run="run-10"),
+    Load(bars("ohlcv-1h").tail(1), schema="ohlcv-1h", scope=[(1, START, START + DAY_NS)], run="run-11"),
+    Load(trades([day(11).start]), symbol="", window=day(11), digest="f2", run="run-12"),
+    Load(trades([START + 1], 1, 3), symbol="ESX9", stype="raw_symbol", rejected=rejects([START + 9]), run="run-13"),
 )
 
 

@@ -1,67 +1,70 @@
 """A store that was migrated is the same store: what it shows, and what it does with whatever comes later."""
 
 import contextlib
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from hdi.migrating import Migration
+from hdi.stores import open_store
 from hdi.stores.lake.derive import TABLES
-from hdi.testing import Load, opened, trades
+from hdi.testing import Load, State, opened, trades
 from hdi.testing.material import schemas
-from migrate.stock import FIRST, KINDS, LATER, UNDATED, commit, day, everything, failing, move, stocked
+from migrate.stock import AFTER, FIRST, KINDS, LATER, NAMES, UNDATED, commit, day, everything, failing, move, stocked
 
-WAYS = [(a, b) for a in KINDS for b in KINDS]
+WAYS = [("lake", "lake"), KINDS, KINDS[::-1]]
 
 
 @pytest.mark.parametrize(("source", "destination"), WAYS)
-def test_a_store_is_copied_with_all_that_it_shows_and_goes_on_as_it_would_have(fresh, source, destination):
+def test_a_store_is_copied_with_all_that_it_shows_and_gains_and_goes_on_as_it_would_have(fresh, source, destination):
     one, other = stocked(fresh(source)), fresh(destination)
     copied = move(one, other)
     assert everything(other) == everything(one)
     assert [(m.schema, m.pieces, m.copied_pieces, m.copied_units, m.differences) for m in copied] == [
         ("ohlcv-1d", 1, 1, 2, ()), ("ohlcv-1h", 1, 1, 1, ()), ("trades", 5, 5, 7, ()),
     ]  # fmt: skip
-
     again = move(one, other)
     assert [(m.copied_pieces, m.copied_units) for m in again] == [(0, 0)] * 3
     assert [(m.rows, m.digest) for m in again] == [(m.rows, m.digest) for m in copied]
 
-    for url in (one, other):
-        with contextlib.closing(opened(url)) as store:
-            commit(store, LATER)
-            # The digest of a fragment is known; numbers go on, with the one that was given before.
-            assert not [u for u in store.ledger()["unit_id"] if u == "coming"]
-            assert store.reserve(["coming", "new"]) == [len(FIRST) + 1, len(FIRST) + len(LATER) + 2]
-    shown = [everything(url) for url in (one, other)]
-    for state in shown:
-        state["ledger"] = [row[:-3] for row in state["ledger"]]  # the time of each commit is its own
-    assert [key for key in shown[0] if key not in ("ohlcv_data", "trades_data") and shown[0][key] != shown[1][key]] == []
-    assert [len(shown[0][t]) for t in ("ohlcv_data", "trades_data")] == [len(shown[1][t]) for t in ("ohlcv_data", "trades_data")]
-
-
-@pytest.mark.parametrize(("source", "destination"), [KINDS, KINDS[::-1]])
-def test_what_the_source_gains_is_brought_by_running_it_again(fresh, source, destination):
-    one, other = stocked(fresh(source)), fresh(destination)
-    move(one, other)
     stocked(one, LATER)
     moved = {m.schema: m for m in move(one, other)}
     assert everything(other) == everything(one)
-    # The first day again (equal, but in other words), two days that changed, one that is new, one that failed again.
+    # The first day in equal bytes, one day that changed, one that is new, one that failed again.
     assert (moved["trades"].pieces, moved["trades"].copied_pieces, moved["trades"].copied_units) == (6, 4, 4)
     assert (moved["ohlcv-1h"].copied_pieces, moved["ohlcv-1d"].copied_pieces) == (0, 1)
 
+    states = []
+    for url in (one, other):
+        with contextlib.closing(opened(url)) as store:
+            commit(store, AFTER)
+            # Numbers go on, the one that was given and not used yet among them.
+            assert store.reserve(["coming", "new"]) == [len(FIRST) + 1, len((*FIRST, *LATER, *AFTER)) + 2]
+            states.append(State.of(store, NAMES))
+    assert states[0] == states[1]
+    if destination == "lake":
+        adds_up(other)
 
-def test_a_store_comes_back_as_it_went(fresh):
-    urls = [stocked(fresh("lake")), fresh("timescaledb"), fresh("lake")]
-    there = move(urls[0], urls[1])
-    back = move(urls[1], urls[2])
-    assert [m.digest for m in there] == [m.digest for m in back]
-    assert everything(urls[2]) == everything(urls[0])
-    # What came back is known where it came from, and may grow there.
-    stocked(urls[1], LATER[:1])
-    move(urls[1], urls[0])
-    assert everything(urls[0]) == everything(urls[1])
+
+def adds_up(url):
+    """What a lake has made of its commits one by one is what it makes of all of them."""
+    lake = opened(url)
+    for name in (*TABLES, "trades_data_history", "ohlcv_data_history"):
+        made = lake.rebuilt(name)
+        assert made.height
+        assert opened(url)._frame(name).equals(made)
+
+
+def test_a_store_comes_back_by_two_servers_as_it_went_and_with_what_it_gained_meanwhile(fresh):
+    one, *others = [stocked(fresh("lake"), FIRST[:3]), fresh("timescaledb"), fresh("timescaledb"), fresh("lake")]
+    digests = [[m.digest for m in move(*pair)] for pair in pairwise([one, *others])]
+    assert digests[0] == digests[1] == digests[2]
+    assert everything(others[-1]) == everything(one)
+    stocked(others[0], AFTER[2:])
+    move(others[0], one)
+    assert everything(one) == everything(others[0])
 
 
 def test_rows_are_written_again_only_where_they_differ(fresh, kind):
@@ -78,18 +81,6 @@ def test_rows_are_written_again_only_where_they_differ(fresh, kind):
         assert len(list(Path(other.removeprefix("lake:")).rglob("trades_data/dataset*/**/*.parquet"))) == 1
 
 
-def test_a_lake_that_took_over_another_store_is_what_its_commits_add_up_to(fresh):
-    one, other = stocked(fresh("lake")), fresh("lake")
-    move(one, other)
-    stocked(one, LATER)
-    move(one, other)
-    lake = opened(other)
-    for name in (*TABLES, "trades_data_history", "ohlcv_data_history"):
-        made = lake.rebuilt(name)
-        assert made.height
-        assert opened(other)._frame(name).equals(made)
-
-
 def test_an_undated_fragment_joins_the_days_that_hold_its_rows_and_no_others(fresh, kind):
     loads = [UNDATED, *(Load(trades([day(k).start], 9, 8), scope=[(9, day(k).start, day(k).end)], window=day(k))
                         for k in (4, 5, 6, 7, 8))]  # fmt: skip
@@ -100,14 +91,12 @@ def test_an_undated_fragment_joins_the_days_that_hold_its_rows_and_no_others(fre
 
 
 def test_a_fragment_of_which_no_row_was_stored_is_copied(fresh, kind):
-    from dataclasses import replace
-
     one, other = stocked(fresh("lake"), [replace(UNDATED, rows=UNDATED.rows.clear()), failing(1)]), fresh(kind)
     move(one, other)
     assert everything(other) == everything(one)
 
 
-def test_the_source_is_not_written(fresh, tmp_path):
+def test_the_source_is_not_written(fresh):
     one, other = stocked(fresh("lake")), fresh("lake")
     root = Path(one.removeprefix("lake:"))
 
@@ -115,8 +104,6 @@ def test_the_source_is_not_written(fresh, tmp_path):
         return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in root.rglob("*")}
 
     before = files()
-    from hdi.stores import open_store
-
     with Migration(open_store(one, schemas()), opened(other), schemas()) as migration:
         list(migration.run())
     assert files() == before

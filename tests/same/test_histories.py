@@ -82,9 +82,10 @@ def test_each_step_of_a_history_leaves_both_stores_the_same(pair, tmp_path):
     for what, paths, options in steps(tmp_path / "files"):
         try:
             seen |= {o.status for o in pair.ingest(*paths, **options)}
-            pair.same()
-            for name, symbols in (("trades", "ESH4,ES.FUT"), ("ohlcv-1m", "ALL_SYMBOLS"), ("ohlcv-5m", "CLG4,CLH4")):
-                pair.alike(Ask(name, symbols, "2024-01-01", "2024-01-06"))
+            pair.same(("trades", "ohlcv-1m", "definition"))
+            if what.endswith(("rows", "until 2024-01-03")):
+                pair.alike(Ask("trades", "ESH4,ES.FUT"))
+                pair.alike(Ask("ohlcv-5m", "CLG4,CLH4"))
         except AssertionError as difference:
             difference.add_note(f"after {what}")
             raise

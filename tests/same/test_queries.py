@@ -245,7 +245,7 @@ def test_symbols_are_the_same(pair, ask, expected):
     ("spoiled-of-a-front", SOME, "ohlcv-1d", {"symbols": "CL.c.0", "start": "2024-01-01", "end": "2024-03-31"}),
     ("spoiled-statistics", SOME, "statistics", TICKS),
     ("spoiled-definitions", SOME, "definition", {"symbols": "CL.FUT", **TICKS}),
-    ("superseded", 6, "trades", {"symbols": "HOG4", "start": "2024-01-16", "end": "2024-01-16"}),
+    ("superseded", 6, "trades", {"symbols": "HOG4", "start": "2024-01-16", "end": "2024-01-17"}),
     ("half-known", SOME, "tbbo", {"symbols": ("ESH4", "CLG4"), "start": "2024-01-04", "end": "2024-01-20"}),
     ("nothing-of-all", 0, "ohlcv-1s", {"start": "2024-02-01", "end": "2024-02-02"}),
 )  # fmt: skip

@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from files import oracle, real
-from same.twins import ALL, Ask, twins, wipe
+from same.twins import Ask, twins, wipe
 
 #: Names under which a kind's rows can be asked for, which are made of others.
 MADE = ("ohlcv-5m", "ohlcv-15m")
@@ -14,6 +14,12 @@ MADE = ("ohlcv-5m", "ohlcv-15m")
 def kind_of(path):
     metadata = oracle.store(path).metadata
     return metadata.dataset, str(metadata.schema)
+
+
+@functools.cache
+def count(path):
+    """How many records the vendor's decoder finds."""
+    return sum(1 for _ in oracle.store(path))
 
 
 @functools.cache
@@ -46,25 +52,25 @@ def test_every_row_of_every_real_file_is_equal_and_there(shelf):
     made, files = shelf
     for (dataset, schema), path in files.items():
         rows = made.alike(Ask(schema, dataset=dataset)).rows
-        assert rows.height == len(oracle.rows(path)), path
+        assert rows.height == count(path), path
 
 
 def test_the_books_of_real_files_are_equal(shelf):
     made, files = shelf
     found = made.same_books()
-    assert found["ledger"]["fetched"].sum() == sum(len(oracle.rows(path)) for path in files.values())
+    assert found["ledger"]["fetched"].sum() == sum(map(count, files.values()))
     made.same_dead_letters()
 
 
 def test_every_symbol_of_every_real_file_finds_the_same(shelf):
     made, files = shelf
     for (dataset, schema), path in files.items():
-        symbols = tuple(oracle.store(path).symbols)[:2]
+        symbols = tuple(oracle.store(path).symbols)[:1]
         if symbols:
             made.alike(Ask(schema, symbols, dataset=dataset))
 
 
 def test_bars_made_of_real_bars_are_equal(shelf):
     made, _ = shelf
-    for name in (*MADE, *ALL):
-        made.alike(Ask(name, limit=3))
+    for name in MADE:
+        made.alike(Ask(name))

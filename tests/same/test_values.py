@@ -8,7 +8,7 @@ import pytest
 
 from dbnfiles import DATASET, PX, ns, records, write
 from files import oracle
-from hdi.errors import CorruptFile
+from hdi.errors import CorruptFile, RequestError
 from hdi.model import MAX_NS, iso_ns
 from hdi.query import run
 from hdi.testing.material import schemas
@@ -179,25 +179,25 @@ def test_a_header_with_a_nul_inside_a_name_is_refused_by_both(pair, tmp_path, wh
     assert not pair.same_books()["ledger"].height
 
 
-def test_a_dataset_with_a_nul_finds_nothing_in_both_empty_stores(pair):
+def test_a_dataset_with_a_nul_is_refused_by_both_empty_stores(pair):
     for name in ("trades", "ohlcv-5m"):
-        assert not pair.alike(Ask(name, dataset=f"{DATASET}\0")).rows.height
+        assert pair.alike(Ask(name, dataset=f"{DATASET}\0")).refused[0] is RequestError
 
 
 def test_answers_of_several_frames_are_the_same_and_may_be_left_early(pair, tmp_path):
     """So many rows that the server sends them in pieces; instruments share instants across their borders."""
-    n = 120_000
+    n = 90_000
     at = START + np.arange(n) // 7 * 1_001
     rows = records("trades", n, instrument_id=1 + np.arange(n) % 5, publisher_id=1 + np.arange(n) % 3, ts_recv=at,
                    ts_event=at, sequence=np.arange(n))  # fmt: skip
-    noon = START + 9 * 10**6
+    noon = START + 6 * 10**6
     named = {f"ES{k}": [(*DAY, k)] for k in range(1, 6)}
     pair.stored(write(tmp_path / "many.dbn.zst", "trades", rows, symbols=tuple(named), window=DAY, mappings=named))
     asked = Ask("trades")
     pieces = [f.height for f in run(pair.server, schemas(), asked.query()).frames()]
     assert len(pieces) > 1
     assert sum(pieces) == pair.alike(asked).rows.height == n
-    for limit in (pieces[0] - 1, pieces[0], pieces[0] + 1, n):
+    for limit in (pieces[0], pieces[0] + 1):
         assert pair.alike(replace(asked, limit=limit)).rows.height == limit
     for symbols in ("ES2", "ES1,ES5"):
         found = pair.alike(replace(asked, symbols=symbols, end=iso_ns(noon), columns=("sequence", "price")))

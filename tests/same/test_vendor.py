@@ -1,6 +1,7 @@
 """The same orders to a vendor's API, into a lake and into a database: the same receipts, prices and answers."""
 
 import contextlib
+import functools
 
 import pytest
 
@@ -81,16 +82,21 @@ def bought(seats):
     return lake, server, pair
 
 
-def asked(desk, pair, k, *terms, **more):
-    with desk.open() as data:
-        return answer(lambda: data.query(*terms, **more), pair.mask(k))
+@pytest.fixture(scope="module")
+def both(bought):
+    """Asks both by way of the facade, and returns the answer that they have in common."""
+    *desks, pair = bought
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(desk.open()) for desk in desks]
 
+        def ask(*terms, **more):
+            mine, theirs = (
+                answer(functools.partial(data.query, *terms, **more), pair.mask(k)) for k, data in enumerate(opened)
+            )
+            alike(mine, theirs)
+            return mine
 
-def both(bought, *terms, **more):
-    lake, server, pair = bought
-    mine, theirs = (asked(desk, pair, k, *terms, **more) for k, desk in enumerate((lake, server)))
-    alike(mine, theirs)
-    return mine
+        yield ask
 
 
 def test_everything_that_was_bought_is_the_same(bought):
@@ -103,45 +109,43 @@ def test_everything_that_was_bought_is_the_same(bought):
     assert theirs == mine
 
 
-@pytest.mark.parametrize(
-    "symbol", ["ES.c.0", "ES.n.0", "ES.v.0", "CL.c.0", "NG.c.1", "ES.c.0,ES.v.0", "ESH4", "es.V.0"]
-)
-@pytest.mark.parametrize("window", [ROLL, ("2024-03-16", "2024-03-18"), DAY, ("2024-03-15", "2024-03-15T12:00:00Z")])
-def test_fronts_over_their_rolls_are_the_same(bought, symbol, window):
-    both(bought, symbol, *window)
+@pytest.mark.parametrize("symbol", ["ES.c.0", "ES.n.0", "es.V.0", "CL.c.0", "NG.c.1", "ES.c.0,ES.v.0"])
+@pytest.mark.parametrize("window", [ROLL, ("2024-03-15", "2024-03-18"), ("2024-03-15", "2024-03-15T12:00:00Z")])
+def test_fronts_over_their_rolls_are_the_same(both, symbol, window):
+    both(symbol, *window)
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda o: f"{o.schema}-{o.symbols}")
-def test_every_order_reads_back_the_same(bought, order):
-    found = both(bought, order.symbols, order.start, order.end, schema=order.schema, dataset=order.dataset)
+def test_every_order_reads_back_the_same(both, order):
+    found = both(order.symbols, order.start, order.end, schema=order.schema, dataset=order.dataset)
     assert found.rows.height
     some = found.rows.columns[3:9]
-    both(bought, order.symbols, order.start, order.end, schema=order.schema, columns=some, limit=11)
+    both(order.symbols, order.start, order.end, schema=order.schema, columns=some, limit=11)
 
 
 @pytest.mark.parametrize("schema", ["ohlcv-5m", "ohlcv-15m"])
 @pytest.mark.parametrize("symbol", ["ES.c.0", "CL.c.0", "ALL_SYMBOLS"])
-def test_bars_made_of_what_was_bought_are_the_same(bought, schema, symbol):
-    assert both(bought, symbol, *DAY, schema=schema).rows.height
+def test_bars_made_of_what_was_bought_are_the_same(both, schema, symbol):
+    assert both(symbol, *DAY, schema=schema).rows.height
 
 
-def test_instants_of_trades_are_the_same_to_the_nanosecond(bought):
-    at = both(bought, "ES.FUT", "2024-03-14", "2024-03-15", schema="trades").rows["ts_recv"].to_physical().to_list()
+def test_instants_of_trades_are_the_same_to_the_nanosecond(both):
+    at = both("ES.FUT", "2024-03-14", "2024-03-15", schema="trades").rows["ts_recv"].to_physical().to_list()
     for k in (0, len(at) // 2, len(at) - 2):
         for first, last in ((at[k], at[k] + 1), (at[k] + 1, at[k + 1] + 1), (at[k], at[k + 1])):
             if first < last:
-                found = both(bought, "ES.FUT", iso_ns(first), iso_ns(last), schema="trades")
+                found = both("ES.FUT", iso_ns(first), iso_ns(last), schema="trades")
                 assert found.rows.height == sum(first <= t < last for t in at)
 
 
-def test_what_was_not_bought_is_told_the_same(bought):
+def test_what_was_not_bought_is_told_the_same(both):
     for symbols, start, end, schema in (
         ("ES.c.0", "2024-03-17", "2024-03-17", "trades"), ("ES.c.0", "2024-02-01", "2024-02-02", "ohlcv-1d"),
         ("SPY", *DAY, "definition"), ("NG.n.0", "2024-03-15", "2024-03-15", "tbbo"),
     ):  # fmt: skip
-        assert not both(bought, symbols, start, end, schema=schema).rows.height
-    assert both(bought, "ES.c.3", *DAY).refused[0] is UnknownSymbol
-    assert both(bought, "SPY", *DAY, schema="trades", dataset=GLBX).refused[0] is UnknownSymbol
+        assert not both(symbols, start, end, schema=schema).rows.height
+    assert both("ES.c.3", *DAY).refused[0] is UnknownSymbol
+    assert both("SPY", *DAY, schema="trades", dataset=GLBX).refused[0] is UnknownSymbol
 
 
 def test_an_order_that_is_held_costs_nothing_in_both(bought, vendor):

