@@ -230,7 +230,9 @@ class Attempt:
     def _sample(self, rejected: pl.DataFrame) -> None:
         """Keep the first rows of each rule, in case the unit fails as a whole."""
         sampled = self.tally.sampled
-        for (unit, rule), rows in rejected.with_columns(_rule=pl.col("rules").list.first()).group_by("unit", "_rule"):
+        for (unit, rule), rows in rejected.with_columns(_rule=pl.col("rules").list.first()).group_by(
+            "unit", "_rule", maintain_order=True
+        ):
             key = (int(str(unit)), str(rule))
             room = SAMPLE - sampled.get(key, 0)
             if room > 0:

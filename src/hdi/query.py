@@ -102,6 +102,8 @@ def run(store: Store, schemas: Schemas, query: Query) -> Result:
     columns = _columns(schema, query.columns)
     if query.limit is not None and query.limit < 1:
         raise RequestError(f"a limit of {query.limit} rows", "Give a number of at least 1, or no limit.")
+    if query.dataset is not None and "\0" in query.dataset:
+        raise RequestError(f"{query.dataset!r} is not the name of a dataset", "Name a stored one, or none.")
     symbols = split(query.symbols)
     everything = not symbols or ALL_SYMBOLS in (s.upper() for s in symbols)
     query = replace(query, symbols=(ALL_SYMBOLS,) if everything else symbols)

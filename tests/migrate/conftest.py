@@ -2,11 +2,12 @@
 
 import itertools
 import os
+import shutil
 
 import pytest
 import structlog
 
-from migrate.stock import KINDS, make_layout
+from migrate.stock import FIRST, KINDS, make_layout, stocked
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,34 @@ def fresh(tmp_path, request):
         if kind == "lake":
             return f"lake:{tmp_path}/store-{next(count)}"
         return request.getfixturevalue("fresh_database")(template="layout", prepare=make_layout)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Lakes that are only copied, by their loads."""
+    lakes = {}
+
+    def make(loads):
+        if id(loads) not in lakes:
+            # The loads are kept with it, so that no others get their id.
+            lakes[id(loads)] = loads, stocked(f"lake:{tmp_path_factory.mktemp('made')}", loads)
+        return lakes[id(loads)][1]
+
+    return make
+
+
+@pytest.fixture
+def stock(fresh, made):
+    """``stock(kind, loads)``: the URL of a store with these loads."""
+
+    def make(kind="lake", loads=FIRST):
+        url = fresh(kind)
+        if kind == "lake":
+            shutil.copytree(made(loads).removeprefix("lake:"), url.removeprefix("lake:"))
+            return url
+        return stocked(url, loads)
 
     return make
 

@@ -66,13 +66,14 @@ AFTER = (
 def commit(store, loads):
     for load in loads:
         load.failing(store) if load.run == "run-f" else load.commit(store)
-    store.settle()
 
 
 def stocked(url, loads=FIRST):
-    """The store with these loads in it, and a number that was given and not used yet."""
+    """The store with these loads in it, half of them settled, and a number that was given and not used yet."""
     with contextlib.closing(opened(url)) as store:
-        commit(store, loads)
+        commit(store, loads[: len(loads) // 2])
+        store.settle()
+        commit(store, loads[len(loads) // 2 :])
         store.reserve(["coming"])
     return url
 

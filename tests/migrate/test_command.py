@@ -26,8 +26,8 @@ def hdi(capfd):
 
 
 @pytest.fixture
-def one(fresh):
-    return stocked(fresh("lake"), LOADS)
+def one(stock):
+    return stock("lake", LOADS)
 
 
 def words(text):

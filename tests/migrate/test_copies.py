@@ -14,12 +14,15 @@ from hdi.testing import Load, State, opened, trades
 from hdi.testing.material import schemas
 from migrate.stock import AFTER, FIRST, KINDS, LATER, NAMES, UNDATED, commit, day, everything, failing, move, stocked
 
+FEW, ONE = FIRST[:3], FIRST[:1]
 WAYS = [("lake", "lake"), KINDS, KINDS[::-1]]
 
 
 @pytest.mark.parametrize(("source", "destination"), WAYS)
-def test_a_store_is_copied_with_all_that_it_shows_and_gains_and_goes_on_as_it_would_have(fresh, source, destination):
-    one, other = stocked(fresh(source)), fresh(destination)
+def test_a_store_is_copied_with_all_that_it_shows_and_gains_and_goes_on_as_it_would_have(
+    stock, fresh, source, destination
+):
+    one, other = stock(source), fresh(destination)
     copied = move(one, other)
     assert everything(other) == everything(one)
     assert [(m.schema, m.pieces, m.copied_pieces, m.copied_units, m.differences) for m in copied] == [
@@ -57,8 +60,8 @@ def adds_up(url):
         assert opened(url)._frame(name).equals(made)
 
 
-def test_a_store_comes_back_by_two_servers_as_it_went_and_with_what_it_gained_meanwhile(fresh):
-    one, *others = [stocked(fresh("lake"), FIRST[:3]), fresh("timescaledb"), fresh("timescaledb"), fresh("lake")]
+def test_a_store_comes_back_by_two_servers_as_it_went_and_with_what_it_gained_meanwhile(stock, fresh):
+    one, *others = [stock("lake", FEW), fresh("timescaledb"), fresh("timescaledb"), fresh("lake")]
     digests = [[m.digest for m in move(*pair)] for pair in pairwise([one, *others])]
     assert digests[0] == digests[1] == digests[2]
     assert everything(others[-1]) == everything(one)
@@ -67,9 +70,9 @@ def test_a_store_comes_back_by_two_servers_as_it_went_and_with_what_it_gained_me
     assert everything(one) == everything(others[0])
 
 
-def test_rows_are_written_again_only_where_they_differ(fresh, kind):
+def test_rows_are_written_again_only_where_they_differ(stock, fresh, kind):
     """A receipt whose rows were all there already moves books alone."""
-    one, other = stocked(fresh("lake"), FIRST[:1]), fresh(kind)
+    one, other = stock("lake", ONE), fresh(kind)
     move(one, other)
     stocked(one, [Load(FIRST[0].rows, rejected=FIRST[0].rejected, run="run-2")])
     steps = []
@@ -81,23 +84,23 @@ def test_rows_are_written_again_only_where_they_differ(fresh, kind):
         assert len(list(Path(other.removeprefix("lake:")).rglob("trades_data/dataset*/**/*.parquet"))) == 1
 
 
-def test_an_undated_fragment_joins_the_days_that_hold_its_rows_and_no_others(fresh, kind):
-    loads = [UNDATED, *(Load(trades([day(k).start], 9, 8), scope=[(9, day(k).start, day(k).end)], window=day(k))
-                        for k in (4, 5, 6, 7, 8))]  # fmt: skip
-    one, other = stocked(fresh("lake"), loads), fresh(kind)
+def test_an_undated_fragment_joins_the_days_that_hold_its_rows_and_no_others(stock, fresh, kind):
+    loads = (UNDATED, *(Load(trades([day(k).start], 9, 8), scope=[(9, day(k).start, day(k).end)], window=day(k))
+                        for k in (4, 5, 6, 7, 8)))  # fmt: skip
+    one, other = stock("lake", loads), fresh(kind)
     [moved] = move(one, other)
     assert moved.pieces == 3
     assert everything(other) == everything(one)
 
 
-def test_a_fragment_of_which_no_row_was_stored_is_copied(fresh, kind):
-    one, other = stocked(fresh("lake"), [replace(UNDATED, rows=UNDATED.rows.clear()), failing(1)]), fresh(kind)
+def test_a_fragment_of_which_no_row_was_stored_is_copied(fresh):
+    one, other = stocked(fresh("lake"), [replace(UNDATED, rows=UNDATED.rows.clear()), failing(1)]), fresh("timescaledb")
     move(one, other)
     assert everything(other) == everything(one)
 
 
-def test_the_source_is_not_written(fresh):
-    one, other = stocked(fresh("lake")), fresh("lake")
+def test_the_source_is_not_written(stock, fresh):
+    one, other = stock(), fresh("lake")
     root = Path(one.removeprefix("lake:"))
 
     def files():
@@ -109,9 +112,9 @@ def test_the_source_is_not_written(fresh):
     assert files() == before
 
 
-def test_symbology_that_was_learned_in_another_order_says_the_same_in_the_end(fresh, kind):
+def test_symbology_that_was_learned_in_another_order_says_the_same_in_the_end(stock, fresh):
     """Of two mappings that contradict, the later counts: what the source says last, the destination says last."""
-    one, other = stocked(fresh("lake"), FIRST[:4]), fresh(kind)
+    one, other = stock("lake", FEW), fresh("lake")
     move(one, other)
     with contextlib.closing(opened(one)) as source:
         known = source.mappings()

@@ -20,8 +20,8 @@ SMALL = (Load(trades(AT)), Load(bars("ohlcv-1d"), schema="ohlcv-1d"))
 
 
 @pytest.fixture
-def one(fresh):
-    return stocked(fresh("lake"), SMALL)
+def one(stock):
+    return stock("lake", SMALL)
 
 
 def test_a_store_is_not_moved_into_itself(fresh, one, kind, tmp_path):
@@ -35,13 +35,13 @@ def test_a_store_is_not_moved_into_itself(fresh, one, kind, tmp_path):
         move(*names)
 
 
-def test_a_source_without_anything_is_refused(fresh, kind):
+def test_a_source_without_anything_is_refused(fresh):
     with pytest.raises(RequestError, match="does not exist, or holds nothing"):
-        move(fresh(kind), fresh("lake"))
+        move(fresh("timescaledb"), fresh("lake"))
 
 
-def test_a_destination_with_units_of_its_own_is_refused_and_named(fresh, one, kind):
-    other = stocked(fresh(kind), [Load(trades([day(8).start], 5), window=day(8), run="run-x")])
+def test_a_destination_with_units_of_its_own_is_refused_and_named(fresh, one):
+    other = stocked(fresh("timescaledb"), [Load(trades([day(8).start], 5), window=day(8), run="run-x")])
     before = everything(other)
     with pytest.raises(
         RequestError, match=r"holds 1 units of its own.* number 1, ES.FUT GLBX.MDP3 trades from 2024-01-10"

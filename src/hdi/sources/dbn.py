@@ -268,11 +268,15 @@ def _describe(meta: Any, version: int, path: Path) -> Header:
         raise NotDbn(f"{path}: its records carry a send time (ts_out), as live recordings do")
     if not _DATASET.fullmatch(meta.dataset):
         raise CorruptFile(f"{path}: {meta.dataset!r} is not the name of a dataset")
+    mappings = tuple(sorted(_intervals(meta.mappings)))
+    names = (*meta.symbols, *meta.not_found, *meta.partial, *(name for key, *_, to in mappings for name in (key, to)))
+    if damaged := next((name for name in names if "\0" in name), None):
+        raise CorruptFile(f"{path}: {damaged!r} is not the name of a symbol", "The file is damaged.")
     return Header(
         path=path, version=version, dataset=meta.dataset, schema=schema,
         stype_in=str(meta.stype_in or ""), stype_out=str(meta.stype_out or ""),
         symbols=tuple(meta.symbols), start=_bound(meta.start), end=_bound(meta.end), limit=meta.limit or None,
-        mappings=tuple(sorted(_intervals(meta.mappings))), not_found=tuple(meta.not_found),
+        mappings=mappings, not_found=tuple(meta.not_found),
         partial=tuple(meta.partial),
     )  # fmt: skip
 

@@ -172,17 +172,21 @@ def _refuse_covered(attempt: Attempt) -> None:
         return
     covered = Intervals(complete)
     index = attempt.work.schema.index_time
+    held: list[tuple[int, int, int]] = []
     for run in attempt.writer.runs:
         rows = pl.read_parquet(run.path, columns=["instrument_id", index, f"{index}_ns"])
-        instants = _instants(rows, index)
-        at = covered.find(rows["instrument_id"].to_numpy(), instants)
+        ids, instants = rows["instrument_id"].to_numpy(), _instants(rows, index)
+        at = covered.find(ids, instants)
         if (at >= 0).any():
-            first = int((at >= 0).argmax())
-            raise FragmentRefused(
-                f"the file is a fragment, and a complete unit ({complete['symbol'][int(at[first])]}) holds "
-                f"instrument {rows['instrument_id'][first]} at {iso_ns(int(instants[first]))} already",
-                "Nothing of it was stored; what is stored there is complete.",
-            )
+            first = np.lexsort((ids, instants, at < 0))[0]
+            held.append((int(instants[first]), int(ids[first]), int(at[first])))
+    if held:
+        instant, instrument, claim = min(held)
+        raise FragmentRefused(
+            f"the file is a fragment, and a complete unit ({complete['symbol'][claim]}) holds instrument {instrument} "
+            f"at {iso_ns(instant)} already",
+            "Nothing of it was stored; what is stored there is complete.",
+        )
 
 
 def _compare_date(attempt: Attempt, scope: Scope, change: Change, old: list[Stored], runs: list[Run]) -> None:

@@ -355,7 +355,8 @@ _COVERED = sql.SQL(
     "SELECT c.symbol, f.instrument_id, f.{index}, f.{rest} FROM {rows} f JOIN coverage c "
     "ON c.instrument_id = f.instrument_id AND (f.{index}, f.{rest}) >= (c.start_time, c.start_time_ns) "
     "AND (f.{index}, f.{rest}) < (c.end_time, c.end_time_ns) "
-    "WHERE c.dataset = %(dataset)s AND c.schema = %(schema)s LIMIT 1"
+    "WHERE c.dataset = %(dataset)s AND c.schema = %(schema)s "
+    "ORDER BY f.{index}, f.{rest}, f.instrument_id, c.seq DESC LIMIT 1"
 )
 #: What a complete unit replaces: the rows in its scope, of every publisher and whatever brought them.
 _OLD_IN_SCOPE = sql.SQL(

@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 
 #: What a connection is told unless its URL says otherwise: a host that vanished is noticed within a minute and a half.
 _DEFAULTS = {
-    "application_name": "hdi", "client_encoding": "UTF8", "keepalives_idle": "30", "keepalives_interval": "15",
+    "application_name": "hdi", "keepalives_idle": "30", "keepalives_interval": "15",
     "keepalives_count": "4", "tcp_user_timeout": "90000",
 }  # fmt: skip
 #: Claims and attempts wait for as long as their work takes, whatever the role's defaults are; times are read in UTC.
-_SESSION = "-c timezone=UTC -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0"
+#: A commit that has waited for its lock must see what came meanwhile; psycopg reads no other style of dates.
+_SESSION = (
+    "-c timezone=UTC -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 "
+    r"-c datestyle=ISO -c default_transaction_isolation=read\ committed"
+)
 #: How long a server that answered before is waited for: as long as a restart takes.
 _PATIENCE = 20.0
 _BATCH_BYTES = 8 << 20
@@ -68,7 +72,9 @@ class Database:
             ) from None
         known: dict[str, Any] = {**_DEFAULTS, "connect_timeout": connect_seconds, **given}
         options = given.get("options") or os.environ.get("PGOPTIONS", "")
-        self.conninfo = make_conninfo("", **{**known, "options": f"{_SESSION} {options}".strip()})
+        self.conninfo = make_conninfo(
+            "", **known | {"client_encoding": "UTF8", "options": f"{options} {_SESSION}".strip()}
+        )
         host, port = known.get("host") or "localhost", known.get("port") or 5432
         self.location = f"{host}:{port}/{known.get('dbname') or known.get('user') or ''}"
         user = f"{known['user']}@" if known.get("user") else ""

@@ -135,6 +135,7 @@ def make(connection: psycopg.Connection, schemas: Schemas) -> None:
     if current(connection, schemas):
         return
     made = version(connection)
+    _encoding(connection)
     _extension(connection)
     for step in range((made or 0) + 1, LAYOUT + 1):
         for change in STEPS[step]:
@@ -168,6 +169,15 @@ def _make_views(connection: psycopg.Connection, schemas: Schemas) -> None:
 
 #: What brings a layout to each version; tables and columns that are declared are made beside it, whatever the version.
 STEPS: dict[int, tuple[sql.SQL, ...]] = {1: (_META, _NUMBERS, _NUMBERS_BY_ID)}
+
+
+def _encoding(connection: psycopg.Connection) -> None:
+    held = connection.info.parameter_status("server_encoding")
+    if held != "UTF8":
+        raise StoreError(
+            f"the database keeps text as {held}, which cannot hold every symbol",
+            "Make one that holds them all: createdb --encoding UTF8 --template template0 NAME.",
+        )
 
 
 def _extension(connection: psycopg.Connection) -> None:
