@@ -237,7 +237,8 @@ class TimescaleDB:
             if kept is not None and kept[0] == state:
                 return kept[1]
             query = sql.SQL("SELECT {} FROM {} ORDER BY seq").format(book.columns, sql.Identifier(book.name))
-            frame = book.to_frame(self._collect(query, book.stored))
+            few = state is not None and state[0] <= _FEW
+            frame = book.to_frame((self.database.rows if few else self._collect)(query, book.stored))
             with self._threads:
                 self._books[book.name] = (state, frame)
             return frame
@@ -249,6 +250,8 @@ class TimescaleDB:
 
 
 _GIVING = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:units', 0))"
+#: Rows of a book that are read one by one; more are read as Arrow.
+_FEW = 5_000
 _NUMBER = (
     "INSERT INTO hdi_units SELECT (SELECT GREATEST(COALESCE(max(unit), 0), "
     "(SELECT COALESCE(max(unit), 0) FROM ingest_units)) FROM hdi_units) + ordinality, id "

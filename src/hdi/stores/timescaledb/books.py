@@ -89,8 +89,13 @@ class Book:
 
     @cached_property
     def columns(self) -> sql.Composed:
-        """The columns of the table, for a select or an insert."""
-        return sql.SQL(", ").join(map(sql.Identifier, self.stored))
+        """The columns of the table, for a select; JSON as the text that it was."""
+        as_text = sql.SQL("{c}::text AS {c}")
+        kinds = dict(self.kinds)
+        names = (
+            (as_text if kinds.get(n) == "JSON" else sql.SQL("{c}")).format(c=sql.Identifier(n)) for n in self.stored
+        )
+        return sql.SQL(", ").join(names)
 
 
 def sql_name(name: str) -> str:

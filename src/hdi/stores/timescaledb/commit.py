@@ -97,6 +97,10 @@ def record(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
 def lock(connection: psycopg.Connection, work: Work) -> None:
     """Hold back every other commit of the dataset and schema until this transaction ends."""
     without_limit(connection)
+    # A chunk that was just filled has no statistics: the planner takes it for nearly empty, and would loop.
+    connection.execute(
+        "SELECT set_config('enable_nestloop', 'off', true), set_config('work_mem', %s, true)", (_WORK_MEM,)
+    )
     _lock(connection, "scope", work.dataset, work.name.name)
 
 
@@ -178,10 +182,12 @@ def _compared(connection: psycopg.Connection, store: TimescaleDB, work: Work) ->
         "dataset": work.dataset, "ids": ids, "number": next(iter(work.units)), "run": work.run,
         "now": time.time_ns() // 1000, "now_ns": time.time_ns() % 1000,
     }  # fmt: skip
+    key = (work.schema.index_time, f"{work.schema.index_time}_ns", "publisher_id", "instrument_id")
     parts = {
         "table": _table(work), "columns": _columns(work), "fresh": _FRESH, "index": index, "rest": rest,
         "history": sql.Identifier(f"{work.schema.table}_history"), "constants": constants(work),
-        "key": _list((work.schema.index_time, f"{work.schema.index_time}_ns", "publisher_id", "instrument_id")),
+        "key": _list(key),
+        "same_key": sql.SQL(" AND ").join(sql.SQL("f.{c} = c.{c}").format(c=sql.Identifier(c)) for c in key),
         "equal": _equal(work),
     }  # fmt: skip
     connection.execute((_OLD_OF_FRAGMENT if work.fragment else _OLD_IN_SCOPE).format(**parts), known)
@@ -191,7 +197,6 @@ def _compared(connection: psycopg.Connection, store: TimescaleDB, work: Work) ->
         return Change()
     for table in (sql.Identifier("hdi_old"), _FRESH):
         connection.execute(sql.SQL("ANALYZE {}").format(table))
-    connection.execute("SELECT set_config('work_mem', %s, true)", (_WORK_MEM,))
     connection.execute(_CHANGED.format(**parts))
     connection.execute(sql.SQL("ANALYZE hdi_changed"))
     connection.execute(_GONE.format(**parts))
@@ -215,6 +220,7 @@ def _stored(connection: psycopg.Connection, writer: TimescaleWriter, work: Work)
     if not writer.rows:
         return {}
     index, _ = _index(work)
+    connection.execute("SET LOCAL enable_sort = off")  # for the same reason: it would sort to count
     counted = connection.execute(_COUNT.format(table=_table(work), index=index), _mine(writer, work))
     return dict(counted.fetchall())
 
@@ -327,9 +333,9 @@ def _rows(writer: TimescaleWriter, work: Work) -> sql.Composed:
     if not writer.direct:
         return sql.Composed([_FRESH])
     index, _ = _index(work)
-    return sql.SQL("(SELECT * FROM {} WHERE _unit = ANY(%(mine)s) AND {} BETWEEN %(first)s AND %(last)s)").format(
-        _table(work), index
-    )
+    return sql.SQL(
+        "(SELECT * FROM {} WHERE _unit = ANY(%(mine)s::integer[]) AND {} BETWEEN %(first)s AND %(last)s)"
+    ).format(_table(work), index)
 
 
 def _mine(writer: TimescaleWriter, work: Work) -> dict[str, Any]:
@@ -346,10 +352,12 @@ def _equal(work: Work) -> sql.Composed:
 
 
 _INSERT_ALL = sql.SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} f")
-_TAKE_BACK = sql.SQL("DELETE FROM {table} WHERE _unit = ANY(%(mine)s) AND {index} BETWEEN %(first)s AND %(last)s")
+_TAKE_BACK = sql.SQL(
+    "DELETE FROM {table} WHERE _unit = ANY(%(mine)s::integer[]) AND {index} BETWEEN %(first)s AND %(last)s"
+)
 _COUNT = sql.SQL(
-    "SELECT _unit, count(*) FROM {table} WHERE _unit = ANY(%(mine)s) AND {index} BETWEEN %(first)s AND %(last)s "
-    "GROUP BY _unit"
+    "SELECT _unit, count(*) FROM {table} WHERE _unit = ANY(%(mine)s::integer[]) "
+    "AND {index} BETWEEN %(first)s AND %(last)s GROUP BY _unit"
 )
 _COVERED = sql.SQL(
     "SELECT c.symbol, f.instrument_id, f.{index}, f.{rest} FROM {rows} f JOIN coverage c "
@@ -374,13 +382,10 @@ _OLD_OF_FRAGMENT = sql.SQL(
 )
 #: Groups in which some stored row and the new one of its place are not equal, or one of them lacks: few, as a rule.
 _CHANGED = sql.SQL(
-    "CREATE TEMP TABLE hdi_changed ON COMMIT DROP AS SELECT {key}, "
-    "bool_or(old_unit IS NOT NULL) AND bool_or(new_unit IS NOT NULL) AS both_sides FROM ("
-    "SELECT {key}, o._unit AS old_unit, n._unit AS new_unit, "
-    "o._unit IS NOT NULL AND n._unit IS NOT NULL AND {equal} AS same "
+    "CREATE TEMP TABLE hdi_changed ON COMMIT DROP AS SELECT DISTINCT {key} "
     "FROM (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _unit, _row) AS _nth FROM hdi_old) o FULL JOIN "
     "(SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _unit, _row) AS _nth FROM {fresh}) n "
-    "USING ({key}, _nth)) p GROUP BY {key} HAVING NOT bool_and(same)"
+    "USING ({key}, _nth) WHERE (o._unit IS NOT NULL AND n._unit IS NOT NULL AND {equal}) IS NOT TRUE"
 )
 _GONE = sql.SQL(
     "CREATE TEMP TABLE hdi_gone ON COMMIT DROP AS SELECT o.* FROM hdi_old o JOIN hdi_changed c USING ({key}) "
@@ -401,10 +406,11 @@ _INSERT_CHANGED = sql.SQL(
     "INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} WHERE ({key}) IN (SELECT {key} FROM hdi_changed)"
 )
 _UNCHANGED = sql.SQL(
-    "SELECT f._unit, count(*) FROM {fresh} f LEFT JOIN hdi_changed c USING ({key}) "
-    "WHERE c.both_sides IS NULL GROUP BY f._unit"
+    "SELECT f._unit, count(*) FROM {fresh} f WHERE NOT EXISTS (SELECT FROM hdi_changed c WHERE {same_key}) "
+    "GROUP BY f._unit"
 )
 _SUPERSEDED = sql.SQL("SELECT _owner, count(*) FROM hdi_gone GROUP BY _owner")
 _DOUBTFUL = sql.SQL(
-    "SELECT count(*) FROM hdi_old o JOIN hdi_changed c USING ({key}) WHERE o._owner IS NULL AND c.both_sides"
+    "SELECT count(*) FROM hdi_old o JOIN hdi_changed c USING ({key}) WHERE o._owner IS NULL "
+    "AND ({key}) IN (SELECT {key} FROM {fresh})"
 )

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import psycopg
 import stamina
 from psycopg import sql
@@ -21,7 +22,8 @@ from hdi.errors import HdiError, RequestError, StoreError, StoreLost
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from adbc_driver_postgresql import dbapi
+
+    from hdi.stores.timescaledb.arrow import Reader
 
 #: What a connection is told unless its URL says otherwise: a host that vanished is noticed within a minute and a half.
 _DEFAULTS = {
@@ -36,7 +38,8 @@ _SESSION = (
 )
 #: How long a server that answered before is waited for: as long as a restart takes.
 _PATIENCE = 20.0
-_BATCH_BYTES = 8 << 20
+#: Connections for Arrow that are kept.
+_READERS = 4
 _HINTS = {
     "53100": "Free some space on the server's disk and run the same command again: what was committed stays.",
     "42703": "A kind of data has gained a column since: `hdi ingest ...`, with the role that ingests, adds it.",
@@ -84,7 +87,7 @@ class Database:
         self._answered = False
         self._threads = threading.Lock()
         self._pool: ConnectionPool | None = None
-        self._readers: list[dbapi.Connection] = []
+        self._readers: list[Reader] = []
 
     def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
         """A new connection, for who holds it long. A server that answered before may be on its way back."""
@@ -110,49 +113,47 @@ class Database:
 
     def batches(self, query: sql.Composable) -> Iterator[pa.RecordBatch]:
         """The answer to a query as Arrow batches of bounded size; NUMERIC and JSON are text."""
-        text = query.as_string()
-        reader, cursor = self._ask(text)
+        reader, answer = self._ask(query.as_string())
         whole = False
         try:
-            with cursor:
-                for batch in cursor.fetch_record_batch():
-                    yield _plain(batch)
+            with contextlib.closing(answer):
+                yield from answer
             whole = True
         finally:
             # A connection whose answer was not read to its end has a COPY under way: it is not used again.
             with self._threads:
-                if whole and len(self._readers) < 4:  # noqa: PLR2004
+                keep = whole and len(self._readers) < _READERS
+                if keep:
                     self._readers.append(reader)
-                    reader = None
-            if reader is not None:
-                _drop(reader)
+            if not keep:
+                reader.close()
 
-    def _ask(self, text: str) -> tuple[Any, dbapi.Cursor]:
-        from adbc_driver_manager import Error
+    def rows(self, query: sql.Composed, kinds: Mapping[str, pl.DataType]) -> pl.DataFrame:
+        """The answer to a query that has few rows; connecting for Arrow takes longer than they do."""
+        with self.session() as connection:
+            return pl.DataFrame(connection.execute(query).fetchall(), schema=kinds, orient="row")
+
+    def _ask(self, text: str) -> tuple[Reader, Generator[pa.RecordBatch]]:
+        from hdi.stores.timescaledb.arrow import Reader, ReadError
 
         with self._threads:
             kept = self._readers.pop() if self._readers else None
         if kept is not None:
             try:
-                return kept, _asked(kept, text)
-            except Error as exc:
-                _drop(kept)
-                if exc.sqlstate and not exc.sqlstate.startswith(_GONE):
+                return kept, kept.ask(text)
+            except ReadError as exc:
+                kept.close()
+                if exc.state and not exc.state.startswith(_GONE):
                     raise
                 # The server was started anew since: a new connection decides.
-        reader = self._reader()
+        if kept is not None or not self._answered:
+            self.connect().close()  # psycopg says why not, and waits for a server that is on its way back
+        reader = Reader(self.conninfo)
         try:
-            return reader, _asked(reader, text)
+            return reader, reader.ask(text)
         except BaseException:
-            _drop(reader)
+            reader.close()
             raise
-
-    def _reader(self) -> Any:
-        from adbc_driver_postgresql import dbapi
-
-        if not self._answered:
-            self.connect().close()  # psycopg says why not, with a code
-        return dbapi.connect(self.conninfo, autocommit=True)
 
     def close(self) -> None:
         """Close what is open."""
@@ -162,31 +163,7 @@ class Database:
         if pool is not None:
             pool.close()
         for reader in readers:
-            _drop(reader)
-
-
-def _asked(reader: dbapi.Connection, text: str) -> dbapi.Cursor:
-    from adbc_driver_postgresql import StatementOptions
-
-    cursor = reader.cursor()
-    cursor.adbc_statement.set_options(**{StatementOptions.BATCH_SIZE_HINT_BYTES.value: str(_BATCH_BYTES)})
-    cursor.execute(text)
-    return cursor
-
-
-def _drop(reader: Any) -> None:
-    from adbc_driver_manager import Error
-
-    with contextlib.suppress(Error):  # it goes away, whatever it says
-        reader.close()
-
-
-def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with the storage of Arrow's extension types (NUMERIC and JSON are text in it)."""
-    import pyarrow as pa
-
-    columns = [c.storage if isinstance(c.type, pa.BaseExtensionType) else c for c in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+            reader.close()
 
 
 def _unreachable(exc: Exception) -> bool:
@@ -209,10 +186,10 @@ def guard(database: Database) -> Iterator[None]:
             raise  # said by the driver, not by the server: a fault of ours
         raise _refusal(database, exc, exc.sqlstate) from exc
     except Exception as exc:
-        from adbc_driver_manager import Error
+        from hdi.stores.timescaledb.arrow import ReadError
 
-        if isinstance(exc, Error):
-            raise _refusal(database, exc, exc.sqlstate) from exc
+        if isinstance(exc, ReadError):
+            raise _refusal(database, exc, exc.state) from exc
         raise
 
 
