@@ -57,6 +57,8 @@ class TimescaleDB:
         self._books: dict[str, tuple[object, pl.DataFrame]] = {}
         self._threads = threading.Lock()
         self._there = False
+        #: Numbers of units of which nobody knows whether their commit has landed.
+        self.unsettled: set[int] = set()
         # A handle that nobody closes gives back its connections when it goes.
         weakref.finalize(self, self.database.close)
         with guard(self.database):
@@ -224,7 +226,7 @@ class TimescaleDB:
             return layout.holds(connection, table)
 
     def _book(self, book: Book) -> pl.DataFrame:
-        """A book as it stands, read again only when it has changed: rows come with a higher ``seq``, or go."""
+        """A book as it stands, read again only when it has changed: rows of another ``seq`` came, or some went."""
         with guard(self.database):
             if not self._exists():
                 return pl.DataFrame(schema=book.frame)
@@ -232,7 +234,7 @@ class TimescaleDB:
                 kept = self._books.get(book.name)
             with self.database.session() as connection:
                 state = connection.execute(
-                    sql.SQL("SELECT count(*), max(seq) FROM {}").format(sql.Identifier(book.name))
+                    sql.SQL("SELECT count(*), max(seq), sum(seq) FROM {}").format(sql.Identifier(book.name))
                 ).fetchone()
             if kept is not None and kept[0] == state:
                 return kept[1]

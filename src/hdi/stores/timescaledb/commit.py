@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -17,7 +17,7 @@ from hdi.model import Receipt, iso_ns
 from hdi.stores.receipts import committed_elsewhere, judged, ledger_frame, ledger_row, new_mappings
 from hdi.stores.timescaledb.books import COVERED, REJECTED, SYMBOLS, UNITS
 from hdi.stores.timescaledb.editions import without_limit
-from hdi.stores.timescaledb.layout import declared, history
+from hdi.stores.timescaledb.layout import declared, history, version
 from hdi.stores.timescaledb.load import FRESH, copy_frame, stage
 from hdi.stores.timescaledb.scope import overlapped, stage_scope
 
@@ -46,6 +46,8 @@ def commit(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
     store.step("lock")
     lock(connection, work)
     store.step("look")
+    if (landed := _landed_before(store, connection, work, receipts)) is not None:
+        return landed
     _refuse_known(connection, work)
     settle_origin(connection, store, work.origin)
     mine = list(work.units)
@@ -82,6 +84,8 @@ def record(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
     connection = writer.connection
     store.step("lock")
     lock(connection, work)
+    if _landed_before(store, connection, work, receipts) is not None:
+        return
     settle_origin(connection, store, work.origin)
     stage_scope(connection, work)
     store.step("rejects")
@@ -116,7 +120,11 @@ def _lock(connection: psycopg.Connection, *key: str) -> None:
 
 
 def settle_origin(connection: psycopg.Connection, store: TimescaleDB, origin: str) -> None:
-    """Keep the origin of the first commit; of two first commits the second waits for the first."""
+    """Keep the origin of the first commit; of two first commits the second waits for the first.
+
+    Raises StoreError where the layout has become too new since the store was opened.
+    """
+    version(connection)
     found = connection.execute("SELECT value FROM hdi_meta WHERE key = 'origin'").fetchone()
     if found is None:
         connection.execute("INSERT INTO hdi_meta VALUES ('origin', %s) ON CONFLICT (key) DO NOTHING", (origin,))
@@ -126,6 +134,26 @@ def settle_origin(connection: psycopg.Connection, store: TimescaleDB, origin: st
             f"{store.url} holds {found[0]} data; this is {origin}",
             "Rows of two origins never share a store: name another one with --store or HDI_STORE.",
         )
+
+
+def _landed_before(
+    store: TimescaleDB, connection: psycopg.Connection, work: Work, receipts: Sequence[Receipt]
+) -> list[Receipt] | None:
+    """The receipts of a commit through this handle that has landed after all, though its answer was lost."""
+    numbers = {r.number: r for r in receipts}
+    if not numbers or not numbers.keys() <= store.unsettled:
+        return None
+    rows = connection.execute(
+        "SELECT unit, stored, unchanged, superseded, (extract(epoch FROM committed_at) * 1000000)::bigint * 1000 "
+        "+ committed_at_ns FROM ingest_units WHERE unit = ANY(%s) AND run = %s",
+        (list(numbers), work.run),
+    ).fetchall()
+    if len(rows) < len(numbers):
+        return None
+    log.warning("the commit had landed before its answer was lost; it stands", run=work.run)
+    names = ("stored", "unchanged", "superseded", "committed_at")
+    kept = {unit: dict(zip(names, found, strict=True)) for unit, *found in rows}
+    return [replace(r, **kept[n]) for n, r in numbers.items()]
 
 
 def _refuse_known(connection: psycopg.Connection, work: Work) -> None:
@@ -286,7 +314,11 @@ def _end(store: TimescaleDB, connection: psycopg.Connection, work: Work, receipt
     try:
         connection.commit()
     except psycopg.OperationalError:
-        if not _landed(store, work, receipts):
+        numbers = {r.number for r in receipts}
+        store.unsettled |= numbers  # for the next attempt, where the books cannot be read now
+        landed = _landed(store, work, receipts)
+        store.unsettled -= numbers
+        if not landed:
             raise
         log.warning("the connection broke while the server committed; the commit stands", run=work.run)
 

@@ -16,7 +16,7 @@ import psycopg
 import stamina
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import ConnectionPool
+from psycopg.pq import TransactionStatus
 
 from hdi.errors import HdiError, RequestError, StoreError, StoreLost
 
@@ -38,9 +38,16 @@ _SESSION = (
 )
 #: How long a server that answered before is waited for: as long as a restart takes.
 _PATIENCE = 20.0
-#: Connections for Arrow that are kept.
-_READERS = 4
+#: Idle connections that are kept: for SQL, and for Arrow.
+_KEPT, _READERS = 8, 4
+_DENIED = (
+    "Check TIMESCALEDB_USER, TIMESCALEDB_PASSWORD, TIMESCALEDB_DBNAME and sslmode, or the URL, or ~/.pgpass; a new "
+    "database is made with createdb."
+)
 _HINTS = {
+    "28P01": _DENIED,
+    "53300": "All connections of the server (max_connections), the database or the role are taken: end some, or run "
+    "the same command again later.",
     "53100": "Free some space on the server's disk and run the same command again: what was committed stays.",
     "42703": "A kind of data has gained a column since: `hdi ingest ...`, with the role that ingests, adds it.",
     "42501": "The role lacks a right: docs/database-roles.md lists what ingesting and reading need.",
@@ -50,11 +57,13 @@ _HINTS = {
     "57014": "The statement was cancelled, or took longer than the role's statement_timeout allows.",
 }
 _GONE = ("57P", "08")
+#: What carries no code: refused connections, and answers that broke off.
+_SAID = {
+    "No space left on device": "53100", "too many clients": "53300", "too many connections": "53300",
+    "connection slots": "53300", "no password supplied": "28P01", "terminating connection": "57P01",
+    "statement timeout": "57014", "user request": "57014", "lock timeout": "55P03",
+}  # fmt: skip
 _RESTARTING = ("starting up", "shutting down", "recovery mode", "not yet accepting")
-_DENIED = (
-    "Check TIMESCALEDB_USER, TIMESCALEDB_PASSWORD, TIMESCALEDB_DBNAME and sslmode, or the URL, or ~/.pgpass; a new "
-    "database is made with createdb."
-)
 _SSL = "Check sslmode and sslrootcert (TIMESCALEDB_SSLMODE, TIMESCALEDB_SSLROOTCERT, or in the URL), and the server's."
 _UNREACHABLE = (
     "Is it running? (`make timescaledb` or `docker compose up -d timescaledb` starts one.) Check TIMESCALEDB_HOST, "
@@ -86,7 +95,7 @@ class Database:
         self._seconds = connect_seconds
         self._answered = False
         self._threads = threading.Lock()
-        self._pool: ConnectionPool | None = None
+        self._idle: list[psycopg.Connection] = []
         self._readers: list[Reader] = []
 
     def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
@@ -100,16 +109,36 @@ class Database:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[psycopg.Connection]:
-        """A connection from the pool: commits at the end, rolls back when it is left by an exception."""
-        with self._threads:
-            if self._pool is None:
-                self.connect().close()  # whatever is wrong is told at once, and not after the pool's time
-                self._pool = ConnectionPool(
-                    self.conninfo, min_size=0, max_size=8, timeout=_PATIENCE, check=ConnectionPool.check_connection,
-                    reconnect_timeout=_PATIENCE, max_idle=60, name="hdi", open=True,
-                )  # fmt: skip
-        with self._pool.connection() as connection:
-            yield connection
+        """A connection that is kept for others: commits at the end, rolls back when it is left by an exception."""
+        connection = self._kept() or self.connect()
+        try:
+            with connection.transaction():
+                yield connection
+        finally:
+            with self._threads:
+                keep = connection.info.transaction_status == TransactionStatus.IDLE and len(self._idle) < _KEPT
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+
+    def _kept(self) -> psycopg.Connection | None:
+        """A connection that is there and answers; those that broke meanwhile are dropped, however many.
+
+        psycopg's own pool waits longer and longer for each of them, though the server is there again.
+        """
+        while True:
+            with self._threads:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            try:
+                with connection.transaction():
+                    connection.execute("")
+            except psycopg.OperationalError:
+                connection.close()
+            else:
+                return connection
 
     def batches(self, query: sql.Composable) -> Iterator[pa.RecordBatch]:
         """The answer to a query as Arrow batches of bounded size; NUMERIC and JSON are text."""
@@ -158,10 +187,10 @@ class Database:
     def close(self) -> None:
         """Close what is open."""
         with self._threads:
-            pool, self._pool = self._pool, None
+            idle, self._idle = self._idle, []
             readers, self._readers = self._readers, []
-        if pool is not None:
-            pool.close()
+        for connection in idle:
+            connection.close()
         for reader in readers:
             reader.close()
 
@@ -171,7 +200,14 @@ def _unreachable(exc: Exception) -> bool:
     if not isinstance(exc, psycopg.OperationalError):
         return False
     said = str(exc)
+    if (code := _told(said)) is not None:
+        return code.startswith(_GONE)
     return "FATAL" not in said or any(word in said for word in _RESTARTING)
+
+
+def _told(said: str) -> str | None:
+    """The code of a refusal that came without one."""
+    return next((code for words, code in _SAID.items() if words in said), None)
 
 
 @contextlib.contextmanager
@@ -196,14 +232,17 @@ def guard(database: Database) -> Iterator[None]:
 def _refusal(database: Database, exc: Exception, state: str | None) -> StoreError:
     where = f"the database {database.location}"
     said = " ".join(str(exc).split())
-    if isinstance(exc, psycopg.errors.DiskFull) or state == "53100":
-        return StoreError(f"no space left for {where}: {said}", _HINTS["53100"])
-    if state and not state.startswith(_GONE):
-        return StoreError(f"{where} refused: {said}", _HINTS.get(state, "A unit at hand was not stored."))
+    state = state or _told(said)
+    lost = StoreLost(f"{where} is gone or cannot be reached: {said}", _UNREACHABLE)
+    if state == "53100":
+        return StoreError(f"no space left for {where}: {said}", _HINTS[state])
+    if state:
+        hint = _HINTS.get(state, "A unit at hand was not stored.")
+        return lost if state.startswith(_GONE) else StoreError(f"{where} refused: {said}", hint)
     if "not support SSL" in said or "certificate" in said:
         return StoreError(f"{where} refused: {said}", _SSL)
     if "FATAL" in said and not any(word in said for word in _RESTARTING):
         return StoreError(f"{where} refused: {said}", _DENIED)
-    if isinstance(exc, psycopg.OperationalError) or state or "[libpq]" in said:
-        return StoreLost(f"{where} is gone or cannot be reached: {said}", _UNREACHABLE)
+    if isinstance(exc, psycopg.OperationalError) or "[libpq]" in said:
+        return lost
     return StoreError(f"{where} refused: {said}", "A unit at hand was not stored.")

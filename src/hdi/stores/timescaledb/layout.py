@@ -132,6 +132,8 @@ def make(connection: psycopg.Connection, schemas: Schemas) -> None:
     connection.execute("SET LOCAL lock_timeout = '60s'")
     connection.execute("SET LOCAL client_min_messages = 'warning'")
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:layout', 0))")
+    # Who waits to change a table holds back everybody who comes later, readers too.
+    connection.execute("SET LOCAL lock_timeout = '3s'")
     if current(connection, schemas):
         return
     made = version(connection)
