@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 from hdi.errors import StoreLost
-from hdi.stores.timescaledb import connect
+from hdi.stores.timescaledb import arrow, connect
 from hdi.testing import Load, content, prices, trades
 from hdi.testing.material import START, frames
 from server_faults.places import BATCH, NAMES, SESSIONS, beside, once, until
@@ -98,7 +98,7 @@ def test_many_idle_sessions_that_end_at_once_are_replaced_as_one_is(new):
 
 
 def test_a_read_whose_session_ends_says_so_and_gives_no_part_for_the_whole(new, monkeypatch):
-    monkeypatch.setattr(connect, "_BATCH_BYTES", 1 << 12)
+    monkeypatch.setattr(arrow, "_BATCH_BYTES", 1 << 12)
     place = new("place")
     n = 100_000  # more than connections hold on their way
     with place.handle() as store:

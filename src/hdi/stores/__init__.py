@@ -210,7 +210,7 @@ def check_origin(store: Store, origin: str) -> None:
     if ledger.height and (known := ledger["origin"][0]) != origin:
         raise OriginMismatch(
             f"{store.url} holds {known} data; this is {origin}",
-            "Rows of two origins never share a store: name another one with --store or HDI_STORE.",
+            "Rows of two origins never share a store: name another one.",
         )
 
 

@@ -132,7 +132,7 @@ def settle_origin(connection: psycopg.Connection, store: TimescaleDB, origin: st
     if found is not None and found[0] != origin:
         raise OriginMismatch(
             f"{store.url} holds {found[0]} data; this is {origin}",
-            "Rows of two origins never share a store: name another one with --store or HDI_STORE.",
+            "Rows of two origins never share a store: name another one.",
         )
 
 
