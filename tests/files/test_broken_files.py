@@ -334,9 +334,10 @@ class TestHostileHeaders:
     def test_random_bytes_in_the_header_never_crash(self, data, lab, capfd):
         rng = np.random.default_rng(3)
         codes = set()
-        for _ in range(150):
+        for turn in range(150):
             bad = bytearray(data)
-            for at in rng.integers(4, head(data), 3).tolist():
+            # Three at once nearly always hit a name; one may lie in what is reserved.
+            for at in rng.integers(4, head(data), 1 + turn % 3).tolist():
                 bad[at] = int(rng.integers(256))
             (outcome,) = lab.ingest(put(lab.root, bad, "bad.dbn"), dry_run=True)
             codes.add(outcome.error.exit_code if outcome.error else 0)

@@ -5,7 +5,7 @@ import os
 import pytest
 import structlog
 
-pytest.register_assert_rewrite("same.twins", "laws.commits")
+pytest.register_assert_rewrite("same.twins")
 
 from same.twins import make_layout, twins, wipe  # noqa: E402  (its assertions are rewritten when it is imported)
 

@@ -36,7 +36,7 @@ def python(*words, server=NO_SERVER):
 def benchmarks(folder, rows, *words, server=NO_SERVER):
     """Results as JSON and Markdown, and the folder of a run."""
     places = ("--data", folder / "data", "--results", folder / "out")
-    python("benchmarks", "--rows", rows, *places, *words, server=server)
+    python("benchmarks", "--rows", rows, "--rounds", 1, *places, *words, server=server)
     [path] = (folder / "out").glob("*.json")
     return json.loads(path.read_text()), path.with_suffix(".md").read_text(), folder
 

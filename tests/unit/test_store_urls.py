@@ -344,10 +344,10 @@ def test_an_unknown_type_is_refused_with_those_that_are_known():
 
 
 def test_options_of_a_server_are_those_of_the_settings(tmp_path):
-    assert ServerOptions() == HistoricalData(load(tmp_path))._server_options()
+    assert ServerOptions() == HistoricalData._server_options(load(tmp_path))
     given = {"connect_seconds": 3, "compress": True, "compress_after_days": 7}
     loaded = load(tmp_path, **{f"timescaledb.{name}": value for name, value in given.items()})
-    assert HistoricalData(loaded)._server_options() == ServerOptions(**given)
+    assert HistoricalData._server_options(loaded) == ServerOptions(**given)
 
 
 def test_the_version_names_the_type_of_the_store_and_not_its_address(tmp_path):

@@ -202,6 +202,7 @@ class TimescaleDB:
         with self.database.session() as connection:
             if not layout.current(connection, self._schemas):
                 layout.make(connection, self._schemas)
+            layout.check_rights(connection, self._schemas)
             if self._options.compress:
                 compress(connection, self._schemas, self._options.compress_after_days)
         self._there = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,9 @@ import structlog
 from psycopg import sql
 
 from hdi.errors import FragmentRefused, OriginMismatch
-from hdi.model import Receipt, iso_ns
+from hdi.model import MAX_NS, Receipt, iso_ns
 from hdi.stores.receipts import committed_elsewhere, judged, ledger_frame, ledger_row, new_mappings
-from hdi.stores.timescaledb.books import COVERED, REJECTED, SYMBOLS, UNITS
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS
 from hdi.stores.timescaledb.editions import without_limit
 from hdi.stores.timescaledb.layout import declared, history, version
 from hdi.stores.timescaledb.load import FRESH, copy_frame, stage
@@ -58,7 +59,7 @@ def commit(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
     if overlapped(connection, work, mine):
         store.step("compare")
         _gather(connection, writer, work)
-        change = _compared(connection, store, work)
+        change = _compared(connection, store, writer, work)
     elif writer.rows and not writer.direct:
         store.step("write")
         connection.execute(_INSERT_ALL.format(table=_table(work), columns=_columns(work), fresh=_FRESH))
@@ -196,19 +197,19 @@ def _gather(connection: psycopg.Connection, writer: TimescaleWriter, work: Work)
         rows, columns = _rows(writer, work), _columns(work)
         connection.execute(_INSERT_ALL.format(table=_FRESH, columns=columns, fresh=rows), known)
         index, _ = _index(work)
-        connection.execute(_TAKE_BACK.format(table=_table(work), index=index), known)
+        connection.execute(_TAKE_BACK.format(table=_table(work), index=index, constants=constants(work)), known)
         writer.direct = False
     elif not writer.rows:
         stage(connection, work.schema.table)
 
 
-def _compared(connection: psycopg.Connection, store: TimescaleDB, work: Work) -> Change:
+def _compared(connection: psycopg.Connection, store: TimescaleDB, writer: TimescaleWriter, work: Work) -> Change:
     """Compare with what is stored, group by group; keep what is equal, and replace the rest."""
     ids = [unit.id for unit in work.units.values()]
     index, rest = _index(work)
     known: dict[str, Any] = {
         "dataset": work.dataset, "ids": ids, "number": next(iter(work.units)), "run": work.run,
-        "now": time.time_ns() // 1000, "now_ns": time.time_ns() % 1000,
+        "now": time.time_ns() // 1000, "now_ns": time.time_ns() % 1000, **_near(connection, writer, work),
     }  # fmt: skip
     key = (work.schema.index_time, f"{work.schema.index_time}_ns", "publisher_id", "instrument_id")
     parts = {
@@ -231,7 +232,7 @@ def _compared(connection: psycopg.Connection, store: TimescaleDB, work: Work) ->
     connection.execute(sql.SQL("ANALYZE hdi_gone"))
     store.step("write")
     connection.execute(_KEEP_HISTORY.format(**parts, past=_list(list(history(work.schema)))), known)
-    connection.execute(_DELETE_OLD.format(**parts))
+    connection.execute(_DELETE_OLD.format(**parts), _extent(connection, index))
     connection.execute(_INSERT_CHANGED.format(**parts))
     change = Change(
         unchanged=dict(connection.execute(_UNCHANGED.format(**parts)).fetchall()),
@@ -243,13 +244,42 @@ def _compared(connection: psycopg.Connection, store: TimescaleDB, work: Work) ->
     return change
 
 
+def _near(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> dict[str, dt.datetime]:
+    """The stretch of time in which the rows lie that the work is compared with: others' chunks are not looked at."""
+    if not work.fragment and not work.scope.height:
+        return {"first": _time(0), "last": _time(0)}
+    if not work.fragment:
+        return {"first": _time(work.scope["start"].min()), "last": _time(work.scope["end"].max())}
+    before = connection.execute(
+        "SELECT EXISTS (SELECT FROM ingest_units WHERE unit_id = ANY(%s) AND stored > 0)",
+        ([unit.id for unit in work.units.values()],),
+    ).fetchone()
+    if before == (True,) or not writer.rows:
+        # Other rules may leave other rows of the same bytes: those stored before are looked for everywhere.
+        return {"first": _time(0), "last": _time(MAX_NS)}
+    return {"first": _time(writer.first * 1000), "last": _time(writer.last * 1000)}
+
+
+def _extent(connection: psycopg.Connection, index: sql.Identifier) -> dict[str, Any]:
+    row = connection.execute(sql.SQL("SELECT min({i}), max({i}) FROM hdi_gone").format(i=index)).fetchone()
+    return dict(zip(("first", "last"), row or (None, None), strict=True))
+
+
+def _time(ns: Any) -> dt.datetime:
+    """The microsecond that an instant lies in."""
+    found: dt.datetime = pl.Series([int(ns) // 1000]).cast(MICRO)[0]
+    return found
+
+
 def _stored(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> dict[int, int]:
     """Rows by unit number, counted in the table."""
     if not writer.rows:
         return {}
     index, _ = _index(work)
     connection.execute("SET LOCAL enable_sort = off")  # for the same reason: it would sort to count
-    counted = connection.execute(_COUNT.format(table=_table(work), index=index), _mine(writer, work))
+    counted = connection.execute(
+        _COUNT.format(table=_table(work), index=index, constants=constants(work)), _mine(writer, work)
+    )
     return dict(counted.fetchall())
 
 
@@ -298,13 +328,19 @@ def _keep_books(connection: psycopg.Connection, work: Work, receipts: Sequence[R
 
 
 def _known(connection: psycopg.Connection, work: Work) -> pl.DataFrame:
-    """The mappings of the symbols and instruments of the work, in the order in which they were learned."""
+    """The mappings of the symbols, instruments and time of the work, in the order in which they were learned."""
     told = connection.execute(
         sql.SQL(
             "SELECT {} FROM symbol_mappings WHERE dataset = %s AND (symbol = ANY(%s) OR instrument_id = ANY(%s)) "
-            "ORDER BY seq"
+            "AND start_time <= %s AND end_time >= %s ORDER BY seq"
         ).format(SYMBOLS.columns),
-        (work.dataset, work.mappings["symbol"].unique().to_list(), work.mappings["instrument_id"].unique().to_list()),
+        (
+            work.dataset,
+            work.mappings["symbol"].unique().to_list(),
+            work.mappings["instrument_id"].unique().to_list(),
+            _time(work.mappings["end"].max()),
+            _time(work.mappings["start"].min()),
+        ),
     ).fetchall()
     return SYMBOLS.to_frame(pl.DataFrame(told, schema=SYMBOLS.stored, orient="row"))
 
@@ -366,8 +402,8 @@ def _rows(writer: TimescaleWriter, work: Work) -> sql.Composed:
         return sql.Composed([_FRESH])
     index, _ = _index(work)
     return sql.SQL(
-        "(SELECT * FROM {} WHERE _unit = ANY(%(mine)s::integer[]) AND {} BETWEEN %(first)s AND %(last)s)"
-    ).format(_table(work), index)
+        "(SELECT t.* FROM {} t WHERE {} AND t._unit = ANY(%(mine)s::integer[]) AND t.{} BETWEEN %(first)s AND %(last)s)"
+    ).format(_table(work), constants(work), index)
 
 
 def _mine(writer: TimescaleWriter, work: Work) -> dict[str, Any]:
@@ -385,11 +421,12 @@ def _equal(work: Work) -> sql.Composed:
 
 _INSERT_ALL = sql.SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} f")
 _TAKE_BACK = sql.SQL(
-    "DELETE FROM {table} WHERE _unit = ANY(%(mine)s::integer[]) AND {index} BETWEEN %(first)s AND %(last)s"
+    "DELETE FROM {table} t WHERE {constants} AND t._unit = ANY(%(mine)s::integer[]) "
+    "AND t.{index} BETWEEN %(first)s AND %(last)s"
 )
 _COUNT = sql.SQL(
-    "SELECT _unit, count(*) FROM {table} WHERE _unit = ANY(%(mine)s::integer[]) "
-    "AND {index} BETWEEN %(first)s AND %(last)s GROUP BY _unit"
+    "SELECT t._unit, count(*) FROM {table} t WHERE {constants} AND t._unit = ANY(%(mine)s::integer[]) "
+    "AND t.{index} BETWEEN %(first)s AND %(last)s GROUP BY t._unit"
 )
 _COVERED = sql.SQL(
     "SELECT c.symbol, f.instrument_id, f.{index}, f.{rest} FROM {rows} f JOIN coverage c "
@@ -403,13 +440,14 @@ _OLD_IN_SCOPE = sql.SQL(
     "CREATE TEMP TABLE hdi_old ON COMMIT DROP AS SELECT t.*, s.unit AS _owner FROM {table} t JOIN hdi_scope s "
     "ON t.instrument_id = s.instrument_id AND (t.{index}, t.{rest}) >= (s.start_time, s.start_time_ns) "
     "AND (t.{index}, t.{rest}) < (s.end_time, s.end_time_ns) WHERE {constants} "
-    "AND t.{index} >= (SELECT min(start_time) FROM hdi_scope) AND t.{index} <= (SELECT max(end_time) FROM hdi_scope)"
+    "AND t.{index} BETWEEN %(first)s AND %(last)s"
 )
 #: What a fragment is compared with: what the same bytes stored before, and whatever shares a group with its rows.
 _OLD_OF_FRAGMENT = sql.SQL(
     "CREATE TEMP TABLE hdi_old ON COMMIT DROP AS SELECT t.*, CASE WHEN t._unit IN "
     "(SELECT unit FROM ingest_units WHERE unit_id = ANY(%(ids)s)) THEN %(number)s::integer END AS _owner "
-    "FROM {table} t WHERE {constants} AND (t._unit IN (SELECT unit FROM ingest_units WHERE unit_id = ANY(%(ids)s)) "
+    "FROM {table} t WHERE {constants} AND t.{index} BETWEEN %(first)s AND %(last)s "
+    "AND (t._unit IN (SELECT unit FROM ingest_units WHERE unit_id = ANY(%(ids)s)) "
     "OR ({key}) IN (SELECT {key} FROM {fresh}))"
 )
 #: Groups in which some stored row and the new one of its place are not equal, or one of them lacks: few, as a rule.
@@ -432,7 +470,7 @@ _KEEP_HISTORY = sql.SQL(
 )
 _DELETE_OLD = sql.SQL(
     "DELETE FROM {table} t USING hdi_gone g WHERE t._unit = g._unit AND t._row = g._row AND t.{index} = g.{index} "
-    "AND t.{index} >= (SELECT min({index}) FROM hdi_gone) AND t.{index} <= (SELECT max({index}) FROM hdi_gone)"
+    "AND t.{index} BETWEEN %(first)s AND %(last)s"
 )
 _INSERT_CHANGED = sql.SQL(
     "INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} WHERE ({key}) IN (SELECT {key} FROM hdi_changed)"

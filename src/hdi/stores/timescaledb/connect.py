@@ -30,11 +30,18 @@ _DEFAULTS = {
     "application_name": "hdi", "keepalives_idle": "30", "keepalives_interval": "15",
     "keepalives_count": "4", "tcp_user_timeout": "90000",
 }  # fmt: skip
-#: Claims and attempts wait for as long as their work takes, whatever the role's defaults are; times are read in UTC.
-#: A commit that has waited for its lock must see what came meanwhile; psycopg reads no other style of dates.
+#: Claims and attempts wait for as long as their work takes, whatever the role's defaults are. A commit that has waited
+#: for its lock must see what came meanwhile. The server gives back the locks of a client that vanished.
 _SESSION = (
-    "-c timezone=UTC -c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 "
-    r"-c datestyle=ISO -c default_transaction_isolation=read\ committed"
+    "-c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 "
+    r"-c default_transaction_isolation=read\ committed "
+    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=15 -c tcp_keepalives_count=4 -c tcp_user_timeout=90000"
+)
+#: What variables such as PGTZ would override; and where the functions of TimescaleDB are, whatever the search path is.
+SETUP = (
+    "SELECT set_config('timezone', 'UTC', false), set_config('datestyle', 'ISO', false), (SELECT set_config("
+    "'search_path', current_setting('search_path') || ', ' || quote_ident(nspname), false) FROM pg_extension e "
+    "JOIN pg_namespace n ON n.oid = e.extnamespace WHERE extname = 'timescaledb')"
 )
 #: How long a server that answered before is waited for: as long as a restart takes.
 _PATIENCE = 20.0
@@ -77,9 +84,9 @@ class Database:
     def __init__(self, url: str, connect_seconds: int) -> None:
         try:
             given = conninfo_to_dict(url)
-        except psycopg.ProgrammingError as exc:
+        except psycopg.ProgrammingError:  # what it says may hold the password
             raise RequestError(
-                f"the store's URL is not one that PostgreSQL knows: {exc}",
+                "the store's URL is not one that PostgreSQL knows",
                 "Write postgresql://user@host:5432/dbname?sslmode=require.",
             ) from None
         known: dict[str, Any] = {**_DEFAULTS, "connect_timeout": connect_seconds, **given}
@@ -103,7 +110,9 @@ class Database:
         patience = _PATIENCE if self._answered else None
         for attempt in stamina.retry_context(on=_unreachable, attempts=None if patience else 1, timeout=patience):
             with attempt:
-                connection = psycopg.connect(self.conninfo, autocommit=autocommit)
+                connection = psycopg.connect(self.conninfo, autocommit=True)
+        connection.execute(SETUP)
+        connection.autocommit = autocommit
         self._answered = True
         return connection
 

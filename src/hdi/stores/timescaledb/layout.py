@@ -17,12 +17,14 @@ from hdi.errors import StoreError
 from hdi.schema import Schema, Schemas
 from hdi.stores.timescaledb import views
 from hdi.stores.timescaledb.books import BOOKS, MICRO, TYPES
+from hdi.stores.timescaledb.connect import SETUP
 
 log = structlog.get_logger(component="Store")
 #: The version of the layout that this program makes and reads. A view whose text changes needs a new one.
 LAYOUT = 1
 #: Rows of a kind that comes by the day fill a chunk a day; others a month, so that years of bars stay few chunks.
 _CHUNK_DAYS = {"day": 1, "month": 30, "year": 30}
+_ROLES = "Use the role that ingests: docs/database-roles.md says which rights it needs."
 #: Wide columns first: the server pads a column to its own width.
 _WIDTHS = ("TIMESTAMPTZ", "BIGINT", "DOUBLE", "INTEGER", "SMALLINT", "BOOLEAN", "NUMERIC", "TEXT")
 _META = sql.SQL("CREATE TABLE IF NOT EXISTS hdi_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
@@ -103,6 +105,22 @@ def current(connection: psycopg.Connection, schemas: Schemas) -> bool:
         return False
     there = columns_of(connection)
     return not any(_missing(table, columns, there) for table, columns in tables(schemas).items())
+
+
+def check_rights(connection: psycopg.Connection, schemas: Schemas) -> None:
+    """StoreError where this session may not write: before anything is bought for it, and not at the first row."""
+    row = connection.execute("SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'")
+    if row.fetchone() == (True,):
+        raise StoreError("the database may only be read: by this role, or by anybody (a replica)", _ROLES)
+    lacking = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(%s) "
+        "AND NOT (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'DELETE')) ORDER BY relname LIMIT 1",
+        ([*tables(schemas), "hdi_meta", "hdi_units"],),
+    ).fetchone()
+    if lacking is not None:
+        raise StoreError(f"the role {connection.info.user} may not write to the table {lacking[0]}", _ROLES)
+    if connection.execute("SELECT has_database_privilege(current_database(), 'TEMPORARY')").fetchone() != (True,):
+        raise StoreError(f"the role {connection.info.user} may not make temporary tables", _ROLES)
 
 
 def _missing(table: str, columns: Declared, there: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -190,7 +208,10 @@ def _extension(connection: psycopg.Connection) -> None:
             "the server has no TimescaleDB: its extension is not installed",
             "Use a server with TimescaleDB (`make timescaledb`, docker compose), or a lake: --store lake:PATH.",
         )
-    connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+    # In the schema that all share, if it is there: another store of the database may lie in a schema of its own.
+    shared = connection.execute("SELECT to_regnamespace('public') IS NOT NULL").fetchone() == (True,)
+    connection.execute(f"CREATE EXTENSION IF NOT EXISTS timescaledb{' SCHEMA public' if shared else ''}")
+    connection.execute(SETUP)
 
 
 def _table(  # noqa: PLR0913  (what a table is made of)

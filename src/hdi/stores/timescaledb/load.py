@@ -8,6 +8,7 @@ made ahead in transactions of their own, because who makes one holds back every 
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,10 @@ _AHEAD = 2
 MOST_CHUNKS = 10_000
 _CHUNKS_AT_ONCE = 32
 _REJECT_ROWS = 100_000
+
+
+# psycopg writes to stderr that a COPY given up could not be ended where the server is gone: that is told already.
+logging.getLogger("psycopg").addFilter(lambda record: "error ignored terminating" not in record.getMessage())
 
 
 class Discarded(Exception):
@@ -271,10 +276,9 @@ class Chunks:
         rows = rows.with_columns(_unit=pl.lit(mark, pl.Int32))
         with self._store.database.session() as connection:
             copy_frame(connection, self._schema.table, rows)
-            low, high = rows[self._schema.index_time].min(), rows[self._schema.index_time].max()
             connection.execute(
-                sql.SQL("DELETE FROM {} WHERE _unit = %s AND {index} BETWEEN %s AND %s").format(
+                sql.SQL("DELETE FROM {} WHERE _unit = %s AND {index} = ANY(%s)").format(
                     table, index=sql.Identifier(self._schema.index_time)
                 ),
-                (mark, low, high),
+                (mark, rows[self._schema.index_time].to_list()),
             )

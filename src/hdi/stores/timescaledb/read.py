@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from hdi.model import Window
     from hdi.schema import Schema
     from hdi.stores.timescaledb.connect import Database
+
+
+#: Instruments that are named in the query itself: so many leave rows in the order of the index.
+_FEW = 64
 
 
 class Scan:
@@ -68,11 +72,7 @@ class Scan:
         fixed = self._constants | ({"dataset": self._dataset} if self._dataset is not None else {})
         where += [sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in fixed.items()]
         if self._ids is not None:
-            mine = [
-                sql.SQL("(dataset = {} AND instrument_id = ANY({}))").format(sql.Literal(d), sql.Literal(ids))
-                for d, ids in self._ids.items()
-            ]
-            where.append(sql.SQL("({})").format(sql.SQL(" OR ").join(mine)))
+            where.append(_among(self._ids))
         order = [c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,))]
         return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
             _list(self._stored), sql.Identifier(self._schema.table), sql.SQL(" AND ").join(where), _list(order)
@@ -87,6 +87,17 @@ class Scan:
             found = held.find(rows["instrument_id"].to_numpy(), instants) >= 0
             keep = np.where(mine, keep & found, keep)
         return rows if keep.all() else rows.filter(pl.Series(keep))
+
+
+def _among(ids: Mapping[str, Sequence[int]]) -> sql.Composed:
+    """The rows of these instruments; a long list stands in a query of its own, for constants come into each chunk's plan."""
+    few = sum(map(len, ids.values())) <= _FEW
+    pairs = [(sql.Literal(d), sql.Literal(list(i))) for d, i in ids.items()]
+    if few:
+        each = (sql.SQL("(dataset = {} AND instrument_id = ANY({}::bigint[]))").format(*pair) for pair in pairs)
+        return sql.SQL("({})").format(sql.SQL(" OR ").join(each))
+    values = sql.SQL(", ").join(sql.SQL("({}, {}::bigint[])").format(*pair) for pair in pairs)
+    return sql.SQL("(dataset, instrument_id) IN (SELECT d, unnest(i) FROM (VALUES {}) AS wanted (d, i))").format(values)
 
 
 def _list(names: Sequence[str]) -> sql.Composed:
