@@ -68,8 +68,8 @@ class TestEditions:
             # What such a server answers; this one has the library of the other edition, and would not load it.
             connection.execute("CREATE SCHEMA told")
             connection.execute(
-                "CREATE FUNCTION told.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ "
-                "SELECT CASE $1 WHEN 'timescaledb.license' THEN 'timescale' ELSE pg_catalog.current_setting($1, $2) END $$"
+                "CREATE FUNCTION told.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT "
+                "CASE $1 WHEN 'timescaledb.license' THEN 'timescale' ELSE pg_catalog.current_setting($1, $2) END $$"
             )
             connection.execute("SET search_path = told, pg_catalog, public")
             assert edition(connection) == COMMUNITY
@@ -78,9 +78,9 @@ class TestEditions:
     @pytest.mark.parametrize("schema", list(schemas()), ids=lambda s: s.kind)
     def test_what_sets_up_compression_is_understood_and_refused_by_the_apache_edition_alone(self, layout_url, schema):
         for statement in compression_of(schema, 30):
-            with psycopg.connect(layout_url, autocommit=True) as connection:
-                with pytest.raises(psycopg.errors.FeatureNotSupported, match="apache"):
-                    connection.execute(statement)
+            unsupported = pytest.raises(psycopg.errors.FeatureNotSupported, match="apache")
+            with psycopg.connect(layout_url, autocommit=True) as connection, unsupported:
+                connection.execute(statement)
 
     def test_compression_that_the_edition_lacks_is_said_and_the_store_opens(self, fresh_database, capture):
         store = open_store(fresh_database(), schemas(), write=True, options=ServerOptions(compress=True))

@@ -116,7 +116,7 @@ class TestTls:
 
 
 class TestPasswords:
-    def test_a_wrong_password_is_told_and_never_shown(self, guarded, monkeypatch):
+    def test_a_wrong_password_is_told_and_never_shown(self, guarded):
         server, _ = guarded
         wrong = "wr@ng:w/rd?#%"
         with pytest.raises(StoreError, match="password authentication failed") as refused:

@@ -128,8 +128,11 @@ def test_the_role_that_reads_queries_through_the_store_and_by_sql(fresh_database
 
 
 def test_the_role_that_reads_cannot_write(loaded):
-    with pytest.raises(StoreError, match="refused"), store(loaded["hdi_read"], write=True) as writing:
-        load(START + DAY_NS).commit(writing)
+    with pytest.raises(StoreError, match="may only be read") as told, store(loaded["hdi_read"], write=True):
+        pass
+    assert "database-roles" in told.value.hint
+    with pytest.raises(StoreError, match="refused"), store(loaded["hdi_read"], write=False) as reading:
+        load(START + DAY_NS).commit(reading)
     denied = refused(
         loaded["hdi_read"],
         *(f"DELETE FROM {table}" for table in TABLES), *(f"INSERT INTO {table} DEFAULT VALUES" for table in TABLES),

@@ -98,6 +98,7 @@ class TimescaleDB:
             with guard(self.database):
                 connection = self.database.connect(autocommit=True)
                 stack.callback(connection.close)
+                connection.execute("SET lock_timeout = 0")  # whoever holds it is at work: that is waited for
                 connection.execute(_CLAIM, (sorted(set(keys)),))
             yield
 

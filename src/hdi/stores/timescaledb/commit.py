@@ -115,9 +115,11 @@ def lock_mappings(connection: psycopg.Connection, dataset: str) -> None:
 
 
 def _lock(connection: psycopg.Connection, *key: str) -> None:
+    connection.execute("SET LOCAL lock_timeout = 0")  # whoever holds it is at work: that is waited for
     connection.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:' || %s, 0))", (":".join(key),)
     )
+    connection.execute("SET LOCAL lock_timeout TO DEFAULT")
 
 
 def settle_origin(connection: psycopg.Connection, store: TimescaleDB, origin: str) -> None:

@@ -33,7 +33,7 @@ _DEFAULTS = {
 #: Claims and attempts wait for as long as their work takes, whatever the role's defaults are. A commit that has waited
 #: for its lock must see what came meanwhile. The server gives back the locks of a client that vanished.
 _SESSION = (
-    "-c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 "
+    "-c idle_session_timeout=0 -c idle_in_transaction_session_timeout=0 "
     r"-c default_transaction_isolation=read\ committed "
     "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=15 -c tcp_keepalives_count=4 -c tcp_user_timeout=90000"
 )
