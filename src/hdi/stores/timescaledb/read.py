@@ -90,7 +90,7 @@ class Scan:
 
 
 def _among(ids: Mapping[str, Sequence[int]]) -> sql.Composed:
-    """The rows of these instruments; a long list stands in a query of its own: constants come into each chunk's plan."""
+    """The rows of these instruments; a long list is a query of its own, for constants come into each chunk's plan."""
     few = sum(map(len, ids.values())) <= _FEW
     pairs = [(sql.Literal(d), sql.Literal(list(i))) for d, i in ids.items()]
     if few:
