@@ -10,12 +10,13 @@ import structlog
 from psycopg import sql
 
 from hdi.errors import StoreError
+from hdi.model import DAY_NS, Window
 from hdi.schema import Field, Schemas
 from hdi.stores import ServerOptions, open_store
 from hdi.stores.timescaledb import layout
 from hdi.stores.timescaledb.editions import APACHE, COMMUNITY, compression, compression_of, edition
 from hdi.stores.timescaledb.layout import columns_of
-from hdi.testing import Load, StoreSuite, content, opened, trades
+from hdi.testing import Load, StoreSuite, content, opened, prices, rejects, trades
 from hdi.testing.material import ALWAYS, START, schemas
 
 
@@ -176,3 +177,57 @@ def grow(schema):
     """The kind with one more column."""
     note = Field("venue_note", "text", null=True, doc="What the venue says.")
     return replace(schema, fields=(*schema.fields[:-1], note, schema.fields[-1]))
+
+
+class TestReach:
+    """What a commit or a read touches does not grow with what else is stored."""
+
+    def test_a_replacement_locks_the_chunks_that_it_is_about(self, fresh_url):
+        url, days = fresh_url(), 40
+        store = opened(url)
+        window = Window(START, START + days * DAY_NS)
+        Load(trades([START + k * DAY_NS for k in range(days)]), window=window).commit(store)
+        seen = []
+
+        def on_step(step):
+            if step == "books":
+                with psycopg.connect(url) as connection:
+                    row = connection.execute(
+                        "SELECT count(DISTINCT relation) FROM pg_locks JOIN pg_class c ON c.oid = relation "
+                        "WHERE relname LIKE '%\\_hyper\\_%\\_chunk'"
+                    ).fetchone()
+                    seen.append(row[0])
+
+        load = Load(trades([START + 5], 1, 7), [(1, START, START + DAY_NS)], symbol="ESH4", stype="raw_symbol")
+        assert load.commit(opened(url, on_step)).superseded == 1
+        assert seen
+        assert 0 < max(seen) <= 2
+
+    @pytest.mark.parametrize("instruments", [3, 300])
+    def test_a_read_of_many_instruments_gives_those_and_their_order(self, layout_url, instruments):
+        store = opened(layout_url)
+        at = [START + k * 1_000 for k in range(900)]
+        load = Load(trades(at, [1 + k % 900 for k in range(900)]))
+        load.commit(store)
+        wanted = range(1, 2 * instruments, 2)
+        held = pl.DataFrame({"dataset": "GLBX.MDP3", "instrument_id": wanted, "start": 0, "end": ALWAYS.end})
+        found = content(store, instruments=held.with_columns(pl.col("start", "end").cast(pl.Int64)))
+        assert found.equals(load.rows.filter(pl.col("instrument_id").is_in(list(wanted))))
+
+    def test_two_stores_in_two_schemas_of_one_database_are_apart(self, fresh_database):
+        url = fresh_database()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE SCHEMA one")
+            connection.execute("CREATE SCHEMA other")
+        one, other = (opened(f"{url}?options=-csearch_path%3D{name}") for name in ("one", "other"))
+        for store, price in ((one, 1), (other, 2)):
+            Load(trades([START], 1, price)).commit(store)
+        assert (prices(one), prices(other)) == ([1], [2])
+
+    @pytest.mark.parametrize(("name", "value"), [("PGTZ", "EST5EDT"), ("PGDATESTYLE", "SQL, DMY")])
+    def test_variables_of_libpq_change_no_answer(self, layout_url, monkeypatch, name, value):
+        monkeypatch.setenv(name, value)
+        load = Load(trades([START + 1, START + DAY_NS - 1]), rejected=rejects([START + 2]))
+        load.commit(opened(layout_url))
+        assert content(opened(layout_url)).equals(load.rows)
+        assert opened(layout_url).ledger()["start"].to_list() == [START]

@@ -12,9 +12,10 @@ from psycopg import sql
 from hdi.errors import StoreError
 from hdi.stores.receipts import lacking_numbers
 from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS
+from hdi.stores.timescaledb.chunks import Chunks, delete
 from hdi.stores.timescaledb.commit import constants, lock, lock_mappings, settle_origin
+from hdi.stores.timescaledb.copying import Copy, copy_frame
 from hdi.stores.timescaledb.layout import declared
-from hdi.stores.timescaledb.load import Chunks, Copy, copy_frame
 
 if TYPE_CHECKING:
     from hdi.stores import Piece
@@ -61,7 +62,7 @@ def _replace_rows(
     first, end = pl.Series([piece.window.start // 1000, -(-piece.window.end // 1000)]).cast(MICRO)
     bounds: dict[str, Any] = {"first": first, "end": end}
     store.step("delete")
-    connection.execute(_DELETE.format(**cells), bounds)
+    delete(connection, schema, (first, end), _DELETE, cells, bounds)
     store.step("copy")
     chunks, copy = Chunks(store, schema), Copy(connection, schema.table, list(declared(schema)))
     came = 0

@@ -17,9 +17,11 @@ from hdi.errors import FragmentRefused, OriginMismatch
 from hdi.model import MAX_NS, Receipt, iso_ns
 from hdi.stores.receipts import committed_elsewhere, judged, ledger_frame, ledger_row, new_mappings
 from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS
+from hdi.stores.timescaledb.chunks import delete
+from hdi.stores.timescaledb.copying import copy_frame
 from hdi.stores.timescaledb.editions import without_limit
 from hdi.stores.timescaledb.layout import declared, history, version
-from hdi.stores.timescaledb.load import FRESH, copy_frame, stage
+from hdi.stores.timescaledb.load import FRESH, stage
 from hdi.stores.timescaledb.scope import overlapped, stage_scope
 
 if TYPE_CHECKING:
@@ -199,7 +201,8 @@ def _gather(connection: psycopg.Connection, writer: TimescaleWriter, work: Work)
         rows, columns = _rows(writer, work), _columns(work)
         connection.execute(_INSERT_ALL.format(table=_FRESH, columns=columns, fresh=rows), known)
         index, _ = _index(work)
-        connection.execute(_TAKE_BACK.format(table=_table(work), index=index, constants=constants(work)), known)
+        parts = {"index": index, "constants": constants(work)}
+        delete(connection, work.schema, (known["first"], known["last"]), _TAKE_BACK, parts, known)
         writer.direct = False
     elif not writer.rows:
         stage(connection, work.schema.table)
@@ -234,7 +237,9 @@ def _compared(connection: psycopg.Connection, store: TimescaleDB, writer: Timesc
     connection.execute(sql.SQL("ANALYZE hdi_gone"))
     store.step("write")
     connection.execute(_KEEP_HISTORY.format(**parts, past=_list(list(history(work.schema)))), known)
-    connection.execute(_DELETE_OLD.format(**parts), _extent(connection, index))
+    gone = _extent(connection, index)
+    if gone is not None:
+        delete(connection, work.schema, gone, _DELETE_OLD, parts, dict(zip(("first", "last"), gone, strict=True)))
     connection.execute(_INSERT_CHANGED.format(**parts))
     change = Change(
         unchanged=dict(connection.execute(_UNCHANGED.format(**parts)).fetchall()),
@@ -262,9 +267,10 @@ def _near(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -
     return {"first": _time(writer.first * 1000), "last": _time(writer.last * 1000)}
 
 
-def _extent(connection: psycopg.Connection, index: sql.Identifier) -> dict[str, Any]:
+def _extent(connection: psycopg.Connection, index: sql.Identifier) -> tuple[dt.datetime, dt.datetime] | None:
+    """The first and last instant of the rows that go; None when none does."""
     row = connection.execute(sql.SQL("SELECT min({i}), max({i}) FROM hdi_gone").format(i=index)).fetchone()
-    return dict(zip(("first", "last"), row or (None, None), strict=True))
+    return (row[0], row[1]) if row is not None and row[0] is not None else None
 
 
 def _time(ns: Any) -> dt.datetime:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from hdi.stores.timescaledb.books import COVERED, MICRO
-from hdi.stores.timescaledb.load import copy_frame
+from hdi.stores.timescaledb.copying import copy_frame
 from hdi.symbology import disjoint
 
 if TYPE_CHECKING:
