@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ __all__ = ["NAME", "Databases", "Server", "Unavailable", "named", "private", "sh
 
 PREFIX = "hdi_test_"
 BASE = "timescaledb"
+#: Databases of tests live for seconds: nothing of them has to outlast the machine. (Servers that are killed keep theirs.)
+QUICK = {"fsync": "off", "synchronous_commit": "off"}
 NAME = "the server of scripts/timescaledb.py"
 
 
@@ -31,7 +34,7 @@ def shared():
         with server.locked():
             fcntl.flock(users, fcntl.LOCK_SH)
             idle = server.pid is None
-            dsn = server.start()
+            dsn = server.start(**(QUICK if idle else {}))
             if idle:
                 (server.home / BY_TESTS).touch()
         try:
@@ -102,6 +105,8 @@ class Databases:
         self._mine = f"{PREFIX}{run}_"
         self._count = 0
         self._ready = set()
+        self._drops = ThreadPoolExecutor(1, thread_name_prefix="drop-databases")
+        self._dropped = []
         try:
             self._admin = psycopg.connect(dsn, autocommit=True, connect_timeout=10)
         except psycopg.Error as error:
@@ -133,6 +138,11 @@ class Databases:
         """The database is gone, whoever is connected to it."""
         self._do("DROP DATABASE IF EXISTS {} WITH (FORCE)", urlsplit(url).path[1:])
 
+    def _drop_beside(self, url):
+        name = sql.Identifier(urlsplit(url).path[1:])
+        with psycopg.connect(self.dsn, autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+
     @contextlib.contextmanager
     def kept(self):
         """A callable like :meth:`fresh`, whose databases are dropped at the end."""
@@ -145,11 +155,14 @@ class Databases:
         try:
             yield fresh
         finally:
-            for url in made:
-                self.drop(url)
+            # The server waits for its disk: that needs not be waited for here.
+            self._dropped += [self._drops.submit(self._drop_beside, url) for url in made]
 
     def close(self):
         """The last worker of a run leaves nothing of it behind."""
+        self._drops.shutdown(wait=True)
+        for each in self._dropped:
+            each.result()
         self._ask("SELECT pg_advisory_unlock_shared(%s)", _key(self._mine))
         self._drop_all(self._mine)
         self._admin.close()
