@@ -20,7 +20,7 @@ __all__ = ["NAME", "Databases", "Server", "Unavailable", "named", "private", "sh
 
 PREFIX = "hdi_test_"
 BASE = "timescaledb"
-#: Databases of tests live for seconds: nothing of them has to outlast the machine. (Servers that are killed keep theirs.)
+#: Databases of tests live for seconds, and need not outlast the machine. (Servers that are killed write as usual.)
 QUICK = {"fsync": "off", "synchronous_commit": "off"}
 NAME = "the server of scripts/timescaledb.py"
 

@@ -143,9 +143,10 @@ def test_lake_and_server_are_measured_side_by_side(run_on_server):
         assert min(rows) > 0
 
 
-def test_a_result_says_which_server_was_measured(run_on_server):
+def test_a_result_says_which_server_was_measured(run_on_server, timescaledb):
     document, text, _ = run_on_server
-    assert document["server"]["settings"]["fsync"] == "on"
+    with psycopg.connect(timescaledb) as connection:
+        assert (document["server"]["settings"]["fsync"],) == connection.execute("SHOW fsync").fetchone()
     assert f"TimescaleDB {document['server']['timescaledb']}" in text
     assert {v for t, v in verdicts(run_on_server).items() if t.startswith("TimescaleDB: trades 5 M")} == {
         "not measured"
