@@ -16,7 +16,7 @@ from psycopg import sql
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 from timescaledb_server import BY_TESTS, PORT, PORTS, Server, Unavailable, make_folder, usual_home
 
-__all__ = ["NAME", "Databases", "Server", "Unavailable", "named", "private", "shared"]
+__all__ = ["NAME", "Databases", "Server", "Unavailable", "make_layout", "named", "private", "shared"]
 
 PREFIX = "hdi_test_"
 BASE = "timescaledb"
@@ -224,6 +224,13 @@ class Databases:
 
     def _ask(self, query, *parameters):
         return self._admin.execute(query, parameters).fetchall()
+
+
+def make_layout(url):
+    """Make the tables of an empty store: a template for databases that have them."""
+    from hdi.testing import opened
+
+    opened(url).close()
 
 
 def _key(text):

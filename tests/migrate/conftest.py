@@ -7,7 +7,8 @@ import shutil
 import pytest
 import structlog
 
-from migrate.stock import FIRST, KINDS, make_layout, stocked
+from migrate.stock import FIRST, KINDS, stocked
+from servers import make_layout
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,6 @@ NAMES = ("trades", "ohlcv-1d", "ohlcv-1h")
 AT = [START + k * 1_001 for k in range(20)]
 
 
-def make_layout(url):
-    """Make the tables of an empty store."""
-    opened(url).close()
-
-
 def day(k):
     return Window(START + k * DAY_NS, START + (k + 1) * DAY_NS)
 

@@ -7,7 +7,8 @@ import structlog
 
 pytest.register_assert_rewrite("same.twins")
 
-from same.twins import make_layout, twins, wipe  # noqa: E402  (its assertions are rewritten when it is imported)
+from same.twins import twins, wipe  # noqa: E402  (its assertions are rewritten when it is imported)
+from servers import make_layout  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from hdi.errors import StoreError
 from hdi.model import DAY_NS, Window
 from hdi.testing import Load, content, opened, trades
 from hdi.testing.material import DAY, START
-from same.twins import Ask, make_layout, twins
+from same.twins import Ask, twins
+from servers import make_layout
 
 #: Settings that change how values are written and read as text, or when rows are seen.
 STRANGE = {

@@ -14,7 +14,6 @@ from hdi.errors import HdiError
 from hdi.model import Query, Window
 from hdi.query import run
 from hdi.stores.timescaledb.layout import tables
-from hdi.testing import opened
 from hdi.testing.material import content, schemas
 from lakes import Place
 
@@ -22,11 +21,6 @@ from lakes import Place
 PASSING = ("seconds", "committed_at", "_replaced_at")
 RUNS = ("run", "_written_run", "_replaced_run")
 ALL = tuple(schemas().stored_names)
-
-
-def make_layout(url):
-    """Make the tables of an empty store."""
-    opened(url).close()
 
 
 def wipe(url):

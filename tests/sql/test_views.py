@@ -19,14 +19,10 @@ from hdi.stores import open_store
 from hdi.stores.timescaledb.books import COVERED, SYMBOLS
 from hdi.stores.timescaledb.views import columns_of, views
 from hdi.testing.material import DATASET, DAY, START, Load, rejects, schemas, trades
+from servers import make_layout
 from sql.desk import DAYS, asking
 
 MICRO = "(extract(epoch FROM {}) * 1000000)::bigint"
-
-
-def make_layout(url):
-    with contextlib.closing(open_store(url, load_schemas(), write=True)):
-        pass
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
+from hdi.stores.held import Held
 from hdi.stores.lake.compare import Stored, live_files, scan_run, slabs
-from hdi.symbology import Intervals
 
 if TYPE_CHECKING:
     from hdi.model import Window
@@ -34,16 +33,11 @@ class Scan:
         self._root = lake.root / schema.table
         self._schema = schema
         self._constants = dict(schema.names[name].constants)
-        self._window = window
         self._columns = list(columns)
         index = schema.index_time
         self._low, self._high = window.start // 1000, -(-window.end // 1000)
-        self._ids: dict[str, pl.Series] | None = None
-        self._held: dict[str, Intervals] = {}
-        if instruments is not None:
-            parts = instruments.partition_by("dataset", as_dict=True)
-            self._ids = {str(d): f["instrument_id"].unique().sort() for (d,), f in parts.items()}
-            self._held = {str(d): Intervals(f) for (d,), f in parts.items() if not _whole(f, window)}
+        self._held = Held(window, instruments)
+        self._ids = self._held.ids
         wanted = {*columns, *schema.order}
         public = [f for f in schema.fields if f.name in wanted]
         timed = [f.name for f in public if f.type == "timestamp"]
@@ -92,7 +86,7 @@ class Scan:
 
     def _slab(self, files: list[Stored], low: int, high: int) -> Iterator[pl.DataFrame]:
         rows = pl.concat([self._scan(f, low, high) for f in files]).collect()
-        rows = self._inside(rows)
+        rows = self._held.inside(rows, self._index)
         if rows.height:
             yield rows.sort(self._schema.order, maintain_order=True).select(self._columns)
 
@@ -114,18 +108,3 @@ class Scan:
                 scan = scan.filter(same)
         constant = [pl.lit(file.partition[c]).alias(c) for c in self._schema.partition]
         return scan.select(self._stored).with_columns(constant).select(*self._public, "_unit", "_row")
-
-    def _inside(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The rows inside the window to the nanosecond, and inside the rectangles."""
-        instants = rows[self._index].to_physical()
-        keep = ((instants >= self._window.start) & (instants < self._window.end)).to_numpy()
-        for dataset, held in self._held.items():
-            mine = (rows["dataset"] == dataset).to_numpy()
-            found = held.find(rows["instrument_id"].to_numpy(), instants.to_numpy()) >= 0
-            keep = np.where(mine, keep & found, keep)
-        return rows if keep.all() else rows.filter(pl.Series(keep))
-
-
-def _whole(frame: pl.DataFrame, window: Window) -> bool:
-    """True when every rectangle spans the window, so that the instrument alone decides."""
-    return bool(((frame["start"] <= window.start) & (frame["end"] >= window.end)).all())

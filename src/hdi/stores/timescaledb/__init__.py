@@ -23,7 +23,7 @@ from hdi.model import Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Piece, ServerOptions, Work, check_origin
 from hdi.stores.timescaledb import adopt, health, layout
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, Book
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, Book, names_of
 from hdi.stores.timescaledb.commit import record
 from hdi.stores.timescaledb.connect import Database, guard
 from hdi.stores.timescaledb.editions import compress
@@ -78,7 +78,7 @@ class TimescaleDB:
         """See :meth:`hdi.stores.Store.reserve`; numbers are kept in ``hdi_units``."""
         wanted = list(dict.fromkeys(unit_ids))
         with guard(self.database), self.database.session() as connection:
-            connection.execute(_GIVING)
+            layout.hold(connection, "units")
             known = dict(
                 connection.execute(
                     "SELECT unit_id, max(unit) FROM hdi_units n WHERE unit_id = ANY(%s) "
@@ -145,7 +145,7 @@ class TimescaleDB:
             if not self._has(f"{schema.table}_history"):
                 return pl.DataFrame(schema=schema.history)
             query = sql.SQL("SELECT {}, _replaced_at_ns FROM {} ORDER BY seq").format(
-                sql.SQL(", ").join(map(sql.Identifier, schema.history)), sql.Identifier(f"{schema.table}_history")
+                names_of(schema.history), sql.Identifier(f"{schema.table}_history")
             )
             at = pl.col("_replaced_at").to_physical() * 1000 + pl.col("_replaced_at_ns").cast(pl.Int64)
             kinds = {c: t for c, t in schema.history.items() if c != "_replaced_at"}
@@ -177,7 +177,7 @@ class TimescaleDB:
     def keep_numbers(self, numbers: pl.DataFrame) -> None:
         """See :meth:`hdi.stores.Store.keep_numbers`."""
         with guard(self.database), self.database.session() as connection:
-            connection.execute(_GIVING)
+            layout.hold(connection, "units")
             adopt.keep_numbers(connection, numbers, self.url)
 
     def adopt(self, piece: Piece, rows: Iterable[pl.DataFrame] | None) -> None:
@@ -253,7 +253,6 @@ class TimescaleDB:
         return pl.concat([pl.DataFrame(schema=kinds), *frames])
 
 
-_GIVING = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:units', 0))"
 #: Rows of a book that are read one by one; more are read as Arrow.
 _FEW = 5_000
 _NUMBER = (

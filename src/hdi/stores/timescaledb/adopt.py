@@ -11,9 +11,10 @@ from psycopg import sql
 
 from hdi.errors import StoreError
 from hdi.stores.receipts import lacking_numbers
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, instant
 from hdi.stores.timescaledb.chunks import Chunks, delete
-from hdi.stores.timescaledb.commit import constants, lock, lock_mappings, settle_origin
+from hdi.stores.timescaledb.commit import lock, lock_mappings, settle_origin
+from hdi.stores.timescaledb.compare import constants
 from hdi.stores.timescaledb.copying import Copy, copy_frame
 from hdi.stores.timescaledb.layout import declared
 
@@ -59,7 +60,7 @@ def _replace_rows(
     schema = piece.schema
     index = sql.Identifier(schema.index_time)
     cells = {"table": sql.Identifier(schema.table), "index": index, "constants": constants(piece.work)}
-    first, end = pl.Series([piece.window.start // 1000, -(-piece.window.end // 1000)]).cast(MICRO)
+    first, end = instant(piece.window.start), instant(piece.window.end + 999)
     bounds: dict[str, Any] = {"first": first, "end": end}
     store.step("delete")
     delete(connection, schema, (first, end), _DELETE, cells, bounds)

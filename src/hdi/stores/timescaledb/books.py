@@ -6,9 +6,11 @@ TIMESTAMPTZ and a ``_ns`` remainder, as in the tables of rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 from psycopg import sql
@@ -96,6 +98,17 @@ class Book:
             (as_text if kinds.get(n) == "JSON" else sql.SQL("{c}")).format(c=sql.Identifier(n)) for n in self.stored
         )
         return sql.SQL(", ").join(names)
+
+
+def instant(ns: Any) -> dt.datetime:
+    """The microsecond that an instant (nanoseconds) lies in, as the drivers take it."""
+    found: dt.datetime = pl.Series([int(ns) // 1000]).cast(MICRO)[0]
+    return found
+
+
+def names_of(columns: Iterable[str]) -> sql.Composed:
+    """Columns for a list in a statement."""
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 def sql_name(name: str) -> str:

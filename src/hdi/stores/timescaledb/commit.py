@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import polars as pl
 import psycopg
@@ -14,14 +12,25 @@ import structlog
 from psycopg import sql
 
 from hdi.errors import FragmentRefused, OriginMismatch
-from hdi.model import MAX_NS, Receipt, iso_ns
+from hdi.model import Receipt, iso_ns
 from hdi.stores.receipts import committed_elsewhere, judged, ledger_frame, ledger_row, new_mappings
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS
-from hdi.stores.timescaledb.chunks import delete
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, instant
+from hdi.stores.timescaledb.compare import (
+    FRESH_TABLE,
+    INSERT_ALL,
+    Change,
+    columns_of,
+    compared,
+    constants,
+    gather,
+    index_of,
+    mine_of,
+    rows_of,
+    table_of,
+)
 from hdi.stores.timescaledb.copying import copy_frame
 from hdi.stores.timescaledb.editions import without_limit
-from hdi.stores.timescaledb.layout import declared, history, version
-from hdi.stores.timescaledb.load import FRESH, stage
+from hdi.stores.timescaledb.layout import hold, version
 from hdi.stores.timescaledb.scope import overlapped, stage_scope
 
 if TYPE_CHECKING:
@@ -32,15 +41,6 @@ if TYPE_CHECKING:
 #: Memory of one sort or hash of the server while rows are compared: a million of them fit.
 _WORK_MEM = "128MB"
 log = structlog.get_logger(component="Store")
-
-
-@dataclass
-class Change:
-    """What became of rows, by unit number."""
-
-    unchanged: dict[int, int] = field(default_factory=dict)
-    superseded: dict[int, int] = field(default_factory=dict)
-    doubtful: int = 0
 
 
 def commit(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Sequence[Receipt]) -> list[Receipt]:
@@ -60,11 +60,11 @@ def commit(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
         _refuse_covered(connection, writer, work)
     if overlapped(connection, work, mine):
         store.step("compare")
-        _gather(connection, writer, work)
-        change = _compared(connection, store, writer, work)
+        gather(connection, writer, work)
+        change = compared(connection, store, writer, work)
     elif writer.rows and not writer.direct:
         store.step("write")
-        connection.execute(_INSERT_ALL.format(table=_table(work), columns=_columns(work), fresh=_FRESH))
+        connection.execute(INSERT_ALL.format(table=table_of(work), columns=columns_of(work), fresh=FRESH_TABLE))
     store.step("rejects")
     _replace_rejects(connection, work, receipts)
     rejected = _keep_rejects(connection, writer, receipts)
@@ -118,9 +118,7 @@ def lock_mappings(connection: psycopg.Connection, dataset: str) -> None:
 
 def _lock(connection: psycopg.Connection, *key: str) -> None:
     connection.execute("SET LOCAL lock_timeout = 0")  # whoever holds it is at work: that is waited for
-    connection.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:' || %s, 0))", (":".join(key),)
-    )
+    hold(connection, *key)
     connection.execute("SET LOCAL lock_timeout TO DEFAULT")
 
 
@@ -177,116 +175,29 @@ def _refuse_covered(connection: psycopg.Connection, writer: TimescaleWriter, wor
     """A fragment may not add rows where a complete unit has answered already."""
     if not writer.rows:
         return
-    index, rest = _index(work)
+    index, rest = index_of(work)
     held = connection.execute(
-        _COVERED.format(rows=_rows(writer, work), index=index, rest=rest),
-        {"dataset": work.dataset, "schema": work.name.name, **_mine(writer, work)},
+        _COVERED.format(rows=rows_of(writer, work), index=index, rest=rest),
+        {"dataset": work.dataset, "schema": work.name.name, **mine_of(writer, work)},
     ).fetchone()
     if held is not None:
         symbol, instrument, at, ns = held
-        instant = pl.Series([at]).cast(pl.Datetime("us", "UTC")).to_physical()[0] * 1000 + ns
+        micro = pl.Series([at]).cast(MICRO).to_physical()[0]
         raise FragmentRefused(
             f"the file is a fragment, and a complete unit ({symbol}) holds instrument {instrument} at "
-            f"{iso_ns(instant)} already",
+            f"{iso_ns(micro * 1000 + ns)} already",
             "Nothing of it was stored; what is stored there is complete.",
         )
-
-
-def _gather(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> None:
-    """See that the rows of the attempt lie in the temporary table, wherever they were sent."""
-    if writer.direct:
-        # Somebody committed in between, or instruments came that nobody foresaw.
-        known = _mine(writer, work)
-        stage(connection, work.schema.table)
-        rows, columns = _rows(writer, work), _columns(work)
-        connection.execute(_INSERT_ALL.format(table=_FRESH, columns=columns, fresh=rows), known)
-        index, _ = _index(work)
-        parts = {"index": index, "constants": constants(work)}
-        delete(connection, work.schema, (known["first"], known["last"]), _TAKE_BACK, parts, known)
-        writer.direct = False
-    elif not writer.rows:
-        stage(connection, work.schema.table)
-
-
-def _compared(connection: psycopg.Connection, store: TimescaleDB, writer: TimescaleWriter, work: Work) -> Change:
-    """Compare with what is stored, group by group; keep what is equal, and replace the rest."""
-    ids = [unit.id for unit in work.units.values()]
-    index, rest = _index(work)
-    known: dict[str, Any] = {
-        "dataset": work.dataset, "ids": ids, "number": next(iter(work.units)), "run": work.run,
-        "now": time.time_ns() // 1000, "now_ns": time.time_ns() % 1000, **_near(connection, writer, work),
-    }  # fmt: skip
-    key = (work.schema.index_time, f"{work.schema.index_time}_ns", "publisher_id", "instrument_id")
-    parts = {
-        "table": _table(work), "columns": _columns(work), "fresh": _FRESH, "index": index, "rest": rest,
-        "history": sql.Identifier(f"{work.schema.table}_history"), "constants": constants(work),
-        "key": _list(key),
-        "same_key": sql.SQL(" AND ").join(sql.SQL("f.{c} = c.{c}").format(c=sql.Identifier(c)) for c in key),
-        "equal": _equal(work),
-    }  # fmt: skip
-    connection.execute((_OLD_OF_FRAGMENT if work.fragment else _OLD_IN_SCOPE).format(**parts), known)
-    if connection.execute("SELECT EXISTS (SELECT FROM hdi_old)").fetchone() == (False,):
-        store.step("write")
-        connection.execute(_INSERT_ALL.format(**parts))
-        return Change()
-    for table in (sql.Identifier("hdi_old"), _FRESH):
-        connection.execute(sql.SQL("ANALYZE {}").format(table))
-    connection.execute(_CHANGED.format(**parts))
-    connection.execute(sql.SQL("ANALYZE hdi_changed"))
-    connection.execute(_GONE.format(**parts))
-    connection.execute(sql.SQL("ANALYZE hdi_gone"))
-    store.step("write")
-    connection.execute(_KEEP_HISTORY.format(**parts, past=_list(list(history(work.schema)))), known)
-    gone = _extent(connection, index)
-    if gone is not None:
-        delete(connection, work.schema, gone, _DELETE_OLD, parts, dict(zip(("first", "last"), gone, strict=True)))
-    connection.execute(_INSERT_CHANGED.format(**parts))
-    change = Change(
-        unchanged=dict(connection.execute(_UNCHANGED.format(**parts)).fetchall()),
-        superseded=dict(connection.execute(_SUPERSEDED).fetchall()),
-    )
-    if work.fragment:
-        row = connection.execute(_DOUBTFUL.format(**parts)).fetchone()
-        change.doubtful = row[0] if row else 0
-    return change
-
-
-def _near(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> dict[str, dt.datetime]:
-    """The stretch of time in which the rows lie that the work is compared with: others' chunks are not looked at."""
-    if not work.fragment and not work.scope.height:
-        return {"first": _time(0), "last": _time(0)}
-    if not work.fragment:
-        return {"first": _time(work.scope["start"].min()), "last": _time(work.scope["end"].max())}
-    before = connection.execute(
-        "SELECT EXISTS (SELECT FROM ingest_units WHERE unit_id = ANY(%s) AND stored > 0)",
-        ([unit.id for unit in work.units.values()],),
-    ).fetchone()
-    if before == (True,) or not writer.rows:
-        # Other rules may leave other rows of the same bytes: those stored before are looked for everywhere.
-        return {"first": _time(0), "last": _time(MAX_NS)}
-    return {"first": _time(writer.first * 1000), "last": _time(writer.last * 1000)}
-
-
-def _extent(connection: psycopg.Connection, index: sql.Identifier) -> tuple[dt.datetime, dt.datetime] | None:
-    """The first and last instant of the rows that go; None when none does."""
-    row = connection.execute(sql.SQL("SELECT min({i}), max({i}) FROM hdi_gone").format(i=index)).fetchone()
-    return (row[0], row[1]) if row is not None and row[0] is not None else None
-
-
-def _time(ns: Any) -> dt.datetime:
-    """The microsecond that an instant lies in."""
-    found: dt.datetime = pl.Series([int(ns) // 1000]).cast(MICRO)[0]
-    return found
 
 
 def _stored(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> dict[int, int]:
     """Rows by unit number, counted in the table."""
     if not writer.rows:
         return {}
-    index, _ = _index(work)
+    index, _ = index_of(work)
     connection.execute("SET LOCAL enable_sort = off")  # for the same reason: it would sort to count
     counted = connection.execute(
-        _COUNT.format(table=_table(work), index=index, constants=constants(work)), _mine(writer, work)
+        _COUNT.format(table=table_of(work), index=index, constants=constants(work)), mine_of(writer, work)
     )
     return dict(counted.fetchall())
 
@@ -346,8 +257,8 @@ def _known(connection: psycopg.Connection, work: Work) -> pl.DataFrame:
             work.dataset,
             work.mappings["symbol"].unique().to_list(),
             work.mappings["instrument_id"].unique().to_list(),
-            _time(work.mappings["end"].max()),
-            _time(work.mappings["start"].min()),
+            instant(work.mappings["end"].max()),
+            instant(work.mappings["start"].min()),
         ),
     ).fetchall()
     return SYMBOLS.to_frame(pl.DataFrame(told, schema=SYMBOLS.stored, orient="row"))
@@ -377,61 +288,6 @@ def _landed(store: TimescaleDB, work: Work, receipts: Sequence[Receipt]) -> bool
         return row == (len(receipts),)
 
 
-_FRESH = sql.Identifier(FRESH)
-
-
-def _table(work: Work) -> sql.Identifier:
-    return sql.Identifier(work.schema.table)
-
-
-def _index(work: Work) -> tuple[sql.Identifier, sql.Identifier]:
-    return sql.Identifier(work.schema.index_time), sql.Identifier(f"{work.schema.index_time}_ns")
-
-
-def _list(names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def _columns(work: Work) -> sql.Composed:
-    return _list(list(declared(work.schema)))
-
-
-def constants(work: Work) -> sql.Composed:
-    """The column values that the schema's name implies, of the table ``t``."""
-    constants: Mapping[str, str] = {"dataset": work.dataset, **work.name.constants}
-    return sql.SQL(" AND ").join(
-        sql.SQL("t.{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in constants.items()
-    )
-
-
-def _rows(writer: TimescaleWriter, work: Work) -> sql.Composed:
-    """The rows of the attempt where they lie, as something to select from."""
-    if not writer.direct:
-        return sql.Composed([_FRESH])
-    index, _ = _index(work)
-    return sql.SQL(
-        "(SELECT t.* FROM {} t WHERE {} AND t._unit = ANY(%(mine)s::integer[]) AND t.{} BETWEEN %(first)s AND %(last)s)"
-    ).format(_table(work), constants(work), index)
-
-
-def _mine(writer: TimescaleWriter, work: Work) -> dict[str, Any]:
-    """The units of the attempt, and the time that its rows span."""
-    first, last = pl.Series([writer.first, writer.last]).cast(pl.Datetime("us", "UTC"))
-    return {"mine": list(work.units), "first": first, "last": last}
-
-
-def _equal(work: Work) -> sql.Composed:
-    """Whether a stored row ``o`` and a new one ``n`` say the same; a name that was not known is no change."""
-    content = [c for c in declared(work.schema) if c not in ("_unit", "_row", "symbol")]
-    same = [sql.SQL("o.{c} IS NOT DISTINCT FROM n.{c}").format(c=sql.Identifier(c)) for c in content]
-    return sql.SQL(" AND ").join([*same, sql.SQL("(o.symbol = n.symbol) IS NOT FALSE")])
-
-
-_INSERT_ALL = sql.SQL("INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} f")
-_TAKE_BACK = sql.SQL(
-    "DELETE FROM {table} t WHERE {constants} AND t._unit = ANY(%(mine)s::integer[]) "
-    "AND t.{index} BETWEEN %(first)s AND %(last)s"
-)
 _COUNT = sql.SQL(
     "SELECT t._unit, count(*) FROM {table} t WHERE {constants} AND t._unit = ANY(%(mine)s::integer[]) "
     "AND t.{index} BETWEEN %(first)s AND %(last)s GROUP BY t._unit"
@@ -442,53 +298,4 @@ _COVERED = sql.SQL(
     "AND (f.{index}, f.{rest}) < (c.end_time, c.end_time_ns) "
     "WHERE c.dataset = %(dataset)s AND c.schema = %(schema)s "
     "ORDER BY f.{index}, f.{rest}, f.instrument_id, c.seq DESC LIMIT 1"
-)
-#: What a complete unit replaces: the rows in its scope, of every publisher and whatever brought them.
-_OLD_IN_SCOPE = sql.SQL(
-    "CREATE TEMP TABLE hdi_old ON COMMIT DROP AS SELECT t.*, s.unit AS _owner FROM {table} t JOIN hdi_scope s "
-    "ON t.instrument_id = s.instrument_id AND (t.{index}, t.{rest}) >= (s.start_time, s.start_time_ns) "
-    "AND (t.{index}, t.{rest}) < (s.end_time, s.end_time_ns) WHERE {constants} "
-    "AND t.{index} BETWEEN %(first)s AND %(last)s"
-)
-#: What a fragment is compared with: what the same bytes stored before, and whatever shares a group with its rows.
-_OLD_OF_FRAGMENT = sql.SQL(
-    "CREATE TEMP TABLE hdi_old ON COMMIT DROP AS SELECT t.*, CASE WHEN t._unit IN "
-    "(SELECT unit FROM ingest_units WHERE unit_id = ANY(%(ids)s)) THEN %(number)s::integer END AS _owner "
-    "FROM {table} t WHERE {constants} AND t.{index} BETWEEN %(first)s AND %(last)s "
-    "AND (t._unit IN (SELECT unit FROM ingest_units WHERE unit_id = ANY(%(ids)s)) "
-    "OR ({key}) IN (SELECT {key} FROM {fresh}))"
-)
-#: Groups in which some stored row and the new one of its place are not equal, or one of them lacks: few, as a rule.
-_CHANGED = sql.SQL(
-    "CREATE TEMP TABLE hdi_changed ON COMMIT DROP AS SELECT DISTINCT {key} "
-    "FROM (SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _unit, _row) AS _nth FROM hdi_old) o FULL JOIN "
-    "(SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY _unit, _row) AS _nth FROM {fresh}) n "
-    "USING ({key}, _nth) WHERE (o._unit IS NOT NULL AND n._unit IS NOT NULL AND {equal}) IS NOT TRUE"
-)
-_GONE = sql.SQL(
-    "CREATE TEMP TABLE hdi_gone ON COMMIT DROP AS SELECT o.* FROM hdi_old o JOIN hdi_changed c USING ({key}) "
-    "WHERE o._owner IS NOT NULL"
-)
-_KEEP_HISTORY = sql.SQL(
-    "INSERT INTO {history} ({past}) SELECT {past} FROM (SELECT g.*, u.run AS _written_run, %(run)s AS _replaced_run, "
-    "g._owner AS _replaced_unit, TIMESTAMPTZ 'epoch' + %(now)s * INTERVAL '1 microsecond' AS _replaced_at, "
-    "%(now_ns)s::smallint AS _replaced_at_ns FROM hdi_gone g LEFT JOIN "
-    "(SELECT DISTINCT ON (unit) unit, run FROM ingest_units ORDER BY unit, seq DESC) u ON u.unit = g._unit) h "
-    "ORDER BY {key}, _unit, _row"
-)
-_DELETE_OLD = sql.SQL(
-    "DELETE FROM {table} t USING hdi_gone g WHERE t._unit = g._unit AND t._row = g._row AND t.{index} = g.{index} "
-    "AND t.{index} BETWEEN %(first)s AND %(last)s"
-)
-_INSERT_CHANGED = sql.SQL(
-    "INSERT INTO {table} ({columns}) SELECT {columns} FROM {fresh} WHERE ({key}) IN (SELECT {key} FROM hdi_changed)"
-)
-_UNCHANGED = sql.SQL(
-    "SELECT f._unit, count(*) FROM {fresh} f WHERE NOT EXISTS (SELECT FROM hdi_changed c WHERE {same_key}) "
-    "GROUP BY f._unit"
-)
-_SUPERSEDED = sql.SQL("SELECT _owner, count(*) FROM hdi_gone GROUP BY _owner")
-_DOUBTFUL = sql.SQL(
-    "SELECT count(*) FROM hdi_old o JOIN hdi_changed c USING ({key}) WHERE o._owner IS NULL "
-    "AND ({key}) IN (SELECT {key} FROM {fresh})"
 )

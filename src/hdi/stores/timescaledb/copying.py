@@ -12,6 +12,8 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from hdi.stores.timescaledb.books import names_of
+
 #: Rows that are encoded at once: the rate is flat from 10,000 on, and so is memory.
 _SEND_ROWS = 32_768
 
@@ -30,7 +32,7 @@ class Copy:
         self._columns = list(columns)
         self._encoder: pgpq.ArrowToPostgresBinaryEncoder | None = None
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-            sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, self._columns))
+            sql.Identifier(table), names_of(self._columns)
         )
         self._context = connection.cursor().copy(statement)
         self._copy: psycopg.Copy | None = None

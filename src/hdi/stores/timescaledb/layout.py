@@ -16,7 +16,7 @@ from psycopg import sql
 from hdi.errors import StoreError
 from hdi.schema import Schema, Schemas
 from hdi.stores.timescaledb import views
-from hdi.stores.timescaledb.books import BOOKS, MICRO, TYPES
+from hdi.stores.timescaledb.books import BOOKS, MICRO, TYPES, names_of
 from hdi.stores.timescaledb.connect import SETUP
 
 log = structlog.get_logger(component="Store")
@@ -76,6 +76,13 @@ def holds(connection: psycopg.Connection, table: str) -> bool:
     """True when the store's schema, the first of the search path, has a table of that name."""
     found = connection.execute("SELECT to_regclass(quote_ident(current_schema()) || '.' || quote_ident(%s))", (table,))
     return found.fetchone() != (None,)
+
+
+def hold(connection: psycopg.Connection, *key: str) -> None:
+    """Wait for, and hold until the transaction ends, what the store's schema calls by that key."""
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:' || %s, 0))", (":".join(key),)
+    )
 
 
 def columns_of(connection: psycopg.Connection) -> dict[str, dict[str, str]]:
@@ -149,7 +156,7 @@ def make(connection: psycopg.Connection, schemas: Schemas) -> None:
     """
     connection.execute("SET LOCAL lock_timeout = '60s'")
     connection.execute("SET LOCAL client_min_messages = 'warning'")
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ':hdi:layout', 0))")
+    hold(connection, "layout")
     # Who waits to change a table holds back everybody who comes later, readers too.
     connection.execute("SET LOCAL lock_timeout = '3s'")
     if current(connection, schemas):
@@ -235,11 +242,7 @@ def _table(  # noqa: PLR0913  (what a table is made of)
     if hypertable is not None:
         indexes = _hypertable(connection, hypertable)
     for index in indexes:
-        connection.execute(
-            sql.SQL("CREATE INDEX ON {} ({})").format(
-                sql.Identifier(name), sql.SQL(", ").join(map(sql.Identifier, index))
-            )
-        )
+        connection.execute(sql.SQL("CREATE INDEX ON {} ({})").format(sql.Identifier(name), names_of(index)))
 
 
 def _hypertable(connection: psycopg.Connection, schema: Schema) -> tuple[tuple[str, ...], ...]:

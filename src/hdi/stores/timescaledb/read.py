@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 from psycopg import sql
 
 from hdi.schema import PLACE
-from hdi.symbology import Intervals
+from hdi.stores.held import Held
+from hdi.stores.timescaledb.books import instant, names_of
 
 if TYPE_CHECKING:
     from hdi.model import Window
@@ -35,14 +35,9 @@ class Scan:
         self._columns = list(columns)
         self._dataset = dataset
         self._constants = dict(schema.names[name].constants)
-        self._ids: dict[str, list[int]] | None = None
-        self._held: dict[str, Intervals] = {}
-        if instruments is not None:
-            parts = instruments.partition_by("dataset", as_dict=True)
-            self._ids = {str(d): f["instrument_id"].unique().sort().to_list() for (d,), f in parts.items()}
-            self._held = {str(d): Intervals(f) for (d,), f in parts.items() if not _whole(f, window)}
+        self._held = Held(window, instruments)
         wanted = {*columns, schema.index_time}
-        if self._held:
+        if self._held.by_time:
             wanted |= {"dataset", "instrument_id"}
         public = [f for f in schema.fields if f.name in wanted]
         self._stored = [n for f in public for n in ((f.name, f"{f.name}_ns") if f.type == "timestamp" else (f.name,))]
@@ -54,56 +49,36 @@ class Scan:
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows in order."""
-        if self._ids is not None and not self._ids:
+        if self._held.ids is not None and not self._held.ids:
             return
         kinds = self._schema.stored
         for batch in self._database.batches(self._query()):
             found = pl.DataFrame(batch)
-            rows = self._inside(found.select(pl.col(c).cast(kinds[c]) for c in self._stored).select(self._public))
+            public = found.select(pl.col(c).cast(kinds[c]) for c in self._stored).select(self._public)
+            rows = self._held.inside(public, self._schema.index_time)
             if rows.height:
                 yield rows.select(self._columns)
 
     def _query(self) -> sql.Composed:
         index = sql.Identifier(self._schema.index_time)
-        first, last = pl.Series([self._window.start // 1000, -(-self._window.end // 1000)]).cast(
-            pl.Datetime("us", "UTC")
-        )
+        first, last = instant(self._window.start), instant(self._window.end + 999)
         where = [sql.SQL("{i} >= {} AND {i} < {}").format(sql.Literal(first), sql.Literal(last), i=index)]
         fixed = self._constants | ({"dataset": self._dataset} if self._dataset is not None else {})
         where += [sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in fixed.items()]
-        if self._ids is not None:
-            where.append(_among(self._ids))
+        if self._held.ids is not None:
+            where.append(_among(self._held.ids))
         order = [c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,))]
         return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
-            _list(self._stored), sql.Identifier(self._schema.table), sql.SQL(" AND ").join(where), _list(order)
+            names_of(self._stored), sql.Identifier(self._schema.table), sql.SQL(" AND ").join(where), names_of(order)
         )
 
-    def _inside(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The rows inside the window to the nanosecond, and inside the rectangles."""
-        instants = rows[self._schema.index_time].to_physical().to_numpy()
-        keep = (instants >= self._window.start) & (instants < self._window.end)
-        for dataset, held in self._held.items():
-            mine = (rows["dataset"] == dataset).to_numpy()
-            found = held.find(rows["instrument_id"].to_numpy(), instants) >= 0
-            keep = np.where(mine, keep & found, keep)
-        return rows if keep.all() else rows.filter(pl.Series(keep))
 
-
-def _among(ids: Mapping[str, Sequence[int]]) -> sql.Composed:
+def _among(ids: Mapping[str, pl.Series]) -> sql.Composed:
     """The rows of these instruments; a long list is a query of its own, for constants come into each chunk's plan."""
     few = sum(map(len, ids.values())) <= _FEW
-    pairs = [(sql.Literal(d), sql.Literal(list(i))) for d, i in ids.items()]
+    pairs = [(sql.Literal(d), sql.Literal(i.to_list())) for d, i in ids.items()]
     if few:
         each = (sql.SQL("(dataset = {} AND instrument_id = ANY({}::bigint[]))").format(*pair) for pair in pairs)
         return sql.SQL("({})").format(sql.SQL(" OR ").join(each))
     values = sql.SQL(", ").join(sql.SQL("({}, {}::bigint[])").format(*pair) for pair in pairs)
     return sql.SQL("(dataset, instrument_id) IN (SELECT d, unnest(i) FROM (VALUES {}) AS wanted (d, i))").format(values)
-
-
-def _list(names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def _whole(frame: pl.DataFrame, window: Window) -> bool:
-    """True when every rectangle spans the window, so that the instrument alone decides."""
-    return bool(((frame["start"] <= window.start) & (frame["end"] >= window.end)).all())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from hdi.stores.timescaledb.books import COVERED, MICRO
+from hdi.stores.timescaledb.books import COVERED, instant
 from hdi.stores.timescaledb.copying import copy_frame
 from hdi.symbology import disjoint
 
@@ -63,12 +62,9 @@ def overlapped(connection: psycopg.Connection, work: Work, mine: Collection[int]
     ``mine`` are units that do not count. Needs the staged scope.
     """
     units = list(work.units.values())
-    first, last = (pick(_micro(at) for at in ends) for pick, ends in (
-        (min, [u.window.start for u in units]), (max, [u.window.end for u in units]),
-    ))  # fmt: skip
     known = {
-        "dataset": work.dataset, "schema": work.name.name, "mine": list(mine), "first": first, "last": last,
-        "status": ["fragment"],
+        "dataset": work.dataset, "schema": work.name.name, "mine": list(mine), "status": ["fragment"],
+        "first": instant(min(u.window.start for u in units)), "last": instant(max(u.window.end for u in units)),
     }  # fmt: skip
     if work.fragment:
         return _true(connection, _ANY, known)
@@ -80,8 +76,3 @@ def overlapped(connection: psycopg.Connection, work: Work, mine: Collection[int]
 
 def _true(connection: psycopg.Connection, query: sql.SQL, known: dict[str, object]) -> bool:
     return connection.execute(query, known).fetchone() == (True,)
-
-
-def _micro(ns: int) -> dt.datetime:
-    found: dt.datetime = pl.Series([ns // 1000]).cast(MICRO)[0]
-    return found

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from hdi.schema import PLACE, Schema, Schemas
+from hdi.stores.timescaledb.books import names_of
 from hdi.symbology import ALL_SYMBOLS
 
 #: Bars of this name are the compatibility view; kinds of this name say what an instrument is.
@@ -244,8 +245,8 @@ def _instruments(schema: Schema, there: Sequence[str]) -> sql.Composable:
     ).format(
         told=_list(columns, there),
         start=_ns("start_time"), end=_ns("end_time"), seen=seen, table=sql.Identifier(schema.table),
-        key=sql.SQL(", ").join(map(sql.Identifier, key)),
-        columns=sql.SQL(", ").join(map(sql.Identifier, shown)),
+        key=names_of(key),
+        columns=names_of(shown),
         latest=sql.SQL(", ").join(sql.SQL("{} DESC").format(sql.Identifier(c)) for c in times),
     )  # fmt: skip
 
