@@ -40,7 +40,7 @@ _POLARS: Mapping[str, Any] = {"int32": pl.Int32(), "int64": pl.Int64()}
 class Options:
     """How files are ingested. ``keep`` copies them under ``raw/``.
 
-    ``origin`` "" is that under which a file was kept before, else the vendor's.
+    ``origin`` "" is that under which a file was kept before, else the vendor's; ``job`` the predefined job asked for.
     """
 
     data_dir: Path
@@ -52,6 +52,7 @@ class Options:
     refetch: bool = False
     dry_run: bool = False
     keep: bool = True
+    job: str | None = None
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,7 @@ class Attempt:
             stored=fetched - rejected, quarantined=rejected, rules=self.tally.rules.get(number, {}),
             raw=rawfile, seconds=round(time.monotonic() - self.began, 3), committed_at=time.time_ns(),
             dollars=None if self.task.price is None else (self.task.price * fetched).quantize(MONEY),
-            conditions=noted(self.task.conditions, self.plan.units[i]),
+            conditions=noted(self.task.conditions, self.plan.units[i]), job=self.task.options.job,
         )  # fmt: skip
 
 

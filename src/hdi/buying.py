@@ -265,7 +265,18 @@ class Buying:
         work = self._work(run, dict(zip(numbers, units, strict=True)), coverage, plan.mappings)
         conditions = noting.known.conditions if noting.known else ()
         receipts = [
-            Receipt(u, n, run, "complete", 0, 0, 0, dollars=Decimal(0), conditions=noted(conditions, u))
+            Receipt(
+                u,
+                n,
+                run,
+                "complete",
+                0,
+                0,
+                0,
+                dollars=Decimal(0),
+                conditions=noted(conditions, u),
+                job=self.options.job,
+            )
             for u, n in by_unit.items()
         ]
         with self.store.replace(work) as writer:
@@ -280,7 +291,7 @@ class Buying:
         ]
         numbers = self.store.reserve([u.id for u in units])
         receipts = [
-            Receipt(u, n, run, "failed", 0, 0, 0, error=error.message, exit_code=error.exit_code)
+            Receipt(u, n, run, "failed", 0, 0, 0, error=error.message, exit_code=error.exit_code, job=self.options.job)
             for u, n in zip(units, numbers, strict=True)
         ]
         cost, kept = Decimal(0), None

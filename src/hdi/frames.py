@@ -47,8 +47,28 @@ REJECTS: dict[str, pl.DataType] = {
     "record": pl.String(),
     "failed": pl.Boolean(),
 }
+#: What the vendor said of its data of a UTC day (``day`` is its midnight): a row whenever that changed, with when it
+#: was heard. ``last_modified`` is the midnight of the day on which the vendor last changed it, null where unknown.
+CONDITIONS: dict[str, pl.DataType] = {
+    "dataset": pl.String(),
+    "day": pl.Int64(),
+    "condition": pl.String(),
+    "last_modified": pl.Int64(),
+    "seen_at": pl.Int64(),
+}
+#: Rows that are stored of an instrument in a stretch of time: ``at`` is its start, ``first`` and ``last`` are the
+#: index times of its first and last row.
+CONTENT: dict[str, pl.DataType] = {
+    "dataset": pl.String(),
+    "instrument_id": pl.Int64(),
+    "at": pl.Int64(),
+    "rows": pl.Int64(),
+    "first": pl.Int64(),
+    "last": pl.Int64(),
+}
 #: One unit of one commit. ``rules`` is JSON text (counts by rule name), ``conditions`` too (the days that the vendor
-#: did not call available, by date: its word, and when it last changed the day); times are nanoseconds UTC.
+#: did not call available, by date: its word, and when it last changed the day); times are nanoseconds UTC. ``job`` is
+#: the predefined job that it was asked for by, ``batch`` the vendor's name of the batch job that brought it.
 LEDGER: dict[str, pl.DataType] = {
     "unit": pl.Int32(),
     "unit_id": pl.String(),
@@ -77,4 +97,6 @@ LEDGER: dict[str, pl.DataType] = {
     "committed_at": pl.Int64(),
     "error": pl.String(),
     "exit_code": pl.Int32(),
+    "job": pl.String(),
+    "batch": pl.String(),
 }

@@ -23,7 +23,7 @@ MAX_NS = 2**63 - 1
 
 Grid = Literal["day", "month", "year"]
 Stype = Literal["raw_symbol", "instrument_id", "continuous", "parent"]
-Status = Literal["complete", "fragment", "failed"]
+Status = Literal["complete", "fragment", "failed", "ordered"]
 #: The symbol types that can be asked for, and the word that some still use for the first.
 STYPES: tuple[str, ...] = get_args(Stype)
 NATIVE = "native"
@@ -300,13 +300,13 @@ class RawFile:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one unit in one run. ``fetched == stored + quarantined`` unless it failed.
+    """What became of one unit in one run. ``fetched == stored + quarantined`` unless it failed, or was only ordered.
 
     ``stored`` is read back from the store; ``unchanged`` of them were there already, equal.
     ``superseded`` counts rows that this unit moved to history. ``rules`` counts every broken rule by
     name, whatever its severity. ``dollars`` is what its bytes cost, in the receipt of the first run that put them
     into this store; ``conditions`` names the days that the vendor did not call available. ``committed_at`` is
-    nanoseconds UTC.
+    nanoseconds UTC. ``job`` is the predefined job that asked for it, ``batch`` the vendor's name of a batch job.
     """
 
     unit: Unit
@@ -326,6 +326,8 @@ class Receipt:
     committed_at: int = 0
     error: str = ""
     exit_code: int = 0
+    job: str | None = None
+    batch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,29 +11,30 @@ Frames that cross this seam:
 ``mappings``   dataset, stype, symbol, instrument_id, start, end   (dates as nanoseconds, half-open)
 ``rejects``    :data:`REJECTS`
 ``ledger``     :data:`LEDGER`, one row for each unit of each commit, oldest first
+``conditions`` :data:`CONDITIONS`, what the vendor said of days, oldest first
+``content``    :data:`CONTENT`, how many rows there are of what, and when
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+import polars as pl
 
 from hdi.errors import OriginMismatch, RequestError, StoreError
-from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
+from hdi.frames import CONDITIONS, CONTENT, COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.model import RawFile, Receipt, Unit, Window
 from hdi.schema import Schema, SchemaName, Schemas
 from hdi.stores.options import ServerOptions
 
-if TYPE_CHECKING:
-    import polars as pl
-
 __all__ = [
-    "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Piece", "ServerOptions", "Store", "Work", "Writer", "check_origin",
-    "names", "open_store",
+    "CONDITIONS", "CONTENT", "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Piece", "ServerOptions", "Store", "Work",
+    "Writer", "check_origin", "names", "open_store",
 ]  # fmt: skip
 
 #: The packaged stores, by module, each with the schemes of its URLs.
@@ -44,7 +45,8 @@ _PACKAGED = {"lake": ("lake",), "timescaledb": ("postgresql", "postgres")}
 class Work:
     """What one commit is about: its units by ledger number, their scope, and where the bytes are.
 
-    ``coverage`` and ``mappings`` are what the commit adds to those frames. ``run`` names the run.
+    ``coverage`` and ``mappings`` are what the commit adds to those frames; of ``conditions`` (all that the vendor said
+    when it was asked) it keeps what is news. ``run`` names the run.
     """
 
     run: str
@@ -55,6 +57,7 @@ class Work:
     coverage: pl.DataFrame
     mappings: pl.DataFrame
     raw: RawFile | None = None
+    conditions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CONDITIONS))
 
     @property
     def scope(self) -> pl.DataFrame:
@@ -159,6 +162,23 @@ class Store(Protocol):
 
     def quarantine(self) -> pl.DataFrame:
         """The rejects that stand today (:data:`REJECTS`)."""
+
+    def conditions(self) -> pl.DataFrame:
+        """What the vendor said of days whenever it changed (:data:`CONDITIONS`), in the order in which it was heard."""
+
+    def content(
+        self,
+        schema: Schema,
+        name: str,
+        window: Window,
+        instruments: pl.DataFrame | None,
+        every: int,
+        dataset: str | None = None,
+    ) -> pl.DataFrame:
+        """How many rows there are (:data:`CONTENT`), sorted, by instrument and stretch of ``every`` nanoseconds.
+
+        The stretches count from 1970; those without rows have none. The rest is as for :meth:`read`.
+        """
 
     def read(
         self,

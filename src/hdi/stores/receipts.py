@@ -19,7 +19,7 @@ def judged(receipt: Receipt, added: int, unchanged: int, superseded: int, reject
 
     ``added`` rows were written, ``unchanged`` were there already, equal.
     """
-    if receipt.status == "failed":
+    if receipt.status in ("failed", "ordered"):
         return replace(receipt, committed_at=time.time_ns())
     stored = added + unchanged
     if receipt.fetched != stored + receipt.quarantined or receipt.quarantined != rejected:
