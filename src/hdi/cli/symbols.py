@@ -1,0 +1,88 @@
+"""``hdi symbols``: what is stored, by symbol."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hdi.cli.render import count, dumps
+from hdi.cli.session import guarded, put, say, session, started, terminal
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("symbols")(symbols)
+
+
+def symbols(
+    context: typer.Context,
+    pattern: Annotated[
+        str | None,
+        typer.Argument(metavar="PATTERN", help="A symbol, a root (ES), a parent (ES.FUT), or a pattern ('CL*')."),
+    ] = None,
+    on: Annotated[str | None, typer.Option("--on", metavar="DATE", help="What is held of that UTC day.")] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="CODE", help="This dataset only.")] = None,
+) -> None:
+    """List the symbols of the store: type, root, class, exchange, first and last day held, and schemas.
+
+    Of a continuous symbol it shows the roll calendar: which contract it stood for, and when. Class and exchange come
+    from stored definitions. A raw symbol that came back has a line for each instrument that had it.
+    """
+    with session(context).data() as data:
+        catalog = data.catalog(on, dataset)
+        started()
+        rolls = catalog.rolls(pattern) if pattern else None
+        found = catalog.listed(pattern or "") if rolls is None else rolls
+        if session(context).json:
+            put(dumps([_plain(row) for row in found.iter_rows(named=True)]))
+        else:
+            _show(found, color=data.settings.color)
+            _tell(found, rolls is not None, on)
+        if data.synthetic:
+            say("note: this is SYNTHETIC data, made by a rehearsal vendor")
+
+
+def _plain(row: dict[str, object]) -> dict[str, object]:
+    return {name: value if isinstance(value, list | int) or value is None else str(value)
+            for name, value in row.items()}  # fmt: skip
+
+
+def _show(found: pl.DataFrame, *, color: bool) -> None:
+    import polars as pl
+
+    lists = [c for c, t in found.schema.items() if isinstance(t, pl.List)]
+    shown = found.with_columns(pl.col(c).list.join(",") for c in lists).with_columns(
+        # An id is a name, and no number to be summed.
+        pl.col("instrument_id").cast(pl.String)
+    )
+    if terminal(sys.stdout):
+        from hdi.cli.render import screen
+
+        with guarded():
+            screen([shown], shown.schema, color=color)
+        return
+    from hdi.cli.render import plain
+
+    put("".join(plain([shown], shown.schema)).removesuffix("\n"))
+
+
+def _tell(found: pl.DataFrame, rolls: bool, on: str | None) -> None:  # noqa: FBT001
+    day = f" on {on}" if on else ""
+    if rolls:
+        say(f"{count(found.height, 'contract')}{day}; what it stood for before and after was never asked")
+        return
+    say(f"{count(found.height, 'symbol')}{day}")
+    unknown = found.filter(found["stype"].is_in(["raw_symbol", "instrument_id"]), found["exchange"].is_null()).height
+    if unknown:
+        say(
+            f"note: class and exchange of {unknown} are not known: no definition of theirs is stored "
+            "(hdi ingest --schema definition ...)"
+        )
+
+
+__all__ = ["register", "symbols"]

@@ -1,0 +1,87 @@
+"""Groups of symbols: what a name with @ stands for, and what is wrong with a file of them."""
+
+from pathlib import Path
+
+import pytest
+
+from hdi import HistoricalData
+from hdi.errors import ConfigError, RequestError
+from hdi.symbol_groups import FILE, expand, load_groups
+
+TEXT = """
+ENERGY: [CL.c.0, NG.c.0]
+INDEX: ES.c.0, NQ.c.0
+ALL: ["@ENERGY", "@index", SPY, CL.c.0]
+IDS: [1234]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(text=TEXT):
+        (tmp_path / FILE).write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_a_group_stands_for_its_symbols_and_groups_within_are_taken_apart(folder):
+    groups = load_groups(folder())
+    assert groups["ENERGY"] == ("CL.c.0", "NG.c.0")
+    assert groups["INDEX"] == ("ES.c.0", "NQ.c.0")
+    assert groups["ALL"] == ("CL.c.0", "NG.c.0", "ES.c.0", "NQ.c.0", "SPY")
+    assert groups["IDS"] == ("1234",)
+
+
+def test_symbols_keep_their_order_and_none_comes_twice(folder):
+    assert expand(["ES.c.0, @ENERGY", "CL.c.0", "@energy"], folder()) == ("ES.c.0", "CL.c.0", "NG.c.0")
+
+
+def test_without_a_group_no_file_is_looked_at(folder):
+    assert expand(["ES.c.0,ES.FUT"], folder("- not a mapping")) == ("ES.c.0", "ES.FUT")
+    assert expand(["ES.c.0"], None) == ("ES.c.0",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [("@ENRGY", "@ENERGY"), ("@", "Known: @ENERGY")],
+)
+def test_an_unknown_group_is_told_with_the_closest(folder, asked, hint):
+    with pytest.raises(RequestError, match="unknown group") as error:
+        expand([asked], folder())
+    assert hint in error.value.hint
+    assert FILE in error.value.hint
+
+
+def test_where_no_group_is_defined_the_error_says_where_they_stand(tmp_path):
+    with pytest.raises(RequestError, match="unknown group @ENERGY") as error:
+        expand(["@ENERGY"], tmp_path)
+    assert FILE in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "said"),
+    [
+        ("A: []", ":1:1: A", "a symbol is needed"),
+        ("\nA: [true]", ":2:1: A", "not a symbol"),
+        ("A: {b: c}", ":1:1: A", "not a symbol"),
+        ("lower: [ES.c.0]", ":1:1: lower", "capitals"),
+        ("A: ['@B']", ":1:1: A", "unknown group @B"),
+        ("A: ['@B']\nB: ['@A']", ": B", "cannot hold itself"),
+        ("A: ['@A']", ": A", "cannot hold itself"),
+        ("[A]", ":1:1", "a group is a name"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_told_with_its_place(folder, text, at, said):
+    with pytest.raises(ConfigError, match=said) as error:
+        expand(["@A"], folder(text))
+    assert at in error.value.message
+
+
+def test_the_packaged_groups_are_read_and_serve_queries_and_orders():
+    configs = Path(__file__).parents[2] / "configs"
+    with HistoricalData.open(config_dir=configs) as data:
+        assert data.symbols_of("@FUTURES") == ("CL.c.0", "NG.c.0", "HO.c.0", "RB.c.0", "ES.c.0", "NQ.c.0", "GC.c.0")
+        buying = data.buying(dataset="GLBX.MDP3", schema="ohlcv-1d", symbols="@METALS,ES.FUT", start="2024-01-02",
+                             end="2024-01-02", dry_run=True)  # fmt: skip
+        assert buying.request.symbols == {"parent": ("ES.FUT",), "continuous": ("GC.c.0",)}
