@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import os
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import api, report, timescaledb
-from benchmarks.files import DAILY_ROWS, DAY, SYMBOL, label, source
+from benchmarks.files import DAILY_ROWS, DAY, FIRST_DAY, OPTION, OPTIONS, SYMBOL, label, source, versions
 from benchmarks.measure import Case, Measured, hdi, run_all
 
 HERE = Path(__file__).parent
@@ -94,6 +95,21 @@ def queries(trades: Path, daily: Path, rows: int, rounds: int) -> list[Case]:
     ]
 
 
+def definitions(kept: Path, rows: int, rounds: int) -> list[Case]:
+    """What is asked of definitions in bulk; ``kept`` is the folder that an ingestion of them left behind."""
+    group, lake = label("definition", rows), f"lake:{kept / 'lake'}"
+    days = -(-rows // OPTIONS)
+    last = str(FIRST_DAY + dt.timedelta(days=days - 1))
+    one = hdi("--store", lake, "query", "-s", OPTION, "--schema", "definition", "--start-date", str(FIRST_DAY),
+              "--end-date", last, "--output-format", "csv")  # fmt: skip
+    return [
+        Case(
+            group, "hdi query, every definition of one option, CSV", days, command=one, counts="stdout", rounds=rounds
+        ),
+        Case(group, "instruments with their validity (library)", versions(days), "instruments", lake, rounds=1),
+    ]
+
+
 def starts(rounds: int) -> list[Case]:
     return [
         Case("start", "python alone", command=(sys.executable, "-c", "pass"), rounds=rounds),
@@ -118,7 +134,7 @@ def measure(asked: argparse.Namespace, work: Path) -> tuple[list[Measured], dict
         sizes = [("trades", 1_000_000)]
     else:
         sizes = [("trades", 1_000_000), ("trades", 5_000_000), ("trades", 20_000_000)]
-        sizes += [("ohlcv-1m", 5_000_000), ("definition", 1_000_000)]
+        sizes += [("ohlcv-1m", 5_000_000), ("definition", 1_000_000), ("definition", 10_000_000)]
     results: list[Measured] = []
     largest, rows = work / "kept-trades", 0
 
@@ -130,6 +146,8 @@ def measure(asked: argparse.Namespace, work: Path) -> tuple[list[Measured], dict
         path = source(schema, size, asked.data)
         keep = largest if schema == "trades" else work / "kept-other"
         go(ingestion(schema, size, path, 1 if size > 5_000_000 else rounds, keep))
+        if schema == "definition" and keep.exists():
+            go(definitions(keep, size, rounds))
         rows = size if schema == "trades" else rows
     daily = work / "kept-daily"
     path = source("ohlcv-1d", DAILY_ROWS, asked.data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 DAILY_ROWS = 50 * 262
 #: Symbols of the generated files, and the first trading day in them.
 SYMBOL, OTHER, DAY = "ESH4", "NQH4", "2024-01-02"
+#: The first day of the definitions, how many options they are of, one of these, and of which share a day's news are.
+FIRST_DAY, OPTIONS, OPTION, CHANGES = dt.date(2024, 1, 1), 20_000, "E01H4 C3000", 20
 
 
 def source(schema: str, rows: int, data: Path, symbol: str = "") -> str:
@@ -23,6 +26,11 @@ def source(schema: str, rows: int, data: Path, symbol: str = "") -> str:
         check=True, capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     return made.stdout.splitlines()[-1]
+
+
+def versions(days: int) -> int:
+    """How many definitions of so many days differ from the one before of the same option."""
+    return OPTIONS + sum(len(range(day % CHANGES, OPTIONS, CHANGES)) for day in range(1, days))
 
 
 def label(schema: str, rows: int) -> str:

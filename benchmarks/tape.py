@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any
 import databento_dbn as dbn
 import numpy as np
 import zstandard
+from benchmarks.files import CHANGES, FIRST_DAY, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Part of every file name: a new way of making the data must not meet files made in the old one.
-VERSION = 1
+VERSION = 2
 NS = 1_000_000_000
 DAY_NS = 86_400 * NS
 CHUNK = 200_000
-FIRST_DAY = dt.date(2024, 1, 1)
 SESSION_MINUTES = 23 * 60
 #: The most trades in one day, so that larger files hold more days, as a vendor's do.
 TRADES_A_DAY = 5_000_000
-OPTIONS = 20_000
 _ROOTS = {
     "ES": 250_000_000, "NQ": 250_000_000, "YM": NS, "RTY": 100_000_000, "CL": 10_000_000,
     "NG": 1_000_000, "GC": 100_000_000, "SI": 5_000_000, "ZN": 15_625_000, "ZB": 31_250_000,
@@ -226,8 +225,11 @@ def _definitions(_: np.random.Generator, rows: int, days: list[dt.date]) -> Iter
     day["activation"] = day_ns(dt.date(2023, 12, 1))
     day["unit_of_measure_qty"], day["underlying_id"], day["market_depth"] = 50 * NS, 10_000, 10
     day["min_trade_vol"], day["max_trade_vol"], day["maturity_year"], day["maturity_month"] = 1, 3_000, 2024, 3
+    day["high_limit_price"] = 500 * NS
     left = rows
-    for date in days:
+    for at, date in enumerate(days):
+        # Most definitions are those of the day before; of one option in twenty the limit has moved.
+        day["high_limit_price"][at % CHANGES :: CHANGES] += NS
         day["ts_recv"], day["ts_event"] = day_ns(date), day_ns(date) - 9 * 3600 * NS - numbers.astype(np.uint64) * 1_013
         yield day[:left]
         left -= min(left, len(day))

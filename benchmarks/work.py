@@ -175,6 +175,19 @@ def api_get_range(source: str, out: Path) -> Timed:
     return run
 
 
+def instruments(source: str, _: Path) -> Timed:
+    """What the definitions of a store say of instruments, as long as it was true; a source is a store."""
+    for name in LATE:
+        import_module(name)
+    from hdi.api import HistoricalData
+
+    def run() -> int:
+        with HistoricalData.open(store=source) as data:
+            return sum(frame.height for frame in data.store().instruments())
+
+    return run
+
+
 JOBS: dict[str, Callable[[str, Path], Timed]] = {
     "hdi_ingest": hdi_ingest,
     "to_parquet": to_parquet,
@@ -184,6 +197,7 @@ JOBS: dict[str, Callable[[str, Path], Timed]] = {
     "api_ingest": api_ingest,
     "api_to_parquet": api_to_parquet,
     "api_get_range": api_get_range,
+    "instruments": instruments,
 }
 
 

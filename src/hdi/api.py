@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hdi import logs
-from hdi.errors import ConfigError, RequestError
-from hdi.model import SYNTHETIC, Outcome, Query, Window
+from hdi.errors import ConfigError, RequestError, masked
+from hdi.model import DAY_NS, MAX_NS, SYNTHETIC, Outcome, Query, Window, parse_instant
 from hdi.settings import Settings, load
 from hdi.settings.addresses import TIMESCALEDB
 
@@ -22,14 +23,20 @@ if TYPE_CHECKING:
 
     from hdi.attempt import Options
     from hdi.buying import Buying
+    from hdi.calendars import Calendars
+    from hdi.catalog import Catalog
     from hdi.health import Status
     from hdi.jobs import Job
     from hdi.mapping import VendorMapping
     from hdi.migrating import Migration
     from hdi.query import Result
+    from hdi.revising import Due
+    from hdi.runs import RunDetail, RunRecord
     from hdi.schema import Schemas
     from hdi.sources import Source
+    from hdi.scheduling import Event, Pace, Scheduler
     from hdi.stores import ServerOptions, Store
+    from hdi.syncing import Result, Sync
 
 #: The libraries that decide what data looks like.
 LIBRARIES = (
@@ -143,25 +150,35 @@ class HistoricalData:
         keep: bool = True,
         batch_size: int | None = None,
         max_reject_percent: float | None = None,
+        resumes: Sequence[str] = (),
     ) -> Iterator[Outcome]:
         """Ingest DBN files; one outcome for each as it is done.
 
         ``origin`` says who made the data: by default what a file was kept as, or the vendor. ``refetch`` stores again
         what is stored already, ``dry_run`` only says what would be done, ``keep``
-        False remembers path and digest of a file instead of a copy. Raises StoreError when the store is gone.
+        False remembers path and digest of a file instead of a copy; ``resumes`` names the runs that this one goes on
+        with. Raises StoreError when the store is gone.
         """
         from hdi.pipeline import ingest_files
+        from hdi.sources import FILES
 
         options = self._options(refetch=refetch, dry_run=dry_run)
+        files = [Path(p) for p in paths]
+        limit = options.max_reject_percent if max_reject_percent is None else max_reject_percent
+        words = {
+            "api": FILES[0], "files": [str(p.absolute()) for p in files], "origin": origin, "keep": keep,
+            "refetch": refetch, "max_reject_percent": limit, "resumes": list(resumes),
+        }  # fmt: skip
         options = replace(
             options,
             origin=origin,
             keep=keep,
             batch_size=options.batch_size if batch_size is None else batch_size,
-            max_reject_percent=options.max_reject_percent if max_reject_percent is None else max_reject_percent,
+            max_reject_percent=limit,
+            words=words,
         )
         store = self.store(write=not dry_run)
-        yield from ingest_files(store, self.schemas, self._mapping, [Path(p) for p in paths], options)
+        yield from ingest_files(store, self.schemas, self._mapping, files, options)
 
     def buying(  # noqa: PLR0913  (each is an option of the command)
         self,
@@ -176,32 +193,146 @@ class HistoricalData:
         refetch: bool = False,
         dry_run: bool = False,
         on_wait: Callable[[str, float], None] | None = None,
+        job: str | None = None,
+        derive: bool = False,
+        max_reject_percent: float | None = None,
+        resumes: Sequence[str] = (),
     ) -> Buying:
         """A request to a vendor's API: its ``offer()`` says what is missing and what it costs, ``run()`` buys it.
 
         Symbols without ``stype`` are sorted by their notation. A date as ``end`` means through that UTC day. Raises
         RequestError for what is wrong with the request; nothing is asked of the vendor yet. ``on_wait`` is told why a
-        call has to wait, and for how many seconds.
+        call has to wait, and for how many seconds. ``job`` is the predefined job that it comes from; ``derive`` makes
+        bars from owned trades or finer bars where it can; ``resumes`` names the runs that this one goes on with.
         """
         from hdi.buying import Buying
         from hdi.downloads import Terms
         from hdi.ordering import parse_request
         from hdi.sources.records import MESSAGES
+        from hdi.spending import Limits
 
         if schema not in self.schemas.names and schema in MESSAGES:
             raise RequestError(
                 f"{api} has {schema}, but this version has no table for it",
                 f"Stored kinds: {', '.join(self.schemas.stored_names)}. docs/add-a-schema.md adds one.",
             )
-        asked = (symbols,) if isinstance(symbols, str) else tuple(symbols)
+        asked = self.symbols_of(symbols)
         window = Window.parse(_text(start), _text(end))
         request = parse_request(self.schemas, dataset=dataset, schema=schema, symbols=asked, window=window, stype=stype)
         ingest = self.settings.ingest
-        terms = Terms(ingest.workers, ingest.download_records, ingest.budget_usd)
+        limits = Limits(ingest.max_usd_per_day, ingest.max_usd_per_month)
+        terms = Terms(
+            ingest.workers, ingest.download_records, ingest.budget_usd, limits=limits, min_split=ingest.min_split_usd
+        )
         source = self.source(api, on_wait)
         store = self.store(write=not dry_run)
         options = self._options(refetch=refetch, dry_run=dry_run)
-        return Buying(store, self.schemas, self._mapping, source, request, options, terms)
+        limit = options.max_reject_percent if max_reject_percent is None else max_reject_percent
+        words = {
+            "api": api, "job": job, "dataset": request.dataset, "schema": schema, "symbols": list(asked), "stype": stype,
+            "start": _text(start), "end": _text(end), "refetch": refetch, "derive": derive, "origin": source.origin,
+            "max_reject_percent": limit, "resumes": list(resumes),
+        }  # fmt: skip
+        if derive and refetch:
+            raise RequestError(
+                "--derive and --refetch contradict each other", "The one makes what the other buys: leave one of them out."
+            )
+        options = replace(
+            options, job=job, max_reject_percent=limit, derive=derive, resumes=tuple(resumes), words=words
+        )  # fmt: skip
+        return Buying(store, self.schemas, self._mapping, source, request, options, terms, self.calendars)
+
+    def sync(  # noqa: PLR0913  (each is an option of the command)
+        self,
+        jobs: Sequence[str] = (),
+        *,
+        api: str = "databento",
+        check_revisions: bool = False,
+        dry_run: bool = False,
+        on_wait: Callable[[str, float], None] | None = None,
+    ) -> Sync:
+        """Jobs on their way up to the vendor's available end: ``plan()`` says what is missing, ``run()`` buys it.
+
+        Without names: every job that is to be kept up to date. ``check_revisions`` also finds the days that the vendor
+        changed since they were bought. Raises RequestError for an unknown job, and when there is none.
+        """
+        from hdi.syncing import chosen
+
+        found = chosen(self.jobs(), jobs)
+        return self._sync(found, api=api, check_revisions=check_revisions, dry_run=dry_run, on_wait=on_wait)
+
+    def _sync(
+        self, jobs: Sequence[Job], *, api: str, check_revisions: bool, dry_run: bool = False,
+        on_wait: Callable[[str, float], None] | None = None,
+    ) -> Sync:  # fmt: skip
+        from hdi.syncing import Step, Sync, schemas_of
+
+        def buy(job: Job, end: str) -> Buying:
+            return self.buying(
+                dataset=job.dataset, schema=job.schema, symbols=job.symbols, start=job.start_date, end=end,
+                stype=job.stype_in, api=api, job=job.name, dry_run=dry_run, on_wait=on_wait,
+            )  # fmt: skip
+
+        def revise(steps: Sequence[Step]) -> Due:
+            return self.revisions_due(api=api, only=schemas_of(steps), dry_run=dry_run, on_wait=on_wait)
+
+        return Sync(
+            jobs, self.source(api, on_wait), buy, revise=revise if check_revisions else None,
+            budget=self.settings.ingest.budget_usd,
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def schedule(  # noqa: PLR0913  (each is an option of the command, or the world that it runs in)
+        self,
+        jobs: Sequence[str] = (),
+        *,
+        wait: Callable[[float], object],
+        stopped: Callable[[], bool],
+        tell: Callable[[Event], None] = lambda _: None,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        api: str = "databento",
+        check_revisions: bool = False,
+        force: bool = False,
+        pace: Pace | None = None,
+        on_wait: Callable[[str, float], None] | None = None,
+    ) -> Iterator[Scheduler]:
+        """The schedule of jobs by their cron lines, without names of all that have one: ``loop()`` or ``once()`` runs it.
+
+        ``wait`` sleeps so many seconds or less, and ``stopped`` says when to end. What costs more than
+        ``ingest.confirm_above_usd`` is bought only with ``force``. Raises RequestError for a job without a cron line,
+        and when another process runs the schedule of the data folder.
+        """
+        from hdi.calendars import Calendars
+        from hdi.scheduling import Scheduler, State, held, untraded
+        from hdi.syncing import chosen
+
+        planned = chosen(self.jobs(), jobs, scheduled=True)
+        calendars = Calendars.load(self.settings.config_dir)
+
+        def run(job: Job) -> Result:
+            from hdi.sources.breaker import close_all
+
+            close_all()  # when to ask again after a refusal is the schedule's to say
+            try:
+                work = self._sync([job], api=api, check_revisions=check_revisions, on_wait=on_wait)
+                work.plan()
+                if not force:
+                    work.refuse_above(self.settings.ingest.confirm_above_usd)
+                *others, result = work.run(stopped=stopped)
+                for other in others:
+                    result.merge(other)
+                return result
+            finally:
+                self.close()  # days may go by: nothing is held meanwhile
+
+        def closed(job: Job, window: Window) -> bool:
+            return untraded(calendars, job.dataset, self.symbols_of(job.symbols), window)
+
+        with held(self.settings.data_dir):
+            yield Scheduler(
+                planned, run, State(self.settings.data_dir), identity=masked(self.settings.store_url), closed=closed,
+                tell=tell, clock=clock, wait=wait, stopped=stopped, pace=pace,
+            )  # fmt: skip
 
     def source(self, api: str = "databento", on_wait: Callable[[str, float], None] | None = None) -> Source:
         """The vendor's API, with the key and the gateway of the settings."""
@@ -217,11 +348,57 @@ class HistoricalData:
             on_wait=on_wait,
         )
 
+    def symbols_of(self, symbols: str | Sequence[str]) -> tuple[str, ...]:
+        """The symbols that are meant: joined by commas or one by one, groups (``@ENERGY``) as what they stand for.
+
+        Raises RequestError for an unknown group.
+        """
+        from hdi.symbol_groups import expand
+
+        return expand((symbols,) if isinstance(symbols, str) else symbols, self.settings.config_dir)
+
+    @cached_property
+    def calendars(self) -> Calendars:
+        """When is traded, by dataset and product: the packaged table and the user's own. Raises ConfigError."""
+        from hdi.calendars import Calendars
+
+        return Calendars.load(self.settings.config_dir)
+
     def jobs(self) -> dict[str, Job]:
         """The predefined jobs, by name."""
         from hdi.jobs import load_jobs
 
         return load_jobs(self.settings.config_dir)
+
+    def runs(self) -> list[RunRecord]:
+        """The runs of this store, oldest first: by the journals of the data folder, and by the ledger."""
+        from hdi.journal import entries
+        from hdi.runs import records
+
+        store = self.store()
+        return records(entries(self.settings.data_dir), store.ledger(), store.identity(), masked(store.url))
+
+    def run(self, name: str) -> RunDetail:
+        """One run with its receipts; the beginning of its name is enough. RequestError, with the closest, for none."""
+        from hdi.runs import detail
+
+        return detail(self.runs(), name, self.store().ledger())
+
+    def resumable(self, name: str) -> dict[str, Any]:
+        """The words that repeat a run: what :meth:`buying` or :meth:`ingest_files` takes, and ``api``.
+
+        RequestError for a run that lives, that ran elsewhere, or that asked another vendor than the settings name.
+        """
+        from hdi.runs import words
+        from hdi.sources import FILES
+
+        found = words(self.run(name).record)
+        if found["api"] not in FILES and (now := self.source(found["api"]).origin) != found["origin"]:
+            raise RequestError(
+                f"{found['resumes'][-1]} asked for {found['origin']} data, and the settings name a vendor of {now} data",
+                "Set DATABENTO_GATEWAY to the one it asked.",
+            )
+        return found
 
     def _options(self, *, refetch: bool, dry_run: bool) -> Options:
         from hdi.attempt import Options
@@ -262,9 +439,20 @@ class HistoricalData:
         from hdi.query import run
 
         window = Window.parse(_text(start), _text(end))
-        asked = (symbols,) if isinstance(symbols, str) else tuple(symbols)
+        asked = self.symbols_of(symbols)
         query = Query(schema, asked, window, dataset, tuple(columns), limit)
         return run(self.store(), self.schemas, query)
+
+    def catalog(self, on: str | dt.date | None = None, dataset: str | None = None) -> Catalog:
+        """What is stored by symbol, of all times or of one UTC day. Raises RequestError for what is not a date."""
+        from hdi.catalog import Catalog, told
+
+        store = self.store()
+        day = None if on is None else parse_instant(_text(on))[0] // DAY_NS * DAY_NS
+        schema, name = self.schemas.find("definition")
+        columns = ["dataset", "instrument_id", "raw_symbol", "asset", "instrument_class", "exchange"]
+        said = told(store.read(schema, name.name, Window(0, MAX_NS), None, columns, dataset))
+        return Catalog(store.mappings(), store.coverage(), store.ledger(), said, day, dataset)
 
     def version(self) -> dict[str, str]:
         """Versions by name, and under ``store`` the type of the store."""

@@ -18,7 +18,7 @@ import structlog
 
 from hdi import raw
 from hdi.errors import CorruptFile, DataError, StoreLost, TooManyRejects
-from hdi.frames import COVERAGE, REJECTS
+from hdi.frames import CONDITIONS, COVERAGE, REJECTS
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, MAX_NS, MONEY, Condition, Header, RawFile, Receipt, Unit, date_ns, ns_date
 from hdi.plan import Plan, learned, unmapped
@@ -41,6 +41,9 @@ class Options:
     """How files are ingested. ``keep`` copies them under ``raw/``.
 
     ``origin`` "" is that under which a file was kept before, else the vendor's; ``job`` the predefined job asked for.
+    ``derive`` makes bars of what is stored where it can; ``resumes`` names the runs that this one goes on with: what they
+    fetched again is not fetched once more. ``words`` is the request in words that can be repeated, which the run's
+    journal keeps; without them it has none.
     """
 
     data_dir: Path
@@ -53,6 +56,9 @@ class Options:
     dry_run: bool = False
     keep: bool = True
     job: str | None = None
+    derive: bool = False
+    resumes: tuple[str, ...] = ()
+    words: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Task:
     """A file with what an attempt at it needs; ``header`` is what was planned, ``job`` its part of a split job.
 
     ``price`` is US dollars per record where the bytes were bought for this attempt, ``conditions`` what the vendor
-    says of days, ``digest`` what the bytes must have where they are known.
+    said of days when it was asked at ``seen_at``, ``digest`` what the bytes must have where they are known.
     """
 
     store: Store
@@ -72,6 +78,7 @@ class Task:
     job: split.Part | None = None
     price: Decimal | None = None
     conditions: tuple[Condition, ...] = ()
+    seen_at: int = 0
     digest: str = ""
 
 
@@ -306,6 +313,7 @@ class Attempt:
         return Work(
             run=self.task.run, dataset=unit.dataset, schema=self.schema, name=self.plan.name,
             units=kept, coverage=coverage, mappings=mappings, raw=rawfile,
+            conditions=heard(unit.dataset, self.task.conditions, self.task.seen_at),
         )  # fmt: skip
 
     def _keep(self, reader: Reader, part: raw.Part | None) -> RawFile:
@@ -349,6 +357,17 @@ def noted(conditions: Sequence[Condition], unit: Unit) -> tuple[Condition, ...]:
     return tuple(
         c for c in conditions
         if c.condition != "available" and date_ns(c.day) < window.end and date_ns(c.day) + DAY_NS > window.start
+    )  # fmt: skip
+
+
+def heard(dataset: str, conditions: Sequence[Condition], seen_at: int) -> pl.DataFrame:
+    """:data:`hdi.frames.CONDITIONS`: what a vendor said of days when it was asked at ``seen_at``."""
+    return pl.DataFrame(
+        [
+            (dataset, date_ns(c.day), c.condition, date_ns(c.last_modified) if c.last_modified else None, seen_at)
+            for c in conditions
+        ],
+        schema=CONDITIONS, orient="row",
     )  # fmt: skip
 
 

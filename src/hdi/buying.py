@@ -16,12 +16,13 @@ from decimal import Decimal
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from hdi import paid, raw
-from hdi.attempt import Options, Task, commit_units, noted
+from hdi.attempt import Options, Task, commit_units, heard, noted
+from hdi.deriving import Deriver
 from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
 from hdi.errors import BrokenDelivery, CorruptFile, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
@@ -37,8 +38,12 @@ from hdi.schema import Schemas
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
 from hdi.sources.records import columns
+from hdi.spending import CLAIM, Limits, spending
 from hdi.stores import Store, Work, check_origin
 from hdi.symbology import ALL_SYMBOLS
+
+if TYPE_CHECKING:
+    from hdi.calendars import Calendars
 
 
 class Buying:
@@ -46,7 +51,7 @@ class Buying:
 
     def __init__(  # noqa: PLR0913, PLR0917  (where from, where to, and how)
         self, store: Store, schemas: Schemas, mapping: VendorMapping, source: Source, request: Request,
-        options: Options, terms: Terms,
+        options: Options, terms: Terms, calendars: Calendars | None = None,
     ) -> None:  # fmt: skip
         self.store = store
         self.source = source
@@ -56,7 +61,11 @@ class Buying:
         self.schema, self.name = schemas.find(request.name.name)
         self._schemas = schemas
         self._mapping = mapping
-        self._shopper = Shopper(store, source, options.data_dir, request, refetch=options.refetch)
+        self._deriver = Deriver(store, schemas, mapping, request.dataset, self.name.name) if options.derive else None
+        self._shopper = Shopper(
+            store, source, options.data_dir, request, refetch=options.refetch, min_split=terms.min_split,
+            calendars=calendars, deriver=self._deriver, resumes=options.resumes,
+        )  # fmt: skip
 
     def offer(self) -> Offer:
         """What is missing and what it costs; nothing is billed. Raises as :meth:`Shopper.offer` does."""
@@ -69,7 +78,7 @@ class Buying:
     def run(self, offer: Offer) -> tuple[Progress, Generator[Outcome]]:
         """Do it. The outcomes come as each download is committed; the progress is live.
 
-        Raises RequestError, before anything is billed, for an offer over the budget.
+        Raises RequestError, before anything is billed, for an offer over the budget or over what may be spent.
         """
         self._affordable(offer)
         check_refining(self._schemas, self._mapping)
@@ -83,12 +92,28 @@ class Buying:
                 f"this costs {dollars_text(offer.quote.dollars)}, and the budget is {dollars_text(budget)}",
                 "Ask for less, or raise --budget. Nothing was bought.",
             )
+        if limits := self.terms.limits:
+            limits.check(offer.quote.dollars, self._spent())
+
+    def _spent(self) -> pl.DataFrame:
+        """What was spent of late."""
+        return spending(self.store.ledger(), self.options.data_dir, self.source.origin, Limits.since())
+
+    def _most(self) -> Terms:
+        """The terms with what is left to spend as the budget, where that is less."""
+        left = self.terms.limits.left(self._spent()) if self.terms.limits else None
+        budgets = [b for b in (left, self.terms.budget) if b is not None]
+        return replace(self.terms, budget=min(budgets, default=None))
 
     def _run(self, offer: Offer, progress: Progress) -> Generator[Outcome]:
         if not offer.units:
             with Run(self.store, self.options):  # which mends what a process that died left behind
                 return
         keys = claim_keys(offer.request.dataset, self.name, offer.request.window)
+        if self.terms.limits and offer.quote.dollars:
+            keys.append(CLAIM)
+        if self._deriver is not None:
+            keys += self._deriver.keys(offer.request.window)
         with (
             self.store.claim(keys),
             paid.claim(self.options.data_dir, keys),
@@ -104,6 +129,7 @@ class Buying:
                     "Run the same command again. Nothing was bought.",
                 )
             progress.offer = now
+            run.offered(now.units, now.quote)
             for outcome in self._outcomes(now, progress, run.id):
                 progress.add(outcome)
                 run.add(outcome)
@@ -111,9 +137,11 @@ class Buying:
             export_rejects(self.store, self.options.dlq_dir)
 
     def _outcomes(self, offer: Offer, progress: Progress, run: str) -> Iterator[Outcome]:
+        if self._deriver is not None and offer.known is not None:
+            yield from self._deriver.run(offer.derived, run, self.options, offer.known.names, offer.known.conditions)
         for rest in offer.paid:
             yield self._guarded(lambda rest=rest: self._refined(rest.slip, run, rest.parts), rest.slip.order)
-        downloads = Downloads(self.source, self.options.data_dir, self.terms, offer, progress)
+        downloads = Downloads(self.source, self.options.data_dir, self._most(), offer, progress)
         with contextlib.closing(downloads.run()) as deliveries:
             for lot, future in deliveries:
                 yield self._settled(offer, lot, future, run)
@@ -137,6 +165,8 @@ class Buying:
         if lot.window != planned:
             cut_off = f"available up to {iso_ns(lot.window.end)}: the rest stays open"
             outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, cut_off))))
+        if lot.note and slip is not None:
+            outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, lot.note))))
         return replace(outcome, seconds=time.monotonic() - began)
 
     def _order(self, lot: Lot) -> Order:
@@ -187,7 +217,7 @@ class Buying:
         price = slip.dollars / slip.arrived if slip.arrived and (bought or not paid_for) else None
         task = Task(
             self.store, self._mapping, path, self.options, run, header, price=price, conditions=slip.conditions,
-            digest=slip.raw.digest,
+            seen_at=slip.seen_at, digest=slip.raw.digest,
         )  # fmt: skip
         error: HdiError | None
         receipts, error = commit_units(task, self.schema, plan, self._refinery, left)
@@ -262,8 +292,12 @@ class Buying:
         by_unit = dict(zip(units, numbers, strict=True))
         everything = [by_unit.get(u, 0) for u in plan.units]
         coverage = plan.coverage(everything, [u in by_unit for u in plan.units])
-        work = self._work(run, dict(zip(numbers, units, strict=True)), coverage, plan.mappings)
-        conditions = noting.known.conditions if noting.known else ()
+        known = noting.known
+        conditions = known.conditions if known else ()
+        work = replace(
+            self._work(run, dict(zip(numbers, units, strict=True)), coverage, plan.mappings),
+            conditions=heard(self.request.dataset, conditions, known.seen_at if known else 0),
+        )
         receipts = [
             Receipt(
                 u,

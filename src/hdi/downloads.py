@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -22,11 +23,12 @@ from hdi.errors import (
     TruncatedFile,
     UnitFailed,
 )
-from hdi.model import MONEY, Header, Order, Outcome, Quote, Window, some
+from hdi.model import DAY_NS, MONEY, Header, Order, Outcome, Window, some
 from hdi.offer import Offer, floor_end, quoted
 from hdi.ordering import Purchase, cut
 from hdi.paid import Delivery, Slip
 from hdi.sources import Source
+from hdi.spending import Limits
 
 #: A unit of more records than this is made finer, hour by hour.
 MOST_RECORDS = 50_000_000
@@ -37,18 +39,24 @@ _MOST_UNITS = 10_000
 
 @dataclass(frozen=True)
 class Terms:
-    """How orders are made: threads that download ahead, and how many records one download should hold."""
+    """How orders are made: threads that download ahead, and how many records one download should hold.
+
+    ``budget`` and ``limits`` are what may be spent; asking for a rest by ids must save ``min_split`` US dollars.
+    """
 
     workers: int = 2
     download_records: int = 500_000
     budget: Decimal | None = None
+    limits: Limits = field(default_factory=Limits)
+    min_split: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True)
 class Lot:
     """One download: the purchase that it is part of, its cells, and the records expected (None: not counted yet).
 
-    ``price`` is US dollars per record, ``byte_price`` per billed byte.
+    ``price`` is US dollars per record, ``byte_price`` per billed byte. ``note`` says why it is asked for after all,
+    where its market is closed, ``purchase_at`` which of the offer's purchases it is part of.
     """
 
     purchase: Purchase
@@ -57,6 +65,8 @@ class Lot:
     records: int | None
     price: Decimal
     byte_price: Decimal
+    purchase_at: int = 0
+    note: str = ""
 
     @property
     def window(self) -> Window:
@@ -119,10 +129,39 @@ class Downloads:
     def run(self) -> Generator[tuple[Lot, Future[tuple[Lot, Slip | None]]]]:
         """Each lot with its finished download, in order; the next ones are on their way meanwhile.
 
-        The download says which part of the lot it is about: less of it, where the vendor has less.
+        The download says which part of the lot it is about: less of it, where the vendor has less. Closed days come
+        last: they are empty, without being asked for, where the open ones are all that the vendor counts.
         """
+        came: dict[int, float] = {}
+        for lot, future in self._brought(list(self.lots())):
+            came[lot.purchase_at] = came.get(lot.purchase_at, 0) + _records(lot, future)
+            yield lot, future
+        shut = [lot for at in range(len(self._offer.purchases)) for lot in self._shut(at, came.get(at, 0))]
+        yield from self._brought(shut)
+
+    def lots(self) -> Iterator[Lot]:
+        """The downloads of the offer, but for those of closed days."""
+        for at in range(len(self._offer.purchases)):
+            yield from self._lots(at)
+
+    def _shut(self, at: int, came: float) -> Iterator[Lot]:
+        """The lots of a purchase's closed days: one that is empty, or those to ask for, where ``came`` is not all."""
         offer = self._offer
-        lots = [lot for p, q in zip(offer.purchases, offer.quotes, strict=True) for lot in self._lots(p, q)]
+        if not (at < len(offer.closed) and offer.closed[at]):
+            return
+        purchase, quote, days = offer.purchases[at], offer.quotes[at], offer.closed[at]
+        if came == quote.records:
+            for some in _groups(days, _MOST_UNITS // len(purchase.symbols)):
+                yield Lot(purchase, some, None, 0, Decimal(0), Decimal(0), at)
+            return
+        shut = {day.start for day in days}
+        for lot in self._cut(at, [c for c in self._cells(at) if _day(c) in shut]):
+            yield replace(
+                lot, note="its market is closed by the calendar, and the vendor counts more than the open days have"
+            )
+
+    def _brought(self, lots: Sequence[Lot]) -> Generator[tuple[Lot, Future[tuple[Lot, Slip | None]]]]:
+        """Each lot with its finished download, in order."""
         coming: deque[tuple[Lot, Future[tuple[Lot, Slip | None]]]] = deque()
         workers = self._terms.workers
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="hdi-download") as pool:
@@ -138,24 +177,32 @@ class Downloads:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
 
-    def _lots(self, purchase: Purchase, quote: Quote) -> Iterator[Lot]:
-        """The downloads of a purchase: as many cells each as make a download of the usual size."""
-        request = self._offer.request
+    def _lots(self, at: int) -> Iterator[Lot]:
+        """The downloads of a purchase but for its closed days."""
+        closed = self._offer.closed[at] if at < len(self._offer.closed) else ()
+        shut = {day.start for day in closed}
+        yield from self._cut(at, [c for c in self._cells(at) if _day(c) not in shut])
+
+    def _cells(self, at: int) -> list[Window]:
+        """The cells of a purchase, finer than the grid where they hold very much."""
+        purchase, quote = self._offer.purchases[at], self._offer.quotes[at]
         cells = list(purchase.window.cells(self._name.grid))
         each = quote.records / len(cells)
-        if each > MOST_RECORDS:
-            cells = [fine for cell in cells for fine in _finer(cell, each)]
-            each = quote.records / len(cells)
-        most = _MOST_UNITS // len(purchase.symbols)
-        group = max(1, min(int(self._terms.download_records // max(each, 1)), most, len(cells)))
+        return [fine for cell in cells for fine in _finer(cell, each)] if each > MOST_RECORDS else cells
+
+    def _cut(self, at: int, cells: Sequence[Window]) -> Iterator[Lot]:
+        """Lots of cells: neighbours, as many each as make a download of the usual size."""
+        request, purchase, quote = self._offer.request, self._offer.purchases[at], self._offer.quotes[at]
+        each = quote.records / max(len(cells), 1)
+        most = min(int(self._terms.download_records // max(each, 1)), _MOST_UNITS // len(purchase.symbols))
         price = quote.dollars / quote.records if quote.records else Decimal(0)
         byte_price = quote.dollars / quote.size if quote.size else Decimal(0)
-        for at in range(0, len(cells), group):
-            chunk = tuple(cells[at : at + group])
-            window = Window(chunk[0].start, chunk[-1].end)
-            order = purchase.order(request.dataset, self._name.name, window)
-            counted = quote.records if window == purchase.window else None
-            yield Lot(purchase, chunk, order, counted, price, byte_price)
+        for run in _runs(cells):
+            for chunk in _groups(run, most):
+                window = Window(chunk[0].start, chunk[-1].end)
+                order = purchase.order(request.dataset, self._name.name, window)
+                counted = quote.records if window == purchase.window or not quote.records else None
+                yield Lot(purchase, chunk, order, counted, price, byte_price, at)
 
     def _deliver(self, lot: Lot) -> tuple[Lot, Slip | None]:
         """Download one lot and keep it; no slip when the vendor has no record for it. Runs in a thread."""
@@ -195,6 +242,7 @@ class Downloads:
         slip = Slip(
             self._source.origin, order, lot.purchase.symbols, lot.cells, records, dollars, rectangles,
             names.join(rectangles, on="instrument_id", how="semi"), self._offer.known.conditions,
+            seen_at=self._offer.known.seen_at,
         )  # fmt: skip
         with Delivery(self._data_dir, slip) as delivery:
             with self._progress.receiving(delivery):
@@ -250,6 +298,33 @@ class Downloads:
         if found.records != expected and found.records != self._source.count(order):
             raise miscounted(kept)
         return kept
+
+
+def _records(lot: Lot, future: Future[tuple[Lot, Slip | None]]) -> float:
+    """How many records a finished download brought; not a number, which makes no sum right, where nobody knows."""
+    if future.exception() is not None:
+        return math.nan
+    done, slip = future.result()
+    return math.nan if done.window != lot.window else slip.records if slip else 0
+
+
+def _day(cell: Window) -> int:
+    return cell.start // DAY_NS * DAY_NS
+
+
+def _runs(cells: Sequence[Window]) -> Iterator[Sequence[Window]]:
+    """Cells cut where one does not follow upon the other."""
+    at = 0
+    for i in range(1, len(cells) + 1):
+        if i == len(cells) or cells[i].start != cells[i - 1].end:
+            yield cells[at:i]
+            at = i
+
+
+def _groups(cells: Sequence[Window], most: int) -> Iterator[tuple[Window, ...]]:
+    """So many cells at a time."""
+    most = max(most, 1)
+    return (tuple(cells[at : at + most]) for at in range(0, len(cells), most))
 
 
 def _other(header: Header, order: Order) -> str:

@@ -153,7 +153,14 @@ class VendorRefused(HdiError):
 
 
 class AccountRefused(VendorRefused):
-    """The key, the account or a licence (401, 402, 403): every further order would be refused too."""
+    """The key, the account or a licence (401, 402, 403): every further order would be refused too.
+
+    ``dataset`` is the one whose licence is lacking, "" for the key or the account.
+    """
+
+    def __init__(self, message: str, hint: str = "", dataset: str = "") -> None:
+        super().__init__(message, hint)
+        self.dataset = dataset
 
 
 class DataError(HdiError):

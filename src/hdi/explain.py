@@ -54,6 +54,8 @@ class Story:
             lines.append(f"{files} of {self._what} ingested, without a row that fits")
         failed = history.filter(pl.col("status") == "failed")["error"].unique(maintain_order=True)
         lines += [f"failed to ingest: {error}" for error in failed.head(_SHOWN)]
+        jobs = history.filter(pl.col("status") == "ordered")["batch"].unique(maintain_order=True)
+        lines += [f"ordered, and not here yet: the vendor's batch job {job}" for job in jobs.head(_SHOWN)]
         lines += self._instead(claims)
         who = self.asked.symbol if self.asked else "every symbol"
         return [line if line.startswith("  ") else f"{who}: {line}" for line in lines]

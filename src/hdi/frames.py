@@ -66,6 +66,9 @@ CONTENT: dict[str, pl.DataType] = {
     "first": pl.Int64(),
     "last": pl.Int64(),
 }
+#: Statuses of receipts that brought rows, or the news that there are none. The others claim and change nothing: a unit
+#: failed, or was only ordered from the vendor.
+BROUGHT = ("complete", "fragment")
 #: One unit of one commit. ``rules`` is JSON text (counts by rule name), ``conditions`` too (the days that the vendor
 #: did not call available, by date: its word, and when it last changed the day); times are nanoseconds UTC. ``job`` is
 #: the predefined job that it was asked for by, ``batch`` the vendor's name of the batch job that brought it.

@@ -105,13 +105,13 @@ def _ledger(status: Status, ledger: pl.DataFrame) -> None:
     failed = run.filter(pl.col("status") == "failed").height
     status.last_ingestion = {
         "time": iso_ns(last["committed_at"]),
-        "result": "failed" if failed else "success",
+        "result": "failed" if failed else "ordered" if (run["status"] == "ordered").all() else "success",
         "run": last["run"],
         "units": run.height,
         "failed_units": failed,
         "rows_stored": int(run["stored"].sum()),
     }
-    standing = ledger.unique("unit_id", keep="last", maintain_order=True)
+    standing = ledger.filter(pl.col("status") != "ordered").unique("unit_id", keep="last", maintain_order=True)
     fetched, rejected = int(standing["fetched"].sum()), int(standing["quarantined"].sum())
     status.accepted_percent = 100 * (fetched - rejected) / fetched if fetched else None
 

@@ -13,13 +13,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from hdi.cron import UTC, Cron, zone
 from hdi.document import Document, load
 from hdi.errors import ConfigError, RequestError
 from hdi.model import NATIVE, STYPES, Window, parse_instant
 from hdi.settings import API_FILE, JOBS, api_file
 
 _REQUIRED = ("dataset", "schema", "symbols", "start_date", "end_date")
-_OPTIONAL = ("stype_in", "description")
+_OPTIONAL = ("stype_in", "description", "sync", "cron", "timezone")
+#: What a job may leave out that ``hdi sync`` keeps up to date.
+_OPEN = "end_date"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 WHERE = f"Jobs stand under the key {JOBS} of {API_FILE} in the config folder (--config-dir, or ./configs)."
 
@@ -59,6 +62,26 @@ def _stype(value: str | None) -> str | None:
     return value
 
 
+def _end(value: object) -> str:
+    return "" if value is None or value == "" else _date(value)
+
+
+def _flag(value: object) -> object:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{value!r}: true or false is needed")
+    return value
+
+
+def _cron(value: str | None) -> str | None:
+    return None if value is None else Cron.parse(value).line
+
+
+def _zone(value: str | None) -> str | None:
+    if value is not None:
+        zone(value)
+    return value
+
+
 def _description(value: object) -> object:
     return "" if value is None else value
 
@@ -72,8 +95,9 @@ When = Annotated[str, BeforeValidator(_date)]
 class Job:
     """A request with a name. Dates are as they were written: a date as ``end_date`` means through that UTC day.
 
-    ``stype_in`` None leaves the symbol types to the notation. ``where`` is the file and position it was read from.
-    Whether the schema exists is not checked here. Raises pydantic's ValidationError.
+    ``stype_in`` None leaves the symbol types to the notation. ``sync`` and ``cron`` (in the zone ``timezone``, None:
+    UTC) are for keeping it up to date: then ``end_date`` does not count, and may be "". ``where`` is the file and
+    position it was read from. Whether the schema exists is not checked here. Raises pydantic's ValidationError.
     """
 
     name: Name
@@ -82,22 +106,39 @@ class Job:
     symbols: Annotated[tuple[str, ...], BeforeValidator(_symbols)]
     stype_in: Annotated[str | None, AfterValidator(_stype)] = None
     start_date: When
-    end_date: When
+    end_date: Annotated[str, BeforeValidator(_end)] = ""
     description: Annotated[str, BeforeValidator(_description)] = ""
+    sync: Annotated[bool | None, BeforeValidator(_flag)] = None
+    cron: Annotated[str | None, AfterValidator(_cron)] = None
+    timezone: Annotated[str | None, AfterValidator(_zone)] = None
     where: str = field(default="", repr=False, compare=False)
 
     @model_validator(mode="after")
     def _in_order(self) -> Job:
+        if not self.end_date and not self.sync and self.cron is None:
+            raise ValueError("an end date is needed; only a job with sync: true or a cron line may leave it out")
         try:
-            Window.parse(self.start_date, self.end_date)
+            Window.parse(self.start_date, self.end_date or self.start_date)
         except RequestError as exc:
             raise ValueError(f"{exc.message}. {exc.hint}") from exc
         return self
 
     @property
     def window(self) -> Window:
-        """The window between the two dates."""
+        """The window between the two dates. RequestError for a job without an end."""
+        if not self.end_date:
+            raise RequestError(f"the job {self.name} has no end_date", f"hdi sync {self.name} takes all there is.")
         return Window.parse(self.start_date, self.end_date)
+
+    @property
+    def synced(self) -> bool:
+        """Whether ``hdi sync`` without names takes the job."""
+        return self.cron is not None if self.sync is None else self.sync
+
+    @property
+    def slots(self) -> Cron | None:
+        """When ``hdi schedule`` runs the job; None: never."""
+        return None if self.cron is None else Cron.parse(self.cron, self.timezone or UTC)
 
 
 def load_jobs(config_dir: Path | None) -> dict[str, Job]:
@@ -152,15 +193,18 @@ def _misfits(doc: Document, name: str, body: Any) -> Iterator[ConfigError]:
     for key in body:
         if key not in known:
             yield doc.error(f"unknown key {key}", *at, key, hint=_meant(key, known))
+    kept = body.get("sync") is True or body.get("cron") is not None
     for key in _REQUIRED:
-        if key not in body:
+        if key not in body and not (kept and key == _OPEN):
             yield doc.error(f"the key {key} is missing", *at)
+    if body.get("timezone") is not None and body.get("cron") is None:
+        yield doc.error("a time zone is for a cron line, and there is none", *at, "timezone")
 
 
 def _told(doc: Document, name: str, body: Mapping[str, Any], exc: ValidationError) -> Iterator[ConfigError]:
     """Each bad value at its place; of two dates that do not fit, at the second."""
     for problem in exc.errors(include_url=False):
-        key = str(problem["loc"][0]) if problem["loc"] else "end_date"
+        key = str(problem["loc"][0]) if problem["loc"] else _OPEN
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] != "value_error":
             message = f"{body[key]!r}: {message.removeprefix('Input ')}"

@@ -15,6 +15,7 @@ from functools import cached_property
 import polars as pl
 
 from hdi.errors import RequestError, UnknownSymbol
+from hdi.frames import BROUGHT
 from hdi.model import MAX_NS, Window, subtract
 from hdi.symbology import ALL_SYMBOLS, Intervals, disjoint, infer_stype, merge, root_of
 
@@ -54,8 +55,8 @@ class Lookup:
         dataset: str | None = None,
         seen: Callable[[int], Iterable[str]] = lambda _: (),
     ) -> None:
-        self._failed = ledger.filter(pl.col("status") == "failed")
-        ledger = ledger.filter(pl.col("status") != "failed")
+        self._pending = ledger.filter(~pl.col("status").is_in(BROUGHT))
+        ledger = ledger.filter(pl.col("status").is_in(BROUGHT))
         self._everything = (mappings, coverage, ledger)
         if dataset is not None:
             known = _datasets(mappings, coverage, ledger)
@@ -163,7 +164,14 @@ class Lookup:
 
     def _unknown(self, unknown: Sequence[str]) -> UnknownSymbol:
         what = f"unknown symbol{'s' * (len(unknown) > 1)}: {', '.join(unknown)}"
-        if failed := self._failed.filter(pl.any_horizontal(*(among(text) for text in unknown))).height:
+        pending = self._pending.filter(pl.any_horizontal(*(among(text) for text in unknown)))
+        pending = pending.unique("unit_id", keep="last")
+        if ordered := pending.filter(pl.col("status") == "ordered").height:
+            return UnknownSymbol(
+                f"{what}: ordered, and the vendor prepares {ordered} unit{'s' * (ordered > 1)}",
+                "Run the same ingest again: it brings what is ready, and is not paid twice.",
+            )
+        if failed := pending.height:
             return UnknownSymbol(
                 f"{what}: asked for, and failed in {failed} unit{'s' * (failed > 1)}",
                 "dlq/api_errors and dlq/validation_failures say why; run the same ingest again.",

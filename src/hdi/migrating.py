@@ -16,6 +16,7 @@ import structlog
 
 from hdi.errors import HdiError, RequestError, StoreError
 from hdi.fingerprint import Fingerprint
+from hdi.frames import BROUGHT
 from hdi.model import Window, iso_ns
 from hdi.parting import Books, Cut, lacking, lacking_mappings
 from hdi.pipeline import claim_keys
@@ -58,7 +59,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Share:
-    """One dataset and schema of the source; ``last`` of its dataset, whose symbology is told with it."""
+    """One dataset and schema of the source; ``last`` of its dataset, of which symbology and days are told with it."""
 
     dataset: str
     schema: Schema
@@ -122,7 +123,7 @@ class Migration:
         """
         ledger = self.source.ledger()
         shares = self._checked(ledger)
-        standing = ledger.filter(pl.col("status") != "failed").select(
+        standing = ledger.filter(pl.col("status").is_in(BROUGHT)).select(
             (pl.col("stored") - pl.col("unchanged") - pl.col("superseded")).sum()
         )
         self.progress.total = 2 * max(int(standing.item()), 0)
@@ -222,14 +223,17 @@ class _Moving:
         before = self._books_of_destination()
         self._held = before.ledger.height
         theirs, ours = self._books.parts(self._cut), before.parts(self._cut)
-        mappings = lacking_mappings(self._books.mappings, before.mappings)
+        told = (
+            lacking_mappings(self._books.mappings, before.mappings),
+            lacking(self._books.conditions, before.conditions, "conditions"),
+        )
         todo = [k for k, (there, here) in enumerate(zip(theirs, ours, strict=True)) if there.unlike(here)]
-        if mappings.height and not todo:
+        if any(frame.height for frame in told) and not todo:
             todo = [len(theirs) - 1]
         units = 0
         for k, (there, here) in enumerate(zip(theirs, ours, strict=True)):
             if k in todo:
-                piece = self._piece(k, there, here, mappings if k == todo[0] else mappings.clear())
+                piece = self._piece(k, there, here, *(told if k == todo[0] else (frame.clear() for frame in told)))
                 self._adopt(k, piece, fresh=here.ledger.is_empty())
                 units += piece.ledger.height
             else:
@@ -238,12 +242,14 @@ class _Moving:
             if not self._prints.equal:
                 self._still()
                 raise self._unequal(f"the rows from {self._named(k)} differ")
-        differences = self._books.differences(self._books_of_destination(), self._cut, symbology=True)
+        differences = self._books.differences(self._books_of_destination(), self._cut, whole=True)
         if differences:
             raise self._unequal(differences[0])
         return len(todo), units, []
 
-    def _piece(self, k: int, there: Books, here: Books, mappings: pl.DataFrame) -> Piece:
+    def _piece(
+        self, k: int, there: Books, here: Books, mappings: pl.DataFrame, conditions: pl.DataFrame
+    ) -> Piece:  # fmt: skip
         share = self._share
         return Piece(
             origin=self._books.ledger["origin"][0], dataset=share.dataset, schema=share.schema, name=share.name,
@@ -251,6 +257,7 @@ class _Moving:
             ledger=lacking(there.ledger, here.ledger, "ledger"),
             coverage=lacking(there.coverage, here.coverage, "coverage"), mappings=mappings,
             quarantine=there.quarantine, history=lacking(there.history, here.history, "history"),
+            conditions=conditions,
         )  # fmt: skip
 
     def _adopt(self, k: int, piece: Piece, *, fresh: bool) -> None:
@@ -292,7 +299,7 @@ class _Moving:
             if not self._prints.equal:
                 differences.append(f"{self._share}: the rows from {self._named(k)} differ")
                 self._prints.destination = self._prints.source.copy()
-        found = self._books.differences(self._books_of_destination(), self._cut, symbology=self._share.last)
+        found = self._books.differences(self._books_of_destination(), self._cut, whole=self._share.last)
         return pieces, units, [*differences, *(f"{self._share}: {what}" for what in found)]
 
     def _plan(self) -> tuple[int, int, list[str]]:

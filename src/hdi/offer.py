@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed, UnknownSymbol
 from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some
-from hdi.ordering import NAMED, RESOLVED, Claim, Held, Need, Purchase, Request, cut, needed
+from hdi.ordering import NAMED, RESOLVED, Again, Claim, Held, Need, Purchase, Request, cut, needed
 from hdi.paid import Slip, described, slips
 from hdi.plan import plan_file
 from hdi.reuse import Rest, done, rests
@@ -20,7 +22,11 @@ from hdi.schema import closest
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
 from hdi.stores import Store
-from hdi.symbology import ALL_SYMBOLS, CONTRACT
+from hdi.symbology import ALL_SYMBOLS, CONTRACT, merge
+
+if TYPE_CHECKING:
+    from hdi.calendars import Calendars
+    from hdi.deriving import Derived, Deriver
 
 NOTHING = Quote(0, 0, Decimal(0))
 #: Symbols that stand for nothing in the window are looked for around it: markets close for a week at most.
@@ -28,22 +34,34 @@ _AROUND = 10 * DAY_NS
 #: Published once a day: what is there of a day is whole only when the day is over.
 _DAILY = ("definition", "statistics")
 _CLAMPS = 3
+#: So many instruments at most are asked for by their ids where the rest of a dataset is held.
+_MOST_IDS = 40_000
+_BLIND = f"{ALL_SYMBOLS} is ordered whole: what is stored of it under other names is bought again"
+_SPAN = {name: pl.col(name) for name in ("instrument_id", "start", "end")}
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the vendor says of a request: ``resolved`` has ``stype`` beside :data:`hdi.ordering.RESOLVED`."""
+    """What the vendor says of a request: ``resolved`` has ``stype`` beside :data:`hdi.ordering.RESOLVED`.
+
+    ``seen_at`` is when it was asked for the conditions, in nanoseconds. ``blind``: all symbols are wanted, some of
+    them are held, and which ones is not known.
+    """
 
     resolved: pl.DataFrame = field(repr=False)
     names: pl.DataFrame = field(repr=False)
     conditions: tuple[Condition, ...] = ()
+    seen_at: int = 0
+    blind: bool = False
 
 
 @dataclass(frozen=True)
 class Offer:
     """What has to be done for a request. ``quotes`` are in the order of the purchases; ``paid`` needs only refining.
 
-    ``notes`` say how the window was cut. ``total`` counts the units of the whole request.
+    ``closed`` are, for each purchase, the days on which its market is closed: they are not asked for. ``again`` is
+    what the purchases bring once more, ``derived`` is made from what is stored. ``notes`` say how the window was cut. ``total`` counts the units of the whole
+    request.
     """
 
     request: Request
@@ -54,6 +72,9 @@ class Offer:
     notes: tuple[str, ...] = ()
     known: Known | None = field(default=None, repr=False)
     origin: str = ""
+    closed: tuple[tuple[Window, ...], ...] = ()
+    again: tuple[Again, ...] = ()
+    derived: tuple[Derived, ...] = ()
 
     @property
     def quote(self) -> Quote:
@@ -63,12 +84,22 @@ class Offer:
     @property
     def units(self) -> int:
         """How many units would be committed."""
-        return self.bought_units + sum(r.units for r in self.paid) + self.claimed_units
+        return self.bought_units + sum(r.units for r in self.paid) + self.claimed_units + self.derived_units
+
+    @property
+    def derived_units(self) -> int:
+        """How many units are made from what is stored."""
+        return sum(d.units for d in self.derived)
 
     @property
     def bought_units(self) -> int:
-        """How many units have to be ordered."""
+        """How many units have to be ordered, those of closed days among them."""
         return sum(len(p.symbols) * self._cells(p.window) for p in self.purchases)
+
+    @property
+    def closed_units(self) -> int:
+        """How many of them lie on closed days."""
+        return sum(len(p.symbols) * len(days) for p, days in zip(self.purchases, self.closed, strict=False))
 
     @property
     def claimed_units(self) -> int:
@@ -87,15 +118,32 @@ class Offer:
 class Shopper:
     """Looks at what the store and the data folder hold of a request, and asks the vendor about the rest."""
 
-    def __init__(
-        self, store: Store, source: Source, data_dir: Path, request: Request, *, refetch: bool = False
+    def __init__(  # noqa: PLR0913  (what is asked, of whom, and how)
+        self,
+        store: Store,
+        source: Source,
+        data_dir: Path,
+        request: Request,
+        *,
+        refetch: bool = False,
+        min_split: Decimal = Decimal(0),
+        calendars: Calendars | None = None,
+        deriver: Deriver | None = None,
+        resumes: Sequence[str] = (),
     ) -> None:
+        """``min_split``: asking for a rest by ids must save so many dollars. Without calendars no day is closed."""
         self._store = store
         self._source = source
         self._data_dir = data_dir
         self._asked = request
         self._refetch = refetch
+        self._deriver = deriver
+        self._resumes = resumes
+        # What is made for nothing is not bought again for the sake of a cheaper split.
+        self._min_split = Decimal(0) if deriver else min_split
+        self._calendars = calendars
         self._limit = request.window  # what the vendor has, once it was asked
+        self._quoted: dict[Purchase, Quote] = {}
 
     def offer(self, before: Offer | None = None) -> Offer:
         """What is missing and what it costs; ``before`` is an earlier offer whose answers still hold.
@@ -105,6 +153,7 @@ class Shopper:
         """
         if before is not None:
             return self._again(before)
+        self._quoted.clear()
         if not self._lacking(self._asked) and not self._rests(self._asked, set()):
             return Offer(self._asked, origin=self._source.origin)
         request, notes = self._clamped(self._asked)
@@ -113,36 +162,78 @@ class Shopper:
         for _ in range(_CLAMPS):
             try:
                 known = self._know(request)
-                need, paid = self._need(request, known)
-                quotes = tuple(self._quote(request, p, known.conditions) for p in need.purchases)
+                return self._made(request, known, *self._need(request, known), notes)
             except EndUnavailable as error:
                 request = self._ended(request, error, notes)
-                continue
-            return Offer(request, need.purchases, quotes, need.claims, paid, tuple(notes), known, self._source.origin)
         raise RequestError(f"the vendor's available end moves before {request.window}", "Give an earlier --end-date.")
 
     def _again(self, before: Offer) -> Offer:
         """The offer with a fresh look at what is held; the vendor is asked again only about what changed."""
         if before.known is None:
             return before
-        need, paid = self._need(before.request, before.known)
-        known, days = dict(zip(before.purchases, before.quotes, strict=True)), before.known.conditions
-        quotes = tuple(known[p] if p in known else self._quote(before.request, p, days) for p in need.purchases)
-        return replace(before, purchases=need.purchases, quotes=quotes, claims=need.claims, paid=paid)
+        self._quoted |= zip(before.purchases, before.quotes, strict=True)
+        return self._made(before.request, before.known, *self._need(before.request, before.known), before.notes)
+
+    def _made(  # noqa: PLR0913, PLR0917  (what was found, part by part)
+        self, request: Request, known: Known, need: Need, paid: tuple[Rest, ...], derived: tuple[Derived, ...],
+        notes: Sequence[str],
+    ) -> Offer:  # fmt: skip
+        """The offer of what is needed, with the price of each order."""
+        if known.blind and need.purchases and _BLIND not in notes:
+            notes = [*notes, _BLIND]
+        return Offer(
+            request, need.purchases, tuple(self._quote(request, p, known.conditions) for p in need.purchases),
+            need.claims, paid, tuple(notes), known, self._source.origin,
+            tuple(self._closed(request, p, known) for p in need.purchases), need.again, derived,
+        )  # fmt: skip
+
+    def _closed(self, request: Request, purchase: Purchase, known: Known) -> tuple[Window, ...]:
+        """The days of a purchase on which no session of its symbols is held, of what is kept day by day."""
+        calendars = self._calendars
+        if (
+            calendars is None
+            or request.name.grid != "day"
+            or request.everything
+            or not calendars.knows(request.dataset)
+        ):
+            return ()
+        symbols: Iterable[str] = purchase.symbols
+        if purchase.stype == "instrument_id":
+            ids = set(map(int, purchase.symbols))
+            named = known.names.filter(pl.col("instrument_id").is_in(ids))
+            if ids - set(named["instrument_id"]):
+                return ()
+            symbols = named["symbol"].unique().sort()
+        runs = calendars.closed(request.dataset, purchase.window, tuple(symbols))
+        return tuple(day for run in runs for day in run.cells("day"))
 
     def _held(self, request: Request) -> Held:
         coverage = self._store.coverage()
-        return Held(coverage.clear() if self._refetch else coverage, request.dataset, request.name.name)
+        if self._refetch:  # only what this very request has fetched again is held
+            mine = self._store.ledger().filter(pl.col("run").is_in(self._resumes), pl.col("status") == "complete")
+            coverage = coverage.filter(pl.col("unit").is_in(mine["unit"].implode()))
+        return Held(coverage, request.dataset, request.name.name)
 
     def _lacking(self, request: Request) -> bool:
         held = self._held(request)
         return any(held.lacks(stype, s, request.window) for stype, group in request.symbols.items() for s in group)
 
     def _quote(self, request: Request, purchase: Purchase, conditions: Sequence[Condition]) -> Quote:
-        order = purchase.order(request.dataset, request.name.name)
-        return quoted(self._source, order, conditions) if order else NOTHING
+        if purchase not in self._quoted:
+            order = purchase.order(request.dataset, request.name.name)
+            self._quoted[purchase] = quoted(self._source, order, conditions) if order else NOTHING
+        return self._quoted[purchase]
 
-    def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Rest, ...]]:
+    def _worth(self, request: Request, known: Known, whole: Purchase, rest: Sequence[Purchase]) -> bool:
+        """Whether asking for the rest alone saves enough; nothing is asked where nothing is enough."""
+        saved = Decimal("Infinity")
+        if self._min_split:
+            saved = self._quote(request, whole, known.conditions).dollars
+            if saved >= self._min_split:
+                saved -= sum(self._quote(request, p, known.conditions).dollars for p in rest)
+        return saved >= self._min_split
+
+    def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Rest, ...], tuple[Derived, ...]]:
         held = self._held(request)
         left = self._rests(request, set(known.resolved["instrument_id"]))
         for rest in left:
@@ -154,7 +245,9 @@ class Shopper:
                 for instrument, start, end in own.select("instrument_id", "start", "end").iter_rows():
                     for window in held.instrument_lacks(instrument, Window(start, end)):
                         held.add(instrument, window)
-        return needed(request, known.resolved, held), tuple(left)
+        derived = self._deriver.derivable(request, known.resolved, held) if self._deriver else ()
+        need = needed(request, known.resolved, held, lambda *parts: self._worth(request, known, *parts))
+        return need, tuple(left), derived
 
     def _rests(self, request: Request, instruments: set[int]) -> list[Rest]:
         """What was bought for the request's symbols or instruments, and is not in the store."""
@@ -220,15 +313,33 @@ class Shopper:
         """The symbology of the whole request. UnknownSymbol for symbols that stand for nothing, here or around."""
         frames = [pl.DataFrame(schema={**RESOLVED, "stype": pl.String()})]
         named = pl.DataFrame(schema=NAMED)
-        if not request.everything:
+        if request.everything:
+            named = self._everything(request)
+            frames.append(
+                named.select(asked=pl.lit(ALL_SYMBOLS), stype=pl.lit("raw_symbol"), **_SPAN).select(frames[0].columns)
+            )
+        else:
             for stype, symbols in request.symbols.items():
                 frames.append(self._resolved(request, stype, symbols).with_columns(stype=pl.lit(stype)))
             resolved = pl.concat(frames)
             ids = sorted(set(resolved["instrument_id"]))
             if ids:
                 named = self._source.raw_symbols(request.dataset, ids, request.window).select(*NAMED)
+        seen_at = time.time_ns()
         conditions = tuple(self._source.conditions(request.dataset, request.window))
-        return Known(pl.concat(frames), cut(named, request.window), conditions)
+        blind = request.everything and named.is_empty() and self._held(request).any(request.window)
+        return Known(pl.concat(frames), cut(named, request.window), conditions, seen_at, blind)
+
+    def _everything(self, request: Request) -> pl.DataFrame:
+        """Every instrument by date, where some of it is held and the rest can be asked for by ids; else none."""
+        held = self._held(request)
+        if not held.any(request.window):
+            return pl.DataFrame(schema=NAMED)
+        named = cut(self._source.everything(request.dataset, request.window).select(*NAMED), request.window)
+        lacking = {
+            i for i, s, e in merge(named).iter_rows() if held.instrument_lacks(i, Window(s, e))
+        }  # fmt: skip
+        return named if len(lacking) <= _MOST_IDS else named.clear()
 
     def _resolved(self, request: Request, stype: str, symbols: Sequence[str]) -> pl.DataFrame:
         found = self._resolve(request, stype, symbols, request.window)

@@ -6,7 +6,7 @@ held where it was ingested itself, and where every instrument that it stands for
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -152,11 +152,26 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Again:
+    """A symbol's stretch that is ordered whole although these of its instruments are held: splitting saves little."""
+
+    stype: str
+    symbol: str
+    window: Window
+    instruments: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Need:
-    """What is missing: orders to make, claims to keep beside them, and how much is held already."""
+    """What is missing: orders to make, claims to keep beside them, and what the orders bring once more."""
 
     purchases: tuple[Purchase, ...]
     claims: tuple[Claim, ...]
+    again: tuple[Again, ...] = ()
+
+
+#: Whether to ask for the rest of a symbol's stretch (the second) by instrument ids instead of for all of it.
+Split = Callable[[Purchase, Sequence[Purchase]], bool]
 
 
 class Held:
@@ -191,50 +206,80 @@ class Held:
         """The parts of the window for which nothing brought the instrument."""
         return subtract(window, self._instruments.get(instrument, []))
 
+    def any(self, window: Window) -> bool:
+        """True where something of the window was brought as an instrument."""
+        return any(s < window.end and e > window.start for spans in self._instruments.values() for s, e in spans)
+
     def of(self, instrument: int, window: Window) -> list[Window]:
-        """The parts of the window for which something brought the instrument."""
-        spans = (Window(s, e).cut(window) for s, e in self._instruments.get(instrument, ()))
-        return [span for span in spans if span is not None]
+        """The parts of the window for which something brought the instrument, each once."""
+        lacking = self.instrument_lacks(instrument, window)
+        return subtract(window, [(w.start, w.end) for w in lacking])
 
 
-def needed(request: Request, resolved: pl.DataFrame, held: Held) -> Need:
+def needed(request: Request, resolved: pl.DataFrame, held: Held, split: Split = lambda whole, rest: True) -> Need:  # noqa: ARG005
     """What has to be ordered so that the store holds the request; ``held`` then counts the orders too.
 
-    ``resolved`` (:data:`RESOLVED`, with ``stype``) is the symbology of the whole request.
+    ``resolved`` (:data:`RESOLVED`, with ``stype``) is the symbology of the whole request. Of a symbol that is held in
+    part, the rest is ordered by ids where ``split`` says so, and all of it else.
     """
     purchases: list[Purchase] = []
     claims: list[Claim] = []
+    again: list[Again] = []
     for stype, symbols in request.symbols.items():
         mine = resolved.filter(pl.col("stype") == stype)
         by_symbol = {str(asked): part for (asked,), part in mine.group_by("asked")}
         alone: dict[Window, list[str]] = {}
         by_id: dict[Window, list[int]] = {}
         for symbol in symbols:
+            own = by_symbol.get(symbol, mine.clear())
             for lacking in held.lacks(stype, symbol, request.window):
-                rectangles = cut(by_symbol.get(symbol, mine.clear()), lacking)
-                bought, pieces = _parts(rectangles, lacking, held, whole=symbol == ALL_SYMBOLS)
+                rectangles = cut(own, lacking)
+                # What all symbols stand for is not known unless it was asked.
+                unknown = symbol == ALL_SYMBOLS and own.is_empty()
+                bought, mixed = _parts(rectangles, lacking, held, whole=unknown)
+                for window, pieces in mixed:
+                    whole = Purchase(stype, (symbol,), window, cut(rectangles, window))
+                    if pieces and not split(whole, _by_ids(pieces)):
+                        bought.append(window)
+                        again.append(Again(stype, symbol, window, _held_of(whole.rectangles, held)))
+                        continue
+                    for instrument, left in pieces:
+                        by_id.setdefault(left, []).append(instrument)
+                        held.add(instrument, left)
                 for window in bought:
                     alone.setdefault(window, []).append(symbol)
                     for instrument, start, end in cut(rectangles, window).select(_SPAN).iter_rows():
                         held.add(instrument, Window(start, end))
-                for instrument, window in pieces:
-                    by_id.setdefault(window, []).append(instrument)
-                    held.add(instrument, window)
                 claims += [
                     Claim(stype, symbol, rest, cut(rectangles, rest))
                     for rest in subtract(lacking, [(w.start, w.end) for w in bought])
                 ]
         purchases += _grouped(stype, alone, mine)
-        purchases += [
-            Purchase("instrument_id", tuple(map(str, chunk)), window, _themselves(chunk, window))
-            for window, ids in by_id.items()
-            for chunk in _chunks(sorted(ids))
-        ]
-    return Need(tuple(purchases), tuple(claims))
+        purchases += _by_ids([(i, window) for window, ids in by_id.items() for i in ids])
+    return Need(tuple(purchases), tuple(claims), tuple(again))
+
+
+def _by_ids(pieces: Iterable[tuple[int, Window]]) -> list[Purchase]:
+    """Orders of single instruments: those that lack the same stretch together."""
+    by_window: dict[Window, list[int]] = {}
+    for instrument, window in pieces:
+        by_window.setdefault(window, []).append(instrument)
+    return [
+        Purchase("instrument_id", tuple(map(str, chunk)), window, _themselves(chunk, window))
+        for window, ids in by_window.items()
+        for chunk in _chunks(sorted(ids))
+    ]
+
+
+def _held_of(rectangles: pl.DataFrame, held: Held) -> tuple[int, ...]:
+    """The instruments of which something is held in their rectangles."""
+    rows = rectangles.select(_SPAN).iter_rows()
+    return tuple(sorted({i for i, s, e in rows if held.of(i, Window(s, e))}))
 
 
 def _grouped(stype: str, windows: Mapping[Window, list[str]], resolved: pl.DataFrame) -> list[Purchase]:
-    """Symbols that lack the same stretch are ordered together."""
+    """Symbols that lack the same stretch are ordered together; what all symbols are, their bytes will say."""
+    resolved = resolved.filter(pl.col("asked") != ALL_SYMBOLS)
     return [
         Purchase(stype, tuple(chunk), window, cut(resolved.filter(pl.col("asked").is_in(chunk)), window))
         for window, symbols in windows.items()
@@ -260,29 +305,30 @@ def _chunks(items: Sequence[Any]) -> list[Sequence[Any]]:
 
 def _parts(
     rectangles: pl.DataFrame, window: Window, held: Held, *, whole: bool
-) -> tuple[list[Window], list[tuple[int, Window]]]:
-    """(windows to order the symbol in, pieces of single instruments to order by id).
+) -> tuple[list[Window], list[tuple[Window, list[tuple[int, Window]]]]]:
+    """(windows to order the symbol in, windows in which some of it is held, each with the instruments that lack).
 
-    Where no instrument of the symbol is held the symbol is ordered; where all are, nothing; in between, those that
-    are missing are ordered by their ids.
+    Where no instrument of the symbol is held the symbol is ordered; where all are, nothing.
     """
     if whole:
         return [window], []
-    rows = list(rectangles.select(_SPAN).iter_rows())
+    rows = list(merge(rectangles).iter_rows())
     if not rows:
         return [], []
     covered = [(i, span) for i, s, e in rows for span in held.of(i, Window(s, e))]
     if not covered:
         return [window], []
     kinds = _kinds([(s, e) for _, s, e in rows], [(span.start, span.end) for _, span in covered], window)
-    pieces = [
-        (instrument, left)
-        for mixed in (w for w, kind in kinds if kind == "some")
-        for instrument, s, e in rows
-        if (part := Window(s, e).cut(mixed))
-        for left in held.instrument_lacks(instrument, part)
-    ]
-    return [w for w, kind in kinds if kind == "none"], pieces
+    mixed = [
+        (some, [
+            (instrument, left)
+            for instrument, s, e in rows
+            if (part := Window(s, e).cut(some))
+            for left in held.instrument_lacks(instrument, part)
+        ])
+        for some in (w for w, kind in kinds if kind == "some")
+    ]  # fmt: skip
+    return [w for w, kind in kinds if kind == "none"], mixed
 
 
 def _kinds(wanted: _Spans, covered: _Spans, window: Window) -> list[tuple[Window, str]]:
@@ -309,4 +355,17 @@ def _kinds(wanted: _Spans, covered: _Spans, window: Window) -> list[tuple[Window
     return found
 
 
-__all__ = ["NAMED", "RESOLVED", "Claim", "Held", "Need", "Purchase", "Request", "cut", "needed", "parse_request"]
+__all__ = [
+    "NAMED",
+    "RESOLVED",
+    "Again",
+    "Claim",
+    "Held",
+    "Need",
+    "Purchase",
+    "Request",
+    "Split",
+    "cut",
+    "needed",
+    "parse_request",
+]

@@ -47,7 +47,7 @@ class Slip:
     (:data:`hdi.ordering.RESOLVED`, ``NAMED``). ``records`` is the vendor's count, ``dollars`` its price, ``arrived``
     how many records the bytes hold: -1 when they are not whole. ``wasted`` are bytes that were billed for tries that
     broke, at ``wasted_dollars``, which are in ``dollars``. ``lost`` are symbols that were ordered and that the answer
-    does not resolve.
+    does not resolve. ``conditions`` are what the vendor said of days when it was asked at ``seen_at``.
     """
 
     origin: str
@@ -65,6 +65,7 @@ class Slip:
     bought_at: int = 0
     lost: tuple[str, ...] = ()
     raw: RawFile | None = None
+    seen_at: int = 0
 
     @property
     def unit_id(self) -> str:
@@ -93,7 +94,7 @@ class Slip:
             "asked": self.asked, "cells": [(c.start, c.end) for c in self.cells], "records": self.records,
             "dollars": str(self.dollars), "arrived": self.arrived, "wasted": self.wasted,
             "wasted_dollars": str(self.wasted_dollars),
-            "bought_at": self.bought_at,
+            "bought_at": self.bought_at, "seen_at": self.seen_at,
             "lost": self.lost, "raw": [self.raw.digest, self.raw.size] if self.raw else None,
             "conditions": [
                 (c.day.isoformat(), c.condition, c.last_modified.isoformat() if c.last_modified else None)
@@ -120,6 +121,7 @@ class Slip:
             Decimal(given["wasted_dollars"]),
             given["bought_at"], tuple(given["lost"]),
             RawFile(str(path), *given["raw"]) if path and given["raw"] else None,
+            given.get("seen_at", given["bought_at"]),  # slips of before say only when they were bought
         )  # fmt: skip
 
 
@@ -258,21 +260,34 @@ def _whole(path: Path, text: str) -> Slip | None:
 
 def slips(data_dir: Path, origin: str, dataset: str, schema: str) -> list[Slip]:
     """What was bought of a dataset and schema and arrived whole, the newest first."""
-    found = []
-    for note in (data_dir / "raw" / origin / dataset / schema).glob(f"*/*{_BYTES}{_SLIP}"):
-        path = note.with_name(note.name.removesuffix(_SLIP))
-        if not path.exists():  # its process died between the two, or somebody removed the bytes
-            continue
-        try:
-            slip = Slip.from_json(note.read_text(encoding="utf-8"), path)
-            slip.validate(path.name)
-            found.append(slip)
-        except (ValueError, KeyError, TypeError, ArithmeticError, OSError, pl.exceptions.PolarsError) as exc:
-            raise CorruptFile(
-                f"{note}: cannot be read: {exc}",
-                "It says what the bytes beside it are. Mend it, or remove it and ingest them with --api dbn.",
-            ) from exc
+    notes = (data_dir / "raw" / origin / dataset / schema).glob(f"*/*{_BYTES}{_SLIP}")
+    # Bytes are not there when their process died between the two, or when somebody removed them.
+    found = [_slip(note) for note in notes if note.with_name(note.name.removesuffix(_SLIP)).exists()]
     return sorted((slip for slip in found if slip.arrived >= 0), key=lambda slip: -slip.bought_at)
+
+
+def receipts(data_dir: Path, origin: str, since: int = 0) -> Iterator[Slip]:
+    """Every slip of an origin, of broken deliveries and removed bytes too: what was paid.
+
+    Those that were written before ``since`` (nanoseconds) are left out.
+    """
+    for note in sorted((data_dir / "raw" / origin).glob(f"*/*/*/*{_BYTES}{_SLIP}")):
+        if note.stat().st_mtime_ns >= since:
+            yield _slip(note)
+
+
+def _slip(note: Path) -> Slip:
+    """The slip of a file, checked. CorruptFile when it cannot be read."""
+    path = note.with_name(note.name.removesuffix(_SLIP))
+    try:
+        slip = Slip.from_json(note.read_text(encoding="utf-8"), path)
+        slip.validate(path.name)
+    except (ValueError, KeyError, TypeError, ArithmeticError, OSError, pl.exceptions.PolarsError) as exc:
+        raise CorruptFile(
+            f"{note}: cannot be read: {exc}",
+            "It says what the bytes beside it are. Mend it, or remove it and ingest them with --api dbn.",
+        ) from exc
+    return slip
 
 
 @contextlib.contextmanager
@@ -284,4 +299,4 @@ def claim(data_dir: Path, keys: Sequence[str]) -> Iterator[None]:
         yield
 
 
-__all__: list[Any] = ["Delivery", "Slip", "check", "claim", "described", "recover", "slips"]
+__all__: list[Any] = ["Delivery", "Slip", "check", "claim", "described", "receipts", "recover", "slips"]

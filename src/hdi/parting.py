@@ -78,7 +78,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Books:
-    """What a store says of one dataset and schema; ``mappings`` are the dataset's."""
+    """What a store says of one dataset and schema; ``mappings`` and ``conditions`` are the dataset's."""
 
     index: str
     ledger: pl.DataFrame
@@ -86,6 +86,7 @@ class Books:
     quarantine: pl.DataFrame
     history: pl.DataFrame
     mappings: pl.DataFrame
+    conditions: pl.DataFrame
 
     @classmethod
     def of(cls, store: Store, dataset: str, schema: Schema, name: SchemaName) -> Books:
@@ -100,10 +101,11 @@ class Books:
             quarantine=store.quarantine().filter(mine),
             history=store.replaced(schema).filter(pl.col(c) == v for c, v in implied.items()),
             mappings=store.mappings().filter(pl.col("dataset") == dataset),
+            conditions=store.conditions().filter(pl.col("dataset") == dataset),
         )
 
     def parts(self, cut: Cut) -> list[Books]:
-        """The books of each piece, without symbology."""
+        """The books of each piece, without what is the dataset's."""
         past = self.history
         instants = past[self.index].to_physical() * 1000 + past[f"{self.index}_ns"].cast(pl.Int64)
         frames = (
@@ -112,20 +114,23 @@ class Books:
             cut.part(self.quarantine, self.quarantine["index_time"]),
             cut.part(past, instants, by_unit=False),
         )
-        return [Books(self.index, *four, self.mappings.clear()) for four in zip(*frames, strict=True)]
+        whole = (self.mappings.clear(), self.conditions.clear())
+        return [Books(self.index, *four, *whole) for four in zip(*frames, strict=True)]
 
     def unlike(self, other: Books) -> bool:
-        """True when anything but symbology differs."""
+        """True when anything but what is the dataset's differs."""
         return any(
             not _same(getattr(self, f.name), getattr(other, f.name))
-            for f in fields(self) if f.name not in ("index", "mappings")
+            for f in fields(self) if f.name not in ("index", "mappings", "conditions")
         )  # fmt: skip
 
-    def differences(self, other: Books, cut: Cut, *, symbology: bool) -> list[str]:
-        """What the books of another store say otherwise, and from when on."""
+    def differences(self, other: Books, cut: Cut, *, whole: bool) -> list[str]:
+        """What the books of another store say otherwise, and from when on; ``whole`` with what is the dataset's."""
         found = []
-        if symbology and lacking_mappings(self.mappings, other.mappings).height:
+        if whole and lacking_mappings(self.mappings, other.mappings).height:
             found.append("the symbology differs")
+        if whole and not _same(self.conditions, other.conditions):
+            found.append("what the vendor said of days differs")
         if self.unlike(other):
             pairs = zip(cut.spans, self.parts(cut), other.parts(cut), strict=True)
             found += [f"the books from {span} differ" for span, mine, theirs in pairs if mine.unlike(theirs)]

@@ -21,9 +21,11 @@ import structlog
 
 from hdi import quarantine, raw
 from hdi.attempt import Options, Task, commit_units
-from hdi.errors import CorruptFile, HdiError, NotDbn, OriginMismatch, RequestError, StoreError
+from hdi.errors import CorruptFile, HdiError, NotDbn, OriginMismatch, RequestError, StoreError, masked
+from hdi.frames import BROUGHT
+from hdi.journal import Journal, RunStatus
 from hdi.mapping import VendorMapping
-from hdi.model import DAY_NS, MAX_NS, Header, Outcome, Unit, Window, cell_start, iso_ns
+from hdi.model import DAY_NS, MAX_NS, Header, Outcome, Quote, Unit, Window, cell_start, iso_ns
 from hdi.plan import Plan, plan_file, uncovered
 from hdi.raw import file_digest
 from hdi.refine import Refinery, rule_checks
@@ -67,7 +69,10 @@ def ingest_files(
 
 
 class Run:
-    """One run of the pipeline: its name, and what its outcomes add up to, for the log. A context manager."""
+    """One run of the pipeline: its name, its journal, and what its outcomes add up to, for the log. A context manager.
+
+    The journal is on the disk when the block begins; a request without words, and a dry run, have none.
+    """
 
     def __init__(self, store: Store, options: Options) -> None:
         self.id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid4().hex[:6]}"
@@ -76,28 +81,44 @@ class Run:
         self._started, self._began = time.monotonic(), iso_ns(time.time_ns())
         self._errors = self._chunks = 0
         self._counts = dict.fromkeys(("fetched", "stored", "quarantined"), 0)
+        self._journal: Journal | None = None
 
     def __enter__(self) -> Self:
         if not self._options.dry_run:
             warm()
             raw.sweep(self._options.data_dir)
             export_rejects(self._store, self._options.dlq_dir)
+            if self._options.words:
+                store = {"url": masked(self._store.url), "identity": self._store.identity()}
+                self._journal = Journal(self._options.data_dir, self.id, self._options.words, store)
         return self
 
+    def offered(self, units: int, quote: Quote) -> None:
+        """Keep what is to be done and what it costs."""
+        if self._journal is not None:
+            self._journal.offer(units, quote.records, quote.dollars)
+
     def add(self, outcome: Outcome) -> None:
-        """Count and log what became of one file or order."""
+        """Count, keep and log what became of one file or order."""
         self._chunks += len(outcome.receipts)
         self._errors += outcome.status == "failed"
         for receipt in outcome.receipts:
             for name in self._counts:
                 self._counts[name] += getattr(receipt, name)
         _log_outcome(outcome)
+        if self._journal is not None:
+            self._journal.add(outcome)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._options.dry_run:
-            self._store.settle()
+        try:
+            if not self._options.dry_run:
+                self._store.settle()
+        except BaseException as settling:
+            self._end(error or settling)
+            raise
+        self._end(error)
         seconds = time.monotonic() - self._started
         records = self._counts["stored"] + self._counts["quarantined"]
         log.info(
@@ -108,6 +129,19 @@ class Run:
             start_time=self._began, end_time=iso_ns(time.time_ns()),
             transformed=self._counts["fetched"], validated=self._counts["fetched"], **self._counts,
         )  # fmt: skip
+
+    def _end(self, error: BaseException | None) -> None:
+        """Keep how the run ended."""
+        if self._journal is None:
+            return
+        stopped = isinstance(error, GeneratorExit | KeyboardInterrupt)
+        status: RunStatus = "interrupted" if stopped else "failed" if error or self._errors else "done"
+        try:
+            self._journal.end(status, None if stopped else error)
+        except StoreError as exc:
+            if error is None:
+                raise
+            log.warning("the journal has no last line", run=self.id, error=exc.message)  # the first error counts
 
 
 def check_refining(schemas: Schemas, mapping: VendorMapping) -> None:
@@ -214,7 +248,7 @@ class _File:
         """The units that are not stored yet. Raises OriginMismatch when what is stored is of another origin."""
         check_origin(self.store, self.options.origin)
         if plan.fragment:
-            done = self.store.ledger().filter(pl.col("status") != "failed")["unit_id"]
+            done = self.store.ledger().filter(pl.col("status").is_in(BROUGHT))["unit_id"]
             return [u for u in plan.units if u.id not in set(done.to_list())]
         return uncovered(plan, self.store.coverage())
 

@@ -109,14 +109,14 @@ def run(store: Store, schemas: Schemas, query: Query) -> Result:
     query = replace(query, symbols=(ALL_SYMBOLS,) if everything else symbols)
     ledger = store.ledger()
     lookup = Lookup(
-        store.mappings(), store.coverage(), ledger, query.dataset, lambda i: _seen(store, schemas, ledger, i)
+        store.mappings(), store.coverage(), ledger, query.dataset, lambda i: seen(store, schemas, ledger, i)
     )
-    asked = None if everything else [_member(store, schemas, a) for a in lookup.find(query.symbols)]
+    asked = None if everything else [member(store, schemas, a) for a in lookup.find(query.symbols)]
     reading = _Reading(store, query, schema, name, list(columns), lookup, asked)
     return Result(query, schema, name, columns, _reading=reading)
 
 
-def _seen(store: Store, schemas: Schemas, ledger: pl.DataFrame, instrument: int) -> set[str]:
+def seen(store: Store, schemas: Schemas, ledger: pl.DataFrame, instrument: int) -> set[str]:
     """The datasets of which fragments brought rows of an instrument."""
     found = set()
     fragments = ledger.filter(pl.col("status") == "fragment").select("dataset", "schema").unique()
@@ -128,7 +128,7 @@ def _seen(store: Store, schemas: Schemas, ledger: pl.DataFrame, instrument: int)
     return found
 
 
-def _member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
+def member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
     """A parent that was asked for together with others, by what the definitions say of their instruments.
 
     Files of several parents map contracts, and say not which parent a contract belongs to.
@@ -261,4 +261,4 @@ class _Reading:
         return sorted(known) or [""]
 
 
-__all__ = ["NOTHING", "Result", "run"]
+__all__ = ["NOTHING", "Result", "member", "run", "seen"]

@@ -123,6 +123,39 @@ class Resampler:
         ).select(pl.col(name).cast(dtype) for name, dtype in self._columns.items())  # fmt: skip
 
 
+def folded(frames: Iterable[pl.DataFrame], width: int) -> Iterator[pl.DataFrame]:
+    """Bars of ``width`` nanoseconds out of what streams by in the order of time, in that order; memory is a frame's.
+
+    Frames have ``at`` (nanoseconds), publisher_id, instrument_id, open, high, low, close and volume: of a trade its
+    price, four times, and its size. So have the bars, ``at`` being their start.
+    """
+    carried: pl.DataFrame | None = None
+    for frame in frames:
+        if frame.is_empty():
+            continue
+        bars = _fold(frame.with_columns(pl.col("at") // width * width))
+        if carried is not None:
+            bars = _fold(pl.concat([carried, bars]))
+        last = pl.col("at") == bars["at"][-1]
+        carried = bars.filter(last)
+        if carried.height < bars.height:
+            yield bars.filter(~last)
+    if carried is not None:
+        yield carried
+
+
+def _fold(rows: pl.DataFrame) -> pl.DataFrame:
+    key = ("at", "publisher_id", "instrument_id")
+    return (
+        rows.group_by(key, maintain_order=True)
+        .agg(
+            pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last(),
+            pl.col("volume").sum(),
+        )
+        .sort(key)
+    )  # fmt: skip
+
+
 def covered(coverage: pl.DataFrame, mappings: pl.DataFrame, schema: str) -> pl.DataFrame:
     """Where all bars of the finer schema are: each instrument's own coverage, and that of whole requests.
 
@@ -158,4 +191,4 @@ def spoiled(rejects: pl.DataFrame, schema: str, window: Window, width: int) -> p
     ).select("dataset", "instrument_id", (at // width * width).alias("ts_event")).unique().cast(_BUCKET)  # type: ignore[arg-type]  # fmt: skip
 
 
-__all__ = ["NEEDED", "Certain", "Resampler", "aligned", "covered", "spoiled"]
+__all__ = ["NEEDED", "Certain", "Resampler", "aligned", "covered", "folded", "spoiled"]

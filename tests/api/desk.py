@@ -47,7 +47,7 @@ class Desk:
         return {
             "data_dir": str(self.data_dir), "dlq_dir": str(self.folder / "dlq"), "log.dir": str(self.folder / "logs"),
             "databento.key": self.vendor.key, "databento.gateway": self.vendor.gateway,
-            "databento.backoff_seconds": 0.01, **self.settings,
+            "databento.backoff_seconds": 0.01, "ingest.min_split_usd": 0, **self.settings,
         }  # fmt: skip
 
     def open(self):

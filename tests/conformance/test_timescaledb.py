@@ -145,15 +145,16 @@ class TestLayout:
     def test_an_older_layout_is_brought_forward_by_who_writes_and_told_to_who_reads(self, fresh_url, monkeypatch):
         url = fresh_url()
         Load(trades([START])).commit(opened(url))
-        steps = {**layout.STEPS, 2: (sql.SQL("CREATE TABLE hdi_later (told TEXT)"),)}
+        steps = {**layout.STEPS, 3: (sql.SQL("CREATE TABLE hdi_later (told TEXT)"),)}
         monkeypatch.setattr(layout, "STEPS", steps)
-        monkeypatch.setattr(layout, "LAYOUT", 2)
-        with pytest.raises(StoreError, match="layout 1") as refused:
+        monkeypatch.setattr(layout, "LAYOUT", 3)
+        monkeypatch.setattr(layout, "READS", 3)
+        with pytest.raises(StoreError, match="layout 2") as refused:
             open_store(url, schemas())
         assert "hdi ingest" in refused.value.hint
         assert content(opened(url)).height == 1
         with psycopg.connect(url, autocommit=True) as connection:
-            assert connection.execute("SELECT value FROM hdi_meta WHERE key = 'layout'").fetchone() == ("2",)
+            assert connection.execute("SELECT value FROM hdi_meta WHERE key = 'layout'").fetchone() == ("3",)
             assert "hdi_later" in columns_of(connection)
 
     def test_a_column_that_a_kind_gains_is_added_and_is_null_in_old_rows(self, fresh_url):

@@ -7,7 +7,7 @@ import polars as pl
 from hdi.migrating import Migration
 from hdi.model import DAY_NS, Window
 from hdi.testing import Load, content, opened, rejects, trades
-from hdi.testing.material import ALWAYS, START, schemas
+from hdi.testing.material import ALWAYS, START, heard, schemas
 from hdi.testing.once import bars
 
 KINDS = ("lake", "timescaledb")
@@ -29,8 +29,14 @@ UNDATED = Load(
     digest="f0", rejected=rejects([None, day(6).start]), run="run-5",
 )  # fmt: skip
 FIRST = (
-    Load(trades(AT), rejected=rejects([START + 5, None])),
-    Load(bars("ohlcv-1d"), schema="ohlcv-1d"),
+    Load(
+        trades(AT),
+        rejected=rejects([START + 5, None]),
+        job="nightly",
+        prepared="GLBX-1",
+        heard=heard((0, "available", None, 1_001), (1, "degraded", 2, 1_001)),
+    ),
+    Load(bars("ohlcv-1d"), schema="ohlcv-1d", heard=heard((1, "available", 3, 2_001))),
     # Supersedes rows and rejects of the first, and knows the instrument by another name.
     Load(trades(AT[:9], 1, 7), symbol="ESH4", stype="raw_symbol", rejected=rejects([START + 6]), run="run-2"),
     Load(trades([day(1).start + 1], 2), window=day(1), rejected=rejects([day(1).start + 7] * 500, 2)),
@@ -47,7 +53,7 @@ LATER = (
     Load(trades([day(2).start + 1], 1, 8), window=day(2), run="run-8", rejected=rejects([day(2).start + 3])),
     Load(trades([day(9).start + 1], 4), window=day(9), run="run-8"),
     failing(3),
-    Load(bars("ohlcv-1d").tail(2), schema="ohlcv-1d", run="run-9"),
+    Load(bars("ohlcv-1d").tail(2), schema="ohlcv-1d", run="run-9", heard=heard((4, "missing", None, 3_001))),
 )
 #: What comes to both: known bytes, changed bars, a fragment where there is none, a name that others contradict.
 AFTER = (
@@ -80,6 +86,7 @@ def everything(url, names=NAMES):
         return {
             "ledger": store.ledger().rows(),
             "mappings": store.mappings().rows(),
+            "conditions": store.conditions().rows(),
             "coverage": sorted(store.coverage().rows(), key=repr),
             "quarantine": sorted(map(repr, store.quarantine().rows())),
             **{table: sorted(map(repr, store.replaced(schema).rows())) for table, schema in tables.items()},

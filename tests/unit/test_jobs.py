@@ -183,7 +183,8 @@ def test_an_unknown_key_names_the_closest_and_all(job):
     error = refused(job, start="2024-01-01")
     assert error.message.endswith(":8:5: jobs.a.start: unknown key start")
     assert error.hint == (
-        "Did you mean start_date? Known: dataset, schema, symbols, start_date, end_date, stype_in, description."
+        "Did you mean start_date? Known: dataset, schema, symbols, start_date, end_date, stype_in, description, sync, "
+        "cron, timezone."
     )
 
 
@@ -357,6 +358,9 @@ def test_list_jobs_as_json_is_one_document(hdi):
         "start_date": "2024-01-02",
         "end_date": "2024-01-02",
         "description": "One daily bar of ES, which checks the API key end to end.",
+        "sync": False,
+        "cron": None,
+        "timezone": None,
     }
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from hdi.cli import demo, ingest, jobs, migrate, query, rehearse, status
+from hdi.cli import demo, ingest, jobs, migrate, query, rehearse, runs, status, symbols, sync
 from hdi.cli.session import DECLINED, OutputClosed, Session, say
 from hdi.errors import HdiError, masked
 
@@ -34,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for _module in (demo, ingest, jobs, query, status, migrate, rehearse):
+for _module in (demo, ingest, sync, jobs, runs, query, symbols, status, migrate, rehearse):
     _module.register(app)
 
 

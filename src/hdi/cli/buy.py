@@ -24,11 +24,14 @@ _NEEDED = ("dataset", "schema", "symbols", "start_date", "end_date")
 
 
 def run(  # noqa: PLR0913  (the options of the command)
-    data: HistoricalData, shown: Shown, *, api: str, order: Mapping[str, Any], dry_run: bool, force: bool, refetch: bool
-) -> None:
-    """Buy what a job or the options ask for, after saying what it costs."""
-    words = _words(data, order, api)
-    buying = data.buying(api=api, refetch=refetch, dry_run=dry_run, on_wait=_waiting, **words)
+    data: HistoricalData, shown: Shown, *, api: str, order: Mapping[str, Any], dry_run: bool, force: bool, refetch: bool,
+    again: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Buy what a job or the options ask for, after saying what it costs; ``again``: what a run asked for."""
+    words = again or {
+        **_words(data, order, api), "refetch": refetch, "job": order["job"], "derive": bool(order.get("derive")),
+    }  # fmt: skip
+    buying = data.buying(api=api, dry_run=dry_run, on_wait=_waiting, **words)
     _, name = data.schemas.find(words["schema"])
     if name.made_from is not None:
         say(f"note: {name.name} is made from {name.made_from} when it is read: that is what is bought")

@@ -11,6 +11,7 @@ from hdi.cli.session import put, say, session, started
 from hdi.model import dollars_text, some
 
 if TYPE_CHECKING:
+    from hdi.api import HistoricalData
     from hdi.model import Outcome
     from hdi.schema import Schemas
 
@@ -28,7 +29,9 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
     files: Annotated[
         list[str] | None, typer.Argument(metavar="FILE", help="DBN files, plain or zstd (--api dbn).")
     ] = None,
-    api: Annotated[str, typer.Option(metavar="NAME", help="The source: databento or dbn.")] = ...,  # type: ignore[assignment]
+    api: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The source: databento or dbn; a run that is resumed knows its own.")
+    ] = None,
     job: Annotated[str | None, typer.Option(metavar="NAME", help="A predefined job; see list-jobs.")] = None,
     dataset: Annotated[str | None, typer.Option(metavar="CODE", help="The vendor's dataset, as GLBX.MDP3.")] = None,
     schema: Annotated[str | None, typer.Option(metavar="NAME", help="The kind of data, as ohlcv-1d.")] = None,
@@ -56,6 +59,13 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
     ] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Downloads at once, ahead of refining.", show_default=False)
+    ] = None,
+    derive: Annotated[  # noqa: FBT002
+        bool, typer.Option("--derive", help="Make bars from trades or finer bars that are stored, and buy only the rest.")
+    ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run that died or failed; the beginning of its name is enough."),
     ] = None,
     origin: Annotated[
         str | None,
@@ -91,28 +101,69 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
     }  # fmt: skip
     order = {
         "job": job, "dataset": dataset, "schema": schema, "symbols": symbols, "stype_in": stype_in,
-        "start_date": start_date, "end_date": end_date, "budget": budget, "workers": workers,
+        "start_date": start_date, "end_date": end_date, "derive": derive or None, "budget": budget, "workers": workers,
     }  # fmt: skip
     of_files = {"FILE": files, "origin": origin, "no_copy": no_copy or None}
     with session(context).data(**flags) as data:
+        again = None
+        if resume is not None:
+            _alone({"api": api, **order, **of_files, "refetch": refetch or None})
+            again = resumed(data, resume, max_rejects)
+            api = again.pop("api")
+        if api is None:
+            raise RequestError("no source was named", f"Give --api NAME; known: {', '.join(data.sources())}.")
         if api not in data.sources():
             raise RequestError(f"unknown source {api!r}", f"Known: {', '.join(data.sources())}.")
-        _fitting(api, of_files if api not in FILES else order)
+        if again is None:
+            _fitting(api, of_files if api not in FILES else order)
         shown = Shown(noted_rules(data.schemas), as_json=session(context).json)
         if api not in FILES:
             del order["budget"], order["workers"]
-            buy.run(data, shown, api=api, order=order, dry_run=dry_run, force=force, refetch=refetch)
+            buy.run(data, shown, api=api, order=order, dry_run=dry_run, force=force, refetch=refetch, again=again)
         else:
             started()
-            if not files:
+            if not files and again is None:
                 raise RequestError("no file was named", f"hdi ingest --api {api} FILE...")
-            for outcome in data.ingest_files(
-                files, origin=origin or "", refetch=refetch, dry_run=dry_run, keep=not no_copy
-            ):
+            asked = again or {"paths": files, "origin": origin or "", "refetch": refetch, "keep": not no_copy}
+            for outcome in data.ingest_files(**asked, dry_run=dry_run):
                 shown.add(outcome)
             shown.end()
     if shown.exit_code:
         raise typer.Exit(shown.exit_code)
+
+
+def _alone(others: dict[str, Any]) -> None:
+    """RequestError for an option that says what to ingest, beside a run that says it."""
+    from hdi.errors import RequestError
+
+    for name, value in others.items():
+        if value is not None and value != [] and name not in ("budget", "workers"):
+            raise RequestError(
+                f"{_option(name)} stands beside --resume, which repeats a run as it was asked for",
+                "Leave it out, or give the whole request without --resume; --force, --budget and --workers may stand.",
+            )
+
+
+def resumed(data: HistoricalData, run: str, max_rejects: float | None) -> dict[str, Any]:
+    """What the facade takes to repeat a run, and ``api``; says what became of the run."""
+    from hdi.sources import FILES
+
+    words = data.resumable(run)
+    name = words["resumes"][-1]
+    status = data.run(name).record.status
+    end = "ended well: what is stored is left alone" if status == "done" else f"{status}; going on with it"
+    say(f"{name}: {end}")
+    if max_rejects is not None:
+        words["max_reject_percent"] = max_rejects
+    if words["api"] in FILES:
+        words["paths"] = words.pop("files")
+    else:
+        del words["origin"]  # the vendor's, which was compared
+    return words
+
+
+def _option(name: str) -> str:
+    return name if name.isupper() else f"--{name.replace('_', '-')}"
 
 
 def _fitting(api: str, others: dict[str, Any]) -> None:
@@ -121,9 +172,8 @@ def _fitting(api: str, others: dict[str, Any]) -> None:
 
     for name, value in others.items():
         if value is not None and value != []:
-            option = name if name.isupper() else f"--{name.replace('_', '-')}"
             raise RequestError(
-                f"{option} is not for --api {api}",
+                f"{_option(name)} is not for --api {api}",
                 "It is for orders (--api databento); what a file holds, the file says." if api == "dbn"
                 else "It is for files, which are ingested with --api dbn.",
             )  # fmt: skip

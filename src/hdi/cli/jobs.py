@@ -60,8 +60,11 @@ def job_dict(job: Job) -> dict[str, Any]:
         "symbols": list(job.symbols),
         "stype_in": job.stype_in,
         "start_date": job.start_date,
-        "end_date": job.end_date,
+        "end_date": job.end_date or None,
         "description": job.description,
+        "sync": job.synced,
+        "cron": job.cron,
+        "timezone": job.timezone,
     }
 
 
@@ -80,7 +83,7 @@ def _frame(jobs: Iterable[Job]) -> pl.DataFrame:
     import polars as pl
 
     rows = [
-        (j.name, j.dataset, j.schema, ", ".join(j.symbols), f"{j.start_date} to {j.end_date}", j.description)
+        (j.name, j.dataset, j.schema, ", ".join(j.symbols), f"{j.start_date} to {j.end_date or 'open'}", j.description)
         for j in jobs
     ]
     names = ("name", "dataset", "schema", "symbols", "window", "description")

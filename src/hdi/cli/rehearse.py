@@ -36,6 +36,9 @@ def rehearse(  # noqa: PLR0913, PLR0917  (each is an option)
     folder: Annotated[
         str | None, typer.Option(metavar="DIR", help="Where the CA file goes, and stays. [default: a temporary one]")
     ] = None,
+    preparation: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long a batch job takes until it is done.")
+    ] = 0.0,
     no_limits: Annotated[bool, typer.Option("--no-limits", help="Never answer 429 by itself.")] = False,  # noqa: FBT002
 ) -> None:
     """Serve a double of the vendor's API on loopback, with SYNTHETIC data, until Ctrl-C.
@@ -47,13 +50,13 @@ def rehearse(  # noqa: PLR0913, PLR0917  (each is an option)
 
     vendor = Rehearsal(
         port, seed=seed, scale=scale, hostile=hostile, until=until, faults=fault or (), books=books, folder=folder,
-        limits=0.0 if no_limits else 1.0,
+        limits=0.0 if no_limits else 1.0, preparation=preparation,
     )  # fmt: skip
     with told_to_stop() as wait, vendor:
         started()
         _tell(vendor, as_json=session(context).json)
         wait()
-    say(f"stopped; {len(vendor.books.entries)} streams, {vendor.books.dollars} SYNTHETIC dollars billed")
+    say(f"stopped; {len(vendor.books.entries)} streams and jobs, {vendor.books.dollars} SYNTHETIC dollars billed")
 
 
 def _tell(vendor: Rehearsal, *, as_json: bool) -> None:

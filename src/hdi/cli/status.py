@@ -191,7 +191,8 @@ def _last(found: Status) -> str:
         return NOT_MEASURED
     words = {"failed_units": ("unit", "units"), "failed_files": ("file or order", "files or orders")}
     failed = [count(last[key], *what) for key, what in words.items() if last.get(key)]
-    result = "Success" if last["result"] == "success" else f"Failed: {', '.join(failed)}"
+    told = {"success": "Success", "ordered": "Ordered, not here yet"}
+    result = told.get(last["result"]) or f"Failed: {', '.join(failed)}"
     return f"{last['time'][:19].replace('T', ' ')} ({result})"
 
 

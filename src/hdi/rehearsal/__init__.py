@@ -1,6 +1,6 @@
 """A local double of the vendor's Historical API, over HTTPS on loopback, with SYNTHETIC data made from a seed.
 
-The vendor's own client, unmodified, runs its whole session against it (all but batch jobs)::
+The vendor's own client, unmodified, runs its whole session against it, batch jobs too::
 
     with Rehearsal(until="2024-06-30") as vendor:          # threads of this process
         os.environ.update(vendor.environment())

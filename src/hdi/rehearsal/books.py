@@ -1,4 +1,4 @@
-"""What the rehearsal vendor itself counts and bills: every call by method, and one entry for each stream."""
+"""What the rehearsal vendor itself counts and bills: every call by method, and one entry for each stream or job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hdi.errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One answered ``timeseries.get_range``: what was asked for, and what was really sent.
+    """One answered ``timeseries.get_range``, or one batch job: what was asked for, and what was really sent.
 
     ``time`` is nanoseconds UTC when the answer ended; ``start`` and ``end`` are nanoseconds. ``size`` counts
     uncompressed record bytes, ``records`` the whole records in them. ``finished`` is true when every record that the
@@ -36,6 +36,7 @@ class Entry:
     dollars: Decimal
     finished: bool
     planted: int = 0
+    job: str = ""
 
     def document(self) -> dict[str, Any]:
         """The entry as JSON takes it; dollars as text, exactly."""

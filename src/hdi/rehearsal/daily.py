@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,10 +63,16 @@ class Facts:
 
 
 class Days:
-    """The days of all instruments of a dataset for one seed and scale."""
+    """The days of all instruments of a dataset for one seed and scale.
 
-    def __init__(self, instruments: Instruments, seed: int, scale: float) -> None:
+    On ``untraded`` days nothing is traded of a raw symbol, or ("") of anything.
+    """
+
+    def __init__(
+        self, instruments: Instruments, seed: int, scale: float, untraded: Collection[tuple[str, dt.date]] = ()
+    ) -> None:
         self._instruments = instruments
+        self._untraded = _places(instruments, untraded)
         self._seed = int(keyed(seed % 2**64, text_key(instruments.dataset))[0])
         self._scale = scale
         weight = instruments.sessions.of_days(ZERO + np.arange(_DAYS))
@@ -108,6 +114,8 @@ class Days:
         trades = np.where(listed & (weight > 0), trades, 0)
         if self._event >= 0:
             trades = np.where((which == self._event) & (day == _NEGATIVE_DAY), np.maximum(trades, FREE), trades)
+        if len(self._untraded):
+            trades = np.where(np.isin(_place(which, day), self._untraded), 0, trades)
         draw = keyed(key, _VOLUME)
         more = trades * (_TERMS["lot"][product] - 1.0) * (0.8 + 0.4 * unit(draw, 0, 24)) + unit(draw, 24, 24)
         return trades, trades + np.floor(more).astype(np.int64)
@@ -167,6 +175,20 @@ class Days:
             negative = round(_NEGATIVE_PRICE / _TERMS["tick"][book.product[self._event]])
             out[(which == self._event) & (day == _NEGATIVE_DAY)] = negative
         return out
+
+
+def _place(which: I64, day: I64) -> I64:
+    """One number for each instrument and day."""
+    return which * (2 * _DAYS) + (day - ZERO)
+
+
+def _places(book: Instruments, untraded: Collection[tuple[str, dt.date]]) -> I64:
+    found = []
+    for symbol, date in untraded:
+        day = date_ns(date) // DAY_NS
+        some = book.by_symbol.get(symbol.upper(), ()) if symbol else book.all
+        found += [_place(np.int64(i.number), np.int64(day)) for i in some if i.first <= day <= i.last]
+    return np.asarray(found, np.int64)
 
 
 def _walk(product: Product, seed: int, weight: I64) -> tuple[F64, F64]:

@@ -18,11 +18,14 @@ from hdi.rehearsal.refusals import ACCOUNT, OUTSIDE, Refusal
 
 GET_RANGE = "timeseries.get_range"
 GET_RECORD_COUNT = "metadata.get_record_count"
+SUBMIT = "batch.submit_job"
+DOWNLOAD = "batch.download"
 #: Every call that is rehearsed.
 METHODS = (
     "metadata.list_publishers", "metadata.list_datasets", "metadata.list_schemas", "metadata.list_fields",
     "metadata.list_unit_prices", "metadata.get_dataset_condition", "metadata.get_dataset_range",
     GET_RECORD_COUNT, "metadata.get_billable_size", "metadata.get_cost", "symbology.resolve", GET_RANGE,
+    SUBMIT, "batch.get_job_details", "batch.list_jobs", "batch.list_files", DOWNLOAD,
 )  # fmt: skip
 CASES: dict[int, tuple[str, ...]] = {
     **{status: tuple(cases) for status, cases in ACCOUNT.items()},
@@ -33,13 +36,17 @@ CASES: dict[int, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to fail. ``stage`` says when it is looked for; ``method`` is set where only one can have it."""
+    """One way to fail. ``stage`` says when it is looked for; ``method`` is set where only one can have it.
+
+    ``narrow``: what one of a day can be about alone, ``schema`` or ``symbol``.
+    """
 
     sentence: str
     stage: str
     method: str = ""
     options: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
     needs_day: bool = False
+    narrow: tuple[str, ...] = ()
 
 
 def _natural(text: str) -> int:
@@ -56,6 +63,16 @@ def _seconds(text: str) -> float:
     return number
 
 
+def _hours(text: str) -> tuple[int, int]:
+    first, last = map(_natural, text.split("-"))
+    if not first < last <= 24:  # noqa: PLR2004
+        raise ValueError(text)
+    return first, last
+
+
+_HOURS = {"hours": _hours}
+_ROWS = {"rows": _natural, "drop": _natural, "add": _natural}
+_NARROW = ("schema", "symbol")
 _WAIT = {"retry_after": _natural, "date": _natural}
 KINDS: dict[str, Kind] = {
     "401": Kind("the key is not accepted", "answer", options={"case": str}),
@@ -76,9 +93,25 @@ KINDS: dict[str, Kind] = {
     "empty": Kind("a header and no records, though the count says there are", "body", GET_RANGE),
     "slow": Kind("so many bytes of the body a second", "pace", GET_RANGE, {"rate": _natural}),
     "wrong-count": Kind("the count of records is off", "count", GET_RECORD_COUNT, {"by": int}),
-    "restated": Kind("the day's data has changed", "day", needs_day=True),
-    "degraded": Kind("the day's condition", "day", needs_day=True),
-    "pending": Kind("the day's condition", "day", needs_day=True),
+    "lost-answer": Kind("the job is taken and billed, and the connection ends before the answer", "submit", SUBMIT),
+    "stuck-job": Kind("the job is never done, as long as this is in force", "job", SUBMIT),
+    "expired-job": Kind("the job's files are gone", "job", SUBMIT),
+    "failed-job": Kind("the job's preparation fails", "job", SUBMIT),
+    "bad-file": Kind("a file of a job has one byte turned: its SHA-256 is another", "file", DOWNLOAD),
+    "cut-file": Kind("the connection ends after so many bytes of a job's file", "file", DOWNLOAD,
+                     {"after": _natural}),
+    "no-range": Kind("a job's file comes whole, whatever part was asked for", "file", DOWNLOAD),
+    "restated": Kind("the day's data has changed: all prices, or so many rows of each schema, rows= altered, drop= "
+                     "gone, add= new", "day", "", _ROWS, needs_day=True, narrow=_NARROW),
+    "degraded": Kind("the day's condition; hours=14-16: these are lost", "day", "", _HOURS, needs_day=True,
+                     narrow=_NARROW),
+    "pending": Kind("the day's condition; hours=14-24: these are not there", "day", "", _HOURS, needs_day=True,
+                    narrow=_NARROW),
+    "missing": Kind("the day's condition, and all of the day is lost", "day", needs_day=True),
+    "lost": Kind("the day (hours=14-16: part of it) is lost, and its condition available", "day", "", _HOURS,
+                 needs_day=True, narrow=_NARROW),
+    "untraded": Kind("nothing is traded that day, or nothing of symbol=, a raw one", "day", needs_day=True,
+                     narrow=("symbol",)),
 }  # fmt: skip
 _MATCHERS = ("method", "schema", "symbol", "day", "times")
 
@@ -140,7 +173,8 @@ class Fault:
 
     def __str__(self) -> str:
         given = {name: getattr(self, name) for name in _MATCHERS} | self.options
-        text = ",".join(f"{name}={value}" for name, value in given.items() if value not in ("", None))
+        shown = {name: "-".join(map(str, v)) if isinstance(v, tuple) else v for name, v in given.items()}
+        text = ",".join(f"{name}={value}" for name, value in shown.items() if value not in ("", None))
         return f"{self.kind}:{text}" if text else self.kind
 
 
@@ -169,12 +203,16 @@ def parse(spec: str, **more: Any) -> Fault:
 
 def takes(kind: str) -> tuple[str, ...]:
     """The keys that a kind of fault takes: its options, and what says when it is meant."""
-    return ("day",) if KINDS[kind].needs_day else (*KINDS[kind].options, *_MATCHERS)
+    rule = KINDS[kind]
+    if not rule.needs_day:
+        return (*rule.options, *_MATCHERS)
+    return ("day", *rule.options, *rule.narrow)
 
 
 def _keys(kind: str) -> str:
     if KINDS[kind].needs_day:
-        return f"{kind} takes day=YYYY-MM-DD."
+        more = "".join(f", {name}=" for name in takes(kind)[1:])
+        return f"{kind} takes day=YYYY-MM-DD{more}."
     return f"{kind} takes {', '.join(f'{name}=' for name in takes(kind))}."
 
 
@@ -185,6 +223,8 @@ def _built(kind: str, given: Mapping[str, str], spec: str) -> Fault:
         raise RequestError(f"fault {spec!r}: unknown case", f"Cases of {kind}: {', '.join(CASES[int(kind)])}.")
     if rule.needs_day and "day" not in given:
         raise RequestError(f"fault {spec!r}: no day", _keys(kind))
+    if rule.options is _ROWS and not any(options.values()) and {"schema", "symbol", *_ROWS} & set(given):
+        raise RequestError(f"fault {spec!r}: no number of rows", "Give rows=, drop= or add= with at least 1.")
     return Fault(
         kind,
         method=_method(given.get("method", ""), rule, spec),
@@ -241,6 +281,11 @@ class Faults:
         """The days that have a fault of that kind."""
         with self._lock:
             return frozenset(fault.day for fault in self._faults if fault.kind == kind and fault.day is not None)
+
+    def of_days(self, *kinds: str) -> list[Fault]:
+        """The faults of some kinds, each of which is of a day."""
+        with self._lock:
+            return [fault for fault in self._faults if fault.kind in kinds and fault.day is not None]
 
     def document(self) -> list[dict[str, Any]]:
         """What is in force, as JSON takes it."""

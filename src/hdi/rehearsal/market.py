@@ -7,6 +7,7 @@ from a longer one. Finer levels are never made where a coarser one has the answe
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Collection, Iterator, Sequence
 
 from hdi.errors import RequestError
@@ -17,10 +18,12 @@ from hdi.rehearsal.definitions import Definitions
 from hdi.rehearsal.feeds import Bars, Feed, Trades
 from hdi.rehearsal.layouts import LAYOUTS, WIDTHS, Records
 from hdi.rehearsal.products import DATASETS, NASDAQ
+from hdi.rehearsal.revised import Revised, Revision
 from hdi.rehearsal.sessions import LAST, ZERO
 from hdi.rehearsal.statistics import Statistics
 from hdi.rehearsal.symbols import Resolution, Symbology
 from hdi.rehearsal.tape import Rectangle, Rows, Tape, selected
+from hdi.symbology import infer_stype
 
 __all__ = ["Market", "Resolution"]
 
@@ -32,13 +35,15 @@ class Market:
     """Symbols, records and counts of the synthetic market before midnight UTC of ``today``.
 
     ``scale`` multiplies activity, ``hostile`` is about how many bad rows each busy instrument and day has over all
-    schemas, and the prices of ``restated`` days differ from what they are without. Raises RequestError for a day
+    schemas, and the prices of ``restated`` days differ from what they are without; what was ``revised`` are some of the
+    rows. On ``untraded`` days nothing is traded of a raw symbol, or ("") of anything. Raises RequestError for a day
     beyond the calendars.
     """
 
     def __init__(
         self, seed: int = 0, *, scale: float = 1.0, hostile: int = 0, restated: Collection[dt.date] = (),
-        today: dt.date | None = None,
+        today: dt.date | None = None, untraded: Collection[tuple[str, dt.date]] = (),
+        revised: Sequence[Revision] = (),
     ) -> None:  # fmt: skip
         self._today = today or dt.datetime.now(dt.UTC).date()
         if self._today > LAST - _AHEAD:
@@ -50,11 +55,14 @@ class Market:
         self._symbology: dict[str, Symbology] = {}
         self._feeds: dict[tuple[str, str], Feed] = {}
         for name, book in self._books.items():
-            days = Days(book, seed, scale)
+            days = Days(book, seed, scale, untraded)
             self._symbology[name] = Symbology(book, days)
             tape = Tape(book, days, restated)
             for schema in self.schemas(name):
-                self._feeds[name, schema] = _feed(schema, book, tape, days, hostile)
+                feed = _feed(schema, book, tape, days, hostile)
+                if revised:
+                    feed = Revised(schema, book, tape, days, feed, revised, functools.partial(self._ids, name))
+                self._feeds[name, schema] = feed
 
     def schemas(self, dataset: str) -> tuple[str, ...]:
         """The schemas of a dataset; shares have no settlement and no open interest, so no statistics."""
@@ -77,6 +85,11 @@ class Market:
     ) -> Resolution:
         """What symbols stand for on the days ``[start, end)``. RequestError for types that do not go together."""
         return self._symbology[dataset].resolve(symbols, stype_in, stype_out, start, end)
+
+    def _ids(self, dataset: str, symbol: str, day: dt.date) -> list[int]:
+        """The instruments that a symbol of any type stands for on a day."""
+        found = self.resolve(dataset, [symbol], infer_stype(symbol), "instrument_id", day, day + dt.timedelta(days=1))
+        return [i for i, _, _ in found.asked.get(symbol, [])]
 
     def count(self, dataset: str, schema: str, selection: Sequence[Rectangle], start_ns: int, end_ns: int) -> int:
         """How many records :meth:`records` would bring, without making them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import select
@@ -84,6 +85,10 @@ class Spawned:
     def clear(self) -> None:
         """Take all faults back."""
         self.ask("DELETE", "/rehearsal/faults")
+
+    def advance(self, until: dt.date) -> None:
+        """Have data up to midnight UTC of a later day, as time goes by. RequestError for an earlier one."""
+        self.ask("POST", "/rehearsal/until", {"until": str(until)})
 
     def environment(self) -> dict[str, str]:
         """The variables that point clients at it; what bypasses proxies already is kept."""

@@ -1,7 +1,8 @@
 """HTTPS on loopback: turns requests into calls, answers into bytes, and breaks them where a fault says so.
 
-Beside the vendor's API it has two addresses of its own, without a key: ``/rehearsal/books`` (GET, DELETE) and
-``/rehearsal/faults`` (GET; POST ``{"fault": "503:times=2"}``; DELETE).
+Beside the vendor's API it has addresses of its own, without a key: ``/rehearsal/books`` (GET, DELETE),
+``/rehearsal/faults`` (GET; POST ``{"fault": "503:times=2"}``; DELETE) and ``/rehearsal/until`` (GET; POST
+``{"until": "2024-07-02"}``: data ends at midnight UTC of that day from now on, which is no earlier one).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import datetime as dt
 import json
 import math
 import re
@@ -25,8 +27,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from hdi.errors import RequestError
 from hdi.rehearsal import refusals
+from hdi.rehearsal.batch import Download
 from hdi.rehearsal.certificates import HOST, server_context
-from hdi.rehearsal.faults import METHODS, Call, Fault, parse
+from hdi.rehearsal.faults import DOWNLOAD, METHODS, Call, Fault, parse
 from hdi.rehearsal.limits import Limits
 from hdi.rehearsal.refusals import Refusal
 from hdi.rehearsal.service import Answer, Service
@@ -37,8 +40,14 @@ _KEY = re.compile(r"db-[A-Za-z0-9]{29}")
 _ROOT = "/v0/"
 _POSTED = frozenset(
     {"metadata.get_record_count", "metadata.get_billable_size", "metadata.get_cost", "symbology.resolve",
-     "timeseries.get_range"}
+     "timeseries.get_range", "batch.submit_job"}
 )  # fmt: skip
+#: The address of one file of a batch job.
+_FILE = re.compile(r"/v0/batch/download/[^/]+/(?P<job_id>[^/]+)/(?P<filename>[^/]+)")
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_PIECE = 1 << 18
+#: Where the connection ends of a file that is cut, unless it is said.
+_AFTER = 1_000
 #: 2,000 symbols come nowhere near.
 _MAX_BODY = 1 << 20
 _MAX_DRAINED = 64 << 20
@@ -70,6 +79,7 @@ class Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
         try:
             super().__init__((HOST, port), _Handler)
+            service.root = self.gateway
         except (OSError, OverflowError) as exc:
             raise RequestError(f"port {port} of {HOST} cannot be used: {exc}", "--port 0 takes any free one.") from exc
 
@@ -77,6 +87,12 @@ class Server(ThreadingHTTPServer):
     def gateway(self) -> str:
         """The address for clients."""
         return f"https://{HOST}:{self.server_address[1]}"
+
+    @property
+    def crowded(self) -> bool:
+        """True when there are more connections than are allowed at once."""
+        most = self.limits.connections
+        return most is not None and len(self._live) > most
 
     def run(self) -> None:
         """Serve until :meth:`stop`."""
@@ -186,6 +202,9 @@ class _Handler(BaseHTTPRequestHandler):
             left -= len(data)
 
     def _call(self, path: str, query: str, sent: str) -> Call:
+        if self.command == "GET" and (file := _FILE.fullmatch(path)):
+            self.server.service.books.count(DOWNLOAD)
+            return Call(DOWNLOAD, file.groupdict(), self._key())
         method = path.removeprefix(_ROOT)
         if not path.startswith(_ROOT) or method not in METHODS:
             raise Refusal(404, f"Not Found: {path} is not rehearsed.")
@@ -204,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (binascii.Error, UnicodeDecodeError):
             return ""
 
-    def _answer(self, call: Call) -> Answer | Stream | None:
+    def _answer(self, call: Call) -> Answer | Stream | Download | None:
         """The answer; None when a fault has already seen to it."""
         service = self.server.service
         fault = service.faults.take("answer", call)
@@ -214,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise service.refusal(fault, call)
         if not _KEY.fullmatch(call.key):
             raise refusals.account(401)
-        wait = self.server.limits.wait(call.key, call.method.partition(".")[0])
+        wait = 1.0 if self.server.crowded else self.server.limits.wait(call.key, call.method)
         if wait:
             raise refusals.plain(429, wait)
         return service.answer(call)
@@ -231,12 +250,46 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(_GATEWAY_PAGE)
         return fault.kind in ("timeout", "reset", "504")
 
-    def _put(self, answer: Answer | Stream) -> None:
+    def _put(self, answer: Answer | Stream | Download) -> None:
         if isinstance(answer, Answer):
-            self._json(answer.status, answer.document)
+            if answer.lost:
+                self._hang_up(reset=True)
+            else:
+                self._json(answer.status, answer.document)
+            return
+        if isinstance(answer, Download):
+            self._file(answer)
             return
         self._head(answer.request.status, {"Content-Type": "application/octet-stream", "Transfer-Encoding": "chunked"})
         answer.send(_Chunks(self, answer.rate))
+
+    def _file(self, download: Download) -> None:
+        """Send a file or the part of it that is asked for; with a fault, something else."""
+        file, kind = download.file, download.fault.kind if download.fault else ""
+        asked = _RANGE.fullmatch(self.headers.get("Range", ""))
+        first, last = 0, file.size - 1
+        fields = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
+        whole = asked is None or kind == "no-range" or file.name.endswith(".zip")
+        if asked and not whole:
+            first, last = int(asked[1]), min(int(asked[2] or last), last)
+            if first > last:
+                self._head(416, {"Content-Range": f"bytes */{file.size}", "Content-Length": "0"})
+                return
+            fields["Content-Range"] = f"bytes {first}-{last}/{file.size}"
+        self._head(200 if whole else 206, fields | {"Content-Length": str(last - first + 1)})
+        left = last - first + 1
+        if download.fault is not None and kind == "cut-file":
+            left = min(left - 1, download.fault.options.get("after", _AFTER))
+        with file.path.open("rb") as source:
+            source.seek(first)
+            while left > 0 and (data := source.read(min(left, _PIECE))):
+                if kind == "bad-file":  # the middle of what is sent, once
+                    at = len(data) // 2
+                    data, kind = data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :], ""
+                self.wfile.write(data)
+                left -= len(data)
+        if kind == "cut-file":
+            self._hang_up()
 
     def _refuse(self, refusal: Refusal) -> None:
         extra = {"Retry-After": refusal.retry_after} if refusal.retry_after else {}
@@ -278,6 +331,10 @@ class _Handler(BaseHTTPRequestHandler):
                 elif self.command == "POST":
                     service.faults.add(parse(_spec(sent)))
                 self._json(200, {"faults": service.faults.document()})
+            elif path == "/rehearsal/until":
+                if self.command == "POST":
+                    service.advance(_day(sent))
+                self._json(200, {"until": str(service.until)})
             else:
                 raise Refusal(404, f"Not Found: {path}.")
         except RequestError as exc:
@@ -322,3 +379,10 @@ def _spec(sent: str) -> str:
     except (ValueError, KeyError, TypeError) as exc:
         raise RequestError('POST {"fault": "kind:key=value,..."}') from exc
     return str(found)
+
+
+def _day(sent: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(json.loads(sent)["until"])
+    except (ValueError, KeyError, TypeError) as exc:
+        raise RequestError('POST {"until": "YYYY-MM-DD"}') from exc

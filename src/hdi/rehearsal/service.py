@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from hdi.errors import RequestError
-from hdi.model import date_ns, ns_date
-from hdi.rehearsal import asks, body, prices, refusals
+from hdi.model import Window, date_ns, ns_date
+from hdi.rehearsal import asks, batch, body, prices, refusals
 from hdi.rehearsal.asks import Symbols
+from hdi.rehearsal.batch import Desk, Download, Job
 from hdi.rehearsal.books import Books
-from hdi.rehearsal.faults import GET_RANGE, Call, Fault, Faults
+from hdi.rehearsal.faults import DOWNLOAD, GET_RANGE, SUBMIT, Call, Fault, Faults
+from hdi.rehearsal.holes import LOSING, hole, left
 from hdi.rehearsal.market import Market, Resolution
 from hdi.rehearsal.refusals import Refusal
+from hdi.rehearsal.revised import Revision
 from hdi.rehearsal.stream import Request, Stream
+from hdi.rehearsal.tape import Rectangle
+from hdi.symbology import infer_stype
 
 _UNPROCESSABLE = 422
 #: The vendor's status of a resolution, and what it says of it.
@@ -34,27 +39,40 @@ _CHAR = "S1"
 
 
 @functools.lru_cache(maxsize=4)
-def _market(seed: int, scale: float, hostile: int, restated: frozenset[dt.date], today: dt.date) -> Market:
+def _market(  # noqa: PLR0913, PLR0917  (what makes a market another one)
+    seed: int, scale: float, hostile: int, restated: frozenset[dt.date], today: dt.date,
+    untraded: frozenset[tuple[str, dt.date]], revised: tuple[Revision, ...],
+) -> Market:  # fmt: skip
     """One market for all vendors of this process with the same parameters: it remembers what it has computed."""
-    return Market(seed, scale=scale, hostile=hostile, restated=restated, today=today)
+    return Market(
+        seed, scale=scale, hostile=hostile, restated=restated, today=today, untraded=untraded, revised=revised
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A JSON answer; 206 when some symbols were not resolved for all of the days."""
+    """A JSON answer; 206 when some symbols were not resolved for all of the days. ``lost``: it does not arrive."""
 
     status: int
     document: Any
+    lost: bool = False
 
 
 class Service:
     """Answers calls about one synthetic market, up to midnight UTC of ``until`` (exclusive), and keeps the books."""
 
-    def __init__(self, seed: int, scale: float, hostile: int, until: dt.date, *, faults: Faults, books: Books) -> None:
+    def __init__(  # noqa: PLR0913  (what a market is, and what is kept of it)
+        self, seed: int, scale: float, hostile: int, until: dt.date, *, faults: Faults, books: Books,
+        preparation: float = 0.0,
+    ) -> None:  # fmt: skip
         self._parameters = (seed, scale, hostile)
         self._until = until
+        self._changed: dict[int, tuple[Fault, dt.date]] = {}
         self.faults = faults
         self.books = books
+        self.desk = Desk(faults, books, preparation)
+        #: The address that the files of batch jobs are found at.
+        self.root = ""
         late = [name for name in self.market.datasets if self.market.begins(name) >= until]
         if late:
             raise RequestError(f"until {until} is before {late[0]} begins", "Take a later day.")
@@ -70,17 +88,45 @@ class Service:
             "metadata.get_billable_size": self._billable_size,
             "metadata.get_cost": self._cost,
             "symbology.resolve": self._resolve,
+            SUBMIT: self._submit,
+            "batch.get_job_details": lambda call: Answer(200, self.desk.details(call)),
+            "batch.list_jobs": lambda call: Answer(200, self.desk.listed(call)),
+            "batch.list_files": lambda call: Answer(200, self.desk.files(call, self.market, self._texts, self.root)),
         }
 
     @property
     def market(self) -> Market:
-        """The market, with the days restated that faults name."""
-        return _market(*self._parameters, self.faults.days("restated"), self._until)
+        """The market, with the days restated, and those untraded, that faults name."""
+        untraded = frozenset((f.symbol, f.day) for f in self.faults.of_days("untraded") if f.day)
+        restated = [f for f in self.faults.of_days("restated") if f.day]
+        whole = frozenset(f.day for f in restated if f.day and not f.options)
+        revised = tuple(
+            Revision(f.day, schema=f.schema, symbol=f.symbol, **f.options) for f in restated if f.day and f.options
+        )
+        return _market(*self._parameters, whole, self._until, untraded, revised)
 
-    def answer(self, call: Call) -> Answer | Stream:
+    @property
+    def until(self) -> dt.date:
+        """The day at whose midnight UTC data ends."""
+        return self._until
+
+    def advance(self, until: dt.date) -> None:
+        """Have data up to midnight UTC of a later day. RequestError for an earlier one: no vendor takes data back."""
+        if until < self._until:
+            raise RequestError(f"until {until} is before {self._until}, up to which there is data", "Take a later day.")
+        before, self._until = self._until, until
+        try:
+            _ = self.market  # which has an end of its own
+        except RequestError:
+            self._until = before
+            raise
+
+    def answer(self, call: Call) -> Answer | Stream | Download:
         """What the vendor answers. Raises Refusal where it refuses."""
         if call.method == GET_RANGE:
             return self._stream(call)
+        if call.method == DOWNLOAD:
+            return self.desk.download(call, self.market, self._texts, self.root)
         return self._answers[call.method](call)
 
     def _stream(self, call: Call) -> Stream:
@@ -93,6 +139,27 @@ class Service:
         fault, pace = (self.faults.take(stage, call) for stage in ("body", "pace"))
         stream.spoil(fault, pace, self.count(request) if fault else 0)
         return stream
+
+    def _submit(self, call: Call) -> Answer:
+        request = self.request(call)
+        what = (request.dataset, request.schema, request.selection, request.start, request.end)
+        document = self.desk.submit(call, request, self.count(request), self.market.planted(*what))
+        return Answer(200, document, lost=self.faults.take("submit", call) is not None)
+
+    def _texts(self, job: Job) -> dict[str, Any]:
+        """The JSON files that come with a job's data."""
+        first, last = batch.conditions_window(job)
+        symbols, dataset = job.request.symbols, job.request.dataset
+        fields = {
+            "dataset": dataset, "symbols": ",".join(symbols.names), "stype_in": symbols.stype_in,
+            "stype_out": symbols.stype_out, "start_date": str(first), "end_date": str(last + dt.timedelta(days=1)),
+        }  # fmt: skip
+        days = {"dataset": dataset, "start_date": str(first), "end_date": str(last)}
+        return {
+            "metadata.json": batch.metadata(job) | {"note": _NOTE},
+            "condition.json": self._conditions(Call("metadata.get_dataset_condition", days)).document,
+            "symbology.json": self._resolve(Call("symbology.resolve", fields)).document,
+        }
 
     def refusal(self, fault: Fault, call: Call) -> Refusal:
         """The refusal that a fault asks for; a case about the window says what the call's window really was."""
@@ -135,7 +202,19 @@ class Service:
         selection = tuple(_selection(resolution, start, end))
         if not selection:
             raise refusals.unresolved()
+        selection = self._there(dataset, schema, selection)
         return Request(dataset, schema, symbols, start, end, asks.limit(fields), resolution, selection)
+
+    def _there(self, dataset: str, schema: str, selection: tuple[Rectangle, ...]) -> tuple[Rectangle, ...]:
+        """The selection without the stretches that faults say are not there."""
+        holes = [hole(fault) for fault in self.faults.of_days(*LOSING)]
+
+        def resolve(symbol: str, window: Window) -> list[Rectangle]:
+            days = ns_date(window.start), ns_date(window.end - 1) + dt.timedelta(days=1)
+            found = self.market.resolve(dataset, [symbol], infer_stype(symbol), "instrument_id", *days)
+            return [(i, date_ns(first), date_ns(last)) for i, first, last in found.asked.get(symbol, [])]
+
+        return left(selection, [each for each in holes if each], schema, resolve)
 
     def count(self, request: Request) -> int:
         """How many records the request brings."""
@@ -206,14 +285,20 @@ class Service:
         condition = self.market.condition(dataset, day)
         if condition is None:
             return None
-        for kind in ("pending", "degraded"):
+        for kind in ("pending", "degraded", "missing"):
             if day in self.faults.days(kind):
                 condition = kind
-        # The day after, unless it was changed since: then the newest day that there is, and later than that.
-        modified = day + dt.timedelta(days=1)
-        if day in self.faults.days("restated"):
-            modified = max(modified + dt.timedelta(days=1), self._until)
+        modified = self._modified(day)
         return {"date": str(day), "condition": condition, "last_modified_date": str(modified)}
+
+    def _modified(self, day: dt.date) -> dt.date:
+        """The day after, unless it was changed since: then the newest day that there was, and later than before."""
+        modified = day + dt.timedelta(days=1)
+        for fault in self.faults.of_days("restated"):
+            if fault.day == day:
+                later = max(modified + dt.timedelta(days=1), self._until)
+                modified = self._changed.setdefault(id(fault), (fault, later))[1]
+        return modified
 
     def _record_count(self, call: Call) -> Answer:
         request = self.request(call)

@@ -99,20 +99,11 @@ class Stream:
             records = 0
         elif kind == "boundary":
             records = min(options.get("records", self._count // 2), self._count)
-        head = self._header()
-        pieces = body.packed(head, body.first(self._batches, records))
+        packed_head = head(self.request)
+        pieces = body.packed(packed_head, body.first(self._batches, records))
         if kind in ("cut", "short"):
-            return body.truncated(pieces, len(head), options.get("after", _AFTER))
+            return body.truncated(pieces, len(packed_head), options.get("after", _AFTER))
         return body.flipped(pieces, options.get("after")) if kind == "corrupt" else pieces
-
-    def _header(self) -> bytes:
-        request, resolution = self.request, self.request.resolution
-        fields = {
-            "dataset": request.dataset, "schema": request.schema, "start": request.start, "end": request.end,
-            "limit": request.limit, "stype_in": request.symbols.stype_in, "stype_out": request.symbols.stype_out,
-            "symbols": list(request.symbols.names), "partial": resolution.partial, "not_found": resolution.not_found,
-        }  # fmt: skip
-        return body.header(fields, resolution.result)
 
     def _entry(self, sent: int, *, finished: bool) -> Entry:
         request = self.request
@@ -123,3 +114,14 @@ class Stream:
             dollars=prices.cost(request.dataset, request.schema, sent), finished=finished,
             planted=self._planted(),
         )  # fmt: skip
+
+
+def head(request: Request) -> bytes:
+    """The metadata of what answers a request, whichever part of it follows."""
+    resolution = request.resolution
+    fields = {
+        "dataset": request.dataset, "schema": request.schema, "start": request.start, "end": request.end,
+        "limit": request.limit, "stype_in": request.symbols.stype_in, "stype_out": request.symbols.stype_out,
+        "symbols": list(request.symbols.names), "partial": resolution.partial, "not_found": resolution.not_found,
+    }  # fmt: skip
+    return body.header(fields, resolution.result)

@@ -44,6 +44,9 @@ class Vendor(Protocol):
     def clear(self) -> None:
         """Take all faults back."""
 
+    def advance(self, until: dt.date) -> None:
+        """Have data up to midnight UTC of a later day."""
+
     def environment(self) -> dict[str, str]:
         """The variables that point clients at it."""
 
@@ -54,6 +57,7 @@ class Options:
 
     ``port`` 0 takes any. ``limits`` scales the published request limits; 0 lifts them. ``folder`` is where the CA
     file goes (None: a temporary one, removed at the end). ``books``: a file that entries are appended to.
+    ``preparation``: seconds that a batch job takes.
     """
 
     port: int = 0
@@ -65,6 +69,7 @@ class Options:
     limits: float = 1.0
     folder: Path | None = None
     books: Path | None = None
+    preparation: float = 0.0
 
     @classmethod
     def of(cls, **given: Any) -> Options:
@@ -76,8 +81,8 @@ class Options:
             raise RequestError(f"until {until!r} is not a date", "Write YYYY-MM-DD.") from exc
         paths = {name: Path(given[name]).absolute() for name in ("folder", "books") if given.get(name) is not None}
         options = cls(**given | {"until": day, "faults": tuple(given.get("faults", ()))} | paths)
-        if options.scale <= 0 or options.hostile < 0 or options.limits < 0 or options.seed < 0:
-            raise RequestError("scale must be positive; seed, hostile and limits at least 0")
+        if options.scale <= 0 or min(options.hostile, options.limits, options.seed, options.preparation) < 0:
+            raise RequestError("scale must be positive; seed, hostile, limits and preparation at least 0")
         return options
 
 
@@ -99,7 +104,7 @@ class Rehearsal:
         self.books = Books(self.options.books)
         self._service = Service(
             self.options.seed, self.options.scale, self.options.hostile, self.options.until or today,
-            faults=self._faults, books=self.books,
+            faults=self._faults, books=self.books, preparation=self.options.preparation,
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -123,6 +128,7 @@ class Rehearsal:
     ) -> None:
         self._server.stop()
         self._thread.join()
+        self._service.desk.close()
         if self.options.folder is None:
             shutil.rmtree(self._folder)
 
@@ -133,6 +139,10 @@ class Rehearsal:
     def clear(self) -> None:
         """Take all faults back."""
         self._faults.clear()
+
+    def advance(self, until: dt.date) -> None:
+        """Have data up to midnight UTC of a later day, as time goes by. RequestError for an earlier one."""
+        self._service.advance(until)
 
     def environment(self) -> dict[str, str]:
         """The variables that point clients at it; what bypasses proxies already is kept."""

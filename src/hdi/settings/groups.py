@@ -167,6 +167,23 @@ class Ingest(Frozen):
         Field(description="A plan that costs more US dollars is refused before the first billed call; null: no limit."),
         From(flag="--budget"),
     ] = None
+    max_usd_per_day: Annotated[
+        Dollars | None,
+        Field(
+            description="What would bring the spending of a UTC day above so many US dollars is refused before the "
+            "first billed call; null: no limit. With a limit one run buys at a time."
+        ),
+    ] = None
+    max_usd_per_month: Annotated[
+        Dollars | None, Field(description="The same for a UTC month; null: no limit.")
+    ] = None
+    min_split_usd: Annotated[
+        Dollars,
+        Field(
+            description="Where some contracts of a symbol are stored, the rest is asked for by instrument ids if that "
+            "saves at least so many US dollars, else all are bought once more; 0: always by ids."
+        ),
+    ] = Decimal("0.01")
 
 
 class Query(Frozen):

@@ -7,18 +7,21 @@ theirs with the entry point group ``hdi.sources``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from hdi.errors import RequestError
+from hdi.errors import RequestError, VendorUnavailable
+from hdi.model import Order
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import polars as pl
 
-    from hdi.model import Condition, Order, Quote, Window
+    from hdi.model import Condition, Quote, Window
 
 
 class Download(Protocol):
@@ -50,6 +53,9 @@ class Source(Protocol):
     def raw_symbols(self, dataset: str, instruments: Sequence[int], window: Window) -> pl.DataFrame:
         """``instrument_id, start, end, symbol``: the raw symbols of instruments on the window's UTC days."""
 
+    def everything(self, dataset: str, window: Window) -> pl.DataFrame:
+        """The same of every instrument of the window's UTC days; no row where the vendor cannot say."""
+
     def conditions(self, dataset: str, window: Window) -> list[Condition]:
         """What the vendor says of each day of the window that it knows."""
 
@@ -68,6 +74,75 @@ class Source(Protocol):
 
     def check(self) -> dict[str, Any]:
         """Really ask the vendor: whether the key is valid, and what it opens."""
+
+
+class Unanswered(VendorUnavailable):
+    """The vendor gave no answer, and may have done what it was asked for all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """A job that the vendor prepares files for. ``order`` and ``split`` are what it was submitted with.
+
+    ``state`` is the vendor's word, ``progress`` per cent, ``received`` nanoseconds UTC; what it does not say is None.
+    """
+
+    id: str
+    state: str
+    order: Order
+    split: str
+    received: int
+    progress: int | None = None
+    records: int | None = None
+    dollars: Decimal | None = None
+
+    @property
+    def done(self) -> bool:
+        """True when its files can be had."""
+        return self.state == "done"
+
+    @property
+    def coming(self) -> bool:
+        """True while it is being prepared."""
+        return self.state in ("received", "queued", "processing")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFile:
+    """A file of a job: its name, size in bytes, SHA-256 in hexadecimal, and where it is."""
+
+    job: str
+    name: str
+    size: int
+    digest: str
+    url: str
+
+
+@runtime_checkable
+class BatchSource(Source, Protocol):
+    """A source that also takes batch jobs. Only :meth:`submit` costs money beside :meth:`Source.download`."""
+
+    def submit(self, order: Order, split: str) -> BatchJob:
+        """Have the order prepared as DBN files of one ``split`` (day, week, month, year) each.
+
+        Raises Unanswered where the job may have been taken all the same.
+        """
+
+    def batch_jobs(self, since: int) -> list[BatchJob]:
+        """The jobs of the account that were submitted since (nanoseconds UTC), in any state, oldest first."""
+
+    def batch_job(self, job: str, dataset: str) -> BatchJob:
+        """One job."""
+
+    def batch_files(self, job: str, dataset: str) -> list[BatchFile]:
+        """The data files of a job that is done."""
+
+    def fetch(self, file: BatchFile, path: Path, dataset: str) -> None:
+        """Bring a file to ``path``, from where an earlier try of any process has left it: its SHA-256 is right.
+
+        Raises UnitFailed, and leaves no file, when the bytes are wrong a second time; VendorUnavailable when no try
+        got further, with what has come left where it is.
+        """
 
 
 #: Sources whose data lies in files: there is nothing to order.

@@ -11,7 +11,6 @@ import difflib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,9 +20,12 @@ import polars as pl
 import structlog
 from pydantic import SecretStr
 
-from hdi.errors import DataError, HdiError, NothingResolved, RequestError, VendorUnavailable
+from hdi.errors import HdiError, NothingResolved, RequestError, VendorUnavailable
 from hdi.model import Condition, Order, Quote, Window, date_ns, ns_date, parse_instant
 from hdi.ordering import MOST_SYMBOLS, NAMED, RESOLVED
+from hdi.sources import BatchFile, BatchJob
+from hdi.sources.breaker import Breaker
+from hdi.sources.databento_batch import Batch, declared
 from hdi.sources.databento_calls import Calls
 from hdi.sources.databento_gateway import Gateway
 from hdi.sources.databento_receive import Loss, receive
@@ -89,13 +91,19 @@ class Databento:
         self.gateway = address.url
         secret = key.get_secret_value() if isinstance(key, SecretStr) else key
         self._calls = Calls(secret, address, Retries(tries, backoff_seconds, on_wait), timeout)
+        self._batch = Batch(self._calls, secret, timeout)
+
+    @property
+    def breaker(self) -> Breaker:
+        """What keeps calls from leaving after the account was refused; all of the process with this key share it."""
+        return self._calls.breaker
 
     def available(self, dataset: str) -> dict[str, Window]:
         """The stretch of time that this account can order, by schema; schemas without any are left out."""
         found = self._ask(
             Ask("metadata.get_dataset_range", dataset), lambda client: client.metadata.get_dataset_range(dataset)
         )
-        with _declared("metadata.get_dataset_range"):
+        with declared("metadata.get_dataset_range"):
             windows = {
                 str(schema): (parse_instant(span["start"])[0], parse_instant(span["end"])[0])
                 for schema, span in found["schema"].items()  # type: ignore[attr-defined]  # typed as text by the client
@@ -142,7 +150,7 @@ class Databento:
             )
         except NothingResolved:
             return
-        with _declared(ask.method):
+        with declared(ask.method):
             found = [
                 (
                     str(key),
@@ -160,6 +168,23 @@ class Databento:
             if (span := Window(start, end).cut(days)) is not None:
                 yield key, span.start, span.end, value
 
+    def everything(self, dataset: str, window: Window) -> pl.DataFrame:
+        """:data:`hdi.ordering.NAMED`: every instrument of the window's UTC days; no row where the vendor cannot say.
+
+        The vendor resolves all symbols of some datasets only.
+        """
+        try:
+            rows = [
+                (int(value), start, end, key)
+                for key, start, end, value in self._intervals(
+                    dataset, [ALL_SYMBOLS], "raw_symbol", "instrument_id", window
+                )
+            ]
+        except RequestRefused as error:
+            log.info("all symbols cannot be resolved", dataset=dataset, error=error.message)
+            rows = []
+        return pl.DataFrame(rows, schema=NAMED, orient="row").unique().sort("instrument_id", "start", "end")
+
     def conditions(self, dataset: str, window: Window) -> list[Condition]:
         """What the vendor says of each day of the window that it knows, by day."""
         first, last = ns_date(window.start), ns_date(window.end - 1)
@@ -167,7 +192,7 @@ class Databento:
             Ask("metadata.get_dataset_condition", dataset),
             lambda client: client.metadata.get_dataset_condition(dataset, first, last),
         )
-        with _declared("metadata.get_dataset_condition"):
+        with declared("metadata.get_dataset_condition"):
             found = [_condition(day) for day in answer]
         return sorted((c for c in found if first <= c.day <= last), key=lambda c: c.day)
 
@@ -182,14 +207,14 @@ class Databento:
             )
             cost = pool.submit(self._order, "metadata.get_cost", order, lambda c: c.metadata.get_cost(**terms))
         counted, billed, dollars = records.result(), size.result(), cost.result()
-        with _declared("metadata.get_cost"):
+        with declared("metadata.get_cost"):
             return Quote(counted, int(billed), Decimal(str(dollars)))
 
     def count(self, order: Order) -> int:
         """How many records the order brings; free."""
         terms = _terms(order)
         found = self._order("metadata.get_record_count", order, lambda c: c.metadata.get_record_count(**terms))
-        with _declared("metadata.get_record_count"):
+        with declared("metadata.get_record_count"):
             return int(found)
 
     def download(self, order: Order, path: Path, may_waste: Callable[[int], bool] = lambda _: True) -> Download:
@@ -229,6 +254,26 @@ class Databento:
             window=str(order.window), bytes=done.size, tries=tries, seconds=round(done.seconds, 3),
         )  # fmt: skip
         return done
+
+    def submit(self, order: Order, split: str) -> BatchJob:
+        """Have the order prepared as files: billed as a download is, once. Unanswered where nobody knows."""
+        return self._batch.submit(order, _terms(order), split)
+
+    def batch_jobs(self, since: int) -> list[BatchJob]:
+        """The account's jobs that were submitted since (nanoseconds UTC), oldest first."""
+        return self._batch.jobs(since)
+
+    def batch_job(self, job: str, dataset: str) -> BatchJob:
+        """One job."""
+        return self._batch.job(job, dataset)
+
+    def batch_files(self, job: str, dataset: str) -> list[BatchFile]:
+        """The data files of a job that is done, by name."""
+        return self._batch.files(job, dataset)
+
+    def fetch(self, file: BatchFile, path: Path, dataset: str) -> None:
+        """Bring a file to ``path``, from where an earlier try has left it; its SHA-256 is what is listed. Free."""
+        self._batch.fetch(file, path, dataset)
 
     def check(self) -> dict[str, Any]:
         """``valid``, ``gateway``, ``origin``, ``datasets`` (how many) and ``seconds``, really asked, in one try."""
@@ -313,18 +358,6 @@ def _known(name: str, known: Sequence[str]) -> str:
 def _chunks(items: list[str], most: int) -> Iterator[list[str]]:
     for at in range(0, len(items), most):
         yield items[at : at + most]
-
-
-@contextmanager
-def _declared(method: str) -> Iterator[None]:
-    """Make an answer of another form than the vendor declares a DataError."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RequestError) as error:
-        raise DataError(
-            f"the answer of {method} is not of the form that the vendor declares: {error!r}",
-            "Is it the gateway that you mean? (DATABENTO_GATEWAY) A newer version of hdi may know the form.",
-        ) from error
 
 
 #: What ``hdi.sources.open_source`` calls, with the settings of the group.

@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from hdi.errors import HdiError, VendorUnavailable
+from hdi.errors import AccountRefused, HdiError, VendorUnavailable
+from hdi.sources import Unanswered, breaker
+from hdi.sources.breaker import Breaker
 from hdi.sources.databento_gateway import Gateway, check_key
 from hdi.sources.databento_refusals import Ask, judge
-from hdi.sources.limits import shared
+from hdi.sources.limits import Limiter, shared, slots
 from hdi.sources.retries import Retries, Transient
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: What the vendor publishes, per account.
-PER_SECOND = {"timeseries": 100, "symbology": 100, "metadata": 20}
+PER_SECOND = {"timeseries": 100, "symbology": 100, "metadata": 20, "batch.list_jobs": 20}
+PER_MINUTE = {"batch.submit_job": 20}
+CONNECTIONS = 100
 #: A hold-up that is worth telling a person about, in seconds.
 _NOTEWORTHY = 1.0
 
@@ -39,27 +43,29 @@ class Calls:
         self._lock = threading.Lock()
         self._client: Historical | None = None
 
-    def make(self, ask: Ask, work: Callable[[Historical], T], *, once: bool = False) -> T:
+    @property
+    def breaker(self) -> Breaker:
+        """What keeps calls from leaving after the account was refused."""
+        return breaker.shared(self.gateway.url, check_key(self._given))
+
+    def make(self, ask: Ask, work: Callable[[Historical], T], *, once: bool = False, sure: bool = False) -> T:
         """What ``work`` returns for the client; it is tried again where that may help, unless ``once``.
 
-        Raises VendorUnavailable when no try was answered, and what :func:`judge` makes of a refusal.
+        With ``sure`` only when it is sure that nothing has happened; otherwise Unanswered is raised. Raises
+        VendorUnavailable when no try was answered, and what :func:`judge` makes of a refusal.
         """
         key = check_key(self._given)
         client = self._open(key)
 
         def attempt() -> T:
-            self._pace(ask)
             try:
-                return work(client)
-            except (HdiError, Transient):
+                return self._once(ask, work, client, key)
+            except Transient as trouble:
+                if sure and not trouble.undone:
+                    raise Unanswered(
+                        f"{ask}: whether {self.gateway.url} has done it is not known: {trouble.reason}", trouble.hint
+                    ) from trouble
                 raise
-            except Exception as error:
-                trouble = judge(error, ask, self.gateway, key)
-                if isinstance(trouble, Transient) and trouble.wait:
-                    shared(self.gateway.url, PER_SECOND).hold(ask.family, self._retries.kept(trouble.wait))
-                if key in str(error):  # it stays out of every traceback
-                    raise trouble from None
-                raise trouble from error
 
         tries = 1 if once else self._retries.tries
         try:
@@ -71,9 +77,44 @@ class Calls:
                 f"{ask}: no answer from {self.gateway.url} {count}: {error.reason}", f"{error.hint}{asked}"
             ) from error
 
+    def _once(self, ask: Ask, work: Callable[[Historical], T], client: Historical, key: str) -> T:
+        """One try, within the limits, unless the breaker is open."""
+        self.breaker.check(str(ask), ask.dataset)
+        try:
+            self._pace(ask)
+            with slots(self.gateway.url, CONNECTIONS):
+                answer = work(client)
+        except (HdiError, Transient):
+            self.breaker.failed(ask.dataset)
+            raise
+        except Exception as error:
+            trouble = judge(error, ask, self.gateway, key)
+            self._note(trouble, ask)
+            if key in str(error):  # it stays out of every traceback
+                raise trouble from None
+            raise trouble from error
+        except BaseException:
+            self.breaker.failed(ask.dataset)
+            raise
+        self.breaker.answered(ask.dataset)
+        return answer
+
+    def _note(self, trouble: HdiError | Transient, ask: Ask) -> None:
+        """Remember what a refusal means for the calls that follow."""
+        if isinstance(trouble, AccountRefused):
+            self.breaker.refused(trouble)
+            return
+        self.breaker.failed(ask.dataset)
+        if isinstance(trouble, Transient) and trouble.wait:
+            self._limiter.hold(ask.family, self._retries.kept(trouble.wait))
+
+    @property
+    def _limiter(self) -> Limiter:
+        return shared(self.gateway.url, PER_SECOND, PER_MINUTE)
+
     def _pace(self, ask: Ask) -> None:
         """Wait until the vendor's limits allow the call."""
-        seconds = shared(self.gateway.url, PER_SECOND).take(ask.family)
+        seconds = self._limiter.take(ask.family)
         if seconds > _NOTEWORTHY and self._retries.on_wait is not None:
             self._retries.on_wait(f"{ask}: the vendor's limit of calls", seconds)
         if seconds > 0:
@@ -88,7 +129,7 @@ class Calls:
                     from databento import Historical
 
                     client = Historical(key, self.gateway.url)
-                for family in (client.metadata, client.symbology, client.timeseries):
+                for family in (client.metadata, client.symbology, client.timeseries, client.batch):
                     family.TIMEOUT = self._timeout  # type: ignore[assignment]  # it is typed by its default
                 self._client = client
             return self._client

@@ -38,7 +38,10 @@ _BUSY, _SERVER = 429, 500
 #: Requests that came too slowly or too early may be sent again.
 _PASSING = (408, 425)
 _UNAUTHORIZED, _PAYMENT, _FORBIDDEN = 401, 402, 403
+_NO_LICENCE = "license_not_found_unauthorized"
 _LONGEST_TEXT = 500
+#: Calls that are limited by themselves; all others by the first word of their name.
+_LIMITED = ("batch.list_jobs", "batch.submit_job")
 
 
 class RequestRefused(RequestError):
@@ -55,8 +58,8 @@ class Ask:
 
     @property
     def family(self) -> str:
-        """The group of calls whose number a second is limited together."""
-        return self.method.partition(".")[0]
+        """The group of calls whose number in a while is limited together."""
+        return self.method if self.method in _LIMITED else self.method.partition(".")[0]
 
     def __str__(self) -> str:
         if self.order is None:
@@ -101,12 +104,13 @@ def _answered(error: BentoHttpError, ask: Ask, gateway: Gateway, key: str) -> Hd
     said = f"HTTP {status}" + (f" {case}" if case else "") + (f": {text}" if text else "")
     if status == _BUSY:
         hint = "Does another program use the same account? Run it again in a while."
-        return Transient(said, hint, retry_after(error.headers.get("Retry-After")))
+        return Transient(said, hint, retry_after(error.headers.get("Retry-After")), undone=True)
     if status >= _SERVER or status in _PASSING:
         hint = f"{gateway.url} is in trouble. Run it again later: what is stored stays."
         return Transient(said, hint, retry_after(error.headers.get("Retry-After")))
     if status in (_UNAUTHORIZED, _PAYMENT, _FORBIDDEN):
-        return AccountRefused(f"{ask}: the vendor refused: {said}", _account_hint(status, case, gateway))
+        licence = ask.dataset if case == _NO_LICENCE else ""
+        return AccountRefused(f"{ask}: the vendor refused: {said}", _account_hint(status, case, gateway), licence)
     if case == "symbology_invalid_request":
         return NothingResolved(f"{ask}: no symbol stands for an instrument: {said}", _symbols_hint(ask.order))
     if (found := _range(case, payload)) is not None:
@@ -145,7 +149,7 @@ def _account_hint(status: int, case: str, gateway: Gateway) -> str:
         return f"Check DATABENTO_API_KEY (environment or .env) against {_PORTAL}/keys.{here}"
     if case == "auth_account_locked":
         return f"The account is locked: see {_PORTAL}, or write to support@databento.com."
-    if case == "license_not_found_unauthorized":
+    if case == _NO_LICENCE:
         return f"The account has no licence for this data: see the dataset at {_PORTAL}/licenses."
     if case == "auth_user_does_not_match_api_key":
         return f"DATABENTO_API_KEY belongs to another user: take one of your own from {_PORTAL}/keys."

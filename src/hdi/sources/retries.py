@@ -25,14 +25,16 @@ log = structlog.get_logger(component="DatabentoAdapter")
 class Transient(Exception):
     """A failure that may pass. ``reason`` says what failed, ``hint`` what to do when it stays.
 
-    ``wait`` is how many seconds the other side asked to be left alone, None when it did not ask.
+    ``wait`` is how many seconds the other side asked to be left alone, None when it did not ask. ``undone``: it said
+    that it has not done what it was asked for; otherwise nobody knows.
     """
 
-    def __init__(self, reason: str, hint: str = "", wait: float | None = None) -> None:
+    def __init__(self, reason: str, hint: str = "", wait: float | None = None, *, undone: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
         self.wait = wait
+        self.undone = undone
 
 
 def retry_after(text: str | None) -> float | None:

@@ -83,8 +83,9 @@ class Piece:
     """Part of another store, to be taken over in one commit: whole grid cells of one dataset and schema.
 
     ``units`` are the numbers that belong to it; no row of theirs lies in another piece. ``ledger``, ``coverage``,
-    ``mappings`` (in the order in which they were learned) and ``history`` are what the store lacks, ``quarantine``
-    is all that stands. ``held`` is how many receipts of the dataset and schema the store has before.
+    ``mappings`` (in the order in which they were learned), ``history`` and ``conditions`` (in the order in which they
+    were heard) are what the store lacks, ``quarantine`` is all that stands. ``held`` is how many receipts of the
+    dataset and schema the store has before.
     """
 
     origin: str
@@ -99,6 +100,7 @@ class Piece:
     mappings: pl.DataFrame
     quarantine: pl.DataFrame
     history: pl.DataFrame
+    conditions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CONDITIONS))
 
     @property
     def work(self) -> Work:
@@ -149,7 +151,11 @@ class Store(Protocol):
         """Begin to replace the rows in the scope of ``work``."""
 
     def record(self, work: Work, receipts: Sequence[Receipt], rejects: pl.DataFrame) -> None:
-        """Keep the receipts of failed units, with a sample of their rejects; rows stay as they were."""
+        """Keep the receipts of units that failed, with a sample of their rejects, or were only ordered.
+
+        Rows and coverage stay as they were, and with an ordered unit the rejects that stand. ``work.conditions`` are
+        kept as in any commit.
+        """
 
     def ledger(self) -> pl.DataFrame:
         """Every receipt (:data:`LEDGER`)."""

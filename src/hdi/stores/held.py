@@ -1,12 +1,17 @@
-"""Which rows a reader asked for: a window, and rectangles of instruments, cut to the nanosecond for every store."""
+"""Which rows a reader asked for: a window, and rectangles of instruments, cut to the nanosecond for every store.
+
+And how many they are, for stores that count on this side.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from hdi.frames import CONTENT
 from hdi.symbology import Intervals
 
 if TYPE_CHECKING:
@@ -30,6 +35,11 @@ class Held:
             self._held = {str(d): Intervals(f) for (d,), f in parts.items() if not _whole(f, window)}
 
     @property
+    def empty(self) -> bool:
+        """True where no instrument is wanted."""
+        return self.ids is not None and not self.ids
+
+    @property
     def by_time(self) -> bool:
         """True where a rectangle does not span the window."""
         return bool(self._held)
@@ -50,4 +60,27 @@ def _whole(frame: pl.DataFrame, window: Window) -> bool:
     return bool(((frame["start"] <= window.start) & (frame["end"] >= window.end)).all())
 
 
-__all__ = ["Held"]
+def counted(rows: pl.DataFrame, index: str, every: int) -> pl.DataFrame:
+    """How many rows there are (:data:`hdi.frames.CONTENT`), in no order."""
+    ns = pl.col(index).to_physical()
+    return (
+        rows.lazy()
+        .group_by("dataset", "instrument_id", at=ns // every * every)
+        .agg(rows=pl.len(), first=ns.min(), last=ns.max())
+        .select(pl.col(c).cast(t) for c, t in CONTENT.items())
+        .collect(engine="streaming")
+    )
+
+
+def summed(counts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Several counts as one; of none, an empty one."""
+    both = pl.concat([pl.DataFrame(schema=CONTENT), *counts])
+    if sum(frame.height > 0 for frame in counts) < 2:  # noqa: PLR2004  (nothing to add up)
+        return both
+    added = both.group_by("dataset", "instrument_id", "at").agg(
+        pl.col("rows").sum(), pl.col("first").min(), pl.col("last").max()
+    )
+    return added.select(*CONTENT)
+
+
+__all__ = ["Held", "counted", "summed"]

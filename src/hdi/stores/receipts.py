@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from hdi.errors import RequestError, StoreError
-from hdi.frames import LEDGER, MAPPINGS
+from hdi.frames import BROUGHT, CONDITIONS, LEDGER, MAPPINGS
 from hdi.model import Receipt, Unit
 
 
@@ -19,7 +19,7 @@ def judged(receipt: Receipt, added: int, unchanged: int, superseded: int, reject
 
     ``added`` rows were written, ``unchanged`` were there already, equal.
     """
-    if receipt.status in ("failed", "ordered"):
+    if receipt.status not in BROUGHT:
         return replace(receipt, committed_at=time.time_ns())
     stored = added + unchanged
     if receipt.fetched != stored + receipt.quarantined or receipt.quarantined != rejected:
@@ -87,6 +87,26 @@ def new_mappings(mappings: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     stale = pl.concat(contradicted).unique()
     standing = again.select(list(MAPPINGS)).join(stale, on=list(MAPPINGS), how="anti")
     return fresh.join(standing, on=list(MAPPINGS), how="anti")
+
+
+def new_conditions(heard: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """What the vendor said of days (:data:`hdi.frames.CONDITIONS`) that is news, in the order in which it was heard.
+
+    News is what differs from the latest that is known of its day, and from what was known when it was heard: somebody
+    else may have heard newer meanwhile. ``known`` may leave out other days than those of ``heard``.
+    """
+    day, said = ["dataset", "day"], ["condition", "last_modified"]
+    parts = [
+        frame.select(pl.col(c).cast(t) for c, t in CONDITIONS.items()).with_columns(new=pl.lit(value=new))
+        for frame, new in ((known, False), (heard, True))
+    ]
+    both = pl.concat(parts).sort("seen_at", "new", maintain_order=True)
+    first = pl.int_range(pl.len()).over(day) == 0
+    differs = first | pl.any_horizontal(pl.col(c).ne_missing(pl.col(c).shift(1).over(day)) for c in said)
+    news = both.filter(differs & pl.col("new")).select(*CONDITIONS)
+    latest = known.sort("seen_at", maintain_order=True).unique(day, keep="last").select(*day, *said, later="seen_at")
+    beside = news.join(latest, on=[*day, *said], how="left", nulls_equal=True, maintain_order="left")
+    return beside.filter((pl.col("seen_at") >= pl.col("later")).fill_null(value=True)).select(*CONDITIONS)
 
 
 def lacking_numbers(known: pl.DataFrame, wanted: pl.DataFrame, url: str) -> pl.DataFrame:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from hdi.errors import OriginMismatch, StoreError
-from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
+from hdi.frames import CONDITIONS, COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.model import DAY_NS, Window
 from hdi.stores import Store
 from hdi.testing.base import Suite
@@ -29,11 +29,14 @@ class Books(Suite):
         assert store.coverage().schema == COVERAGE
         assert store.mappings().schema == MAPPINGS
         assert store.quarantine().schema == REJECTS
+        assert store.conditions().schema == CONDITIONS
         assert content(store).height == 0
         assert store.health()["origin"] is None
 
     def test_a_receipt_is_kept_as_it_is_returned(self, store: Store, url: str) -> None:
-        load = Load(trades([START + k for k in range(5)]), rejected=rejects([START + 9, None]))
+        load = Load(
+            trades([START + k for k in range(5)]), rejected=rejects([START + 9, None]), job="nightly", prepared="GLBX-1"
+        )  # fmt: skip
         receipt = load.commit(store)
         assert (receipt.fetched, receipt.stored, receipt.quarantined) == (7, 5, 2)
         for each in (store, opened(url)):
@@ -52,6 +55,7 @@ class Books(Suite):
             assert (row["unit"], row["unit_id"], row["table"]) == (receipt.number, load.unit.id, "trades_data")
             assert (row["start"], row["end"], row["raw_digest"]) == (_DAY.start, _DAY.end, "ab" * 32)
             assert row["rules"] == '{"NO_GOOD": 2}'
+            assert (row["job"], row["batch"]) == ("nightly", "GLBX-1")
             assert row["dollars"] == receipt.dollars == Decimal("0.012345678")
             (condition,) = json.loads(row["conditions"])
             assert condition["condition"] == "degraded"

@@ -11,7 +11,7 @@ from functools import cache
 import polars as pl
 
 from hdi.errors import HdiError
-from hdi.frames import COVERAGE, MAPPINGS, REJECTS
+from hdi.frames import CONDITIONS, COVERAGE, MAPPINGS, REJECTS
 from hdi.model import DAY_NS, MAX_NS, Condition, RawFile, Receipt, Stype, Unit, Window, ns_date
 from hdi.schema import PLACE, Schema, Schemas, load_schemas
 from hdi.stores import Store, Work, Writer, open_store
@@ -72,6 +72,18 @@ def rejects(times: Sequence[int | None], instruments: Sequence[int] | int = 1, r
     return frame.with_columns(missing).select(pl.col(c).cast(t) for c, t in REJECTS.items())
 
 
+def heard(*rows: tuple[int, str, int | None, int], dataset: str = DATASET) -> pl.DataFrame:
+    """What the vendor said (:data:`CONDITIONS`): (day, condition, day of the last change, when it was heard).
+
+    Days count from that of :data:`START`.
+    """
+    told = [
+        (dataset, START + day * DAY_NS, what, None if changed is None else START + changed * DAY_NS, at)
+        for day, what, changed, at in rows
+    ]
+    return pl.DataFrame(told, schema=CONDITIONS, orient="row")
+
+
 @dataclass(frozen=True)
 class Load:
     """One commit to make: one unit with its rows, rejects and scope. With a ``digest`` it is a fragment.
@@ -90,6 +102,9 @@ class Load:
     run: str = "run-1"
     batch: int = 1_000
     schema: str = "trades"
+    heard: pl.DataFrame = field(default_factory=heard)
+    job: str | None = None
+    prepared: str | None = None
 
     @property
     def unit(self) -> Unit:
@@ -121,6 +136,7 @@ class Load:
             run=self.run, dataset=DATASET, schema=schema, name=name, units={number: unit},
             coverage=claims.select(pl.col(c).cast(t) for c, t in COVERAGE.items()),
             mappings=names.unique(maintain_order=True), raw=RawFile("/nowhere/raw.dbn", "ab" * 32, 99),
+            conditions=self.heard,
         )  # fmt: skip
 
     def receipt(self, number: int, work: Work) -> Receipt:
@@ -130,6 +146,7 @@ class Load:
             fetched=self.rows.height + self.rejected.height, stored=self.rows.height,
             quarantined=self.rejected.height, rules={"NO_GOOD": self.rejected.height}, raw=work.raw, seconds=0.5,
             dollars=Decimal("0.012345678"), conditions=(Condition(ns_date(self.window.start), "degraded", None),),
+            job=self.job, batch=self.prepared,
         )  # fmt: skip
 
     def stage(self, writer: Writer, number: int) -> None:
@@ -162,6 +179,13 @@ class Load:
         bad = self.rejected.with_columns(pl.lit(v).alias(k) for k, v in known.items())
         store.record(work, [receipt], bad.select(pl.col(c).cast(t) for c, t in REJECTS.items()))
 
+    def ordered(self, store: Store) -> None:
+        """Keep it as a unit that a batch job of the vendor prepares."""
+        [number] = store.reserve([self.unit.id])
+        work = replace(self.work(number), coverage=pl.DataFrame(schema=COVERAGE), raw=None)
+        receipt = Receipt(self.unit, number, self.run, "ordered", 0, 0, 0, job=self.job, batch=self.prepared)
+        store.record(work, [receipt], pl.DataFrame(schema=REJECTS))
+
     def with_run(self, run: str) -> Load:
         """The same in another run."""
         return replace(self, run=run)
@@ -174,6 +198,15 @@ def frames(
     """What :meth:`hdi.stores.Store.read` gives; by default everything."""
     schema, found = schemas().find(name)
     return store.read(schema, found.name, window, instruments, list(columns) or list(schema.dtypes), dataset)
+
+
+def counts(
+    store: Store, name: str, every: int, window: Window = ALWAYS, instruments: pl.DataFrame | None = None,
+    dataset: str | None = None,
+) -> pl.DataFrame:  # fmt: skip
+    """What :meth:`hdi.stores.Store.content` gives; by default everything."""
+    schema, found = schemas().find(name)
+    return store.content(schema, found.name, window, instruments, every, dataset)
 
 
 def content(store: Store, name: str = "trades", **where: object) -> pl.DataFrame:
@@ -215,6 +248,7 @@ class State:
     coverage: list[tuple[object, ...]]
     mappings: list[tuple[object, ...]]
     quarantine: list[tuple[object, ...]]
+    conditions: list[tuple[object, ...]]
     history: dict[str, list[tuple[object, ...]]]
 
     @classmethod
@@ -227,6 +261,7 @@ class State:
             coverage=sorted(_plain(store.coverage()), key=repr),
             mappings=sorted(_plain(store.mappings()), key=repr),
             quarantine=sorted(_plain(store.quarantine()), key=repr),
+            conditions=sorted(_plain(store.conditions()), key=repr),
             history={t: sorted(_plain(store.replaced(s)), key=repr) for t, s in tables.items()},
         )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 import pytest
 
+from hdi.frames import CONTENT
 from hdi.model import DAY_NS, Window
 from hdi.stores import Store
 from hdi.testing.base import Suite
-from hdi.testing.material import ALWAYS, DATASET, START, Load, content, frames, opened, schemas, trades
+from hdi.testing.material import ALWAYS, DATASET, START, Load, content, counts, frames, opened, schemas, trades
+from hdi.testing.once import bars
 
 _NEXT = Window(START + DAY_NS, START + 2 * DAY_NS)
 
@@ -84,3 +88,47 @@ class Reading(Suite):
         assert content(reader).height == 2
         assert reader.ledger().height == 2
         assert content(reader, window=ALWAYS).height == 2
+
+    def test_content_counts_what_is_read(self, store: Store) -> None:
+        two = Window(START, START + 2 * DAY_NS)
+        at = [*sorted(START + k * DAY_NS // 20 + k * 333 for k in range(40)), two.end - 1]
+        near = [START, START + 9, START + 10, START + 999, START + 1_000, START + 2_000, START + 2_499, START + 2_500]
+        times = [*near, *near, *at]
+        who = [*[1] * 8, *[2] * 8, *[1 + k % 3 for k in range(41)]]
+        order = sorted(range(len(times)), key=times.__getitem__)
+        rows = trades([times[k] for k in order], [who[k] for k in order], publishers=[1 + k % 2 for k in order])
+        Load(rows, window=two).commit(store)
+        Load(trades([START + 5_000], 4), window=two, symbol="X", stype="raw_symbol", digest="f0").commit(store)
+        inside = Window(START + 999, two.end - 1)
+        overlapping = _held(
+            (DATASET, 1, START + 10, START + 2_500), (DATASET, 1, START + 2_000, START + DAY_NS + 1),
+            (DATASET, 2, START + 1_000, START + 1_001), (DATASET, 9, 0, ALWAYS.end), ("XNAS.ITCH", 1, 0, ALWAYS.end),
+            (DATASET, 3, START + 7, START + 7),
+        )  # fmt: skip
+        whole = _held((DATASET, 1, 0, ALWAYS.end), (DATASET, 3, 0, ALWAYS.end))
+        cases: list[tuple[int, dict[str, Any]]] = [
+            (58, {}), (50, {"window": inside}), (58, {"dataset": DATASET}), (0, {"dataset": "XNAS.ITCH"}),
+            (0, {"instruments": _held()}), (12, {"window": inside, "instruments": overlapping}),
+            (31, {"window": inside, "instruments": whole}),
+        ]  # fmt: skip
+        for total, where in cases:
+            columns = ["dataset", "instrument_id", "ts_recv"]
+            read = content(store, **where).select(columns)
+            assert read.height == total
+            for every in (1, 7, 1_000, DAY_NS // 24, DAY_NS):
+                assert counts(store, "trades", every, **where).equals(_grouped(read, every))
+
+    def test_content_of_one_name_leaves_out_the_others_of_its_table(self, store: Store) -> None:
+        assert counts(store, "ohlcv-1d", DAY_NS).schema == CONTENT
+        for name, rows in (("ohlcv-1d", 2), ("ohlcv-1h", 3)):
+            Load(bars(name).head(rows), schema=name).commit(store)
+        assert [counts(store, name, DAY_NS)["rows"].sum() for name in ("ohlcv-1d", "ohlcv-1h")] == [2, 3]
+
+
+def _grouped(rows: pl.DataFrame, every: int) -> pl.DataFrame:
+    """The counts of rows that were read, by plain arithmetic."""
+    found: dict[tuple[str, int, int], list[int]] = {}
+    for dataset, instrument, ns in rows.with_columns(pl.col("ts_recv").to_physical()).iter_rows():
+        found.setdefault((dataset, instrument, ns - ns % every), []).append(ns)
+    counted = [(*key, len(times), min(times), max(times)) for key, times in sorted(found.items())]
+    return pl.DataFrame(counted, schema=CONTENT, orient="row")

@@ -2,7 +2,7 @@
 
 <table>/             rows of one kind; every commit carries its receipts in the Delta log
 <table>_history/     superseded rows
-ingest_units/ coverage/ symbol_mappings/ quarantine/     replayed from those commits
+ingest_units/ coverage/ symbol_mappings/ quarantine/ day_conditions/     replayed from those commits
 _hdi/                locks, staging, side files, numbers of units; hdi.json names format and origin
 """
 
@@ -23,6 +23,7 @@ from deltalake import Field as DeltaField
 from deltalake import Schema as DeltaSchema
 
 from hdi.errors import RequestError, StoreError
+from hdi.frames import CONTENT
 from hdi.model import Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Piece, ServerOptions, Work, check_origin
@@ -147,6 +148,10 @@ class Lake:
         """See :meth:`hdi.stores.Store.quarantine`."""
         return self._frame("quarantine")
 
+    def conditions(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.conditions`."""
+        return self._frame("day_conditions").sort("seen_at", maintain_order=True)
+
     def replaced(self, schema: Schema) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.replaced`."""
         return self._frame(f"{schema.table}_history")
@@ -160,6 +165,18 @@ class Lake:
             if latest(self.root, schema.table) >= 0:
                 table = DeltaTable(str(self.root / schema.table))
                 yield from Scan(self, schema, name, window, instruments, columns).frames(table, dataset)
+
+    def content(
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        every: int, dataset: str | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
+        """See :meth:`hdi.stores.Store.content`."""
+        with guard(self.root):
+            if latest(self.root, schema.table) < 0:
+                return pl.DataFrame(schema=CONTENT)
+            table = DeltaTable(str(self.root / schema.table))
+            columns = ["dataset", "instrument_id", schema.index_time]
+            return Scan(self, schema, name, window, instruments, columns, ordered=False).content(table, dataset, every)
 
     def identity(self) -> str:
         """See :meth:`hdi.stores.Store.identity`."""

@@ -86,6 +86,8 @@ def _payload(attempt: Attempt, piece: Piece) -> dict[str, Any]:
         "coverage": pack(lake.root, piece.coverage, "coverage", writer.attempt),
         "mappings": pack(lake.root, piece.mappings, "mappings", writer.attempt),
     }  # fmt: skip
+    if piece.conditions.height:
+        payload["conditions"] = pack(lake.root, piece.conditions, "conditions", writer.attempt)
     if writer.rejects:
         payload["rejects"] = {"files": writer.rejects}
     if piece.history.height:

@@ -15,12 +15,13 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
+from hdi.frames import BROUGHT
 from hdi.model import Receipt, iso_ns
 from hdi.stores.lake.compare import Attempt, Change, compared, live_files, tally
 from hdi.stores.lake.derive import pack, sync_log
 from hdi.stores.lake.files import locked, sync, write_text
 from hdi.stores.lake.write import LakeWriter, Run
-from hdi.stores.receipts import committed_elsewhere, judged, ledger_row, new_mappings
+from hdi.stores.receipts import committed_elsewhere, judged, ledger_row, new_conditions, new_mappings
 
 if TYPE_CHECKING:
     from hdi.stores import Work
@@ -66,7 +67,7 @@ def _commit(attempt: Attempt, receipts: Sequence[Receipt]) -> list[Receipt]:
 
 
 def record(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receipt]) -> None:
-    """A commit of receipts without rows: units that failed, with a sample of their rejects."""
+    """A commit of receipts without rows: units that failed, with a sample of their rejects, or were only ordered."""
     attempt = Attempt(lake, writer, work)
 
     def once() -> None:
@@ -103,14 +104,15 @@ def _judged(receipt: Receipt, change: Change, stored: Mapping[int, int], rejecte
 
 def _payload(attempt: Attempt, receipts: Sequence[Receipt], change: Change) -> dict[str, Any]:
     lake, writer, work = attempt.lake, attempt.writer, attempt.work
-    failed = all(r.status == "failed" for r in receipts)
     payload: dict[str, Any] = {
         "format": 1, "attempt": writer.attempt, "run": work.run,
         "units": [ledger_row(r, work.schema.table) for r in receipts],
     }  # fmt: skip
-    if not failed:
+    if any(r.status in BROUGHT for r in receipts):
         payload["coverage"] = pack(lake.root, work.coverage, "coverage", writer.attempt)
         payload["mappings"] = pack(lake.root, new_mappings(work.mappings, lake.mappings()), "mappings", writer.attempt)
+    if work.conditions.height and (news := new_conditions(work.conditions, lake.conditions())).height:
+        payload["conditions"] = pack(lake.root, news, "conditions", writer.attempt)
     if writer.rejects:
         payload["rejects"] = {"files": writer.rejects}
     if change.history:

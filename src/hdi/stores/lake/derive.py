@@ -1,4 +1,4 @@
-"""Ledger, coverage, symbology, quarantine and history: all replayed from the commits of the data tables.
+"""Ledger, coverage, symbology, quarantine, conditions, history: all replayed from the commits of the data tables.
 
 A commit to a data table carries its receipts (and the names of its side files) in the Delta log. The
 tables here are what those add up to. They are persisted as Delta tables that remember, per data table,
@@ -24,7 +24,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
-from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
+from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.stores.lake.files import PARQUET, digest, locked, sync
 from hdi.stores.receipts import ledger_frame
 from hdi.symbology import Intervals
@@ -36,9 +36,10 @@ TABLES: dict[str, dict[str, pl.DataType]] = {
     # Of two mappings the one that was learned later counts; the order of rows depends on who persisted when.
     "symbol_mappings": {**MAPPINGS, "learned": pl.Int64()},
     "quarantine": REJECTS,
+    "day_conditions": CONDITIONS,
 }
 #: Which part of a commit's payload each derived table is made from.
-_PARTS = {"coverage": "coverage", "quarantine": "rejects"}
+_PARTS = {"coverage": "coverage", "quarantine": "rejects", "day_conditions": "conditions"}
 #: Above this many files a derived table is written anew as one.
 _MANY_FILES = 24
 #: So many commits are read again at every start before a history without news is written.
@@ -185,7 +186,8 @@ class Derived:
             return
         files = self._files(name)
         # Only what a commit may take rows from is needed whole; of the others, what is new is added.
-        whole = name == "quarantine" or (name in TABLES and len(files) >= _MANY_FILES)
+        grown = self._lacks_columns(name)
+        whole = name == "quarantine" or grown or (name in TABLES and len(files) >= _MANY_FILES)
         before = self._persisted(name)[0] if whole else pl.DataFrame(schema=self._dtypes[name])
         after, now, appended = self._folded(name, before, at)
         if appended and after.height == before.height and behind < _BEHIND:
@@ -197,7 +199,7 @@ class Derived:
         stem = f"part-{version + 1:020d}"
         for path in (self._root / name).glob(f"{stem}-*"):
             path.unlink(missing_ok=True)
-        anew = not appended or (whole and len(files) >= _MANY_FILES)
+        anew = grown or not appended or (whole and len(files) >= _MANY_FILES)
         rows = after if anew else after.slice(before.height)
         actions: list[AddAction | RemoveAction] = []
         if rows.height:
@@ -208,7 +210,7 @@ class Derived:
             actions.append(
                 AddAction(part, size, {}, 0, data_change=True, stats=json.dumps({"numRecords": rows.height}))
             )
-        if anew:
+        if anew and not grown:
             at_ms = time.time_ns() // 1_000_000
             actions += [
                 RemoveAction(
@@ -218,9 +220,11 @@ class Derived:
             ]
         # All of them, so that the newest entry of the log says where every table stands.
         moved = [Transaction(f"fold:{t}", v) for t, v in now.items()]
+        # Rows and columns change in one act; to overwrite removes all files by itself.
         table.create_write_transaction(
-            actions, "append", self._delta_schema(name), commit_properties=CommitProperties(app_transactions=moved)
-        )
+            actions, "overwrite" if grown else "append", self._delta_schema(name),
+            commit_properties=CommitProperties(app_transactions=moved),
+        )  # fmt: skip
         sync_log(self._root, name, version - 1)
 
     def _positions(self, name: str) -> dict[str, int]:
@@ -241,6 +245,13 @@ class Derived:
             return []
         table = DeltaTable(str(self._root / name))
         return pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True)
+
+    def _lacks_columns(self, name: str) -> bool:
+        """True for a persisted table that an older version made, without columns that it has now."""
+        if latest(self._root, name) < 0:
+            return False
+        there = {field.name for field in DeltaTable(str(self._root / name)).schema().fields}
+        return not there.issuperset(self._dtypes[name])
 
     def _delta_schema(self, name: str) -> Schema:
         empty = pl.DataFrame(schema=self._dtypes[name])
@@ -264,10 +275,10 @@ class Derived:
             files = self._files(name)
             if at == self._positions(name):  # nobody persisted in between
                 break
-        frames = [pl.read_parquet(self._root / name / path) for path in sorted(f["path"] for f in files)]
-        if not frames:
-            return empty, at
-        return pl.concat(frames).select(pl.col(c).cast(t) for c, t in self._dtypes[name].items()), at
+        frames = [empty, *(pl.read_parquet(self._root / name / path) for path in sorted(f["path"] for f in files))]
+        # What an older version wrote lacks columns.
+        both = pl.concat(frames, how="diagonal_relaxed") if len(files) else empty
+        return both.select(pl.col(c).cast(t) for c, t in self._dtypes[name].items()), at
 
     def _folded(
         self, name: str, frame: pl.DataFrame, at: Mapping[str, int]
@@ -304,7 +315,7 @@ class Derived:
         return (pl.concat(pieces) if len(pieces) > 1 else frame), now, appended
 
     def _commits(self, table: str, after: int, newest: int) -> list[Commit]:
-        """The commits between two versions; the four tables that are made from them read each log once."""
+        """The commits between two versions; the tables that are made from them read each log once."""
         key = (table, after, newest)
         if key not in self._payloads:
             if len(self._payloads) >= _MANY_FILES:
@@ -352,8 +363,8 @@ def _without_replaced(rejects: pl.DataFrame, commit: Commit, root: Path) -> pl.D
         # What stands of these units comes with the commit; nothing else is replaced, whatever it claims.
         return rejects.filter(~pl.col("unit").is_in(adopted["units"]))
     units = _units(commit)
-    failed = pl.col("status") == "failed"
-    done, lost = units.filter(~failed)["unit_id"].to_list(), units.filter(failed)["unit_id"].to_list()
+    done = units.filter(pl.col("status").is_in(BROUGHT))["unit_id"].to_list()
+    lost = units.filter(pl.col("status") == "failed")["unit_id"].to_list()
     gone = pl.col("unit_id").is_in(done) | (pl.col("unit_id").is_in(lost) & pl.col("failed"))
     scope = unpack(root, commit.payload.get("coverage"), COVERAGE).drop_nulls("instrument_id")
     if scope.height:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.stores.held import Held
+from hdi.schema import PLACE
+from hdi.stores.held import Held, counted, summed
 from hdi.stores.lake.compare import Stored, live_files, scan_run, slabs
 
 if TYPE_CHECKING:
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     from hdi.schema import Schema
     from hdi.stores.lake import Lake
 
-#: Rows sorted at once.
+#: Rows sorted at once, or counted.
 _READ_ROWS = 1 << 20
 
 
 class Scan:
     """One read of one table at one snapshot."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what Store.read is given, and what for)
         self, lake: Lake, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
-        columns: Sequence[str],
+        columns: Sequence[str], *, ordered: bool = True,
     ) -> None:  # fmt: skip
         self._root = lake.root / schema.table
         self._schema = schema
@@ -38,11 +39,12 @@ class Scan:
         self._low, self._high = window.start // 1000, -(-window.end // 1000)
         self._held = Held(window, instruments)
         self._ids = self._held.ids
-        wanted = {*columns, *schema.order}
+        wanted = {*columns, *(schema.order if ordered else ())}
         public = [f for f in schema.fields if f.name in wanted]
         timed = [f.name for f in public if f.type == "timestamp"]
+        self._places = [c for c in PLACE if c in wanted]
         self._stored = [f.name for f in public if f.name not in schema.partition]
-        self._stored += [f"{t}_ns" for t in timed] + ["_unit", "_row"]
+        self._stored += [f"{t}_ns" for t in timed] + self._places
         self._public = [e for e in schema.to_public() if e.meta.output_name() in {f.name for f in public}]
         self._index = index
 
@@ -60,6 +62,18 @@ class Scan:
             reach = max(reach, file.last)
         if cluster:
             yield from self._cluster(cluster)
+
+    def content(self, table: object, dataset: str | None, every: int) -> pl.DataFrame:
+        """How many rows there are (:data:`hdi.frames.CONTENT`); needs dataset, instrument and index time as columns."""
+        files = [f for f in live_files(table, self._index) if self._near(f, dataset)]  # type: ignore[arg-type]
+        whole, parts = summed([]), []
+        for batch in _batches(files):
+            rows = pl.concat([self._scan(f, self._low, self._high) for f in batch]).collect()
+            parts.append(counted(self._held.inside(rows, self._index), self._index, every))
+            # Adding up takes as long as what is there: it is done when as much has come again.
+            if sum(part.height for part in parts) > max(whole.height, _READ_ROWS):
+                whole, parts = summed([whole, *parts]), []
+        return summed([whole, *parts]).sort("dataset", "instrument_id", "at")
 
     def _near(self, file: Stored, dataset: str | None) -> bool:
         here = file.partition["dataset"]
@@ -107,4 +121,18 @@ class Scan:
                 )
                 scan = scan.filter(same)
         constant = [pl.lit(file.partition[c]).alias(c) for c in self._schema.partition]
-        return scan.select(self._stored).with_columns(constant).select(*self._public, "_unit", "_row")
+        return scan.select(self._stored).with_columns(constant).select(*self._public, *self._places)
+
+
+def _batches(files: list[Stored]) -> Iterator[list[Stored]]:
+    """The files in lots of about as many rows as are read at once."""
+    batch: list[Stored] = []
+    rows = 0
+    for file in files:
+        if batch and rows + file.rows > _READ_ROWS:
+            yield batch
+            batch, rows = [], 0
+        batch.append(file)
+        rows += file.rows
+    if batch:
+        yield batch

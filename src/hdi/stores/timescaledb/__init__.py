@@ -2,7 +2,7 @@
 
 <table>              a hypertable for each kind, cut by its index time
 <table>_history      superseded rows
-ingest_units coverage symbol_mappings quarantine       the books
+ingest_units coverage symbol_mappings quarantine day_conditions       the books
 hdi_meta hdi_units   version of the layout, origin; numbers of units
 views                see views.py
 """
@@ -19,11 +19,12 @@ import polars as pl
 from psycopg import sql
 
 from hdi.errors import StoreError
+from hdi.frames import CONTENT
 from hdi.model import Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Piece, ServerOptions, Work, check_origin
-from hdi.stores.timescaledb import adopt, health, layout
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, Book, names_of
+from hdi.stores.timescaledb import adopt, content, health, layout
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book, names_of
 from hdi.stores.timescaledb.commit import record
 from hdi.stores.timescaledb.connect import Database, guard
 from hdi.stores.timescaledb.editions import compress
@@ -56,7 +57,8 @@ class TimescaleDB:
         self._on_step = on_step
         self._books: dict[str, tuple[object, pl.DataFrame]] = {}
         self._threads = threading.Lock()
-        self._there = False
+        #: Whether the database holds a store of this layout, or one of an older layout, which may be brought forward.
+        self._there = self._old = False
         #: Numbers of units of which nobody knows whether their commit has landed.
         self.unsettled: set[int] = set()
         # A handle that nobody closes gives back its connections when it goes.
@@ -139,6 +141,10 @@ class TimescaleDB:
         """See :meth:`hdi.stores.Store.quarantine`."""
         return self._book(REJECTED)
 
+    def conditions(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.conditions`."""
+        return self._book(SAID).sort("seen_at", maintain_order=True)
+
     def replaced(self, schema: Schema) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.replaced`."""
         with guard(self.database):
@@ -160,6 +166,18 @@ class TimescaleDB:
         with guard(self.database):
             if self._has(schema.table):
                 yield from Scan(self.database, schema, name, window, instruments, columns, dataset).frames()
+
+    def content(
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        every: int, dataset: str | None = None,
+    ) -> pl.DataFrame:  # fmt: skip
+        """See :meth:`hdi.stores.Store.content`."""
+        with guard(self.database):
+            nothing = instruments is not None and instruments.is_empty()
+            if nothing or not self._has(schema.table):
+                return pl.DataFrame(schema=CONTENT)
+            query = content.query(schema, name, window, instruments, every, dataset)
+            return self._collect(query, CONTENT).sort("dataset", "instrument_id", "at")
 
     def identity(self) -> str:
         """See :meth:`hdi.stores.Store.identity`."""
@@ -209,17 +227,18 @@ class TimescaleDB:
         self._there = True
 
     def _exists(self) -> bool:
-        """True when the database holds a store. StoreError for one of an older layout."""
+        """True when the database holds a store. StoreError for one of a layout that is too old to be read."""
         if not self._there:
             with self.database.session() as connection:
                 made = layout.version(connection)
-            if made is not None and made < layout.LAYOUT:
+            if made is not None and made < layout.READS:
                 raise StoreError(
-                    f"the database has layout {made}; this version of hdi reads {layout.LAYOUT}",
+                    f"the database has layout {made}; this version of hdi reads {layout.READS} to {layout.LAYOUT}",
                     "Any command that writes brings it there: run `hdi ingest ...` with the role that ingests.",
                 )
-            self._there = made is not None
-        return self._there
+            self._old = made is not None and made < layout.LAYOUT
+            self._there = made == layout.LAYOUT
+        return self._there or self._old
 
     def _has(self, table: str) -> bool:
         if not self._exists():
@@ -235,12 +254,15 @@ class TimescaleDB:
             with self._threads:
                 kept = self._books.get(book.name)
             with self.database.session() as connection:
+                columns = book.columns if self._there else layout.columns_there(connection, book)
+                if columns is None:
+                    return pl.DataFrame(schema=book.frame)
                 state = connection.execute(
                     sql.SQL("SELECT count(*), max(seq), sum(seq) FROM {}").format(sql.Identifier(book.name))
                 ).fetchone()
             if kept is not None and kept[0] == state:
                 return kept[1]
-            query = sql.SQL("SELECT {} FROM {} ORDER BY seq").format(book.columns, sql.Identifier(book.name))
+            query = sql.SQL("SELECT {} FROM {} ORDER BY seq").format(columns, sql.Identifier(book.name))
             few = state is not None and state[0] <= _FEW
             frame = book.to_frame((self.database.rows if few else self._collect)(query, book.stored))
             with self._threads:

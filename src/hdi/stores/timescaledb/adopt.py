@@ -11,7 +11,7 @@ from psycopg import sql
 
 from hdi.errors import StoreError
 from hdi.stores.receipts import lacking_numbers
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, instant
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, instant
 from hdi.stores.timescaledb.chunks import Chunks, delete
 from hdi.stores.timescaledb.commit import lock, lock_mappings, settle_origin
 from hdi.stores.timescaledb.compare import constants
@@ -92,6 +92,7 @@ def _keep_books(connection: psycopg.Connection, piece: Piece) -> None:
     if piece.mappings.height:
         lock_mappings(connection, piece.dataset)
         copy_frame(connection, SYMBOLS.name, SYMBOLS.to_stored(piece.mappings))
+    copy_frame(connection, SAID.name, SAID.to_stored(piece.conditions))
     at = pl.col("_replaced_at")
     past = piece.history.with_columns((at // 1000).cast(MICRO), (at % 1000).cast(pl.Int16).alias("_replaced_at_ns"))
     copy_frame(connection, f"{piece.schema.table}_history", past)

@@ -1,7 +1,7 @@
-"""The books as tables: receipts, coverage, symbology and rejects, from the frames that cross the store's seam.
+"""The books as tables: receipts, coverage, symbology, rejects, conditions, from the frames that cross the seam.
 
 Names are those of the frames, but for words that SQL keeps to itself; nanoseconds since 1970 become a
-TIMESTAMPTZ and a ``_ns`` remainder, as in the tables of rows.
+TIMESTAMPTZ and a ``_ns`` remainder, as in the tables of rows, and those that are days a DATE.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 import polars as pl
 from psycopg import sql
 
-from hdi.frames import COVERAGE, LEDGER, MAPPINGS, REJECTS
+from hdi.frames import CONDITIONS, COVERAGE, LEDGER, MAPPINGS, REJECTS
+from hdi.model import DAY_NS
 
 _WORDS = {"start": "start_time", "end": "end_time", "table": "table_name"}
-_TIMES = {"start", "end", "committed_at", "ts_event", "index_time", "_replaced_at"}
+_TIMES = {"start", "end", "committed_at", "ts_event", "index_time", "_replaced_at", "seen_at"}
+_DAYS = {"day", "last_modified"}
 MICRO = pl.Datetime("us", "UTC")
 #: What SQL calls a column of a Polars type.
 TYPES: Mapping[pl.DataType, str] = {
@@ -28,6 +30,7 @@ TYPES: Mapping[pl.DataType, str] = {
     pl.Int32(): "INTEGER",
     pl.Int16(): "SMALLINT",
     pl.Boolean(): "BOOLEAN",
+    pl.Date(): "DATE",
     pl.Decimal(18, 9): "NUMERIC(18,9)",
     pl.String(): 'TEXT COLLATE "C"',
     pl.List(pl.String()): "TEXT[]",
@@ -54,7 +57,8 @@ class Book:
         columns: dict[str, pl.DataType] = {}
         for name, dtype in self.frame.items():
             told = sql_name(name)
-            columns |= {told: MICRO, f"{told}_ns": pl.Int16()} if name in _TIMES else {told: dtype}
+            kind = pl.Date() if name in _DAYS else dtype
+            columns |= {told: MICRO, f"{told}_ns": pl.Int16()} if name in _TIMES else {told: kind}
         return columns
 
     @cached_property
@@ -73,6 +77,8 @@ class Book:
                     (pl.col(name) // 1000).cast(MICRO).alias(told),
                     (pl.col(name) % 1000).cast(pl.Int16).alias(f"{told}_ns"),
                 ]
+            elif name in _DAYS:
+                columns.append((pl.col(name) // DAY_NS).cast(pl.Int32).cast(pl.Date).alias(told))
             else:
                 columns.append(pl.col(name).cast(dtype).alias(told))
         return frame.select(columns)
@@ -85,6 +91,8 @@ class Book:
             if name in _TIMES:
                 whole = pl.col(told).cast(MICRO).to_physical() * 1000 + pl.col(f"{told}_ns").cast(pl.Int64)
                 columns.append(whole.alias(name))
+            elif name in _DAYS:
+                columns.append((pl.col(told).cast(pl.Date).to_physical().cast(pl.Int64) * DAY_NS).alias(name))
             else:
                 columns.append(pl.col(told).cast(dtype).alias(name))
         return stored.select(columns)
@@ -92,10 +100,15 @@ class Book:
     @cached_property
     def columns(self) -> sql.Composed:
         """The columns of the table, for a select; JSON as the text that it was."""
+        return self.select({})
+
+    def select(self, instead: Mapping[str, sql.Composable]) -> sql.Composed:
+        """The same, with others instead of some."""
         as_text = sql.SQL("{c}::text AS {c}")
         kinds = dict(self.kinds)
         names = (
-            (as_text if kinds.get(n) == "JSON" else sql.SQL("{c}")).format(c=sql.Identifier(n)) for n in self.stored
+            instead.get(n) or (as_text if kinds.get(n) == "JSON" else sql.SQL("{c}")).format(c=sql.Identifier(n))
+            for n in self.stored
         )
         return sql.SQL(", ").join(names)
 
@@ -104,6 +117,21 @@ def instant(ns: Any) -> dt.datetime:
     """The microsecond that an instant (nanoseconds) lies in, as the drivers take it."""
     found: dt.datetime = pl.Series([int(ns) // 1000]).cast(MICRO)[0]
     return found
+
+
+def whole_ns(column: str, *, of: str = "") -> sql.Composable:
+    """The nanoseconds since 1970 of a time and its remainder."""
+    names = [sql.Identifier(*([of] if of else []), c) for c in (column, f"{column}_ns")]
+    return sql.SQL("((extract(epoch FROM {}) * 1000000)::bigint * 1000 + {})").format(*names)
+
+
+def times_of(ns: sql.Composable, column: str) -> dict[str, sql.Composable]:
+    """A time and its remainder, of nanoseconds since 1970: exact, as whole seconds and microseconds are added apart."""
+    whole = sql.SQL(
+        "timestamptz 'epoch' + {ns} / 1000000000 * interval '1 second' "
+        "+ {ns} / 1000 % 1000000 * interval '1 microsecond'"
+    )
+    return {column: whole.format(ns=ns), f"{column}_ns": sql.SQL("({} % 1000)::smallint").format(ns)}
 
 
 def names_of(columns: Iterable[str]) -> sql.Composed:
@@ -139,4 +167,9 @@ REJECTED = Book(
     required=("unit", "unit_id", "row", "run", "dataset", "schema", "error_type", "rules", "record", "failed"),
     kinds=(("record", "JSON"),),
 )  # fmt: skip
-BOOKS = (UNITS, COVERED, SYMBOLS, REJECTED)
+SAID = Book(
+    "day_conditions", CONDITIONS, "What the vendor said of its data of a UTC day, whenever that changed.",
+    indexes=(("dataset", "day"),),
+    required=("dataset", "day", "condition", "seen_at"),
+)  # fmt: skip
+BOOKS = (UNITS, COVERED, SYMBOLS, REJECTED, SAID)

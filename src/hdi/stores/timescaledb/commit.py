@@ -12,9 +12,10 @@ import structlog
 from psycopg import sql
 
 from hdi.errors import FragmentRefused, OriginMismatch
+from hdi.frames import BROUGHT
 from hdi.model import Receipt, iso_ns
-from hdi.stores.receipts import committed_elsewhere, judged, ledger_frame, ledger_row, new_mappings
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SYMBOLS, UNITS, instant
+from hdi.stores.receipts import committed_elsewhere, judged, ledger_frame, ledger_row, new_conditions, new_mappings
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, instant
 from hdi.stores.timescaledb.compare import (
     FRESH_TABLE,
     INSERT_ALL,
@@ -83,8 +84,9 @@ def commit(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
 
 
 def record(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Sequence[Receipt]) -> None:
-    """A commit of receipts without rows: units that failed, with a sample of their rejects."""
+    """A commit of receipts without rows: units that failed, with a sample of their rejects, or were only ordered."""
     connection = writer.connection
+    work = replace(work, coverage=work.coverage.clear())  # they claim nothing
     store.step("lock")
     lock(connection, work)
     if _landed_before(store, connection, work, receipts) is not None:
@@ -97,6 +99,7 @@ def record(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
     done = [judged(r, 0, 0, 0, 0) for r in receipts]
     store.step("books")
     copy_frame(connection, UNITS.name, UNITS.to_stored(ledger_frame([ledger_row(r, work.schema.table) for r in done])))
+    _keep_conditions(connection, work)
     store.step("commit")
     _end(store, connection, work, done)
 
@@ -207,11 +210,10 @@ def _replace_rejects(connection: psycopg.Connection, work: Work, receipts: Seque
 
     A row outside its own unit's window is no part of the scope of another unit.
     """
-    ids: dict[bool, list[str]] = {True: [], False: []}
-    for receipt in receipts:
-        ids[receipt.status == "failed"].append(receipt.unit.id)
+    brought = [r.unit.id for r in receipts if r.status in BROUGHT]
+    failed = [r.unit.id for r in receipts if r.status == "failed"]
     connection.execute(
-        "DELETE FROM quarantine WHERE unit_id = ANY(%s) OR (unit_id = ANY(%s) AND failed)", (ids[False], ids[True])
+        "DELETE FROM quarantine WHERE unit_id = ANY(%s) OR (unit_id = ANY(%s) AND failed)", (brought, failed)
     )
     connection.execute(
         "DELETE FROM quarantine q USING hdi_scope s WHERE q.dataset = %s AND q.schema = %s "
@@ -244,6 +246,22 @@ def _keep_books(connection: psycopg.Connection, work: Work, receipts: Sequence[R
     if work.mappings.height:
         lock_mappings(connection, work.dataset)
         copy_frame(connection, SYMBOLS.name, SYMBOLS.to_stored(new_mappings(work.mappings, _known(connection, work))))
+    _keep_conditions(connection, work)
+
+
+def _keep_conditions(connection: psycopg.Connection, work: Work) -> None:
+    """Keep what is news. Nobody is held back for it: what two learn at once may be kept twice."""
+    if not work.conditions.height:
+        return
+    days = SAID.to_stored(work.conditions)["day"]
+    told = connection.execute(
+        sql.SQL("SELECT {} FROM day_conditions WHERE dataset = ANY(%s) AND day BETWEEN %s AND %s ORDER BY seq").format(
+            SAID.columns
+        ),
+        (work.conditions["dataset"].unique().to_list(), days.min(), days.max()),
+    ).fetchall()
+    known = SAID.to_frame(pl.DataFrame(told, schema=SAID.stored, orient="row"))
+    copy_frame(connection, SAID.name, SAID.to_stored(new_conditions(work.conditions, known)))
 
 
 def _known(connection: psycopg.Connection, work: Work) -> pl.DataFrame:

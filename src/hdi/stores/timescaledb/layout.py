@@ -16,12 +16,14 @@ from psycopg import sql
 from hdi.errors import StoreError
 from hdi.schema import Schema, Schemas
 from hdi.stores.timescaledb import views
-from hdi.stores.timescaledb.books import BOOKS, MICRO, TYPES, names_of
+from hdi.stores.timescaledb.books import BOOKS, MICRO, TYPES, Book, names_of
 from hdi.stores.timescaledb.connect import SETUP
 
 log = structlog.get_logger(component="Store")
 #: The version of the layout that this program makes and reads. A view whose text changes needs a new one.
-LAYOUT = 1
+LAYOUT = 2
+#: The oldest layout that is read as it is: columns and books that it lacks are null, and empty.
+READS = 1
 #: Rows of a kind that comes by the day fill a chunk a day; others a month, so that years of bars stay few chunks.
 _CHUNK_DAYS = {"day": 1, "month": 30, "year": 30}
 _ROLES = "Use the role that ingests: docs/database-roles.md says which rights it needs."
@@ -96,6 +98,16 @@ def columns_of(connection: psycopg.Connection) -> dict[str, dict[str, str]]:
     for table, column, kind in rows:
         found.setdefault(table, {})[column] = kind
     return found
+
+
+def columns_there(connection: psycopg.Connection, book: Book) -> sql.Composed | None:
+    """The columns of a book in a database of an older layout, for a select; None where the book is not there."""
+    there = columns_of(connection).get(book.name)
+    if there is None:
+        return None
+    lacking = {n: sql.SQL("NULL::{} AS {}").format(_sql(book.declared[n][0]), sql.Identifier(n))
+               for n in book.stored if n not in there}  # fmt: skip
+    return book.select(lacking)
 
 
 def tables(schemas: Iterable[Schema]) -> dict[str, Declared]:
@@ -195,7 +207,7 @@ def _make_views(connection: psycopg.Connection, schemas: Schemas) -> None:
 
 
 #: What brings a layout to each version; tables and columns that are declared are made beside it, whatever the version.
-STEPS: dict[int, tuple[sql.SQL, ...]] = {1: (_META, _NUMBERS, _NUMBERS_BY_ID)}
+STEPS: dict[int, tuple[sql.SQL, ...]] = {1: (_META, _NUMBERS, _NUMBERS_BY_ID), 2: ()}
 
 
 def _encoding(connection: psycopg.Connection) -> None:

@@ -49,7 +49,7 @@ class Scan:
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows in order."""
-        if self._held.ids is not None and not self._held.ids:
+        if self._held.empty:
             return
         kinds = self._schema.stored
         for batch in self._database.batches(self._query()):
@@ -60,17 +60,25 @@ class Scan:
                 yield rows.select(self._columns)
 
     def _query(self) -> sql.Composed:
-        index = sql.Identifier(self._schema.index_time)
-        first, last = instant(self._window.start), instant(self._window.end + 999)
-        where = [sql.SQL("{i} >= {} AND {i} < {}").format(sql.Literal(first), sql.Literal(last), i=index)]
-        fixed = self._constants | ({"dataset": self._dataset} if self._dataset is not None else {})
-        where += [sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in fixed.items()]
-        if self._held.ids is not None:
-            where.append(_among(self._held.ids))
+        where = among(self._schema, self._constants, self._window, self._held, self._dataset)
         order = [c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,))]
         return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
-            names_of(self._stored), sql.Identifier(self._schema.table), sql.SQL(" AND ").join(where), names_of(order)
+            names_of(self._stored), sql.Identifier(self._schema.table), where, names_of(order)
         )
+
+
+def among(
+    schema: Schema, constants: Mapping[str, str], window: Window, held: Held, dataset: str | None
+) -> sql.Composed:
+    """The rows of a window, to the microsecond, and of the instruments that are wanted in it."""
+    index = sql.Identifier(schema.index_time)
+    first, last = instant(window.start), instant(window.end + 999)
+    where = [sql.SQL("{i} >= {} AND {i} < {}").format(sql.Literal(first), sql.Literal(last), i=index)]
+    fixed = {**constants} | ({"dataset": dataset} if dataset is not None else {})
+    where += [sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in fixed.items()]
+    if held.ids is not None:
+        where.append(_among(held.ids))
+    return sql.SQL(" AND ").join(where)
 
 
 def _among(ids: Mapping[str, pl.Series]) -> sql.Composed:

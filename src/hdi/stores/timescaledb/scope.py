@@ -9,6 +9,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from hdi.frames import BROUGHT
 from hdi.stores.timescaledb.books import COVERED, instant
 from hdi.stores.timescaledb.copying import copy_frame
 from hdi.symbology import disjoint
@@ -20,7 +21,7 @@ SCOPE = "hdi_scope"
 #: A unit of the same dataset and schema, whatever its window is, and one whose window meets another.
 _ANY = sql.SQL(
     "SELECT EXISTS (SELECT FROM ingest_units WHERE dataset = %(dataset)s AND schema = %(schema)s AND stored > 0 "
-    "AND status <> 'failed' AND unit <> ALL(%(mine)s))"
+    "AND status = ANY(%(brought)s) AND unit <> ALL(%(mine)s))"
 )
 _MEETING = sql.SQL(
     "SELECT EXISTS (SELECT FROM ingest_units WHERE dataset = %(dataset)s AND schema = %(schema)s AND stored > 0 "
@@ -64,13 +65,14 @@ def overlapped(connection: psycopg.Connection, work: Work, mine: Collection[int]
     units = list(work.units.values())
     known = {
         "dataset": work.dataset, "schema": work.name.name, "mine": list(mine), "status": ["fragment"],
+        "brought": [*BROUGHT],
         "first": instant(min(u.window.start for u in units)), "last": instant(max(u.window.end for u in units)),
     }  # fmt: skip
     if work.fragment:
         return _true(connection, _ANY, known)
     if not work.scope.height:
         # Instruments that arrive unmapped are known when they have arrived.
-        return _true(connection, _MEETING, {**known, "status": ["complete", "fragment"]})
+        return _true(connection, _MEETING, {**known, "status": [*BROUGHT]})
     return _true(connection, _CLAIMED, known) or _true(connection, _MEETING, known)
 
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from hdi.schema import PLACE, Schema, Schemas
-from hdi.stores.timescaledb.books import names_of
+from hdi.stores.timescaledb.books import names_of, times_of, whole_ns
 from hdi.symbology import ALL_SYMBOLS
 
 #: Bars of this name are the compatibility view; kinds of this name say what an instrument is.
@@ -73,7 +73,7 @@ def _columns(schema: Schema) -> Columns:
     return shown | {"symbol": _name(schema)}
 
 
-def _list(columns: Columns, first: Sequence[str]) -> sql.Composed:
+def _list(columns: Columns, first: Sequence[str] = ()) -> sql.Composed:
     """The columns for a select, those named ``first`` before the others."""
     order = [*(c for c in first if c in columns), *(c for c in columns if c not in first)]
     return sql.SQL(", ").join(sql.SQL("{} AS {}").format(columns[c], sql.Identifier(c)) for c in order)
@@ -134,29 +134,14 @@ def _standing() -> sql.Composable:
             FROM ({parts}) p GROUP BY dataset, symbol, instrument_id
         ) s GROUP BY s.dataset, s.stype, s.symbol, s.instrument_id, s.span"""
     ).format(
-        times=_list(_time(sql.SQL("lower(s.span)"), "start_time") | _time(sql.SQL("upper(s.span)"), "end_time"), ()),
+        times=_list(times_of(sql.SQL("lower(s.span)"), "start_time") | times_of(sql.SQL("upper(s.span)"), "end_time")),
         parts=sql.SQL(" UNION ALL ").join(parts),
     )  # fmt: skip
 
 
-def _ns(column: str, *, of: str = "") -> sql.Composable:
-    """The nanoseconds since 1970 of a time and its remainder."""
-    names = [sql.Identifier(*([of] if of else []), c) for c in (column, f"{column}_ns")]
-    return sql.SQL("((extract(epoch FROM {}) * 1000000)::bigint * 1000 + {})").format(*names)
-
-
-def _time(ns: sql.Composable, column: str) -> Columns:
-    """A time and its remainder, of nanoseconds since 1970: exact, as whole seconds and microseconds are added apart."""
-    whole = sql.SQL(
-        "timestamptz 'epoch' + {ns} / 1000000000 * interval '1 second' "
-        "+ {ns} / 1000 % 1000000 * interval '1 microsecond'"
-    )
-    return {column: whole.format(ns=ns), f"{column}_ns": sql.SQL("({} % 1000)::smallint").format(ns)}
-
-
 def _span(of: str) -> sql.Composable:
     """The interval of a row of the books; empty where it ends before it starts."""
-    start, end = _ns("start_time", of=of), _ns("end_time", of=of)
+    start, end = whole_ns("start_time", of=of), whole_ns("end_time", of=of)
     return sql.SQL("int8range({start}, greatest({start}, {end}))").format(start=start, end=end)
 
 
@@ -226,10 +211,10 @@ def _instruments(schema: Schema, there: Sequence[str]) -> sql.Composable:
     kept = [c for c in order if c not in common and not c.startswith(_LEG)]
     shown = [c for name in kept for c in (name, f"{name}_ns") if c in schema.stored]
     columns: Columns = {c: sql.Identifier("k", c) for c in key}
-    columns |= _time(sql.SQL("k.first"), "known_from") | _time(sql.SQL("k.until"), "known_until")
+    columns |= times_of(sql.SQL("k.first"), "known_from") | times_of(sql.SQL("k.until"), "known_until")
     columns |= {c: sql.Identifier("d", c) for c in shown}
     times = (schema.index_time, f"{schema.index_time}_ns", *PLACE)
-    seen = _ns(schema.index_time)
+    seen = whole_ns(schema.index_time)
     return sql.SQL(
         """SELECT {told}
         FROM (
@@ -244,7 +229,7 @@ def _instruments(schema: Schema, there: Sequence[str]) -> sql.Composable:
         ) d USING ({key})"""
     ).format(
         told=_list(columns, there),
-        start=_ns("start_time"), end=_ns("end_time"), seen=seen, table=sql.Identifier(schema.table),
+        start=whole_ns("start_time"), end=whole_ns("end_time"), seen=seen, table=sql.Identifier(schema.table),
         key=names_of(key),
         columns=names_of(shown),
         latest=sql.SQL(", ").join(sql.SQL("{} DESC").format(sql.Identifier(c)) for c in times),
@@ -267,6 +252,8 @@ _RUNS = sql.SQL(
         sum(unchanged)::bigint AS unchanged,
         sum(superseded)::bigint AS superseded,
         sum(dollars) AS dollars,
-        CASE WHEN bool_or(status = 'failed') THEN 'failed' ELSE 'success' END AS result
+        CASE WHEN bool_or(status = 'failed') THEN 'failed' WHEN bool_and(status = 'ordered') THEN 'ordered'
+            ELSE 'success' END AS result,
+        count(*) FILTER (WHERE status = 'ordered') AS ordered_units
     FROM ingest_units GROUP BY run"""
 )

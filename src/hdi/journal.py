@@ -1,0 +1,227 @@
+"""The journal of runs: one file for each, ``<data_dir>/runs/<run>.jsonl``, written while the run goes on.
+
+Its first line is on the disk before anything is ordered or read, so a run that was killed shows. The process holds a
+lock on the file while it lives: a journal without a last line that nobody holds is that of a run that died.
+
+Lines, by ``event``: ``start`` (who, when, the request in words that can be repeated, the store), ``offer`` (what
+is to be done and what it costs), ``outcome`` (one file or order), ``end``. A half-written last line is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+from hdi.errors import RequestError, StoreError
+from hdi.model import Outcome, iso_ns, parse_instant
+
+RunStatus = Literal["running", "done", "failed", "died", "interrupted", "elsewhere"]
+COUNTS = ("fetched", "stored", "quarantined", "superseded")
+_FOLDER, _ENDING = "runs", ".jsonl"
+_FORMAT = 1
+
+
+class Journal:
+    """A run's journal while it is written. ``words`` is the request, as :func:`find` gives it back."""
+
+    def __init__(self, data_dir: Path, run: str, words: Mapping[str, Any], store: Mapping[str, str]) -> None:
+        self._path = data_dir / _FOLDER / f"{run}{_ENDING}"
+        self._told = False
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self._path.parent.mkdir(mode=0o700)
+            self._fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+        except OSError as exc:
+            raise self._refused(exc) from exc
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._write(
+                "start", sync=True, format=_FORMAT, run=run, pid=os.getpid(), host=socket.gethostname(),
+                store=dict(store), request=dict(words),
+            )  # fmt: skip
+            _sync(self._path.parent)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def offer(self, units: int, records: int, dollars: Decimal) -> None:
+        """Keep what is to be done and what it costs."""
+        self._write("offer", units=units, records=records, dollars=dollars)
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep what became of one file or order, its error in full."""
+        self._told = self._told or outcome.status != "skipped"
+        window, error = outcome.window, outcome.error
+        self._write(
+            "outcome", status=outcome.status, path=outcome.path, dataset=outcome.dataset, schema=outcome.schema,
+            symbols=outcome.symbols, window=[iso_ns(window.start), iso_ns(window.end)] if window else None,
+            units=sum(r.status != "failed" for r in outcome.receipts),
+            **{name: sum(getattr(r, name) for r in outcome.receipts) for name in COUNTS},
+            dollars=outcome.dollars, seconds=round(outcome.seconds, 3), note=outcome.note,
+            error=None if error is None else {
+                "type": type(error).__name__, "message": error.message, "hint": error.hint,
+                "exit_code": error.exit_code,
+            },
+        )  # fmt: skip
+
+    def end(self, status: RunStatus, error: BaseException | None = None) -> None:
+        """Keep how the run ended; a run that found nothing to do leaves no journal."""
+        try:
+            if status == "done" and not self._told:
+                self._path.unlink(missing_ok=True)
+                return
+            message = getattr(error, "message", None) or (str(error) if error else "")
+            self._write("end", sync=True, status=status, error=message)
+        finally:
+            os.close(self._fd)
+
+    def _write(self, event: str, *, sync: bool = False, **values: Any) -> None:
+        line = json.dumps({"event": event, "at": iso_ns(time.time_ns()), **values}, ensure_ascii=False, default=str)
+        view = memoryview(line.encode("utf-8", "backslashreplace") + b"\n")
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+            if sync:
+                os.fsync(self._fd)
+        except OSError as exc:
+            raise self._refused(exc) from exc
+
+    def _refused(self, exc: OSError) -> StoreError:
+        return StoreError(
+            f"the journal of the run cannot be kept in {self._path.parent}: {exc.strerror or exc}",
+            "Free some space or name another folder with HDI_DATA_DIR.",
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run as its journal has it. Times are nanoseconds UTC, ``ended`` that of the last line.
+
+    ``request`` are the words to repeat it by; ``store`` holds ``url`` and ``identity``; ``offer`` and ``outcomes``
+    are lines of the journal.
+    """
+
+    run: str
+    status: RunStatus
+    started: int
+    ended: int
+    pid: int
+    host: str
+    store: Mapping[str, str]
+    request: Mapping[str, Any]
+    offer: Mapping[str, Any] | None = None
+    outcomes: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    error: str = ""
+
+    @property
+    def errors(self) -> list[Mapping[str, Any]]:
+        """The errors of files and orders, in full."""
+        return [o for o in self.outcomes if o["error"]]
+
+    def total(self, name: str) -> int:
+        """What the outcomes add up to."""
+        return sum(o[name] for o in self.outcomes)
+
+    @property
+    def dollars(self) -> Decimal:
+        """What the outcomes cost."""
+        return sum((Decimal(o["dollars"]) for o in self.outcomes if o["dollars"] is not None), Decimal(0))
+
+
+def entries(data_dir: Path) -> Iterator[Entry]:
+    """The runs of a data folder, oldest first.
+
+    Left out is what holds no first line: such a run died before it did anything.
+    """
+    for path in sorted((data_dir / _FOLDER).glob(f"*{_ENDING}")):
+        if entry := _read(path):
+            yield entry
+
+
+def find(names: list[str], text: str) -> str:
+    """The run that a name or the beginning of one means. RequestError, with the closest, for none or several."""
+    if text in names:
+        return text
+    found = [name for name in names if text and name.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RequestError(f"{text!r} begins {len(found)} runs: {', '.join(found[:5])}", "Write more of its name.")
+    if not names:
+        raise RequestError(f"there is no run {text!r}: none is known yet", "hdi ingest makes one.")
+    near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    meant = f"Did you mean {', '.join(near)}? " if near else ""
+    raise RequestError(f"there is no run {text!r}", f"{meant}hdi runs lists them.")
+
+
+def _read(path: Path) -> Entry | None:
+    """One journal; None for one without a first line, and for one that was taken away meanwhile."""
+    try:
+        with path.open("rb") as file:
+            # Asked for before the lines are read: a run that ends in between has its last line.
+            held = _held(file.fileno())
+            lines = [each for line in file if (each := _line(line)) is not None]
+    except FileNotFoundError:
+        return None
+    start = lines[0] if lines and lines[0]["event"] == "start" else None
+    if start is None:
+        return None
+    if start.get("format") != _FORMAT:
+        raise StoreError(f"{path}: a journal of format {start.get('format')}", "A newer version of hdi wrote it.")
+    by_event: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        by_event.setdefault(line["event"], []).append(line)
+    end = by_event.get("end", [None])[-1]
+    status: RunStatus = end["status"] if end else "running" if held else "died"
+    return Entry(
+        start["run"], status, _ns(start["at"]), _ns(lines[-1]["at"]), start["pid"], start["host"], start["store"],
+        start["request"], by_event.get("offer", [None])[-1], tuple(by_event.get("outcome", ())),
+        end["error"] if end else "",
+    )  # fmt: skip
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    """A line as it was written; None for one that a dead process left unfinished."""
+    if not text.endswith(b"\n"):
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError:  # a power cut may leave a block of zeros
+        return None
+    return found if isinstance(found, dict) and "event" in found and "at" in found else None
+
+
+def _held(fd: int) -> bool:
+    """Whether the process that writes the journal lives."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
+def _ns(text: str) -> int:
+    return parse_instant(text)[0]
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+__all__ = ["COUNTS", "Entry", "Journal", "RunStatus", "entries", "find"]

@@ -1,0 +1,173 @@
+"""Runs: what journals say of them, joined with the receipts that they left in a store.
+
+A run of another machine leaves its receipts alone: it is ``elsewhere``, and nothing says whether it has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from hdi.errors import RequestError
+from hdi.journal import Entry, RunStatus, find
+from hdi.model import NS, iso_ns, some
+
+_ENDED = ("complete", "fragment")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run. ``rows`` are stored, ``rejects`` quarantined, ``units`` committed; ``ended`` is None while it runs.
+
+    ``seconds`` counts from its first line to its last; of a run elsewhere it is None, and so is the rate.
+    """
+
+    run: str
+    status: RunStatus
+    what: str
+    started: int
+    ended: int | None
+    seconds: float | None
+    units: int
+    failed: int
+    rows: int
+    rejects: int
+    dollars: Decimal
+    entry: Entry | None
+
+    @property
+    def rate(self) -> float | None:
+        """Rows a second, from the first line to the last."""
+        return self.rows / self.seconds if self.seconds and self.rows else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as ``hdi --json runs`` gives them."""
+        entry = self.entry
+        return {
+            "run": self.run, "status": self.status, "what": self.what, "started": iso_ns(self.started),
+            "ended": None if self.ended is None else iso_ns(self.ended),
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "units": self.units, "failed": self.failed, "rows": self.rows, "rejects": self.rejects,
+            "dollars": str(self.dollars), "rows_per_second": None if self.rate is None else round(self.rate, 1),
+            "host": entry.host if entry else None, "pid": entry.pid if entry else None,
+            "request": dict(entry.request) if entry else None,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunDetail:
+    """One run with its receipts (:data:`hdi.frames.LEDGER`) and the lines of its journal about files and orders."""
+
+    record: RunRecord
+    receipts: pl.DataFrame
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """Every error in full, each with what it is about; the journal says more of one than a receipt does."""
+        entry = self.record.entry
+        if entry is None:
+            failed = self.receipts.filter(pl.col("error") != "").unique("error", maintain_order=True)
+            return [
+                {"what": f"{schema} {symbol}", "message": error, "hint": "", "exit_code": code}
+                for schema, symbol, error, code in failed.select("schema", "symbol", "error", "exit_code").iter_rows()
+            ]
+        found = [{"what": _about(o), **o["error"]} for o in entry.errors]
+        if entry.error:
+            found.append({"what": "the run", "message": entry.error, "hint": "", "exit_code": None})
+        return found
+
+
+def records(journals: Iterable[Entry], ledger: pl.DataFrame, identity: str, url: str) -> list[RunRecord]:
+    """The runs of a store, oldest first: those that its data folder keeps journals of, and those of its ledger."""
+    sums = _sums(ledger)
+    found = []
+    for entry in journals:
+        if entry.store["identity"] == identity or entry.store["url"] == url:
+            found.append(_record(entry, sums.pop(entry.run, None)))
+    found += [_elsewhere(run, row) for run, row in sums.items()]
+    return sorted(found, key=lambda r: (r.started, r.run))
+
+
+def _sums(ledger: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """What the receipts of each run add up to."""
+    done = pl.col("status").is_in(_ENDED)
+    rows = ledger.group_by("run", maintain_order=True).agg(
+        first=pl.col("committed_at").min(), last=pl.col("committed_at").max(),
+        units=done.sum(), failed=(pl.col("status") == "failed").sum(),
+        rows=pl.col("stored").filter(done).sum(), rejects=pl.col("quarantined").filter(done).sum(),
+        dollars=pl.col("dollars").sum(),
+        datasets=pl.col("dataset").unique(maintain_order=True), schemas=pl.col("schema").unique(maintain_order=True),
+        symbols=pl.col("symbol").unique(maintain_order=True),
+    )  # fmt: skip
+    return {row["run"]: row for row in rows.iter_rows(named=True)}
+
+
+def _record(entry: Entry, row: Mapping[str, Any] | None) -> RunRecord:
+    ended = time.time_ns() if entry.status == "running" else entry.ended
+    counts = row or {
+        "units": entry.total("units"), "rows": entry.total("stored"), "rejects": entry.total("quarantined"),
+        "dollars": entry.dollars, "failed": 0,
+    }  # fmt: skip
+    return RunRecord(
+        entry.run, entry.status, _what(entry.request), entry.started,
+        None if entry.status == "running" else ended, (ended - entry.started) / NS,
+        counts["units"], max(counts["failed"], len(entry.errors)), counts["rows"], counts["rejects"],
+        counts["dollars"] or Decimal(0), entry,
+    )  # fmt: skip
+
+
+def _elsewhere(run: str, row: Mapping[str, Any]) -> RunRecord:
+    status: RunStatus = "failed" if row["failed"] else "elsewhere"
+    what = " ".join(("/".join(row["datasets"]), "/".join(row["schemas"]), some([s for s in row["symbols"] if s], ",")))
+    return RunRecord(
+        run, status, what, row["first"], row["last"], None, row["units"], row["failed"], row["rows"], row["rejects"],
+        row["dollars"] or Decimal(0), None,
+    )  # fmt: skip
+
+
+def _what(request: Mapping[str, Any]) -> str:
+    """A request in a few words."""
+    if "files" in request:
+        names = [str(path).rpartition("/")[2] for path in request["files"]]
+        return f"{request['api']} {some(names)}"
+    job = f"{request['job']}: " if request.get("job") else ""
+    days = f"{request['start']} to {request['end']}"
+    return f"{job}{request['dataset']} {request['schema']} {some(request['symbols'], ',')} {days}"
+
+
+def _about(line: Mapping[str, Any]) -> str:
+    """A file or an order in a few words."""
+    if line["path"] and line["dollars"] is None:
+        return str(line["path"])
+    window = " to ".join(line["window"]) if line["window"] else ""
+    return " ".join(filter(None, (line["dataset"], line["schema"], some(line["symbols"], ","), window)))
+
+
+def detail(found: Sequence[RunRecord], text: str, ledger: pl.DataFrame) -> RunDetail:
+    """The run that a name or the beginning of one means. RequestError, with the closest, for none or several."""
+    by_name = {record.run: record for record in found}
+    record = by_name[find(list(by_name), text)]
+    return RunDetail(record, ledger.filter(pl.col("run") == record.run))
+
+
+def words(record: RunRecord) -> dict[str, Any]:
+    """The words that repeat a run. RequestError for one that lives, and for one that has no journal here."""
+    entry = record.entry
+    if entry is None:
+        raise RequestError(
+            f"{record.run} ran elsewhere: its journal is not in this data folder",
+            "Resume it there, or give its command again: what is stored is not bought twice.",
+        )
+    if entry.status == "running":
+        raise RequestError(
+            f"{record.run} is still running (process {entry.pid} on {entry.host})", "Wait for it, or end it first."
+        )
+    return {**entry.request, "resumes": [*entry.request["resumes"], record.run]}
+
+
+__all__ = ["RunDetail", "RunRecord", "detail", "records", "words"]

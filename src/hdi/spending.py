@@ -1,0 +1,148 @@
+"""What was paid: by the ledger, and by slips under ``raw/`` of what no ledger row has yet. And limits of it.
+
+Pure but for :func:`spending`, which reads slips. All amounts are exact.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal, get_args
+
+import polars as pl
+
+from hdi import paid
+from hdi.errors import RequestError
+from hdi.model import Window, cell_end, cell_start, dollars_text, ns_date
+from hdi.paid import Slip
+
+#: One amount. ``at`` is when it was spent (nanoseconds), ``booked`` False where the ledger does not have it yet.
+SPENDING: dict[str, pl.DataType] = {
+    "at": pl.Int64(),
+    "dataset": pl.String(),
+    "schema": pl.String(),
+    "job": pl.String(),
+    "symbol": pl.String(),
+    "dollars": pl.Decimal(38, 9),
+    "booked": pl.Boolean(),
+}
+By = Literal["day", "month", "dataset", "schema", "job", "symbol"]
+BYS: tuple[str, ...] = get_args(By)
+#: A claim that all buyers share where there is a limit: of two that would both just fit, one waits.
+CLAIM = "spending"
+#: Amounts of units are rounded each by itself.
+_ROUNDING = Decimal("0.000001")
+
+
+def spending(ledger: pl.DataFrame, data_dir: Path, origin: str, since: int = 0) -> pl.DataFrame:
+    """:data:`SPENDING` of a store and its data folder since an instant, the oldest first."""
+    return spent(ledger, list(paid.receipts(data_dir, origin, since)), since)
+
+
+def spent(ledger: pl.DataFrame, slips: Iterable[Slip], since: int = 0) -> pl.DataFrame:
+    """The same of a ledger and of slips. A row of the ledger counts when its bytes were bought, if a slip says when."""
+    known = list(slips)
+    bought = {slip.raw.digest: slip.bought_at for slip in known if slip.raw}
+    when = pl.col("raw_digest").replace_strict(bought, default=None, return_dtype=pl.Int64)
+    rows = ledger.filter(pl.col("dollars") != 0).select(
+        at=pl.coalesce(when, "committed_at"), dataset="dataset", schema="schema", job="job", symbol="symbol",
+        dollars=pl.col("dollars").cast(SPENDING["dollars"]), booked=pl.lit(value=True),
+    )  # fmt: skip
+    booked = _booked(ledger)
+    batches = set(ledger["batch"].drop_nulls())
+    rest = [
+        (slip.bought_at, slip.order.dataset, slip.order.schema, None, ",".join(slip.order.symbols), left, False)
+        for slip in known
+        if getattr(slip, "batch", "") not in batches and (left := _unbooked(slip, booked))
+    ]
+    both = pl.concat([rows, pl.DataFrame(rest, schema=SPENDING, orient="row")])
+    return both.filter(pl.col("at") >= since).sort("at", maintain_order=True)
+
+
+def _booked(ledger: pl.DataFrame) -> dict[str, Decimal]:
+    """What the ledger says that bytes cost, by their digest."""
+    sums = ledger.drop_nulls("raw_digest").group_by("raw_digest").agg(pl.col("dollars").sum())
+    return {digest: dollars or Decimal(0) for digest, dollars in sums.iter_rows()}
+
+
+def _unbooked(slip: Slip, booked: Mapping[str, Decimal]) -> Decimal:
+    """What of a slip's price the ledger does not have."""
+    if slip.raw is None or slip.raw.digest not in booked:
+        return slip.dollars
+    if slip.arrived != slip.records:  # it cost what was sent, and the ledger says how much that was
+        return Decimal(0)
+    left = slip.dollars - booked[slip.raw.digest]
+    return left if left > _ROUNDING else Decimal(0)
+
+
+def total(rows: pl.DataFrame) -> Decimal:
+    """US dollars of all rows."""
+    return sum(rows["dollars"], Decimal(0))
+
+
+def grouped(rows: pl.DataFrame, by: By) -> pl.DataFrame:
+    """``by``, dollars, unbooked (part of dollars that the ledger does not have yet); days and months as text.
+
+    By time in its order, else the most expensive first.
+    """
+    day = pl.from_epoch(pl.col("at") // 1000, "us").dt
+    key = {"day": day.strftime("%Y-%m-%d"), "month": day.strftime("%Y-%m")}.get(by, pl.col(by))
+    sums = (
+        rows.group_by(key.alias(by))
+        .agg(dollars=pl.col("dollars").sum(), unbooked=pl.col("dollars").filter(~pl.col("booked")).sum())
+        .select(by, pl.col("dollars", "unbooked").cast(SPENDING["dollars"]))
+    )
+    return sums.sort(by) if by in ("day", "month") else sums.sort("dollars", by, descending=[True, False])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many US dollars may be spent in a UTC day and in a UTC month; None: no limit."""
+
+    per_day: Decimal | None = None
+    per_month: Decimal | None = None
+
+    def __bool__(self) -> bool:
+        return self.per_day is not None or self.per_month is not None
+
+    @staticmethod
+    def since(now: int | None = None) -> int:
+        """From when on spending counts."""
+        return cell_start(time.time_ns() if now is None else now, "month")
+
+    def left(self, rows: pl.DataFrame, now: int | None = None) -> Decimal | None:
+        """What may be spent now, of :data:`SPENDING`; None without a limit."""
+        return min((limit - had for _, limit, had, _ in self._spans(rows, now)), default=None)
+
+    def check(self, dollars: Decimal, rows: pl.DataFrame, now: int | None = None) -> None:
+        """RequestError when ``dollars`` more are too many, with what was spent and what is left."""
+        for name, limit, had, when in self._spans(rows, now):
+            if dollars and had + dollars > limit:
+                open_ = total(rows.filter(~pl.col("booked")))
+                beside = f", {dollars_text(open_)} of it by downloads that are not in the ledger yet" if open_ else ""
+                raise RequestError(
+                    f"this costs {dollars_text(dollars)}; {dollars_text(had)} was spent {when}{beside}, and "
+                    f"ingest.max_usd_per_{name} is {dollars_text(limit)}: {dollars_text(max(limit - had, Decimal(0)))} "
+                    "is left",
+                    f"Ask for less, wait for the next {name}, or raise ingest.max_usd_per_{name}; hdi spend shows what "
+                    "was spent. Nothing was bought.",
+                )
+
+    def _spans(
+        self, rows: pl.DataFrame, now: int | None
+    ) -> Iterable[tuple[Literal["day", "month"], Decimal, Decimal, str]]:
+        """(name, limit, what was spent in it, when that is) of each limit."""
+        at = time.time_ns() if now is None else now
+        for name, limit in (("day", self.per_day), ("month", self.per_month)):
+            if limit is None:
+                continue
+            window = Window(cell_start(at, name), cell_end(at, name))  # type: ignore[arg-type]
+            day = ns_date(window.start)
+            when = f"on {day} (UTC)" if name == "day" else f"in {day:%Y-%m} (UTC)"
+            yield name, limit, total(rows.filter(pl.col("at") >= window.start)), when  # type: ignore[misc]
+
+
+__all__ = ["BYS", "CLAIM", "SPENDING", "By", "Limits", "grouped", "spending", "spent", "total"]

@@ -1,0 +1,151 @@
+"""The law of buying: whatever is asked for in whatever order, each instant of each instrument is billed once."""
+
+import datetime as dt
+from functools import lru_cache
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from hdi.errors import UnknownSymbol
+from hdi.model import DAY_NS, Window, date_ns
+from hdi.ordering import parse_request
+from hdi.rehearsal.body import record_size
+from hdi.testing.material import schemas
+from laws.till import Ledgers, Till, buy, days
+
+GLBX, XNAS = "GLBX.MDP3", "XNAS.ITCH"
+#: Around the roll of ES, CL and NQ; March has a listing and an expiry of each.
+FIRST, SPAN = date_ns(dt.date(2024, 2, 20)), 45
+HOUR = 3_600 * 10**9
+TILL = Till()
+MARKET = TILL.service.market
+
+
+def _ids(symbol):
+    found = MARKET.resolve(GLBX, [symbol], "parent", "instrument_id", dt.date(2024, 3, 1), dt.date(2024, 3, 30))
+    return [str(i) for i, _, _ in found.asked[symbol]]
+
+
+SYMBOLS = {
+    GLBX: [
+        "ES.FUT", "CL.FUT", "ES.c.0", "ES.c.1", "ES.v.0", "CL.c.0", "CL.n.1", "ESH4", "ESM4", "ESM5", "ESH4-ESM4", "CLJ4",
+        *_ids("ES.FUT")[:4], *_ids("CL.FUT")[:2], "ALL_SYMBOLS",
+    ],
+    XNAS: ["SPY", "ALL_SYMBOLS"],
+}  # fmt: skip
+KINDS = {GLBX: ["ohlcv-1d", "ohlcv-1h", "trades", "statistics", "definition"], XNAS: ["ohlcv-1d", "trades"]}
+
+
+@st.composite
+def windows(draw):
+    """Days mostly, sometimes with edges inside a day, down to the nanosecond; some reach past what there is."""
+    start = FIRST + draw(st.integers(0, SPAN - 1)) * DAY_NS
+    end = start + draw(st.sampled_from([1, 1, 2, 5, 12, 30, 130])) * DAY_NS
+    edge = st.sampled_from([0, 0, 0, 0, 0, 5 * HOUR, 15 * HOUR + 1])
+    return Window(start + draw(edge), end - draw(edge))
+
+
+@st.composite
+def asks(draw, dataset, kinds):
+    everything = draw(st.integers(0, 11)) == 0
+    symbols = ["ALL_SYMBOLS"] if everything else draw(
+        st.lists(st.sampled_from(SYMBOLS[dataset][:-1]), min_size=1, max_size=3, unique=True)
+    )  # fmt: skip
+    window = draw(windows().filter(lambda w: w.start < w.end))
+    request = parse_request(
+        schemas(), dataset=dataset, schema=draw(st.sampled_from(kinds)), symbols=symbols, window=window
+    )
+    return request, draw(st.integers(0, 7)) == 0
+
+
+@st.composite
+def histories(draw):
+    """Requests of one dataset and one or two schemas, so that they meet."""
+    dataset = draw(st.sampled_from([GLBX, GLBX, GLBX, XNAS]))
+    kinds = draw(st.lists(st.sampled_from(KINDS[dataset]), min_size=1, max_size=2, unique=True))
+    return draw(st.lists(asks(dataset, kinds), min_size=1, max_size=6))
+
+
+@lru_cache(maxsize=None)
+def stands_for(dataset, stype, symbol, window):
+    """(instrument, start, end) of a symbol in a window, by the market itself."""
+    found = MARKET.resolve(dataset, [symbol], stype, "instrument_id", *days(window)).asked.get(symbol, [])
+    return [
+        (i, max(window.start, date_ns(a)), min(window.end, date_ns(b)))
+        for i, a, b in found if date_ns(a) < window.end and date_ns(b) > window.start
+    ]  # fmt: skip
+
+
+def wanted(request):
+    """Everything that a request means, before the vendor's end."""
+    end = date_ns(TILL.service._until)
+    window = Window(request.window.start, min(request.window.end, end))
+    return [
+        span for stype, symbols in request.symbols.items() for symbol in symbols
+        for span in stands_for(request.dataset, stype, symbol, window)
+    ]  # fmt: skip
+
+
+def joined(spans):
+    """Spans of instruments, each instant once."""
+    out = []
+    for instrument, start, end in sorted(spans):
+        if out and out[-1][0] == instrument and start <= out[-1][2]:
+            out[-1] = (instrument, out[-1][1], max(end, out[-1][2]))
+        else:
+            out.append((instrument, start, end))
+    return tuple(out)
+
+
+@lru_cache(maxsize=None)
+def measure(dataset, schema, spans):
+    """Bytes of the records in disjoint spans of instruments, by the market's own count."""
+    if not spans:
+        return 0
+    window = min(s for _, s, _ in spans), max(e for _, _, e in spans)
+    return MARKET.count(dataset, schema, spans, *window) * record_size(schema)
+
+
+def billed_as_wanted(history, **options):
+    """Buy a history; what is billed for each schema is the union of what was asked, and what was asked again."""
+    TILL.books.reset()
+    store, asked, again = Ledgers(), {}, {}
+    for request, refetch in history:
+        key = request.dataset, request.name.name
+        try:
+            buy(TILL, store, request, refetch=refetch, **options)
+        except UnknownSymbol:
+            continue
+        spans = wanted(request)
+        held = asked.setdefault(key, [])
+        if refetch:
+            before = measure(*key, joined(held))
+            added = measure(*key, joined([*held, *spans])) - before
+            again[key] = again.get(key, 0) + measure(*key, joined(spans)) - added
+        held += spans
+    billed = {}
+    for entry in TILL.books.entries:
+        key = entry.dataset, entry.schema
+        billed[key] = billed.get(key, 0) + entry.size
+    for key, spans in asked.items():
+        assert billed.get(key, 0) == measure(*key, joined(spans)) + again.get(key, 0), key
+    assert billed.keys() <= asked.keys()
+    # Once more costs nothing.
+    entries = TILL.books.entries
+    for request, _ in history:
+        try:
+            assert not buy(TILL, store, request, **options).units
+        except UnknownSymbol:
+            continue
+    assert TILL.books.entries == entries
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(
+    max_examples=1_000, deadline=None, phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)  # fmt: skip
+@given(histories())
+def test_a_thousand_histories_are_billed_as_the_union_of_what_was_asked(history):
+    billed_as_wanted(history)
