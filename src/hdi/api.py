@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import platform
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,17 +15,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hdi import logs
 from hdi.errors import ConfigError, RequestError, masked
-from hdi.model import DAY_NS, MAX_NS, SYNTHETIC, Outcome, Query, Window, parse_instant
+from hdi.model import DAY_NS, MAX_NS, SYNTHETIC, Outcome, Query, Window, ns_date, parse_instant
 from hdi.settings import Settings, load
 from hdi.settings.addresses import TIMESCALEDB
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    import polars as pl
+
     from hdi.attempt import Options
     from hdi.buying import Buying
     from hdi.calendars import Calendars
     from hdi.catalog import Catalog
+    from hdi.covered import Coverage
+    from hdi.gaps import Report
+    from hdi.gaps.filling import Filling
     from hdi.health import Status
     from hdi.jobs import Job
     from hdi.mapping import VendorMapping
@@ -32,12 +38,16 @@ if TYPE_CHECKING:
     from hdi.query import Result
     from hdi.revising import Due
     from hdi.runs import RunDetail, RunRecord
+    from hdi.scheduling import Event, Pace, Scheduler
     from hdi.schema import Schemas
     from hdi.sources import Source
-    from hdi.scheduling import Event, Pace, Scheduler
+    from hdi.spending import Spent
     from hdi.stores import ServerOptions, Store
-    from hdi.syncing import Result, Sync
+    from hdi.syncing import Result as Synced
+    from hdi.syncing import Sync
 
+#: No later day can be asked for.
+_LAST_DAY = "2262-04-09"
 #: The libraries that decide what data looks like.
 LIBRARIES = (
     "polars", "pyarrow", "deltalake", "databento-dbn", "numpy", "pandera", "psycopg", "pgpq", "adbc-driver-postgresql",
@@ -197,6 +207,7 @@ class HistoricalData:
         derive: bool = False,
         max_reject_percent: float | None = None,
         resumes: Sequence[str] = (),
+        wait: bool = True,
     ) -> Buying:
         """A request to a vendor's API: its ``offer()`` says what is missing and what it costs, ``run()`` buys it.
 
@@ -204,6 +215,7 @@ class HistoricalData:
         RequestError for what is wrong with the request; nothing is asked of the vendor yet. ``on_wait`` is told why a
         call has to wait, and for how many seconds. ``job`` is the predefined job that it comes from; ``derive`` makes
         bars from owned trades or finer bars where it can; ``resumes`` names the runs that this one goes on with.
+        Without ``wait`` it ends when batch jobs are ordered; a later run of the same request takes their files.
         """
         from hdi.buying import Buying
         from hdi.downloads import Terms
@@ -222,27 +234,30 @@ class HistoricalData:
         ingest = self.settings.ingest
         limits = Limits(ingest.max_usd_per_day, ingest.max_usd_per_month)
         terms = Terms(
-            ingest.workers, ingest.download_records, ingest.budget_usd, limits=limits, min_split=ingest.min_split_usd
-        )
+            ingest.workers, ingest.download_records, ingest.budget_usd, limits=limits, min_split=ingest.min_split_usd,
+            batch_above_bytes=ingest.batch_above_bytes, wait=wait, on_wait=on_wait,
+        )  # fmt: skip
         source = self.source(api, on_wait)
         store = self.store(write=not dry_run)
         options = self._options(refetch=refetch, dry_run=dry_run)
         limit = options.max_reject_percent if max_reject_percent is None else max_reject_percent
         words = {
-            "api": api, "job": job, "dataset": request.dataset, "schema": schema, "symbols": list(asked), "stype": stype,
-            "start": _text(start), "end": _text(end), "refetch": refetch, "derive": derive, "origin": source.origin,
-            "max_reject_percent": limit, "resumes": list(resumes),
+            "api": api, "job": job, "dataset": request.dataset, "schema": schema, "symbols": list(asked),
+            "stype": stype, "start": _text(start), "end": _text(end), "refetch": refetch, "derive": derive,
+            "origin": source.origin, "max_reject_percent": limit, "resumes": list(resumes),
         }  # fmt: skip
+        if derive and not request.name.width:
+            raise RequestError(f"{schema} is not made from anything", "--derive makes bars: leave it out.")
         if derive and refetch:
             raise RequestError(
-                "--derive and --refetch contradict each other", "The one makes what the other buys: leave one of them out."
+                "--derive and --refetch contradict each other", "The one makes what the other buys: leave one out."
             )
         options = replace(
             options, job=job, max_reject_percent=limit, derive=derive, resumes=tuple(resumes), words=words
         )  # fmt: skip
         return Buying(store, self.schemas, self._mapping, source, request, options, terms, self.calendars)
 
-    def sync(  # noqa: PLR0913  (each is an option of the command)
+    def sync(
         self,
         jobs: Sequence[str] = (),
         *,
@@ -309,7 +324,7 @@ class HistoricalData:
         planned = chosen(self.jobs(), jobs, scheduled=True)
         calendars = Calendars.load(self.settings.config_dir)
 
-        def run(job: Job) -> Result:
+        def run(job: Job) -> Synced:
             from hdi.sources.breaker import close_all
 
             close_all()  # when to ask again after a refusal is the schedule's to say
@@ -333,6 +348,63 @@ class HistoricalData:
                 planned, run, State(self.settings.data_dir), identity=masked(self.settings.store_url), closed=closed,
                 tell=tell, clock=clock, wait=wait, stopped=stopped, pace=pace,
             )  # fmt: skip
+
+    def revisions_due(
+        self,
+        *,
+        api: str = "databento",
+        only: Collection[tuple[str, str]] = (),
+        dry_run: bool = False,
+        on_wait: Callable[[str, float], None] | None = None,
+    ) -> Due:
+        """The days that the vendor changed since they were bought, by its own word; free. They can be bought again.
+
+        ``only`` are pairs of a dataset and the name of a stored schema; none is everything that is held. Raises what
+        the vendor refuses with.
+        """
+        from functools import partial
+
+        from hdi.revising import due
+
+        order = partial(self.buying, api=api, refetch=True, dry_run=dry_run, on_wait=on_wait)
+        settings, store = self.settings, self.store(write=not dry_run)
+        source = self.source(api, on_wait)
+        return due(store, self.schemas, source, settings.data_dir, only, order, settings.ingest.budget_usd)
+
+    def revisions(
+        self,
+        *,
+        schema: str | None = None,
+        symbols: str | Sequence[str] = (),
+        dataset: str | None = None,
+        start: str | dt.date | None = None,
+        end: str | dt.date | None = None,
+        since: str | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """Which stored rows were changed after the fact: frames of :data:`hdi.revisions.REVISIONS`, before and after.
+
+        ``since`` is a run (the beginning of its name is enough) or a date: what was replaced then or later. Raises
+        RequestError and UnknownSymbol for what nobody knows.
+        """
+        from hdi.revisions import Asked, Revisions
+
+        window = Window.parse(_text(start or "1970-01-01"), _text(end or _LAST_DAY))
+        asked = Asked(schema, self.symbols_of(symbols) if symbols else (), window, dataset, since)
+        return Revisions(self.store(), self.schemas, asked).frames()
+
+    def spent(self, by: str = "day", start: str | dt.date | None = None, end: str | dt.date | None = None) -> Spent:
+        """What was paid for the data of this store and data folder, by day, month, dataset, schema, job or symbol.
+
+        Without dates of all times; a date as ``end`` means through that UTC day. Raises RequestError for what it
+        cannot be shown by, and for what is not a date.
+        """
+        from hdi.spending import spending, summed
+
+        first = "1970-01-01" if start is None else _text(start)
+        window = Window.parse(first, ns_date(MAX_NS - 2 * DAY_NS).isoformat() if end is None else _text(end))
+        ledger = self.store().ledger()
+        origin = ledger["origin"][0] if ledger.height else self.source().origin
+        return summed(spending(ledger, self.settings.data_dir, origin), by, window, origin)
 
     def source(self, api: str = "databento", on_wait: Callable[[str, float], None] | None = None) -> Source:
         """The vendor's API, with the key and the gateway of the settings."""
@@ -395,7 +467,7 @@ class HistoricalData:
         found = words(self.run(name).record)
         if found["api"] not in FILES and (now := self.source(found["api"]).origin) != found["origin"]:
             raise RequestError(
-                f"{found['resumes'][-1]} asked for {found['origin']} data, and the settings name a vendor of {now} data",
+                f"{found['resumes'][-1]} asked for {found['origin']} data; the settings name a vendor of {now} data",
                 "Set DATABENTO_GATEWAY to the one it asked.",
             )
         return found
@@ -442,6 +514,84 @@ class HistoricalData:
         asked = self.symbols_of(symbols)
         query = Query(schema, asked, window, dataset, tuple(columns), limit)
         return run(self.store(), self.schemas, query)
+
+    def coverage(
+        self,
+        symbols: str | Sequence[str] = (),
+        start: str | dt.date | None = None,
+        end: str | dt.date | None = None,
+        *,
+        schema: str | None = None,
+        dataset: str | None = None,
+    ) -> Coverage:
+        """What is held of these symbols (none or ``ALL_SYMBOLS``: of all that was asked for), month by month.
+
+        A date as ``end`` means through that UTC day; without dates, from the first month with anything to the last.
+        Raises RequestError for an unknown schema or dataset, UnknownSymbol for a symbol that was never stored.
+        """
+        from hdi.covered import measure
+
+        first, last = (None if when is None else _text(when) for when in (start, end))
+        window = Window.parse(first or "1970-01-01", last or "2262-04-10")
+        return measure(
+            self.store(), self.schemas, self.calendars, self.symbols_of(symbols), schema=schema, dataset=dataset,
+            start=window.start if first else None, end=window.end if last else None, now=time.time_ns(),
+        )  # fmt: skip
+
+    def gaps(  # noqa: PLR0913  (each is an option of the command)
+        self,
+        symbols: str | Sequence[str] = (),
+        start: str | dt.date | None = None,
+        end: str | dt.date | None = None,
+        *,
+        schema: str | Sequence[str] = (),
+        dataset: str | None = None,
+        closed: bool = False,
+    ) -> Report:
+        """Every stretch of what was asked for that has no row: cause, certainty, evidence. Nothing is asked of a vendor.
+
+        Without dates each symbol is looked at from the first to the last instant that was asked for; a date as ``end``
+        means through that UTC day. ``closed`` adds the times at which the market is closed. Raises RequestError,
+        UnknownSymbol for what was never asked for.
+        """
+        from hdi.gaps import Wanted, find
+
+        schemas = (schema,) if isinstance(schema, str) else tuple(schema)
+        window = None
+        if start is not None or end is not None:
+            last = _text(end) if end is not None else dt.datetime.now(dt.UTC).date().isoformat()
+            window = Window.parse(_text(start) if start is not None else "1970-01-01", last)
+        wanted = Wanted(schemas, self.symbols_of(symbols), dataset, window, closed)
+        return find(self.store(), self.schemas, self.calendars, wanted, time.time_ns())
+
+    def filling(
+        self,
+        report: Report,
+        *,
+        api: str = "databento",
+        dry_run: bool = False,
+        on_wait: Callable[[str, float], None] | None = None,
+    ) -> Filling:
+        """What would fill the gaps of a report that can be filled, and what it costs; :meth:`fill` does it.
+
+        Nothing is billed. Raises as the offers of :meth:`buying` do.
+        """
+        from functools import partial
+
+        from hdi.gaps.filling import Filler
+
+        order = partial(self.buying, api=api, dry_run=dry_run, on_wait=on_wait)
+        settings, store = self.settings, self.store(write=not dry_run)
+        filler = Filler(
+            store, self.schemas, self.source(api, on_wait), settings.data_dir, order, settings.ingest.budget_usd
+        )
+        return filler.plan(report.missing)
+
+    def fill(self, filling: Filling) -> Iterator[Outcome]:
+        """Fill gaps; an outcome for each download and file. Raises RequestError for what is over the budget."""
+        from functools import partial
+
+        yield from filling.run(partial(self.ingest_files, refetch=True))
 
     def catalog(self, on: str | dt.date | None = None, dataset: str | None = None) -> Catalog:
         """What is stored by symbol, of all times or of one UTC day. Raises RequestError for what is not a date."""

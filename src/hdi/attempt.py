@@ -41,9 +41,9 @@ class Options:
     """How files are ingested. ``keep`` copies them under ``raw/``.
 
     ``origin`` "" is that under which a file was kept before, else the vendor's; ``job`` the predefined job asked for.
-    ``derive`` makes bars of what is stored where it can; ``resumes`` names the runs that this one goes on with: what they
-    fetched again is not fetched once more. ``words`` is the request in words that can be repeated, which the run's
-    journal keeps; without them it has none.
+    ``derive`` makes bars of what is stored where it can; ``resumes`` names the runs that this one goes on with: what
+    they fetched again is not fetched once more. ``words`` is the request in words that can be repeated, which the
+    run's journal keeps; without them it has none.
     """
 
     data_dir: Path
@@ -66,7 +66,8 @@ class Task:
     """A file with what an attempt at it needs; ``header`` is what was planned, ``job`` its part of a split job.
 
     ``price`` is US dollars per record where the bytes were bought for this attempt, ``conditions`` what the vendor
-    said of days when it was asked at ``seen_at``, ``digest`` what the bytes must have where they are known.
+    said of days when it was asked at ``seen_at``, ``digest`` what the bytes must have where they are known,
+    ``batch`` the batch job that brought them.
     """
 
     store: Store
@@ -80,6 +81,7 @@ class Task:
     conditions: tuple[Condition, ...] = ()
     seen_at: int = 0
     digest: str = ""
+    batch: str = ""
 
 
 @dataclass
@@ -348,6 +350,7 @@ class Attempt:
             raw=rawfile, seconds=round(time.monotonic() - self.began, 3), committed_at=time.time_ns(),
             dollars=None if self.task.price is None else (self.task.price * fetched).quantize(MONEY),
             conditions=noted(self.task.conditions, self.plan.units[i]), job=self.task.options.job,
+            batch=self.task.batch or None,
         )  # fmt: skip
 
 

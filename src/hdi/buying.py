@@ -22,6 +22,7 @@ import polars as pl
 
 from hdi import paid, raw
 from hdi.attempt import Options, Task, commit_units, heard, noted
+from hdi.batching import Batching
 from hdi.deriving import Deriver
 from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
 from hdi.errors import BrokenDelivery, CorruptFile, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
@@ -129,6 +130,7 @@ class Buying:
                     "Run the same command again. Nothing was bought.",
                 )
             progress.offer = now
+            progress.jobs += [job.id for job in now.coming]
             run.offered(now.units, now.quote)
             for outcome in self._outcomes(now, progress, run.id):
                 progress.add(outcome)
@@ -141,12 +143,18 @@ class Buying:
             yield from self._deriver.run(offer.derived, run, self.options, offer.known.names, offer.known.conditions)
         for rest in offer.paid:
             yield self._guarded(lambda rest=rest: self._refined(rest.slip, run, rest.parts), rest.slip.order)
-        downloads = Downloads(self.source, self.options.data_dir, self._most(), offer, progress)
-        with contextlib.closing(downloads.run()) as deliveries:
+        terms = self._most()
+        batching = Batching(
+            self.source, self.store, self.options, terms, offer, self.schema, self.name, run, self._failed
+        )
+        yield from batching.ordered()
+        downloads = Downloads(self.source, self.options.data_dir, terms, offer, progress, batching.purchases)
+        with contextlib.closing(downloads.run(batching.ready())) as deliveries:
             for lot, future in deliveries:
                 yield self._settled(offer, lot, future, run)
+        yield from batching.left()
         if offer.claims:
-            yield from self._claimed(offer, run)
+            yield from self._claimed(offer, run, waiting=bool(batching.waiting))
 
     def _settled(self, offer: Offer, lot: Lot, future: Future[tuple[Lot, Slip | None]], run: str) -> Outcome:
         """What became of a lot."""
@@ -161,7 +169,7 @@ class Buying:
             outcome = self._guarded(lambda: self._empty(offer, lot, self._order(lot), run), self._order(lot))
         else:
             outcome = self._guarded(lambda: self._refined(slip, run), slip.order)
-            outcome = replace(outcome, dollars=slip.dollars)
+            outcome = replace(outcome, dollars=Decimal(0) if slip.batch else slip.dollars)
         if lot.window != planned:
             cut_off = f"available up to {iso_ns(lot.window.end)}: the rest stays open"
             outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, cut_off))))
@@ -215,9 +223,11 @@ class Buying:
         left = [u for u in plan.units if parts is None or not u.symbol or (u.symbol, u.window) in parts]
         paid_for = self.store.ledger().filter(pl.col("raw_digest") == slip.raw.digest, pl.col("dollars") > 0).height
         price = slip.dollars / slip.arrived if slip.arrived and (bought or not paid_for) else None
+        if slip.batch and self._ordered(slip.batch):
+            price = None
         task = Task(
             self.store, self._mapping, path, self.options, run, header, price=price, conditions=slip.conditions,
-            seen_at=slip.seen_at, digest=slip.raw.digest,
+            seen_at=slip.seen_at, digest=slip.raw.digest, batch=slip.batch,
         )  # fmt: skip
         error: HdiError | None
         receipts, error = commit_units(task, self.schema, plan, self._refinery, left)
@@ -236,6 +246,10 @@ class Buying:
             units=len(receipts), size=slip.raw.size, note="; ".join(notes), seconds=time.monotonic() - began,
             dollars=None if bought else Decimal(0),
         )  # fmt: skip
+
+    def _ordered(self, batch: str) -> bool:
+        """Whether the ledger has the order of a batch job, and what it cost."""
+        return bool(self.store.ledger().filter(pl.col("batch") == batch, pl.col("status") == "ordered").height)
 
     def _plan(self, slip: Slip, header: Any) -> Plan:
         if slip.asked == (ALL_SYMBOLS,):
@@ -259,8 +273,11 @@ class Buying:
             note="confirmed empty: the vendor has no record for it",
         )  # fmt: skip
 
-    def _claimed(self, offer: Offer, run: str) -> Iterator[Outcome]:
-        """Commit what was held as something else, or stands for nothing; one commit for each symbol type."""
+    def _claimed(self, offer: Offer, run: str, *, waiting: bool = False) -> Iterator[Outcome]:
+        """Commit what was held as something else, or stands for nothing; one commit for each symbol type.
+
+        ``waiting``: what a claim lacks may come with a batch job, and a later run makes it.
+        """
         held = Held(self.store.coverage(), offer.request.dataset, self.name.name)
         names = offer.known.names if offer.known else None
         for stype, group in groupby(offer.claims, key=lambda c: c.stype):
@@ -279,7 +296,7 @@ class Buying:
             broken = sorted({c.symbol for c in claims if c not in true})
             error = UnitFailed(
                 f"{', '.join(broken)} lacks what could not be ordered", "Run the same command again."
-            ) if broken else None  # fmt: skip
+            ) if broken and not waiting else None  # fmt: skip
             yield self._outcome(
                 "failed" if error else "stored", order, receipts=tuple(receipts), units=len(receipts), error=error,
                 dollars=Decimal(0), note=_why(claims),
@@ -325,9 +342,12 @@ class Buying:
         ]
         numbers = self.store.reserve([u.id for u in units])
         receipts = [
-            Receipt(u, n, run, "failed", 0, 0, 0, error=error.message, exit_code=error.exit_code, job=self.options.job)
+            Receipt(
+                u, n, run, "failed", 0, 0, 0, error=error.message, exit_code=error.exit_code, job=self.options.job,
+                batch=lot.batch or None,
+            )
             for u, n in zip(units, numbers, strict=True)
-        ]
+        ]  # fmt: skip
         cost, kept = Decimal(0), None
         if isinstance(error, VendorUnavailable):
             cost = (error.wasted * lot.byte_price).quantize(MONEY)

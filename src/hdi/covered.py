@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -37,7 +37,7 @@ STATES: dict[State, str] = {
     "none": "nothing",
 }
 _AVAILABLE = "available"
-#: Rows of a month up to which they are counted for the whole month at once; else day by day.
+#: Rows that are counted at once, by instrument and day; a month with more is counted day by day.
 _MANY_ROWS = 4_000_000
 _PENDING = ("failed", "ordered")
 _SPANS = {"line": pl.Int64(), **RECTANGLES}
@@ -108,7 +108,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The lines of what was asked about, by dataset, schema and symbol. ``window`` is whole days; None: nothing held."""
+    """The lines of what was asked about, by dataset, schema and symbol. ``window`` is whole days, None for none."""
 
     lines: tuple[Line, ...]
     window: Window | None
@@ -153,10 +153,10 @@ def measure(  # noqa: PLR0913  (each is an option of the command)
         ledger, coverage = ledger.filter(pl.col("dataset") == dataset), coverage.filter(pl.col("dataset") == dataset)
     every = not symbols or ALL_SYMBOLS in (symbol.upper() for symbol in symbols)
     asked = None if every else [member(store, schemas, a) for a in lookup.find(symbols)]
-    drafts = _drafts(store, schemas, lookup, asked, _apart(ledger, coverage))
-    axis = _axis(drafts, ledger, start, end, now)
+    axis = _axis(ledger, start, end, now)
     if axis is None:
         return Coverage((), None)
+    drafts = _drafts(store, schemas, lookup, asked, _apart(ledger, coverage, axis))
     frames = _Frames(coverage, ledger, store.conditions())
     lines: list[Line] = []
     for name in sorted({draft.schema for draft in drafts}):
@@ -165,7 +165,8 @@ def measure(  # noqa: PLR0913  (each is an option of the command)
         counted = _counted(store, kind, these, frames, axis, dataset, every=every)
         lines += [_line(draft, number, counted, calendars, frames, axis) for number, draft in enumerate(these)]
     shown = [line for line in lines if schema is not None or line.anything]
-    return Coverage(tuple(sorted(shown, key=lambda line: (line.dataset, line.schema, line.symbol))), axis)
+    shown.sort(key=lambda line: (line.dataset, line.schema, line.symbol))
+    return _trimmed(shown, axis, start, end)
 
 
 def _stored(schemas: Schemas, schema: str | None, ledger: pl.DataFrame) -> list[str]:
@@ -176,13 +177,13 @@ def _stored(schemas: Schemas, schema: str | None, ledger: pl.DataFrame) -> list[
     return [name.made_from or name.name]
 
 
-def _apart(ledger: pl.DataFrame, coverage: pl.DataFrame) -> pl.DataFrame:
-    """Units and claims of each symbol: symbols that were asked for together are joined by commas there."""
+def _apart(ledger: pl.DataFrame, coverage: pl.DataFrame, axis: Window) -> pl.DataFrame:
+    """Units and claims of each symbol within the axis: symbols that were asked for together are joined by commas."""
     columns = ("unit", "dataset", "schema", "symbol", "start", "end")
     asked = pl.concat([
         ledger.select(*columns, claimed=pl.lit(value=False)),
         coverage.filter(pl.col("instrument_id").is_null()).select(*columns, claimed=pl.lit(value=True)),
-    ])  # fmt: skip
+    ]).filter(pl.col("start") < axis.end, pl.col("end") > axis.start)  # fmt: skip
     return asked.with_columns(pl.col("symbol").str.split(",")).explode("symbol")
 
 
@@ -190,9 +191,7 @@ def _drafts(
     store: Store, schemas: Schemas, lookup: Lookup, asked: list[Asked] | None, apart: pl.DataFrame
 ) -> list[_Draft]:
     """A draft for each symbol, dataset and schema: those that were asked for, or what is known of the named ones."""
-    groups = {
-        (str(d), str(s), str(x)): part for (d, s, x), part in apart.group_by("dataset", "schema", "symbol")
-    }
+    groups = {(str(d), str(s), str(x)): part for (d, s, x), part in apart.group_by("dataset", "schema", "symbol")}
     if asked is None:
         wanted = sorted({symbol for _, _, symbol in groups} - {""})
         meant = {a.symbol: member(store, schemas, a).rectangles for a in lookup.find(wanted)}
@@ -225,18 +224,25 @@ def _known(
     }
 
 
-def _axis(
-    drafts: Sequence[_Draft], ledger: pl.DataFrame, start: int | None, end: int | None, now: int
-) -> Window | None:
-    """The days to show: whole months where no window was given; None where there is nothing."""
-    spans = ledger.select("start", "end")
-    if not drafts and (start is None or end is None):
+def _axis(ledger: pl.DataFrame, start: int | None, end: int | None, now: int) -> Window | None:
+    """The days to look at: whole months where no window was given; None where there is nothing."""
+    if ledger.is_empty() and (start is None or end is None):
         return None
-    first = start if start is not None else _month(ns_date(int(spans["start"].min())))  # type: ignore[arg-type]
-    last = end if end is not None else _month(ns_date(int(spans["end"].max()) - 1), 1)  # type: ignore[arg-type]
+    first = start if start is not None else _month(ns_date(int(ledger["start"].min())))  # type: ignore[arg-type]
+    last = end if end is not None else _month(ns_date(int(ledger["end"].max()) - 1), 1)  # type: ignore[arg-type]
     last = min(last, (now // DAY_NS + 1) * DAY_NS)
     first, last = first // DAY_NS * DAY_NS, -(-last // DAY_NS) * DAY_NS
     return Window(first, last) if first < last else None
+
+
+def _trimmed(lines: Sequence[Line], axis: Window, start: int | None, end: int | None) -> Coverage:
+    """The lines without the months before and after anything, at the ends that nobody asked for."""
+    cells = list(axis.cells("month"))
+    busy = [i for line in lines for i, month in enumerate(line.months) if month.state != "none"]
+    first = min(busy) if busy and start is None else 0
+    last = max(busy) if busy and end is None else len(cells) - 1
+    window = Window(cells[first].start, cells[last].end)
+    return Coverage(tuple(replace(line, months=line.months[first : last + 1]) for line in lines), window)
 
 
 def _month(day: dt.date, more: int = 0) -> int:
@@ -267,27 +273,36 @@ class _Frames:
         return merge(self.coverage.filter(here, pl.col("instrument_id").is_in(ids.implode())))
 
     def stretches(self, schema: str, axis: Window) -> Iterator[Window]:
-        """The parts of the axis with rows of a schema: months, or days where a month has very many."""
+        """The parts of the axis with rows of a schema: as many months as have not too many, or days of one that has."""
         units = self.ledger.filter(pl.col("schema") == schema, pl.col("stored") > 0)
+        run, rows = axis.start, 0
         for month in axis.cells("month"):
             here = units.filter(pl.col("start") < month.end, pl.col("end") > month.start)
-            if not here.height:
-                continue
-            if here["stored"].sum() <= _MANY_ROWS:
-                yield month
-                continue
-            for day in month.cells("day"):
-                if here.select(((pl.col("start") < day.end) & (pl.col("end") > day.start)).any()).item():
-                    yield day
+            more = int(here["stored"].sum())
+            if rows and rows + more > _MANY_ROWS:
+                yield Window(run, month.start)
+                run, rows = month.start, 0
+            rows += more
+            if more > _MANY_ROWS:
+                yield from (day for day in month.cells("day") if _any(here, day))
+                run, rows = month.end, 0
+        if rows:
+            yield Window(run, axis.end)
 
 
-def _counted(  # noqa: PLR0913, PLR0917  (what to count, and where)
+def _any(units: pl.DataFrame, window: Window) -> bool:
+    """True where a unit lies in the window."""
+    return not units.filter(pl.col("start") < window.end, pl.col("end") > window.start).is_empty()
+
+
+def _counted(  # noqa: PLR0913  (what to count, and where)
     store: Store, kind: tuple[Schema, SchemaName], drafts: list[_Draft], frames: _Frames, axis: Window,
     dataset: str | None, *, every: bool,
 ) -> pl.DataFrame:  # fmt: skip
-    """Rows of each draft by month: line, month, rows, first, last. Where all is asked about, rows of no draft make more.
+    """Rows of each draft by month: line, month, rows, first, last.
 
-    The rows of a symbol are those of the instruments that it stood for, on the days on which it did.
+    The rows of a symbol are those of the instruments that it stood for, on the days on which it did. Where all is
+    asked about, rows that are nobody's make drafts of their own.
     """
     schema, name = kind
     parts = [d.meant.select(pl.lit(n, pl.Int64()).alias("line"), *RECTANGLES) for n, d in enumerate(drafts)]
@@ -299,7 +314,6 @@ def _counted(  # noqa: PLR0913, PLR0917  (what to count, and where)
         if only is not None and only.is_empty():
             break
         content = store.content(schema, name.name, stretch, only, DAY_NS, dataset)
-        month = pl.lit(_month(ns_date(stretch.start)), pl.Int64())
         mine = content.join(spans, on=["dataset", "instrument_id"]).filter(
             pl.col("at") < pl.col("end"), pl.col("at") + DAY_NS > pl.col("start")
         )
@@ -310,21 +324,22 @@ def _counted(  # noqa: PLR0913, PLR0917  (what to count, and where)
                 if str(where) not in nameless:
                     nameless[str(where)] = len(drafts)
                     drafts.append(_Draft(str(where), name.name, "", [], pl.DataFrame(schema=RECTANGLES), 0))
-                found.append(_summed(part.with_columns(line=pl.lit(nameless[str(where)], pl.Int64())), month))
-        found.append(_summed(mine, month))
+                found.append(_summed(part.with_columns(line=pl.lit(nameless[str(where)], pl.Int64()))))
+        found.append(_summed(mine))
     empty = {"line": pl.Int64(), "month": pl.Int64(), **{c: CONTENT[c] for c in ("rows", "first", "last")}}
     return pl.concat([pl.DataFrame(schema=empty), *found])
 
 
-def _summed(content: pl.DataFrame, month: pl.Expr) -> pl.DataFrame:
+def _summed(content: pl.DataFrame) -> pl.DataFrame:
+    month = pl.from_epoch("at", "ns").dt.truncate("1mo").dt.epoch("ns")
     return (
-        content.group_by("line")
+        content.group_by("line", month.alias("month"))
         .agg(pl.col("rows").sum(), pl.col("first").min(), pl.col("last").max())
-        .select("line", month.alias("month"), "rows", "first", "last")
+        .select("line", "month", "rows", "first", "last")
     )
 
 
-def _line(  # noqa: PLR0913, PLR0917  (what a line is made of)
+def _line(
     draft: _Draft, number: int, counted: pl.DataFrame, calendars: Calendars, frames: _Frames, axis: Window
 ) -> Line:  # fmt: skip
     first, last = axis.start // DAY_NS, axis.end // DAY_NS
@@ -340,8 +355,8 @@ def _line(  # noqa: PLR0913, PLR0917  (what a line is made of)
     for cell in axis.cells("month"):
         here = slice(cell.start // DAY_NS - first, cell.end // DAY_NS - first)
         month = _month(ns_date(cell.start))
-        sums = (int(mask[here].sum()) for mask in (traded, held, partly, degraded))
-        months.append(Month(ns_date(month), *sums, rows=int(rows.get(month, 0))))
+        days, whole, part, worse = (int(mask[here].sum()) for mask in (traded, held, partly, degraded))
+        months.append(Month(ns_date(month), days, whole, part, worse, int(rows.get(month, 0))))
     low, high = counted["first"].min(), counted["last"].max()
     return Line(
         draft.dataset, draft.schema, draft.symbol, calendars.name(draft.dataset, draft.symbol), tuple(months),
@@ -365,9 +380,7 @@ def _held(draft: _Draft, frames: _Frames) -> list[tuple[int, int]]:
         for instrument, start, end in draft.meant.select("instrument_id", "start", "end").iter_rows()
         for part in subtract(Window(start, end), have.get(instrument, []))
     ]
-    whole = [
-        (part.start, part.end) for start, end in meant for part in subtract(Window(start, end), _joined(lacking))
-    ]
+    whole = [(part.start, part.end) for start, end in meant for part in subtract(Window(start, end), _joined(lacking))]
     return _joined([*draft.claims, *whole])
 
 

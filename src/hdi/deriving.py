@@ -23,12 +23,12 @@ from hdi.attempt import Options, noted
 from hdi.errors import HdiError, StoreError, TooManyRejects
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
-from hdi.model import DAY_NS, NS, Condition, Outcome, Receipt, Unit, Window, cell_start, subtract
+from hdi.model import DAY_NS, Condition, Outcome, Receipt, Unit, Window, cell_start, subtract
 from hdi.ordering import Held, Request, cut
 from hdi.pipeline import claim_keys, export_rejects
 from hdi.refine import Refinery, Verdict
-from hdi.resample import folded, spoiled
-from hdi.schema import PLACE, Schemas
+from hdi.resample import DERIVED, folded, spoiled
+from hdi.schema import Schemas
 from hdi.sources.records import columns
 from hdi.stores import Store, Work
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from hdi.schema import Schema, SchemaName
 
 _TRADES = "trades"
-#: What a derived row says of its source: ``derived:<schema>:<origin>``.
-PREFIX = "derived:"
 _SPAN = {"instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64()}
 _NOT_A_TRADE = "ACTION_NOT_TRADE"
 #: Each hole in a stretch is an order of its own: of a day with more holes than this, all is bought.
@@ -85,7 +83,9 @@ class Deriver:
         """What to claim beside the bars of a window, so that what they are made from stays as it is."""
         width = self._name.width
         whole = Window(window.start, -(-window.end // width) * width) if width else window
-        return [key for source in self.sources for key in claim_keys(self._dataset, self._schemas.find(source)[1], whole)]
+        return [
+            key for source in self.sources for key in claim_keys(self._dataset, self._schemas.find(source)[1], whole)
+        ]
 
     def derivable(self, request: Request, resolved: pl.DataFrame, held: Held) -> tuple[Derived, ...]:
         """What of a request's lack can be made, from the books alone; ``held`` counts it then.
@@ -173,6 +173,7 @@ class _Making:
         self._run = run
         self._options = options
         self._names = names.join(stretches, on="instrument_id", how="semi")
+        self._place, self._named = Intervals(stretches), Intervals(self._names)
         self._conditions = conditions
         self._began = time.monotonic()
         self._fetched: dict[int, int] = {}
@@ -230,7 +231,9 @@ class _Making:
     def _read(self, window: Window, rectangles: pl.DataFrame) -> Generator[pl.DataFrame]:
         """What bars are made of, as :func:`hdi.resample.folded` takes it."""
         index = self._finer.index_time
-        ours = ("price",) * 4 if self._finer.kind == _TRADES else ("open_price", "high_price", "low_price", "close_price")
+        ours = (
+            ("price",) * 4 if self._finer.kind == _TRADES else ("open_price", "high_price", "low_price", "close_price")
+        )
         volume = "size" if self._finer.kind == _TRADES else "volume"
         wanted = list(dict.fromkeys([index, "publisher_id", "instrument_id", *ours, volume]))
         for frame in self._store.read(self._finer, self._from.name, window, rectangles, wanted, self._dataset):
@@ -244,14 +247,14 @@ class _Making:
         """The bars as the vendor's records, each with its unit and its raw symbol."""
         ids, at = bars["instrument_id"].to_numpy(), bars["at"].to_numpy()
         place = self._stretches.with_columns(unit=pl.Series(self._numbers, dtype=pl.Int32))[
-            Intervals(self._stretches).find(ids, at)
+            self._place.find(ids, at)
         ]
-        named = Intervals(self._names).find(ids, at)
+        named = self._named.find(ids, at)
         symbols = pl.Series("symbol", [None], dtype=pl.String).new_from_index(0, bars.height)
         if self._names.height:
             known = pl.Series(named).replace(-1, None).cast(pl.UInt32)
             symbols = self._names["symbol"].gather(known).alias("symbol")
-        source = f"{PREFIX}{self._from.name}:{self._options.origin}"
+        source = f"{DERIVED}{self._from.name}:{self._options.origin}"
         vendor = columns(self._name.name)
         records = bars.with_columns(ts_event=pl.col("at").cast(pl.Datetime("ns", "UTC"))).select(
             (pl.col(c) if c in bars.columns or c == "ts_event" else pl.lit(None)).cast(t).alias(c)
@@ -325,7 +328,9 @@ class _Making:
         coverage = pl.concat([rows.with_columns(instrument_id=pl.lit(None, pl.Int64)), rows]).select(
             pl.col(c).cast(t) for c, t in COVERAGE.items()
         )
-        mappings = cut(self._names, self._window).with_columns(dataset=pl.lit(self._dataset), stype=pl.lit("raw_symbol"))
+        mappings = cut(self._names, self._window).with_columns(
+            dataset=pl.lit(self._dataset), stype=pl.lit("raw_symbol")
+        )
         return Work(
             self._run, self._dataset, self._schema, self._name, self._units, coverage,
             mappings.select(pl.col(c).cast(t) for c, t in MAPPINGS.items()).unique(maintain_order=True),
@@ -391,7 +396,10 @@ def buckets(rejects: pl.DataFrame, source: str, width: int) -> pl.DataFrame:
 
 
 def timeless(rejects: pl.DataFrame, ledger: pl.DataFrame, ids: pl.DataFrame) -> pl.DataFrame:
-    """The windows of units with a quarantined record that has no time, or one outside of them; of ``ids`` where unsaid."""
+    """The windows of units that have a quarantined record without a time, or one outside of them.
+
+    One that names no instrument spoils all of ``ids``.
+    """
     unsaid = pl.col("index_time").is_null() | pl.col("rules").list.contains("OUTSIDE_WINDOW")
     rows = rejects.filter(~pl.col("failed"), unsaid).select("unit", "instrument_id").unique()
     spans = rows.join(ledger.select("unit", "start", "end").unique("unit", keep="last"), on="unit")
@@ -422,4 +430,4 @@ def holed(whole: pl.DataFrame, bad: pl.DataFrame, width: int) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_SPAN, orient="row")
 
 
-__all__ = ["PREFIX", "Derived", "Deriver"]
+__all__ = ["Derived", "Deriver", "buckets", "holed", "lacking", "split", "timeless", "without_fragments"]

@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -23,6 +23,7 @@ from hdi.errors import (
     TruncatedFile,
     UnitFailed,
 )
+from hdi.frames import BROUGHT
 from hdi.model import DAY_NS, MONEY, Header, Order, Outcome, Window, some
 from hdi.offer import Offer, floor_end, quoted
 from hdi.ordering import Purchase, cut
@@ -42,6 +43,8 @@ class Terms:
     """How orders are made: threads that download ahead, and how many records one download should hold.
 
     ``budget`` and ``limits`` are what may be spent; asking for a rest by ids must save ``min_split`` US dollars.
+    Orders of more than ``batch_above_bytes`` become batch jobs (None: never), which are waited for if ``wait``;
+    ``on_wait`` is told why, and for how many seconds.
     """
 
     workers: int = 2
@@ -49,6 +52,9 @@ class Terms:
     budget: Decimal | None = None
     limits: Limits = field(default_factory=Limits)
     min_split: Decimal = Decimal(0)
+    batch_above_bytes: int | None = None
+    wait: bool = True
+    on_wait: Callable[[str, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Lot:
 
     ``price`` is US dollars per record, ``byte_price`` per billed byte. ``note`` says why it is asked for after all,
     where its market is closed, ``purchase_at`` which of the offer's purchases it is part of.
+    ``batch`` names the batch job that it is a file of; ``bring`` then does what a download does.
     """
 
     purchase: Purchase
@@ -67,6 +74,8 @@ class Lot:
     byte_price: Decimal
     purchase_at: int = 0
     note: str = ""
+    batch: str = ""
+    bring: Callable[[], Slip] | None = field(default=None, compare=False, repr=False)
 
     @property
     def window(self) -> Window:
@@ -78,7 +87,7 @@ class Lot:
 class Progress:
     """How far a run has come; read it from another thread while the outcomes are taken.
 
-    ``waiting`` is true until no other process works on the same window.
+    ``waiting`` is true until no other process works on the same window. ``jobs`` are batch jobs that are waited for.
     """
 
     offer: Offer
@@ -86,6 +95,7 @@ class Progress:
     units: int = 0
     rows: int = 0
     dollars: Decimal = Decimal(0)
+    jobs: list[str] = field(default_factory=list)
     _size: int = 0
     _active: dict[int, Delivery] = field(default_factory=dict)
 
@@ -106,7 +116,9 @@ class Progress:
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
-        self.units += sum(r.status != "failed" for r in outcome.receipts)
+        self.units += sum(r.status in BROUGHT for r in outcome.receipts)
+        if outcome.status == "ordered":
+            self.jobs += [job for r in outcome.receipts[:1] if (job := r.batch) and job not in self.jobs]
         self.rows += sum(r.fetched for r in outcome.receipts)
         self.dollars += outcome.dollars or 0
 
@@ -114,8 +126,13 @@ class Progress:
 class Downloads:
     """What an offer has to bring in. Threads that run ahead end with :meth:`run`'s generator."""
 
-    def __init__(self, source: Source, data_dir: Path, terms: Terms, offer: Offer, progress: Progress) -> None:
+    def __init__(
+        self, source: Source, data_dir: Path, terms: Terms, offer: Offer, progress: Progress,
+        elsewhere: Collection[int] = (),
+    ) -> None:  # fmt: skip
+        """``elsewhere`` are purchases that come in another way."""
         self._source = source
+        self._at = [at for at in range(len(offer.purchases)) if at not in elsewhere]
         self._data_dir = data_dir
         self._terms = terms
         self._offer = offer
@@ -126,22 +143,26 @@ class Downloads:
         self._wasted = Decimal(0)
         self._stopped_by: HdiError | None = None
 
-    def run(self) -> Generator[tuple[Lot, Future[tuple[Lot, Slip | None]]]]:
-        """Each lot with its finished download, in order; the next ones are on their way meanwhile.
+    def run(self, more: Iterable[Sequence[Lot]] = ()) -> Generator[tuple[Lot, Future[tuple[Lot, Slip | None]]]]:
+        """Each lot with its finished download, in order; the next ones are on their way meanwhile; then ``more``.
 
         The download says which part of the lot it is about: less of it, where the vendor has less. Closed days come
         last: they are empty, without being asked for, where the open ones are all that the vendor counts.
         """
         came: dict[int, float] = {}
-        for lot, future in self._brought(list(self.lots())):
-            came[lot.purchase_at] = came.get(lot.purchase_at, 0) + _records(lot, future)
-            yield lot, future
-        shut = [lot for at in range(len(self._offer.purchases)) for lot in self._shut(at, came.get(at, 0))]
-        yield from self._brought(shut)
+        try:
+            for lot, future in self._brought(list(self.lots())):
+                came[lot.purchase_at] = came.get(lot.purchase_at, 0) + _records(lot, future)
+                yield lot, future
+            yield from self._brought([lot for at in self._at for lot in self._shut(at, came.get(at, 0))])
+            for lots in more:
+                yield from self._brought(lots)
+        finally:
+            self._stop.set()
 
     def lots(self) -> Iterator[Lot]:
         """The downloads of the offer, but for those of closed days."""
-        for at in range(len(self._offer.purchases)):
+        for at in self._at:
             yield from self._lots(at)
 
     def _shut(self, at: int, came: float) -> Iterator[Lot]:
@@ -174,7 +195,6 @@ class Downloads:
                     coming += [(following, pool.submit(self._deliver, following)) for following in islice(rest, 1)]
                     yield lot, future
             finally:
-                self._stop.set()
                 pool.shutdown(cancel_futures=True)
 
     def _lots(self, at: int) -> Iterator[Lot]:
@@ -210,6 +230,8 @@ class Downloads:
             why = self._stopped_by.message if self._stopped_by else "the run ended"
             raise UnitFailed(f"{what(lot.order)}: not asked for: {why}", "Mend that, and run the same command again.")
         try:
+            if lot.bring is not None:
+                return lot, lot.bring()
             try:
                 return lot, self._download(lot)
             except EndUnavailable as error:
@@ -248,7 +270,7 @@ class Downloads:
             with self._progress.receiving(delivery):
                 done = self._source.download(order, delivery.path, self._may_waste(lot))
             delivery.arrived(done.wasted, (done.wasted * lot.byte_price).quantize(MONEY))
-            return self._checked(delivery)
+            return checked(self._source, delivery)
 
     def _may_waste(self, lot: Lot) -> Callable[[int], bool]:
         """Says, of the bytes that broken tries of a lot were billed for, whether one more is within the budget."""
@@ -272,32 +294,36 @@ class Downloads:
                 return records
         return quoted(self._source, order, self._offer.known.conditions if self._offer.known else ()).records
 
-    def _checked(self, delivery: Delivery) -> Slip:
-        """Keep what arrived, whatever it is; UnitFailed when it is not what was ordered."""
-        order, expected = delivery.slip.order, delivery.slip.records
-        found = paid.check(delivery.path)
-        header = found.header
-        if header is None:
-            kept = delivery.keep(-1)
-            why = found.problem.message.removeprefix(f"{delivery.path}: ") if found.problem else "it is not whole"
-            # A stream that was cut is billed for what was sent; of one that was damaged on its way all was sent.
-            cut_short = isinstance(found.problem, TruncatedFile)
-            raise BrokenDelivery(
-                f"{what(order)}: what arrived is not whole: {why}",
-                f"The bytes are kept in {where(kept)}. Run the same command again to order it once more.",
-                _cost(kept, found.records if cut_short else expected), kept.raw,
-            )  # fmt: skip
-        if other := _other(header, order):
-            kept = delivery.keep(-1)
-            raise BrokenDelivery(
-                f"{what(order)}: {other} arrived instead", f"The bytes are kept in {where(kept)}.",
-                _cost(kept, found.records), kept.raw,
-            )  # fmt: skip
-        delivery.lost(header.not_found)
-        kept = delivery.keep(found.records)
-        if found.records != expected and found.records != self._source.count(order):
-            raise miscounted(kept)
-        return kept
+
+def checked(source: Source, delivery: Delivery, said: Order | None = None) -> Slip:
+    """Keep what arrived, whatever it is; UnitFailed when it is not what was ordered.
+
+    ``said`` is what its header says that was ordered, where that is more: a file of a batch job names all of it.
+    """
+    order, expected = delivery.slip.order, delivery.slip.records
+    found = paid.check(delivery.path)
+    header = found.header
+    if header is None:
+        kept = delivery.keep(-1)
+        why = found.problem.message.removeprefix(f"{delivery.path}: ") if found.problem else "it is not whole"
+        # A stream that was cut is billed for what was sent; of one that was damaged on its way all was sent.
+        cut_short = isinstance(found.problem, TruncatedFile)
+        raise BrokenDelivery(
+            f"{what(order)}: what arrived is not whole: {why}",
+            f"The bytes are kept in {where(kept)}. Run the same command again to order it once more.",
+            _cost(kept, found.records if cut_short else expected), kept.raw,
+        )  # fmt: skip
+    if other := _other(header, said or order):
+        kept = delivery.keep(-1)
+        raise BrokenDelivery(
+            f"{what(order)}: {other} arrived instead", f"The bytes are kept in {where(kept)}.",
+            _cost(kept, found.records), kept.raw,
+        )  # fmt: skip
+    delivery.lost(header.not_found)
+    kept = delivery.keep(found.records)
+    if found.records != expected and found.records != source.count(order):
+        raise miscounted(kept)
+    return kept
 
 
 def _records(lot: Lot, future: Future[tuple[Lot, Slip | None]]) -> float:
@@ -342,7 +368,7 @@ def _other(header: Header, order: Order) -> str:
 
 def _cost(slip: Slip, records: int) -> Decimal:
     """The price of so many records of an order, and of what broken tries brought before."""
-    if not slip.records:
+    if not slip.records or slip.batch:  # the job was paid for, whatever becomes of its files
         return Decimal(0)
     return ((slip.dollars - slip.wasted_dollars) / slip.records * records + slip.wasted_dollars).quantize(MONEY)
 
@@ -377,4 +403,4 @@ def where(slip: Slip) -> str:
     return slip.raw.path if slip.raw else "nowhere"
 
 
-__all__ = ["MOST_RECORDS", "Downloads", "Lot", "Progress", "Terms", "miscounted", "what", "where"]
+__all__ = ["MOST_RECORDS", "Downloads", "Lot", "Progress", "Terms", "checked", "miscounted", "what", "where"]

@@ -29,6 +29,8 @@ RunStatus = Literal["running", "done", "failed", "died", "interrupted", "elsewhe
 COUNTS = ("fetched", "stored", "quarantined", "superseded")
 _FOLDER, _ENDING = "runs", ".jsonl"
 _FORMAT = 1
+#: Runs that begin with more characters than this, those of a decade, may be meant.
+_ALIKE = 3
 
 
 class Journal:
@@ -131,7 +133,7 @@ class Entry:
 
     def total(self, name: str) -> int:
         """What the outcomes add up to."""
-        return sum(o[name] for o in self.outcomes)
+        return sum(int(o[name]) for o in self.outcomes)
 
     @property
     def dollars(self) -> Decimal:
@@ -160,7 +162,9 @@ def find(names: list[str], text: str) -> str:
         raise RequestError(f"{text!r} begins {len(found)} runs: {', '.join(found[:5])}", "Write more of its name.")
     if not names:
         raise RequestError(f"there is no run {text!r}: none is known yet", "hdi ingest makes one.")
-    near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    beginnings = (text[:size] for size in range(len(text), _ALIKE, -1))
+    alike = next((found for begun in beginnings if (found := [n for n in names if n.startswith(begun)])), [])
+    near = alike[-3:] or difflib.get_close_matches(text, names, n=3, cutoff=0.5)
     meant = f"Did you mean {', '.join(near)}? " if near else ""
     raise RequestError(f"there is no run {text!r}", f"{meant}hdi runs lists them.")
 

@@ -350,13 +350,14 @@ class Outcome:
     """What became of one file, or of one order, that somebody asked to ingest.
 
     ``path`` is the file; "" for an order without bytes. ``stored``: its units were committed. ``skipped``: all of it
-    was stored before (``note`` says by what). ``planned``: a dry run. ``failed``: ``error`` says why; nothing of it
+    was stored before (``note`` says by what). ``planned``: a dry run. ``ordered``: as a
+    batch job, which its vendor prepares. ``failed``: ``error`` says why; nothing of it
     was stored, except the units in ``receipts`` that are not ``failed`` themselves. ``dollars`` is what was paid
     for it in this run, None for a file; ``size`` its bytes as they lie under ``raw/``.
     """
 
     path: str
-    status: Literal["stored", "skipped", "planned", "failed"]
+    status: Literal["stored", "skipped", "planned", "failed", "ordered"]
     dataset: str = ""
     schema: str = ""
     symbols: tuple[str, ...] = ()

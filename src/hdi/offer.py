@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from hdi.batches import Coming, coming
 from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed, UnknownSymbol
 from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some
 from hdi.ordering import NAMED, RESOLVED, Again, Claim, Held, Need, Purchase, Request, cut, needed
@@ -60,8 +61,8 @@ class Offer:
     """What has to be done for a request. ``quotes`` are in the order of the purchases; ``paid`` needs only refining.
 
     ``closed`` are, for each purchase, the days on which its market is closed: they are not asked for. ``again`` is
-    what the purchases bring once more, ``derived`` is made from what is stored. ``notes`` say how the window was cut. ``total`` counts the units of the whole
-    request.
+    what the purchases bring once more, ``derived`` is made from what is stored. ``notes`` say how the window was cut.
+    ``total`` counts the units of the whole request, ``coming`` are the batch jobs that bring some of them.
     """
 
     request: Request
@@ -75,6 +76,7 @@ class Offer:
     closed: tuple[tuple[Window, ...], ...] = ()
     again: tuple[Again, ...] = ()
     derived: tuple[Derived, ...] = ()
+    coming: tuple[Coming, ...] = ()
 
     @property
     def quote(self) -> Quote:
@@ -84,7 +86,8 @@ class Offer:
     @property
     def units(self) -> int:
         """How many units would be committed."""
-        return self.bought_units + sum(r.units for r in self.paid) + self.claimed_units + self.derived_units
+        there = sum(r.units for r in self.paid) + sum(job.units for job in self.coming)
+        return self.bought_units + there + self.claimed_units + self.derived_units
 
     @property
     def derived_units(self) -> int:
@@ -144,6 +147,8 @@ class Shopper:
         self._calendars = calendars
         self._limit = request.window  # what the vendor has, once it was asked
         self._quoted: dict[Purchase, Quote] = {}
+        self._coming: tuple[Coming, ...] = ()
+        self._gone: tuple[str, ...] = ()
 
     def offer(self, before: Offer | None = None) -> Offer:
         """What is missing and what it costs; ``before`` is an earlier offer whose answers still hold.
@@ -157,7 +162,7 @@ class Shopper:
         if not self._lacking(self._asked) and not self._rests(self._asked, set()):
             return Offer(self._asked, origin=self._source.origin)
         request, notes = self._clamped(self._asked)
-        if not self._lacking(request) and not self._rests(request, set()):
+        if request != self._asked and not self._lacking(request) and not self._rests(request, set()):
             return Offer(request, notes=tuple(notes), origin=self._source.origin)
         for _ in range(_CLAMPS):
             try:
@@ -174,17 +179,18 @@ class Shopper:
         self._quoted |= zip(before.purchases, before.quotes, strict=True)
         return self._made(before.request, before.known, *self._need(before.request, before.known), before.notes)
 
-    def _made(  # noqa: PLR0913, PLR0917  (what was found, part by part)
+    def _made(
         self, request: Request, known: Known, need: Need, paid: tuple[Rest, ...], derived: tuple[Derived, ...],
         notes: Sequence[str],
     ) -> Offer:  # fmt: skip
         """The offer of what is needed, with the price of each order."""
+        notes = [*notes, *(gone for gone in self._gone if gone not in notes)]
         if known.blind and need.purchases and _BLIND not in notes:
             notes = [*notes, _BLIND]
         return Offer(
             request, need.purchases, tuple(self._quote(request, p, known.conditions) for p in need.purchases),
             need.claims, paid, tuple(notes), known, self._source.origin,
-            tuple(self._closed(request, p, known) for p in need.purchases), need.again, derived,
+            tuple(self._closed(request, p, known) for p in need.purchases), need.again, derived, self._coming,
         )  # fmt: skip
 
     def _closed(self, request: Request, purchase: Purchase, known: Known) -> tuple[Window, ...]:
@@ -245,16 +251,41 @@ class Shopper:
                 for instrument, start, end in own.select("instrument_id", "start", "end").iter_rows():
                     for window in held.instrument_lacks(instrument, Window(start, end)):
                         held.add(instrument, window)
+        self._hold_coming(request, known, held)
         derived = self._deriver.derivable(request, known.resolved, held) if self._deriver else ()
         need = needed(request, known.resolved, held, lambda *parts: self._worth(request, known, *parts))
         return need, tuple(left), derived
 
+    def _hold_coming(self, request: Request, known: Known, held: Held) -> None:
+        """Count what batch jobs are to bring as held; what was taken of them already is paid for like a stream."""
+        wanted = known.resolved.select("instrument_id", "start", "end")
+        jobs, gone = coming(
+            self._source, self._data_dir, self._store.ledger(), request, set(wanted["instrument_id"]),
+            refetch=self._refetch,
+        )  # fmt: skip
+        self._coming, self._gone = tuple(jobs), tuple(gone)
+        for job in self._coming:
+            order = job.slip.order
+            for symbol, cell in job.stretches:
+                everything = symbol == ALL_SYMBOLS
+                if not everything or request.everything:
+                    for window in held.lacks(order.stype, symbol, cell):
+                        held.add_symbol(order.stype, symbol, window)
+                own = wanted if everything else job.slip.resolved.filter(pl.col("asked") == symbol)
+                for instrument, start, end in cut(own, cell).select("instrument_id", "start", "end").iter_rows():
+                    for window in held.instrument_lacks(instrument, Window(start, end)):
+                        held.add(instrument, window)
+
     def _rests(self, request: Request, instruments: set[int]) -> list[Rest]:
         """What was bought for the request's symbols or instruments, and is not in the store."""
+        known = slips(self._data_dir, self._source.origin, request.dataset, request.name.name)
+        known = [slip for slip in known if slip.order.window.cut(request.window) is not None]
+        if not known:
+            return []
         ledger, coverage = self._store.ledger(), self._store.coverage()
         found = []
-        for slip in slips(self._data_dir, self._source.origin, request.dataset, request.name.name):
-            if slip.order.window.cut(request.window) is None or done(slip, ledger):
+        for slip in known:
+            if done(slip, ledger):
                 continue
             if self._refetch and slip.arrived != slip.records:  # to order it again is what was asked for
                 continue

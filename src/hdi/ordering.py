@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -178,14 +179,22 @@ class Held:
     """What a store holds of one dataset and schema, by symbol and by instrument."""
 
     def __init__(self, coverage: pl.DataFrame, dataset: str, schema: str) -> None:
-        here = coverage.filter(pl.col("dataset") == dataset, pl.col("schema") == schema)
-        self._instruments: dict[int, _Spans] = {}
-        self._symbols: dict[tuple[str, str], _Spans] = {}
-        for instrument, start, end in merge(here.drop_nulls("instrument_id")).iter_rows():
-            self._instruments.setdefault(instrument, []).append((start, end))
-        whole = here.filter(pl.col("instrument_id").is_null())
+        self._here = coverage.filter(pl.col("dataset") == dataset, pl.col("schema") == schema)
+
+    @cached_property
+    def _instruments(self) -> dict[int, _Spans]:
+        found: dict[int, _Spans] = {}
+        for instrument, start, end in merge(self._here.drop_nulls("instrument_id")).iter_rows():
+            found.setdefault(instrument, []).append((start, end))
+        return found
+
+    @cached_property
+    def _symbols(self) -> dict[tuple[str, str], _Spans]:
+        found: dict[tuple[str, str], _Spans] = {}
+        whole = self._here.filter(pl.col("instrument_id").is_null())
         for stype, symbol, start, end in whole.select("stype", "symbol", "start", "end").iter_rows():
-            self._symbols.setdefault((stype, symbol), []).append((start, end))
+            found.setdefault((stype, symbol), []).append((start, end))
+        return found
 
     def add(self, instrument: int, window: Window) -> None:
         """Count a stretch of an instrument, which is about to be ordered and not held, as held."""

@@ -12,7 +12,7 @@ import datetime as dt
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -48,6 +48,7 @@ class Slip:
     how many records the bytes hold: -1 when they are not whole. ``wasted`` are bytes that were billed for tries that
     broke, at ``wasted_dollars``, which are in ``dollars``. ``lost`` are symbols that were ordered and that the answer
     does not resolve. ``conditions`` are what the vendor said of days when it was asked at ``seen_at``.
+    ``batch`` is the batch job whose file the bytes are, "" for a stream: the job was paid for, they are its share.
     """
 
     origin: str
@@ -66,6 +67,7 @@ class Slip:
     lost: tuple[str, ...] = ()
     raw: RawFile | None = None
     seen_at: int = 0
+    batch: str = ""
 
     @property
     def unit_id(self) -> str:
@@ -94,7 +96,7 @@ class Slip:
             "asked": self.asked, "cells": [(c.start, c.end) for c in self.cells], "records": self.records,
             "dollars": str(self.dollars), "arrived": self.arrived, "wasted": self.wasted,
             "wasted_dollars": str(self.wasted_dollars),
-            "bought_at": self.bought_at, "seen_at": self.seen_at,
+            "bought_at": self.bought_at, "seen_at": self.seen_at, "batch": self.batch,
             "lost": self.lost, "raw": [self.raw.digest, self.raw.size] if self.raw else None,
             "conditions": [
                 (c.day.isoformat(), c.condition, c.last_modified.isoformat() if c.last_modified else None)
@@ -122,6 +124,7 @@ class Slip:
             given["bought_at"], tuple(given["lost"]),
             RawFile(str(path), *given["raw"]) if path and given["raw"] else None,
             given.get("seen_at", given["bought_at"]),  # slips of before say only when they were bought
+            given.get("batch", ""),
         )  # fmt: skip
 
 
@@ -182,6 +185,22 @@ class Delivery:
         kept = _place(self._data_dir, self.path, replace(self.slip, arrived=arrived))
         self._arrived = False
         return kept
+
+
+class Fetched(Delivery):
+    """A file that was brought to ``path`` and is to be kept; left where it is, it is there for a later run."""
+
+    def __init__(self, data_dir: Path, slip: Slip, path: Path) -> None:
+        super().__init__(data_dir, slip)
+        self.path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing: what was kept is gone from there."""
 
 
 _BYTES, _ORDERED = ".dbn.zst", ".order"
@@ -258,11 +277,13 @@ def _whole(path: Path, text: str) -> Slip | None:
     return None
 
 
-def slips(data_dir: Path, origin: str, dataset: str, schema: str) -> list[Slip]:
-    """What was bought of a dataset and schema and arrived whole, the newest first."""
+def slips(data_dir: Path, origin: str, dataset: str, schema: str, digests: Collection[str] | None = None) -> list[Slip]:
+    """What was bought of a dataset and schema and arrived whole, the newest first; of some bytes alone if given."""
+    only = None if digests is None else {f"-{digest[:12]}{_BYTES}{_SLIP}" for digest in digests}
     notes = (data_dir / "raw" / origin / dataset / schema).glob(f"*/*{_BYTES}{_SLIP}")
     # Bytes are not there when their process died between the two, or when somebody removed them.
-    found = [_slip(note) for note in notes if note.with_name(note.name.removesuffix(_SLIP)).exists()]
+    wanted = (note for note in notes if only is None or note.name[note.name.rindex("-") :] in only)
+    found = [_slip(note) for note in wanted if note.with_name(note.name.removesuffix(_SLIP)).exists()]
     return sorted((slip for slip in found if slip.arrived >= 0), key=lambda slip: -slip.bought_at)
 
 
@@ -299,4 +320,4 @@ def claim(data_dir: Path, keys: Sequence[str]) -> Iterator[None]:
         yield
 
 
-__all__: list[Any] = ["Delivery", "Slip", "check", "claim", "described", "receipts", "recover", "slips"]
+__all__: list[Any] = ["Delivery", "Fetched", "Slip", "check", "claim", "described", "receipts", "recover", "slips"]

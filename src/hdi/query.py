@@ -14,7 +14,7 @@ from hdi.errors import RequestError
 from hdi.explain import NOTHING, Records, Story, shown
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Asked, Lookup, among, split, union
 from hdi.model import MAX_NS, Query, Window
-from hdi.resample import NEEDED, Certain, Resampler, aligned, covered, spoiled
+from hdi.resample import DERIVED, NEEDED, Certain, Resampler, aligned, covered, spoiled
 from hdi.schema import Schema, SchemaName, Schemas, closest
 from hdi.symbology import infer_stype
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: The classes of instruments of a parent, by the end of its symbol: spreads belong to their family.
 _CLASSES = {"FUT": ["F", "S"], "OPT": ["C", "P", "T", "M"], "SPOT": ["X", "Y"]}
+_SOURCE = "data_source"
 log = structlog.get_logger(component="QueryBuilder")
 
 
@@ -48,6 +49,7 @@ class Result:
         """The rows in the order of the schema, as frames of bounded size, none of them empty."""
         began = time.perf_counter()
         self.rows, self.seconds, self.limited, self.notes = 0, 0.0, False, []
+        made: dict[str, int] = {}
         frames = self._reading.frames(self.notes)
         try:
             for frame in frames:
@@ -55,11 +57,14 @@ class Result:
                 self.limited = frame.height > left
                 self.rows += min(left, frame.height)
                 if left and frame.height:
+                    if self._reading.derived:
+                        _made(frame.head(left), made)
                     yield frame.head(left).select(list(self.columns))
                 if self.limited:
                     break
         finally:
             frames.close()
+            self.notes += [f"{n} {'row' if n == 1 else 'rows'} derived from {source}" for source, n in made.items()]
             self.seconds = time.perf_counter() - began
             self._log()
 
@@ -112,7 +117,11 @@ def run(store: Store, schemas: Schemas, query: Query) -> Result:
         store.mappings(), store.coverage(), ledger, query.dataset, lambda i: seen(store, schemas, ledger, i)
     )
     asked = None if everything else [member(store, schemas, a) for a in lookup.find(query.symbols)]
-    reading = _Reading(store, query, schema, name, list(columns), lookup, asked)
+    made = ledger.filter(
+        pl.col("schema") == (name.made_from or name.name), pl.col("raw_digest").is_null(), pl.col("fetched") > 0
+    )
+    derived = bool(name.width) and bool(made.height)
+    reading = _Reading(store, query, schema, name, list(columns), lookup, asked, derived)
     return Result(query, schema, name, columns, _reading=reading)
 
 
@@ -155,6 +164,14 @@ def member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
     return Asked(asked.symbol, union([asked, Asked("", together.join(mine, on=columns[:2], how="semi"))]))
 
 
+def _made(frame: pl.DataFrame, made: dict[str, int]) -> None:
+    """Count the rows that were derived, by what from."""
+    for source, rows in frame[_SOURCE].value_counts().iter_rows():
+        if source.startswith(DERIVED):
+            name = source.split(":")[1]
+            made[name] = made.get(name, 0) + rows
+
+
 def _columns(schema: Schema, names: Sequence[str]) -> dict[str, pl.DataType]:
     for name in names:
         if name not in schema.dtypes:
@@ -164,7 +181,7 @@ def _columns(schema: Schema, names: Sequence[str]) -> dict[str, pl.DataType]:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One resolved query. ``asked`` None is every instrument."""
+    """One resolved query. ``asked`` None is every instrument; ``derived``: some bars may be made, not bought."""
 
     store: Store
     query: Query
@@ -173,6 +190,7 @@ class _Reading:
     columns: list[str]
     lookup: Lookup
     asked: list[Asked] | None
+    derived: bool
 
     @property
     def source(self) -> str:
@@ -193,7 +211,8 @@ class _Reading:
         if rectangles is not None and rectangles.is_empty():
             return
         if self.name.made_from is None:
-            yield from self._read(window, rectangles, self.columns)
+            told = self.derived and _SOURCE not in self.columns
+            yield from self._read(window, rectangles, [*self.columns, *([_SOURCE] if told else [])])
             return
         resampler = Resampler(self._certain(window, rectangles), self.schema.dtypes, self.name.constants)
         try:

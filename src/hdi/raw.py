@@ -119,6 +119,23 @@ def hold_new(path: Path) -> int:
     return fd
 
 
+def hold_note(folder: Path, name: str, text: str) -> int:
+    """A descriptor of a new file of that text, on the disk with its name; it is locked while this process lives."""
+    part = folder / f"{uuid4().hex}.part"
+    fd = hold_new(part)
+    try:
+        write_all(fd, text.encode(), part)
+        part.rename(folder / name)
+        _sync(folder)
+    except BaseException as exc:
+        part.unlink(missing_ok=True)
+        os.close(fd)
+        if isinstance(exc, OSError):
+            raise _refused(folder.parent, exc) from exc
+        raise
+    return fd
+
+
 def write_all(fd: int, data: bytes, path: Path) -> None:
     """Write and sync all of it."""
     try:

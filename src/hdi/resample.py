@@ -20,6 +20,8 @@ NEEDED = (
     "dataset", "instrument_id", "symbol", "publisher_id", "ts_event", "open_price", "high_price", "low_price",
     "close_price", "volume", "data_source",
 )  # fmt: skip
+#: A bar that was made and stored says in ``data_source`` what from: ``derived:<schema>:<origin>``.
+DERIVED = "derived:"
 _KEY = ("ts_event", "dataset", "publisher_id", "instrument_id")
 _BUCKET = {"dataset": pl.String(), "instrument_id": pl.Int64(), "ts_event": pl.Int64()}
 
@@ -191,4 +193,4 @@ def spoiled(rejects: pl.DataFrame, schema: str, window: Window, width: int) -> p
     ).select("dataset", "instrument_id", (at // width * width).alias("ts_event")).unique().cast(_BUCKET)  # type: ignore[arg-type]  # fmt: skip
 
 
-__all__ = ["NEEDED", "Certain", "Resampler", "aligned", "covered", "folded", "spoiled"]
+__all__ = ["DERIVED", "NEEDED", "Certain", "Resampler", "aligned", "covered", "folded", "spoiled"]

@@ -23,35 +23,19 @@ from hdi.errors import RequestError
 from hdi.frames import CONDITIONS, COVERAGE, REJECTS
 from hdi.model import DAY_NS, MAX_NS, Condition, Outcome, Quote, Unit, Window, date_ns, dollars_text, iso_ns, ns_date
 from hdi.paid import Slip, slips
+from hdi.restating import BOUGHT, FOUND, TOLD, WANTED, judged, odd, standing, together, wanted
 from hdi.schema import Schemas
 from hdi.sources import Source
 from hdi.stores import Store, Work
-from hdi.symbology import ALL_SYMBOLS, disjoint, merge
+from hdi.symbology import ALL_SYMBOLS, merge
 
 if TYPE_CHECKING:
     from hdi.buying import Buying
     from hdi.offer import Offer
 
-#: Whether there is data, by the vendor's word: a day that goes up has more than before.
-_RANK = {"missing": 0, "pending": 0, "degraded": 1, "available": 2}
 _SAID = {c: CONDITIONS[c] for c in ("dataset", "day", "condition", "last_modified")}
-#: What was said of a day when a unit was bought.
-TOLD: dict[str, pl.DataType] = {
-    "unit": pl.Int32(), "day": pl.Int64(), "was": pl.String(), "was_modified": pl.Int64(),
-}  # fmt: skip
-#: Units and when their bytes were bought, in the order of their commits.
-BOUGHT: dict[str, pl.DataType] = {
-    "unit": pl.Int32(), "dataset": pl.String(), "schema": pl.String(), "symbol": pl.String(), "stype": pl.String(),
-    "start": pl.Int64(), "end": pl.Int64(), "bought_at": pl.Int64(),
-}  # fmt: skip
-#: What would have to be asked for again, and the verdict on its day.
-_WANTED: dict[str, pl.DataType] = {
-    "verdict": pl.String(), "stype": pl.String(), "symbol": pl.String(), "start": pl.Int64(), "end": pl.Int64(),
-}  # fmt: skip
 #: Days of a stretch that are told of.
 _SHOWN = 5
-#: Pieces (instrument and day) that are looked at together.
-_MOST_PIECES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -184,20 +168,15 @@ def due(  # noqa: PLR0913, PLR0917  (what is held, who is asked, and how is boug
     held = _held(store, source.origin, only)
     heard = [_heard(source, str(dataset), part) for (dataset,), part in held.group_by("dataset", maintain_order=True)]
     now = pl.concat([pl.DataFrame(schema=CONDITIONS), *heard])
-    said = store.conditions()
     changed: list[Changed] = []
     waiting: list[Changed] = []
     unmeasured: list[Unmeasured] = []
     for (dataset, schema), bought in held.group_by("dataset", "schema", maintain_order=True):
-        ledger = store.ledger().join(bought.select("unit"), on="unit", how="semi")
+        book = _Book(store, data_dir, str(dataset), str(schema), bought, now.filter(pl.col("dataset") == dataset))
+        again, blank, found = book.judged()
         where = str(dataset), str(schema)
-        found = _judged(where, bought, ledger, said, now, partial(slips, data_dir, source.origin, *where))
-        if found.is_empty():
-            continue
-        coverage = store.coverage().filter(pl.col("dataset") == dataset, pl.col("schema") == schema)
-        wanted, blank = _wanted(bought, found, coverage)
-        changed += _stretches(*where, wanted.filter(pl.col("verdict") == "due"), found)
-        waiting += _stretches(*where, wanted.filter(pl.col("verdict") == "waiting"), found)
+        changed += _stretches(*where, again.filter(pl.col("verdict") == "due"), found)
+        waiting += _stretches(*where, again.filter(pl.col("verdict") == "waiting"), found)
         unmeasured += _unmeasured(*where, blank)
     return Due(tuple(changed), tuple(waiting), tuple(unmeasured), now, store, schemas, order, budget)
 
@@ -233,30 +212,52 @@ def _frame(dataset: str, said: Iterable[Condition], seen_at: int) -> pl.DataFram
     return pl.DataFrame(rows, schema=CONDITIONS, orient="row")
 
 
-def _judged(
-    where: tuple[str, str], bought: pl.DataFrame, ledger: pl.DataFrame, said: pl.DataFrame, now: pl.DataFrame,
-    kept: Callable[[], Sequence[Slip]],
-) -> pl.DataFrame:  # fmt: skip
-    """:func:`judged` of one dataset and schema; slips are read only where there is a question."""
-    said, now = (f.filter(pl.col("dataset") == where[0]) for f in (said, now))
-    told = _of_ledger(ledger)
-    if odd(said, told, now).is_empty():
-        return judged(bought.clear(), said, told, now)
-    known = {slip.raw.digest: slip for slip in kept() if slip.raw}
-    brought = ledger.filter(pl.col("raw_digest").is_in(list(known))).select("unit", "raw_digest", "start", "end")
-    dates = {unit: known[digest].bought_at for unit, digest in brought.select("unit", "raw_digest").iter_rows()}
-    dated = bought.with_columns(
-        bought_at=pl.coalesce(pl.col("unit").replace_strict(dates, default=None, return_dtype=pl.Int64), "bought_at")
-    )
-    return judged(dated, said, pl.concat([_of_slips(known, brought), told]), now)
+class _Book:
+    """What is held of one dataset and schema, and what was known of its days when it was bought."""
+
+    def __init__(
+        self, store: Store, data_dir: Path, dataset: str, schema: str, bought: pl.DataFrame, now: pl.DataFrame
+    ) -> None:
+        here = pl.col("dataset") == dataset
+        self._coverage = store.coverage().filter(here, pl.col("schema") == schema)
+        self._ledger = store.ledger().join(bought.select("unit"), on="unit", how="semi")
+        self._said = store.conditions().filter(here)
+        self._bought = bought
+        self._told = _of_ledger(self._ledger)
+        self._odd = odd(self._said, self._told, now)
+        self._slips = partial(slips, data_dir, self._ledger["origin"][0], dataset, schema)
+
+    def judged(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        """(what would be asked for again (:data:`WANTED`), days that are unmeasured, all that was found of others)."""
+        frames, blank = [pl.DataFrame(schema=WANTED)], [pl.DataFrame(schema={"day": pl.Int64()})]
+        found = [pl.DataFrame(schema=FOUND)]
+        for pieces in standing(self._coverage, self._bought, self._odd):
+            verdicts = self._verdicts(pieces.select("unit", "day").unique(maintain_order=True))
+            both = pieces.join(verdicts, on=["unit", "day"])
+            blank.append(both.filter(pl.col("verdict") == "unmeasured").select("day").unique())
+            changed = both.filter(pl.col("verdict").is_in(["due", "waiting"]))
+            frames.append(wanted(changed, self._bought))
+            found.append(changed.select(*FOUND).unique("day", keep="first", maintain_order=True))
+        return pl.concat(frames), pl.concat(blank).unique().sort("day"), pl.concat(found).sort("day")
+
+    def _verdicts(self, days: pl.DataFrame) -> pl.DataFrame:
+        """:func:`judged` of units and days; only slips of bytes that are in question are read."""
+        units = self._ledger.join(days, on="unit", how="semi").drop_nulls("raw_digest")
+        known = {slip.raw.digest: slip for slip in self._slips(set(units["raw_digest"])) if slip.raw}
+        brought = units.filter(pl.col("raw_digest").is_in(list(known))).select("unit", "raw_digest")
+        dates = {unit: known[digest].bought_at for unit, digest in brought.iter_rows()}
+        own = pl.col("unit").replace_strict(dates, default=None, return_dtype=pl.Int64)
+        dated = self._bought.select("unit", bought_at=pl.coalesce(own, "bought_at"))
+        asked = days.join(dated, on="unit").join(self._odd, on="day")
+        return judged(asked, self._said, pl.concat([_of_slips(known, brought.join(days, on="unit")), self._told]))
 
 
 def _of_slips(known: Mapping[str, Slip], brought: pl.DataFrame) -> pl.DataFrame:
-    """What the vendor said when the bytes of units were ordered (:data:`TOLD`)."""
+    """What the vendor said of days when the bytes of units were ordered (:data:`TOLD`)."""
     frames = [pl.DataFrame(schema=TOLD)]
-    for (digest,), units in brought.group_by("raw_digest"):
-        days = _frame("", known[str(digest)].conditions, 0).select("day", was="condition", was_modified="last_modified")
-        frames.append(units.join(days, how="cross").filter(_touches).select(pl.col(c).cast(t) for c, t in TOLD.items()))
+    for (digest,), days in brought.group_by("raw_digest"):
+        told = _frame("", known[str(digest)].conditions, 0).select("day", was="condition", was_modified="last_modified")
+        frames.append(days.join(told, on="day").select(*TOLD))
     return pl.concat(frames)
 
 
@@ -272,116 +273,6 @@ def _of_ledger(ledger: pl.DataFrame) -> pl.DataFrame:
 
 def _midnight(day: str | None) -> int | None:
     return date_ns(dt.date.fromisoformat(day)) if day else None
-
-
-def odd(said: pl.DataFrame, told: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """The days of a dataset (day, condition, last_modified) of which not all that is known is what is said ``now``."""
-    today = now.select("day", "condition", "last_modified")
-    known = pl.concat([
-        said.select("day", was="condition", was_modified="last_modified"), told.select("day", "was", "was_modified"),
-    ]).join(today, on="day")  # fmt: skip
-    differs = pl.col("was").ne_missing(pl.col("condition"))
-    differs |= pl.col("was_modified").ne_missing(pl.col("last_modified"))
-    heard = today.join(said, on="day", how="semi")
-    return pl.concat([
-        today.join(heard, on="day", how="anti"), heard.join(known.filter(differs), on="day", how="semi"),
-    ]).sort("day")  # fmt: skip
-
-
-def judged(bought: pl.DataFrame, said: pl.DataFrame, told: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """Days that units of one dataset hold, as far as there is a question, each with a ``verdict``.
-
-    ``bought`` is :data:`BOUGHT`; ``said`` and ``now`` are :data:`hdi.frames.CONDITIONS`; ``told`` (:data:`TOLD`) is
-    what is known of a unit itself, the surest first. Columns: unit, day, verdict (``due``, ``waiting``, ``fresh``,
-    ``unmeasured``), was, was_modified, condition, last_modified. Days without a row are fresh.
-    """
-    until = odd(said, told, now).with_columns(until=pl.col("day") + DAY_NS)
-    days = bought.select("unit", "start", "end", "bought_at").join_where(
-        until, pl.col("start") < pl.col("until"), pl.col("end") > pl.col("day")
-    )
-    heard = said.select("day", "seen_at", heard="condition", heard_modified="last_modified").sort("seen_at")
-    first = heard.unique("day", keep="first").select("day", first="heard", first_modified="heard_modified")
-    both = (
-        days.join(told.unique(["unit", "day"], keep="first", maintain_order=True), on=["unit", "day"], how="left")
-        .sort("bought_at")
-        .join_asof(heard, left_on="bought_at", right_on="seen_at", by="day", check_sortedness=False)
-        .join(first, on="day", how="left")
-    )
-    # Nothing that was kept before: what was heard first, later, is what is known.
-    modified = (
-        pl.when(pl.col("was").is_not_null()).then("was_modified")
-        .when(pl.col("heard").is_not_null()).then("heard_modified")
-        .otherwise("first_modified")
-    )  # fmt: skip
-    early = pl.coalesce("was", "heard").is_null() & (pl.col("last_modified") > pl.col("bought_at"))
-    known = both.with_columns(
-        was=pl.coalesce("was", "heard", "first"), was_modified=modified, early=early.fill_null(value=False)
-    )
-    newer = pl.col("last_modified").is_not_null() & pl.col("was_modified").is_null()
-    newer |= (pl.col("last_modified") > pl.col("was_modified")).fill_null(value=False)
-    better = _rank("condition") > _rank("was")
-    verdict = (
-        pl.when(~pl.col("early") & pl.col("was").is_null()).then(pl.lit("unmeasured"))
-        .when(~(pl.col("early") | newer | better)).then(pl.lit("fresh"))
-        .when(_rank("condition") == 0).then(pl.lit("waiting"))
-        .otherwise(pl.lit("due"))
-    )  # fmt: skip
-    return known.select("unit", "day", verdict.alias("verdict"), "was", "was_modified", "condition", "last_modified")
-
-
-def _rank(column: str) -> pl.Expr:
-    return pl.col(column).replace_strict(_RANK, default=1, return_dtype=pl.Int8)
-
-
-_touches = (pl.col("start") < pl.col("day") + DAY_NS) & (pl.col("end") > pl.col("day"))
-
-
-def _wanted(bought: pl.DataFrame, found: pl.DataFrame, coverage: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(what would be asked for again (:data:`_WANTED`), the days of what is unmeasured)."""
-    frames, blank = [pl.DataFrame(schema=_WANTED)], [pl.DataFrame(schema={"day": pl.Int64()})]
-    for pieces in standing(coverage, bought, found):
-        blank.append(pieces.filter(pl.col("verdict") == "unmeasured").select("day").unique())
-        mine = pieces.filter(pl.col("verdict").is_in(["due", "waiting"])).join(
-            bought.select("unit", "symbol", "stype", low="start", high="end"), on="unit"
-        )
-        whole = pl.col("whole") & (pl.col("symbol") != "")
-        as_asked = mine.filter(whole).select(
-            "verdict", "stype", pl.col("symbol").str.split(","), pl.max_horizontal("low", "day").alias("start"),
-            pl.min_horizontal("high", pl.col("day") + DAY_NS).alias("end"),
-        ).unique()  # fmt: skip
-        by_id = mine.filter(~whole).select(
-            "verdict", pl.lit("instrument_id").alias("stype"), pl.col("instrument_id").cast(pl.String).alias("symbol"),
-            "start", "end",
-        )  # fmt: skip
-        frames += [as_asked.explode("symbol").filter(pl.col("symbol") != ""), by_id]
-    wanted = pl.concat([f.select(pl.col(c).cast(t) for c, t in _WANTED.items()) for f in frames])
-    return wanted, pl.concat(blank).unique().sort("day")
-
-
-def standing(coverage: pl.DataFrame, bought: pl.DataFrame, found: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Pieces of instruments on the days of ``found``, of the newest unit that holds each, with the verdict on it.
-
-    Columns: unit, instrument_id, start, end, day, verdict, and ``whole``: all that the unit holds of that day stands.
-    """
-    order = bought.select("unit").with_row_index("order")
-    rectangles = coverage.drop_nulls("instrument_id").select("unit", "instrument_id", "start", "end").join(
-        order, on="unit"
-    )  # fmt: skip
-    sizes = rectangles.group_by("unit").len("pieces")
-    per_day = found.join(sizes, on="unit").group_by("day").agg(pl.col("pieces").sum()).sort("day")
-    for _, days in per_day.group_by(pl.col("pieces").cum_sum() // _MOST_PIECES, maintain_order=True):
-        here = (
-            rectangles.join(found.join(days, on="day", how="semi").select("unit", "day", "verdict"), on="unit")
-            .filter(_touches)
-            .with_columns(start=pl.max_horizontal("start", "day"), end=pl.min_horizontal("end", pl.col("day") + DAY_NS))
-            .sort("order", maintain_order=True)
-        )
-        cut = disjoint(here)
-        stands = here[cut["row"]].with_columns(start=cut["start"], end=cut["end"])
-        held = here.group_by("unit", "day").agg(held=(pl.col("end") - pl.col("start")).sum())
-        left = stands.group_by("unit", "day").agg(left=(pl.col("end") - pl.col("start")).sum())
-        both = held.join(left, on=["unit", "day"]).select("unit", "day", whole=pl.col("held") == pl.col("left"))
-        yield stands.join(both, on=["unit", "day"]).drop("order")
 
 
 def _stretches(dataset: str, schema: str, wanted: pl.DataFrame, found: pl.DataFrame) -> Iterator[Changed]:
@@ -400,27 +291,10 @@ def _stretches(dataset: str, schema: str, wanted: pl.DataFrame, found: pl.DataFr
             yield Changed(dataset, schema, str(stype), symbols, window, _why(found, window))
 
 
-def together(spans: Sequence[tuple[int, int, int]]) -> Iterator[tuple[Window, frozenset[int]]]:
-    """From (key, start, end), those of a key apart from each other: windows, and the keys that have each of them."""
-    steps: dict[int, list[tuple[int, bool]]] = {}
-    for key, start, end in spans:
-        steps.setdefault(start, []).append((key, True))
-        steps.setdefault(end, []).append((key, False))
-    active: frozenset[int] = frozenset()
-    began = 0
-    for at in sorted(steps):
-        now = (active - {k for k, starts in steps[at] if not starts}) | {k for k, starts in steps[at] if starts}
-        if now != active:
-            if active:
-                yield Window(began, at), active
-            active, began = now, at
-
-
 def _why(found: pl.DataFrame, window: Window) -> tuple[str, ...]:
     """What became of the first few days of a window."""
-    days = found.filter(
-        pl.col("verdict").is_in(["due", "waiting"]), pl.col("day") < window.end, pl.col("day") + DAY_NS > window.start
-    ).unique("day").sort("day").head(_SHOWN)  # fmt: skip
+    days = found.filter(pl.col("day") < window.end, pl.col("day") + DAY_NS > window.start).unique("day").sort("day")
+    days = days.head(_SHOWN)
     return tuple(_sentence(**row) for row in days.drop("unit", "verdict").iter_rows(named=True))
 
 
@@ -440,4 +314,4 @@ def _unmeasured(dataset: str, schema: str, days: pl.DataFrame) -> Iterator[Unmea
         yield Unmeasured(dataset, schema, days.height, first, last)
 
 
-__all__ = ["BOUGHT", "TOLD", "Changed", "Due", "DueOffer", "Unmeasured", "due", "judged", "odd", "standing", "together"]
+__all__ = ["Changed", "Due", "DueOffer", "Unmeasured", "due"]

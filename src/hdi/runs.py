@@ -85,10 +85,11 @@ class RunDetail:
 def records(journals: Iterable[Entry], ledger: pl.DataFrame, identity: str, url: str) -> list[RunRecord]:
     """The runs of a store, oldest first: those that its data folder keeps journals of, and those of its ledger."""
     sums = _sums(ledger)
-    found = []
-    for entry in journals:
-        if entry.store["identity"] == identity or entry.store["url"] == url:
-            found.append(_record(entry, sums.pop(entry.run, None)))
+    found = [
+        _record(entry, sums.pop(entry.run, None))
+        for entry in journals
+        if entry.store["identity"] == identity or entry.store["url"] == url
+    ]
     found += [_elsewhere(run, row) for run, row in sums.items()]
     return sorted(found, key=lambda r: (r.started, r.run))
 

@@ -5,6 +5,7 @@ Pure but for :func:`spending`, which reads slips. All amounts are exact.
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Literal, get_args
 import polars as pl
 
 from hdi import paid
+from hdi.batches import unbooked
 from hdi.errors import RequestError
 from hdi.model import Window, cell_end, cell_start, dollars_text, ns_date
 from hdi.paid import Slip
@@ -39,7 +41,8 @@ _ROUNDING = Decimal("0.000001")
 
 def spending(ledger: pl.DataFrame, data_dir: Path, origin: str, since: int = 0) -> pl.DataFrame:
     """:data:`SPENDING` of a store and its data folder since an instant, the oldest first."""
-    return spent(ledger, list(paid.receipts(data_dir, origin, since)), since)
+    jobs = [slip for slip in unbooked(data_dir, ledger) if slip.origin == origin]
+    return spent(ledger, [*paid.receipts(data_dir, origin, since), *jobs], since)
 
 
 def spent(ledger: pl.DataFrame, slips: Iterable[Slip], since: int = 0) -> pl.DataFrame:
@@ -99,6 +102,30 @@ def grouped(rows: pl.DataFrame, by: By) -> pl.DataFrame:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What was spent in a window: ``rows`` (:func:`grouped`), what they add up to, and who made the data."""
+
+    by: By
+    window: Window
+    rows: pl.DataFrame
+    dollars: Decimal
+    unbooked: Decimal
+    origin: str
+
+
+def summed(rows: pl.DataFrame, by: str, window: Window, origin: str) -> Spent:
+    """:data:`SPENDING` of a window, added up. RequestError for what nothing can be grouped by."""
+    if by not in BYS:
+        close = difflib.get_close_matches(by.lower(), BYS, 1)
+        meant = f"Did you mean {close[0]}? " if close else ""
+        raise RequestError(f"spending cannot be shown by {by!r}", f"{meant}Known: {', '.join(BYS)}.")
+    inside = rows.filter(pl.col("at") >= window.start, pl.col("at") < window.end)
+    kind: By = by  # type: ignore[assignment]  # it was looked up
+    unbooked = total(inside.filter(~pl.col("booked")))
+    return Spent(kind, window, grouped(inside, kind), total(inside), unbooked, origin)
+
+
+@dataclass(frozen=True)
 class Limits:
     """How many US dollars may be spent in a UTC day and in a UTC month; None: no limit."""
 
@@ -145,4 +172,4 @@ class Limits:
             yield name, limit, total(rows.filter(pl.col("at") >= window.start)), when  # type: ignore[misc]
 
 
-__all__ = ["BYS", "CLAIM", "SPENDING", "By", "Limits", "grouped", "spending", "spent", "total"]
+__all__ = ["BYS", "CLAIM", "SPENDING", "By", "Limits", "Spent", "grouped", "spending", "spent", "summed", "total"]

@@ -1,7 +1,8 @@
 """Children that buy and may be killed: forked from a process that has imported everything and computed nothing.
 
 Reads one JSON object per line: the desk, the request, ``at`` (a function of ours at whose call the child kills
-itself) and ``step`` (the step of a commit at which it does). Answers with the child's pid, then with how it ended.
+itself), ``step`` (the step of a commit at which it does) and ``options`` of the purchase. Answers with the child's
+pid, then with how it ended.
 """
 
 import json
@@ -67,7 +68,7 @@ def buy(job):
     desk = Desk(Path(job["folder"]), vendor, job["settings"], shared)
     with desk.open() as data:
         data._store, data._writable = desk.place.open(on_step=on_step), True
-        buying = desk.buying(data, Ask(**job["ask"]))
+        buying = desk.buying(data, Ask(**job["ask"]), **job["options"])
         offer = buying.offer()
         _, outcomes = buying.run(offer)
         return sum(o.status == "failed" for o in outcomes)

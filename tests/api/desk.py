@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from hdi import HistoricalData
+from hdi.sources.breaker import close_all
 from hdi.testing.material import schemas
 from lakes import MAPPING, Place
 
@@ -51,6 +52,7 @@ class Desk:
         }  # fmt: skip
 
     def open(self):
+        close_all()  # each command is a process of its own
         data = HistoricalData.open(f"lake:{self.folder / 'lake'}", **self.flags())
         # The packaged kinds of data are read once for all tests, not once for each call.
         vars(data).update(schemas=schemas(), _mapping=MAPPING)

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from hdi.errors import StoreError
+from hdi.frames import LEDGER
 from hdi.model import DAY_NS, Window
+from hdi.stores import open_store
+from hdi.stores.lake import instruments
 from hdi.stores.lake.derive import TABLES
 from hdi.testing import Load, State, StoreSuite, content, opened, prices, rejects, trades
-from hdi.testing.material import START
+from hdi.testing.material import START, definitions, heard, schemas
 from hdi.testing.once import bars
 
 AT = [START + k * 1_000 for k in range(20)]
@@ -93,6 +96,33 @@ class TestCommits:
                 assert held.height == unit["stored"], (table, version)
                 seen += 1
         assert seen == 8
+
+    def test_instruments_do_not_depend_on_how_much_is_looked_at_at_once(self, root, monkeypatch):
+        """Many days, and a snapshot of many instruments in one instant, with two legs each."""
+        rows = [
+            {"at": START + day * DAY_NS + (0 if day % 5 else i), "instrument_id": i, "leg_count": 2, "leg_index": leg,
+             "min_price_increment": "0.25" if (day // 3 + i) % 2 else "0.5"}
+            for day in range(12) for i in range(1, 13) for leg in (0, 1)
+        ]  # fmt: skip
+        window = Window(START, START + 28 * DAY_NS)
+        for part in (rows[::2], rows[1::2]):
+            told = definitions(sorted(part, key=lambda row: row["at"]))
+            scope = [] if part[0]["leg_index"] else None
+            Load(told, scope, window=window, schema="definition", symbol=f"X{len(part)}{scope}").commit(
+                opened(str(root))
+            )
+
+        def found():
+            frames = list(opened(str(root)).instruments())
+            return len(frames), pl.concat(frames).sort("instrument_id", "known_from")
+
+        frames, whole = found()
+        assert (frames, whole.height, set(whole["definitions"])) == (1, 12 * 4, {3})
+        monkeypatch.setattr(instruments, "_PIECE_BYTES", 10 * instruments.row_bytes(schemas().find("definition")[0]))
+        monkeypatch.setattr(instruments, "_HELD", 9)
+        pieces, same = found()
+        assert pieces > 12
+        assert same.equals(whole)
 
     def test_stored_rows_keep_their_nanoseconds_in_the_table(self, root):
         Load(trades([START + 1_999])).commit(opened(str(root)))
@@ -330,3 +360,64 @@ def claimed(root, packed):
     frames = [pl.read_parquet(root / f["path"]) for f in packed.get("files", [])]
     rows = pl.DataFrame(packed["rows"]) if "rows" in packed else pl.concat(frames)
     return rows.drop_nulls("instrument_id").select(pl.col("instrument_id").alias("id"), "start", "end")
+
+
+class TestOlder:
+    """A lake that was written before the ledger knew jobs, and before conditions were kept."""
+
+    @pytest.fixture
+    def older(self, root):
+        """Such a lake: receipts in its log and in its ledger lack the columns, and the table is not there."""
+        lake = busy(root)
+        lake.settle()
+        for path in root.glob("*_data/_delta_log/*.json"):
+            path.write_text("".join(_without(line) + "\n" for line in path.read_text().splitlines()))
+        ledger = root / "ingest_units"
+        marks = [line for line in _entries(ledger)[-1] if "txn" in line]
+        frame = lake.ledger().drop("job", "batch")
+        for name in ("ingest_units", "day_conditions"):
+            shutil.rmtree(root / name, ignore_errors=True)
+        write_deltalake(ledger, frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        log = max((ledger / "_delta_log").glob("*.json"))
+        log.write_text("\n".join([*log.read_text().splitlines(), *map(json.dumps, marks)]) + "\n")
+        return frame
+
+    def test_it_is_read_as_it_was(self, root, older):
+        lake = open_store(f"lake:{root}", schemas())
+        assert lake.ledger().schema == LEDGER
+        assert lake.ledger().drop("job", "batch").equals(older)
+        assert lake.ledger().select("job", "batch").unique().rows() == [(None, None)]
+        assert lake.conditions().is_empty()
+        assert lake.rebuilt("ingest_units").sort("committed_at", "unit").equals(lake.ledger())
+
+    def test_what_is_committed_to_it_is_kept_whole_and_no_receipt_comes_twice(self, root, older):
+        said = heard((0, "degraded", 2, 5))
+        for k in (8, 9):
+            load = Load(
+                trades([day(k).start]), window=day(k), run="later", job="nightly", prepared="GLBX-1", heard=said
+            )
+            load.commit(opened(str(root)))
+            opened(str(root)).settle()
+            ledger = opened(str(root)).ledger()
+            assert ledger["job"].to_list() == [None] * older.height + ["nightly"] * (k - 7)
+            assert ledger["unit"].is_unique().all()
+            told = pl.read_delta(str(root / "ingest_units"))
+            assert told.height == ledger.height
+            assert told.sort("committed_at", "unit").select(LEDGER).equals(ledger)
+        assert opened(str(root)).conditions().equals(said)
+
+
+def _without(line):
+    """An entry of a log as it was before receipts had these keys."""
+    entry = json.loads(line)
+    for unit in entry.get("commitInfo", {}).get("hdi", {}).get("units", ()):
+        del unit["job"], unit["batch"]
+    return json.dumps(entry)
+
+
+def _entries(table):
+    """The entries of the log of a table, version by version."""
+    return [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted((table / "_delta_log").glob("*.json"))
+    ]

@@ -50,6 +50,8 @@ class Till:
         self.service = Service(0, SCALE, 0, UNTIL, faults=Faults(), books=self.books)
         # The answers of one market never change.
         self._answer = lru_cache(maxsize=None)(self._answers)
+        counted = lru_cache(maxsize=None)(self.service.market.count)
+        self.service.count = lambda r: counted(r.dataset, r.schema, r.selection, r.start, r.end)
 
     def _answers(self, method, fields):
         try:

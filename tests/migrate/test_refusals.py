@@ -219,5 +219,7 @@ BOOKS = {
     "DELETE FROM coverage WHERE instrument_id IS NULL AND schema = 'trades'": "coverage",
     "UPDATE ingest_units SET dollars = 7 WHERE schema = 'trades' AND status = 'complete'": "ingest_units",
     "UPDATE symbol_mappings SET symbol = 'ESX'": "symbol_mappings",
+    "DELETE FROM day_conditions WHERE condition = 'degraded'": "day_conditions",
+    "UPDATE ingest_units SET batch = NULL WHERE schema = 'trades'": "ingest_units",
     "UPDATE quarantine SET record = '{}' WHERE row = 3": "quarantine",
 }

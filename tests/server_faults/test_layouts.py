@@ -7,13 +7,33 @@ import psycopg
 import pytest
 
 from hdi.errors import StoreError
+from hdi.frames import LEDGER
 from hdi.schema import Field, Schemas, load_schemas
 from hdi.stores import open_store
 from hdi.testing import Load, opened, trades
-from hdi.testing.material import START, content, schemas
+from hdi.testing.material import START, content, heard, schemas
 
 NEWER = "UPDATE hdi_meta SET value = (value::int + 1)::text WHERE key = 'layout'"
 LOAD = Load(trades([START + k for k in range(5)]))
+#: What a database of the first layout lacks, and how its view of runs was.
+FIRST = """
+    DROP VIEW ingest_runs, instruments;
+    ALTER TABLE ingest_units DROP COLUMN job, DROP COLUMN batch;
+    DROP TABLE day_conditions;
+    CREATE VIEW ingest_runs WITH (security_invoker = true) AS SELECT run, min(committed_at) AS started,
+        max(committed_at) AS finished, min(origin) AS origin, array_agg(DISTINCT dataset ORDER BY dataset) AS datasets,
+        array_agg(DISTINCT schema ORDER BY schema) AS schemas, count(*) AS units,
+        count(*) FILTER (WHERE status = 'failed') AS failed_units, sum(fetched)::bigint AS fetched,
+        sum(stored)::bigint AS stored, sum(quarantined)::bigint AS quarantined, sum(unchanged)::bigint AS unchanged,
+        sum(superseded)::bigint AS superseded, sum(dollars) AS dollars,
+        CASE WHEN bool_or(status = 'failed') THEN 'failed' ELSE 'success' END AS result
+    FROM ingest_units GROUP BY run;
+    CREATE VIEW instruments WITH (security_invoker = true) AS SELECT DISTINCT ON (dataset, instrument_id, raw_symbol)
+        dataset, instrument_id, raw_symbol, ts_recv AS known_from, ts_recv_ns AS known_from_ns, ts_recv AS known_until,
+        ts_recv_ns AS known_until_ns, instrument_class, asset, security_update_action FROM definitions_data
+    ORDER BY dataset, instrument_id, raw_symbol, ts_recv DESC;
+    UPDATE hdi_meta SET value = '1' WHERE key = 'layout';
+"""
 #: A kind of somebody's own, as in docs/add-a-schema.md.
 STATUS = """
 kind: status
@@ -88,6 +108,31 @@ def test_a_handle_that_is_older_than_a_column_goes_on_beside_one_that_knows_it(u
     assert new.replaced(schema)["note"].dtype == pl.Int64
     for store in (old, new):
         store.close()
+
+
+def test_a_database_of_the_first_layout_is_read_as_it_is_and_grows_when_somebody_writes(url):
+    LOAD.commit(opened(url))
+    with psycopg.connect(url) as connection:
+        connection.execute(FIRST)
+    reader = open_store(url, schemas())
+    assert reader.health()["layout"] == 1
+    was = reader.ledger()
+    assert was.select("stored", "job", "batch").rows() == [(5, None, None)]
+    assert was.schema == LEDGER
+    assert reader.conditions().equals(heard())
+    assert (content(reader).height, list(reader.instruments())) == (5, [])
+    writer = opened(url)
+    later = replace(LOAD, run="later", job="nightly", prepared="GLBX-1", heard=heard((0, "available", None, 5)))
+    later.commit(writer)
+    for store in (reader, writer, open_store(url, schemas())):
+        assert store.health()["layout"] == 2
+        assert store.ledger()["batch"].to_list() == [None, "GLBX-1"]
+        assert store.ledger().head(1).equals(was)
+        assert store.conditions().height == 1
+        store.close()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT ordered_units, result FROM ingest_runs").fetchall() == [(0, "success")] * 2
+        assert connection.execute("SELECT count(definitions) FROM instruments").fetchone() == (1,)
 
 
 def test_a_column_that_is_added_to_a_kind_of_ones_own_is_added_to_its_tables(url, own):

@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from hdi.cli import demo, ingest, jobs, migrate, query, rehearse, runs, status, symbols, sync
+from hdi.cli import (
+    coverage,
+    demo,
+    gaps,
+    ingest,
+    jobs,
+    migrate,
+    query,
+    rehearse,
+    revisions,
+    runs,
+    schedule,
+    status,
+    symbols,
+    sync,
+)
 from hdi.cli.session import DECLINED, OutputClosed, Session, say
 from hdi.errors import HdiError, masked
 
@@ -34,7 +49,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for _module in (demo, ingest, sync, jobs, runs, query, symbols, status, migrate, rehearse):
+for _module in (
+    demo, ingest, sync, schedule, jobs, runs, query, symbols, coverage, gaps, revisions, status, migrate, rehearse,
+):  # fmt: skip
     _module.register(app)
 
 

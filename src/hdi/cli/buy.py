@@ -24,14 +24,17 @@ _NEEDED = ("dataset", "schema", "symbols", "start_date", "end_date")
 
 
 def run(  # noqa: PLR0913  (the options of the command)
-    data: HistoricalData, shown: Shown, *, api: str, order: Mapping[str, Any], dry_run: bool, force: bool, refetch: bool,
-    again: Mapping[str, Any] | None = None,
+    data: HistoricalData, shown: Shown, *, api: str, order: Mapping[str, Any], dry_run: bool, force: bool,
+    refetch: bool, again: Mapping[str, Any] | None = None, wait: bool = True,
 ) -> None:  # fmt: skip
-    """Buy what a job or the options ask for, after saying what it costs; ``again``: what a run asked for."""
+    """Buy what a job or the options ask for, after saying what it costs; ``again``: what a run asked for.
+
+    Without ``wait`` batch jobs are ordered, and not waited for.
+    """
     words = again or {
         **_words(data, order, api), "refetch": refetch, "job": order["job"], "derive": bool(order.get("derive")),
     }  # fmt: skip
-    buying = data.buying(api=api, dry_run=dry_run, on_wait=_waiting, **words)
+    buying = data.buying(api=api, dry_run=dry_run, on_wait=_waiting, wait=wait, **words)
     _, name = data.schemas.find(words["schema"])
     if name.made_from is not None:
         say(f"note: {name.name} is made from {name.made_from} when it is read: that is what is bought")
@@ -61,6 +64,8 @@ def run(  # noqa: PLR0913  (the options of the command)
                 shown.add(outcome)
     except KeyboardInterrupt:
         say(f"interrupted after {_sum(progress)}; what was downloaded is kept: run the same command to go on")
+        if progress.jobs:
+            say(f"the vendor goes on with batch job {', '.join(progress.jobs)}: the same command takes its files")
         raise
     shown.what = "orders"
     shown.end()
@@ -115,6 +120,7 @@ def offer_lines(offer: Offer) -> list[str]:
         lines.append(f"  stored already: {count(held, 'unit')}")
     if offer.paid:
         lines.append(f"  bought by an earlier run, to be refined: {count(len(offer.paid), 'download')}")
+    lines += [f"  derived: {count(d.units, 'unit')} from {d.source}" for d in offer.derived]
     nothing = [c for c in offer.claims if c.rectangles.is_empty()]
     for claims, why in (
         (nothing, "standing for nothing there"),
@@ -123,7 +129,10 @@ def offer_lines(offer: Offer) -> list[str]:
         if claims:
             symbols = ", ".join(_few(tuple(dict.fromkeys(c.symbol for c in claims))))
             lines.append(f"  not to be ordered itself: {symbols}: {why}")
-    if offer.purchases or not offer.claims:
+    for job in offer.coming:
+        units, price = count(job.units, "unit"), dollars_text(job.slip.dollars)
+        lines.append(f"  ordered before for {price}, to be taken: {job.sentence}, {units}")
+    if offer.purchases or not (offer.claims or offer.coming):
         units, records = count(offer.bought_units, "unit"), count(quote.records, "record")
         lines.append(f"  to buy: {units}, {records}, {bytes_text(quote.size)}, {dollars_text(quote.dollars)}")
     if offer.known is not None:
@@ -147,6 +156,7 @@ def offer_dict(offer: Offer) -> dict[str, Any]:
         "symbols": {stype: list(group) for stype, group in request.symbols.items()},
         "start": iso_ns(request.window.start), "end": iso_ns(request.window.end), "notes": list(offer.notes),
         "units_total": offer.total, "units": offer.units, "units_to_buy": offer.bought_units,
+        "units_derived": {d.source: d.units for d in offer.derived},
         "downloads_paid": len(offer.paid), "records": quote.records, "bytes": quote.size, "dollars": str(quote.dollars),
     }  # fmt: skip
 

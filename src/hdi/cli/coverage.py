@@ -24,6 +24,7 @@ _COLORS: dict[State, str] = {
 _NAMELESS = "(no symbol)"
 _LETTERS = "JFMAMJJASOND"
 _HEADS = ("symbol", "first day", "last day", "rows", "units", "days held")
+_DATES = 2
 #: How wide the text is where no terminal says.
 _WIDTH = 120
 
@@ -89,7 +90,8 @@ def _text(found: Coverage, *, color: bool) -> Iterator[str]:
         yield f"{dataset} {schema}: {count(len(lines), 'symbol')}, calendar {_calendars(lines)}"
         yield from _table(lines, painted)
         yield ""
-    yield "  ".join(f"{painted[state]} {words}" for state, words in STATES.items())
+    for state, words in STATES.items():
+        yield f"{painted[state]} {words}"
     yield f"{count(len(found.lines), 'strip')} in all"
 
 
@@ -102,15 +104,28 @@ def _table(lines: Sequence[Line], marks: dict[State, str]) -> Iterator[str]:
     tail = sum(widths) + 2 * len(widths)
     for first, blocks in _blocks(lines, max(1, (_columns() - wide - 2 - tail) // (len(_LETTERS) + 1))):
         last = first + len(blocks[0]) == len(_years(lines[0].months))
-        years = [f"{month[0].month.year:<{len(month)}}" for month in blocks[0]]
+        years = [_heading(year) for year in blocks[0]]
         letters = ["".join(_LETTERS[m.month.month - 1] for m in year) for year in blocks[0]]
-        heads = "  ".join(h.ljust(w) if i < 2 else h.rjust(w) for i, (h, w) in enumerate(zip(_HEADS[1:], widths, strict=True)))  # noqa: E501, PLR2004
         yield f"{'':<{wide}}  {' '.join(years)}".rstrip()
-        yield f"{_HEADS[0]:<{wide}}  {' '.join(letters)}" + (f"  {heads}" if last else "")
+        yield f"{_HEADS[0]:<{wide}}  {' '.join(letters)}" + (f"  {_padded(_HEADS[1:], widths)}" if last else "")
         for name, row, years_of in zip(names, facts, blocks, strict=True):
             strip = " ".join("".join(marks[m.state] for m in year) for year in years_of)
-            told = "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))  # noqa: E501, PLR2004
-            yield f"{name:<{wide}}  {strip}" + (f"  {told}" if last else "")
+            yield f"{name:<{wide}}  {strip}" + (f"  {_padded(row, widths)}" if last else "")
+
+
+def _heading(year: Sequence[Month]) -> str:
+    """The year above its months, as much of it as there is room for."""
+    text = f"{year[0].month:%Y}"
+    room = len(year)
+    return (text if room >= len(text) else text[2:] if room > 1 else "").ljust(room)
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Dates to the left, numbers to the right."""
+    return "  ".join(
+        cell.ljust(width) if at < _DATES else cell.rjust(width)
+        for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
 
 
 def _facts(line: Line) -> tuple[str, ...]:

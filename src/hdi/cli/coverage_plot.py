@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 #: In the order of the legend; light to dark is little to much.
 _COLORS: dict[State, str] = {
-    "none": "#f1f1ef", "part": "#b7d4e8", "most": "#6aa5cf", "full": "#1f5f8f", "empty": "#cfc9e0", "degraded": "#d9822b",
+    "none": "#f1f1ef", "part": "#b7d4e8", "most": "#6aa5cf", "full": "#1f5f8f", "empty": "#cfc9e0",
+    "degraded": "#d9822b",
 }  # fmt: skip
 _WORDS: dict[State, str] = {
     "none": "nothing", "part": "under half", "most": "half or more", "full": "all days", "empty": "confirmed empty",
@@ -82,9 +83,9 @@ def png(found: Coverage) -> Any:
     from matplotlib.patches import Patch
 
     panels = _panels(found)
-    ratios = [len(lines) + 2.5 for _, lines in panels]
+    ratios = [len(lines) for _, lines in panels]
     months = len(found.lines[0].months)
-    figure = blank(max(8.0, min(24.0, 3 + months * 0.16)), sum(ratios) * _INCH + 1.2)
+    figure = blank(max(8.0, min(24.0, 3 + months * 0.16)), sum(ratios) * _INCH + len(panels) * 0.6 + 1.0)
     axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": ratios})[:, 0]
     for (name, lines), ax in zip(panels, axes, strict=True):
         ax.pcolormesh(

@@ -30,7 +30,8 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
         list[str] | None, typer.Argument(metavar="FILE", help="DBN files, plain or zstd (--api dbn).")
     ] = None,
     api: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The source: databento or dbn; a run that is resumed knows its own.")
+        str | None,
+        typer.Option(metavar="NAME", help="The source: databento or dbn; a run that is resumed knows its own."),
     ] = None,
     job: Annotated[str | None, typer.Option(metavar="NAME", help="A predefined job; see list-jobs.")] = None,
     dataset: Annotated[str | None, typer.Option(metavar="CODE", help="The vendor's dataset, as GLBX.MDP3.")] = None,
@@ -61,12 +62,17 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
         int | None, typer.Option(metavar="N", help="Downloads at once, ahead of refining.", show_default=False)
     ] = None,
     derive: Annotated[  # noqa: FBT002
-        bool, typer.Option("--derive", help="Make bars from trades or finer bars that are stored, and buy only the rest.")
+        bool,
+        typer.Option("--derive", help="Make bars from trades or finer bars that are stored, and buy only the rest."),
     ] = False,
     resume: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="Go on with a run that died or failed; the beginning of its name is enough."),
     ] = None,
+    no_wait: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option("--no-wait", help="Order large stretches as batch jobs and end; run again, it takes their files."),
+    ] = False,
     origin: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Who made the files; synthetic never mixes with real. [default: databento]"),
@@ -119,7 +125,8 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
         shown = Shown(noted_rules(data.schemas), as_json=session(context).json)
         if api not in FILES:
             del order["budget"], order["workers"]
-            buy.run(data, shown, api=api, order=order, dry_run=dry_run, force=force, refetch=refetch, again=again)
+            how = {"dry_run": dry_run, "force": force, "refetch": refetch, "wait": not no_wait}
+            buy.run(data, shown, api=api, order=order, again=again, **how)
         else:
             started()
             if not files and again is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from hdi.errors import RequestError
 
 Kind = Literal["html", "png"]
-KINDS: tuple[str, ...] = get_args(Kind)
+_ENDINGS: dict[str, Kind] = {".html": "html", ".png": "png"}
 #: What a PNG can be high at most, in pixels.
 MAX_PIXELS = 60_000
 DPI = 120
@@ -16,11 +16,12 @@ DPI = 120
 
 def kind_of(path: str) -> Kind:
     """What a file's ending stands for. Raises RequestError for another one."""
-    ending = Path(path).suffix.lower().removeprefix(".")
-    if ending == "html" or ending == "png":  # noqa: PLR1714  (so the type is known)
-        return ending
+    ending = Path(path).suffix.lower()
+    if ending in _ENDINGS:
+        return _ENDINGS[ending]
     raise RequestError(
-        f"{path}: a plot is written as {' or '.join(f'.{kind}' for kind in KINDS)}", "Name the file with one of the two."
+        f"{path}: a plot is written as {' or '.join(_ENDINGS)}",
+        "Name the file with one of the two.",
     )
 
 
@@ -51,4 +52,4 @@ def save(figure: Any, path: str) -> None:
             figure.savefig(file, format="png", dpi=DPI)
 
 
-__all__ = ["KINDS", "Kind", "blank", "kind_of", "save"]
+__all__ = ["Kind", "blank", "kind_of", "save"]

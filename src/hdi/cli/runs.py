@@ -35,7 +35,9 @@ def runs(
     run: Annotated[
         str | None, typer.Argument(metavar="RUN", help="One run in full; the beginning of its name is enough.")
     ] = None,
-    last: Annotated[int, typer.Option("--last", metavar="N", min=1, help="How many runs to list, newest last.")] = _LAST,
+    last: Annotated[
+        int, typer.Option("--last", metavar="N", min=1, help="How many runs to list, newest last.")
+    ] = _LAST,
     failed: Annotated[  # noqa: FBT002
         bool, typer.Option("--failed", help="Only runs that failed, died or were interrupted.")
     ] = False,
@@ -64,7 +66,9 @@ def runs(
     if not chosen:
         say(f"no run{' that ' + which if which else ' is known'}")
     elif len(shown) < len(chosen):
-        say(f"the last {len(shown)} of {count(len(chosen), 'run')}{' that ' + which if which else ''}; --last N shows N")
+        say(
+            f"the last {len(shown)} of {count(len(chosen), 'run')}{' that ' + which if which else ''}; --last N shows N"
+        )
 
 
 def _table(frame: pl.DataFrame, *, color: bool) -> None:
@@ -137,10 +141,8 @@ def _summary(record: RunRecord) -> Sequence[str]:
             f"{dollars_text(Decimal(offer['dollars']))}"
         )
     failed = f" ({record.failed} failed)" if record.failed else ""
-    lines.append(
-        f"  done: {count(record.units, 'unit')}{failed}, {count(record.rows, 'row')} stored, {record.rejects} rejected, "
-        f"{dollars_text(record.dollars)}{rate}"
-    )
+    rows = f"{count(record.rows, 'row')} stored, {record.rejects} rejected"
+    lines.append(f"  done: {count(record.units, 'unit')}{failed}, {rows}, {dollars_text(record.dollars)}{rate}")
     return lines
 
 
@@ -148,8 +150,9 @@ def _receipts(ledger: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     return ledger.select(
-        "status", "dataset", "schema", "symbol", pl.col("start", "end").cast(pl.Datetime("ns", "UTC")), "fetched", "stored", "quarantined", "superseded",
-        pl.col("seconds").round(2), rate=(pl.col("stored") / pl.col("seconds")).round(0).cast(pl.Int64, strict=False),
+        "status", "dataset", "schema", "symbol", pl.col("start", "end").cast(pl.Datetime("ns", "UTC")), "fetched",
+        "stored", "quarantined", "superseded", pl.col("seconds").round(2),
+        rate=(pl.col("stored") / pl.col("seconds")).round(0).cast(pl.Int64, strict=False),
         dollars=pl.col("dollars"), conditions=pl.col("conditions"), raw_file=pl.col("raw_file"),
     )  # fmt: skip
 

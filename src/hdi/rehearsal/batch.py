@@ -153,7 +153,7 @@ class Desk:
             raise Refusal(404, f"The job {job.id} has no file {name}.")
         if not file.end:
             return Download(file)
-        own = Call(DOWNLOAD, job.call.fields | {"start": str(file.start), "end": str(file.end)}, call.key)
+        own = Call(DOWNLOAD, {**job.call.fields, "start": str(file.start), "end": str(file.end)}, call.key)
         return Download(file, self._faults.take("file", own))
 
     def _job(self, call: Call) -> Job:

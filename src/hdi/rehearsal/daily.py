@@ -187,8 +187,8 @@ def _places(book: Instruments, untraded: Collection[tuple[str, dt.date]]) -> I64
     for symbol, date in untraded:
         day = date_ns(date) // DAY_NS
         some = book.by_symbol.get(symbol.upper(), ()) if symbol else book.all
-        found += [_place(np.int64(i.number), np.int64(day)) for i in some if i.first <= day <= i.last]
-    return np.asarray(found, np.int64)
+        found += [(i.number, day) for i in some if i.first <= day <= i.last]
+    return _place(*np.asarray(found, np.int64).reshape(-1, 2).T)
 
 
 def _walk(product: Product, seed: int, weight: I64) -> tuple[F64, F64]:

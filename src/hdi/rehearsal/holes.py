@@ -1,4 +1,4 @@
-"""Stretches that the rehearsal vendor has no data for, whatever was traded: what it serves, counts and bills lacks them."""
+"""Stretches that the rehearsal vendor has no data for: what it serves, counts and bills lacks them."""
 
 from __future__ import annotations
 

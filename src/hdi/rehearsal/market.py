@@ -40,7 +40,7 @@ class Market:
     beyond the calendars.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what makes a market another one)
         self, seed: int = 0, *, scale: float = 1.0, hostile: int = 0, restated: Collection[dt.date] = (),
         today: dt.date | None = None, untraded: Collection[tuple[str, dt.date]] = (),
         revised: Sequence[Revision] = (),

@@ -159,6 +159,15 @@ class Ingest(Frozen):
         Number,
         Field(ge=1, description="Records that one download holds at most, as far as the grid of units allows."),
     ] = 500_000
+    batch_above_bytes: Annotated[
+        int | None,
+        Number,
+        Field(
+            ge=0,
+            description="An order of more bytes than this, as they are billed, becomes a batch job: prepared as files, "
+            "paid once, free to download again for 30 days; null: never.",
+        ),
+    ] = 5_000_000_000
     confirm_above_usd: Annotated[
         Dollars, Field(description="A plan that costs more US dollars than this asks first.")
     ] = Decimal(10)

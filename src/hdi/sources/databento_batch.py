@@ -137,7 +137,7 @@ class Batch:
 
     def _get(self, url: str, headers: Mapping[str, str]) -> Response:
         """The answer; only the gateway is shown the key. Raises as the vendor's client does."""
-        from databento.historical.http import check_http_error
+        from databento.common.http import check_http_error
 
         key = check_key(self._key)
         auth = (key, "") if trusted(url, self._calls.gateway) else _nobody

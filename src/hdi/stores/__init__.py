@@ -201,8 +201,20 @@ class Store(Protocol):
         is every instrument. ``columns`` are public columns and :data:`hdi.schema.PLACE` in the order wanted.
         """
 
-    def replaced(self, schema: Schema) -> pl.DataFrame:
-        """Superseded rows: stored columns, then ``_written_run``, ``_replaced_run``, ``_replaced_unit``."""
+    def instruments(
+        self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """What instruments are, and from when until when, in frames of bounded size, in no order.
+
+        One row for each run of equal definitions (:mod:`hdi.stores.instruments` says what that is, and gives the
+        columns), of those that are known in the window; ``instruments`` are rectangles as in :meth:`read`.
+        """
+
+    def replaced(self, schema: Schema, window: Window | None = None, dataset: str | None = None) -> pl.DataFrame:
+        """Superseded rows: stored columns, then ``_written_run``, ``_replaced_run``, ``_replaced_unit``.
+
+        Those of a window and a dataset alone are read without the others.
+        """
 
     def identity(self) -> str:
         """The same text for every handle of this store, whatever it was opened by, and for no other store."""

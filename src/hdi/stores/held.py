@@ -60,6 +60,15 @@ def _whole(frame: pl.DataFrame, window: Window) -> bool:
     return bool(((frame["start"] <= window.start) & (frame["end"] >= window.end)).all())
 
 
+def within(index: str, window: Window | None, dataset: str | None) -> pl.Expr:
+    """True for stored rows of a window, to the nanosecond, and of a dataset; None is every one."""
+    kept = pl.lit(value=True) if dataset is None else pl.col("dataset") == dataset
+    if window is not None:
+        ns = pl.col(index).to_physical() * 1000 + pl.col(f"{index}_ns").cast(pl.Int64)
+        kept &= (ns >= window.start) & (ns < window.end)
+    return kept
+
+
 def counted(rows: pl.DataFrame, index: str, every: int) -> pl.DataFrame:
     """How many rows there are (:data:`hdi.frames.CONTENT`), in no order."""
     ns = pl.col(index).to_physical()
@@ -83,4 +92,4 @@ def summed(counts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return added.select(*CONTENT)
 
 
-__all__ = ["Held", "counted", "summed"]
+__all__ = ["Held", "counted", "summed", "within"]

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import pytest
 
-_PARTS = ("base", "books", "days", "failing", "fragments", "once", "reading", "source", "together")
+_PARTS = ("base", "books", "days", "failing", "fragments", "instruments", "once", "reading", "source", "together")
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from hdi.testing.books import Books  # noqa: E402  (asserts are rewritten before they are imported)
 from hdi.testing.days import Days  # noqa: E402
 from hdi.testing.failing import Failing  # noqa: E402
 from hdi.testing.fragments import Fragments  # noqa: E402
+from hdi.testing.instruments import Instruments  # noqa: E402
 from hdi.testing.material import Load, State, content, digest, opened, prices, rejects, trades  # noqa: E402
 from hdi.testing.once import Once  # noqa: E402
 from hdi.testing.reading import Reading  # noqa: E402
@@ -37,5 +38,5 @@ from hdi.testing.together import Together  # noqa: E402
 __all__ = ["Load", "SourceSuite", "State", "StoreSuite", "content", "digest", "opened", "prices", "rejects", "trades"]
 
 
-class StoreSuite(Once, Books, Days, Fragments, Reading, Failing, Together):
+class StoreSuite(Once, Books, Days, Fragments, Reading, Instruments, Failing, Together):
     """Every test of the store protocol; subclasses say where a fresh store is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
@@ -54,6 +54,22 @@ def trades(
         "size": [1] * n, "side": ["B"] * n, "action": ["T"] * n, "depth": [0] * n, "flags": [130] * n,
         "sequence": [7] * n, "ts_in_delta": [11] * n, "data_source": ["synthetic"] * n,
     }).select(pl.col(c).cast(t) for c, t in schemas().find("trades")[0].dtypes.items())  # fmt: skip
+
+
+def definitions(rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+    """Public columns of definitions: of each what differs from a plain one, ``at`` (the index time) among it."""
+    schema, _ = schemas().find("definition")
+    plain: dict[str, object] = {
+        "dataset": DATASET, "instrument_id": 1, "publisher_id": 1, "raw_symbol": "ESH4", "data_source": "synthetic",
+        "security_update_action": "A",
+    }  # fmt: skip
+    values = {"text": "x", "price": "0", "boolean": False}
+    for field_ in schema.fields:
+        if not field_.null:
+            plain.setdefault(field_.name, values.get(field_.type, 0))
+    named = [{**plain, **{c: v for c, v in row.items() if c != "at"}, "ts_recv": row["at"]} for row in rows]
+    columns = {c: pl.Series(c, [row.get(c) for row in named], strict=False) for c in schema.dtypes}
+    return pl.DataFrame(columns).select(pl.col(c).cast(t) for c, t in schema.dtypes.items())
 
 
 def rejects(times: Sequence[int | None], instruments: Sequence[int] | int = 1, rule: str = "NO_GOOD") -> pl.DataFrame:

@@ -24,14 +24,17 @@ from deltalake import Schema as DeltaSchema
 
 from hdi.errors import RequestError, StoreError
 from hdi.frames import CONTENT
-from hdi.model import Receipt, Window
+from hdi.model import MAX_NS, Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Piece, ServerOptions, Work, check_origin
+from hdi.stores.held import within
+from hdi.stores.instruments import DEFINITION
 from hdi.stores.lake import adopt
 from hdi.stores.lake.commit import record
 from hdi.stores.lake.compare import live_files
 from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, clear_log, commits, latest
 from hdi.stores.lake.files import guard, locked, try_lock, write_text
+from hdi.stores.lake.instruments import Instruments
 from hdi.stores.lake.read import Scan
 from hdi.stores.lake.write import LakeWriter
 from hdi.stores.receipts import lacking_numbers
@@ -152,9 +155,12 @@ class Lake:
         """See :meth:`hdi.stores.Store.conditions`."""
         return self._frame("day_conditions").sort("seen_at", maintain_order=True)
 
-    def replaced(self, schema: Schema) -> pl.DataFrame:
+    def replaced(self, schema: Schema, window: Window | None = None, dataset: str | None = None) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.replaced`."""
-        return self._frame(f"{schema.table}_history")
+        if window is None and dataset is None:
+            return self._frame(f"{schema.table}_history")
+        with guard(self.root):
+            return self._derived.part(f"{schema.table}_history", within(schema.index_time, window, dataset))
 
     def read(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
@@ -177,6 +183,17 @@ class Lake:
             table = DeltaTable(str(self.root / schema.table))
             columns = ["dataset", "instrument_id", schema.index_time]
             return Scan(self, schema, name, window, instruments, columns, ordered=False).content(table, dataset, every)
+
+    def instruments(
+        self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """See :meth:`hdi.stores.Store.instruments`."""
+        schema = next((s for s in self._schemas.values() if DEFINITION in s.names), None)
+        with guard(self.root):
+            if schema is not None and latest(self.root, schema.table) >= 0:
+                table = DeltaTable(str(self.root / schema.table))
+                found = Instruments(self, schema, window or Window(0, MAX_NS), instruments)
+                yield from found.frames(table, dataset)
 
     def identity(self) -> str:
         """See :meth:`hdi.stores.Store.identity`."""

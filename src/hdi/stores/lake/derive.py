@@ -167,6 +167,14 @@ class Derived:
             self._frames[name], self._at[name], _ = self._folded(name, self._frames[name], self._at[name])
             return self._frames[name]
 
+    def part(self, name: str, keep: pl.Expr) -> pl.DataFrame:
+        """Some rows of a derived table that grows at its end only, read without the others."""
+        with self._threads:
+            if name in self._frames:
+                return self.frame(name).filter(keep)
+            frame, at = self._persisted(name, keep)
+            return self._folded(name, frame, at)[0].filter(keep)
+
     def rebuilt(self, name: str) -> pl.DataFrame:
         """The derived table made from the commits alone, whatever was persisted."""
         empty = pl.DataFrame(schema=self._dtypes[name])
@@ -266,7 +274,7 @@ class Derived:
             else DeltaTable(str(self._root / name))
         )
 
-    def _persisted(self, name: str) -> tuple[pl.DataFrame, dict[str, int]]:
+    def _persisted(self, name: str, keep: pl.Expr | None = None) -> tuple[pl.DataFrame, dict[str, int]]:
         empty = pl.DataFrame(schema=self._dtypes[name])
         if latest(self._root, name) < 0:
             return empty, {}
@@ -275,7 +283,8 @@ class Derived:
             files = self._files(name)
             if at == self._positions(name):  # nobody persisted in between
                 break
-        frames = [empty, *(pl.read_parquet(self._root / name / path) for path in sorted(f["path"] for f in files))]
+        scans = [pl.scan_parquet(self._root / name / path) for path in sorted(f["path"] for f in files)]
+        frames = [empty, *((scan if keep is None else scan.filter(keep)).collect() for scan in scans)]
         # What an older version wrote lacks columns.
         both = pl.concat(frames, how="diagonal_relaxed") if len(files) else empty
         return both.select(pl.col(c).cast(t) for c, t in self._dtypes[name].items()), at

@@ -13,6 +13,7 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -20,16 +21,20 @@ from psycopg import sql
 
 from hdi.errors import StoreError
 from hdi.frames import CONTENT
-from hdi.model import Receipt, Window
+from hdi.model import MAX_NS, Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Piece, ServerOptions, Work, check_origin
+from hdi.stores.held import within
+from hdi.stores.instruments import DEFINITION
 from hdi.stores.timescaledb import adopt, content, health, layout
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book, names_of
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book, instant, names_of
 from hdi.stores.timescaledb.commit import record
 from hdi.stores.timescaledb.connect import Database, guard
 from hdi.stores.timescaledb.editions import compress
+from hdi.stores.timescaledb.instruments import frames, runs
 from hdi.stores.timescaledb.load import TimescaleWriter
 from hdi.stores.timescaledb.read import Scan
+from hdi.stores.timescaledb.views import raw_names
 
 
 def open(  # noqa: A001  (the name that every store module gives its entry)
@@ -145,18 +150,25 @@ class TimescaleDB:
         """See :meth:`hdi.stores.Store.conditions`."""
         return self._book(SAID).sort("seen_at", maintain_order=True)
 
-    def replaced(self, schema: Schema) -> pl.DataFrame:
+    def replaced(self, schema: Schema, window: Window | None = None, dataset: str | None = None) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.replaced`."""
         with guard(self.database):
             if not self._has(f"{schema.table}_history"):
                 return pl.DataFrame(schema=schema.history)
-            query = sql.SQL("SELECT {}, _replaced_at_ns FROM {} ORDER BY seq").format(
-                names_of(schema.history), sql.Identifier(f"{schema.table}_history")
+            wanted: list[sql.Composable] = [sql.SQL("TRUE")]
+            if dataset is not None:
+                wanted.append(sql.SQL("dataset = {}").format(sql.Literal(dataset)))
+            if window is not None:
+                ends = sql.Literal(instant(window.start)), sql.Literal(instant(window.end + 999))
+                wanted.append(sql.SQL("{i} >= {} AND {i} < {}").format(*ends, i=sql.Identifier(schema.index_time)))
+            query = sql.SQL("SELECT {}, _replaced_at_ns FROM {} WHERE {} ORDER BY seq").format(
+                names_of(schema.history), sql.Identifier(f"{schema.table}_history"), sql.SQL(" AND ").join(wanted)
             )
             at = pl.col("_replaced_at").to_physical() * 1000 + pl.col("_replaced_at_ns").cast(pl.Int64)
             kinds = {c: t for c, t in schema.history.items() if c != "_replaced_at"}
             found = self._collect(query, kinds | {"_replaced_at": MICRO, "_replaced_at_ns": pl.Int16()})
-        return found.with_columns(_replaced_at=at).select(pl.col(c).cast(t) for c, t in schema.history.items())
+        found = found.with_columns(_replaced_at=at).select(pl.col(c).cast(t) for c, t in schema.history.items())
+        return found if window is None else found.filter(within(schema.index_time, window, dataset))
 
     def read(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
@@ -178,6 +190,17 @@ class TimescaleDB:
                 return pl.DataFrame(schema=CONTENT)
             query = content.query(schema, name, window, instruments, every, dataset)
             return self._collect(query, CONTENT).sort("dataset", "instrument_id", "at")
+
+    def instruments(
+        self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """See :meth:`hdi.stores.Store.instruments`."""
+        schema = next((s for s in self._schemas if DEFINITION in s.names), None)
+        with guard(self.database):
+            if schema is not None and self._has(schema.table):
+                query = partial(runs, schema, raw_names())
+                whole = window or Window(0, MAX_NS)
+                yield from frames(self.database, query, schema, dataset, whole, instruments)
 
     def identity(self) -> str:
         """See :meth:`hdi.stores.Store.identity`."""

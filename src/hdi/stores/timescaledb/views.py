@@ -12,17 +12,15 @@ import psycopg
 from psycopg import sql
 
 from hdi.schema import PLACE, Schema, Schemas
-from hdi.stores.timescaledb.books import names_of, times_of, whole_ns
+from hdi.stores.instruments import DEFINITION, shown
+from hdi.stores.timescaledb.books import TYPES, names_of, times_of, whole_ns
+from hdi.stores.timescaledb.instruments import runs
 from hdi.symbology import ALL_SYMBOLS
 
-#: Bars of this name are the compatibility view; kinds of this name say what an instrument is.
-DAILY, DEFINITION = "ohlcv-1d", "definition"
+#: Bars of this name are the compatibility view.
+DAILY = "ohlcv-1d"
 #: Of two mappings that name the same instrument (for a continuous symbol: two instruments), the later counts.
 _CONTRADICTS = {"raw_symbol": ("instrument_id", "symbol"), "continuous": ("symbol", "instrument_id")}
-#: A definition comes once for each leg: its leg columns say nothing of the instrument as a whole.
-_LEG = "leg_"
-
-
 #: The columns of a view that is there already, by its name: those stay in front, as PostgreSQL wants it.
 There = Mapping[str, Sequence[str]]
 Columns = dict[str, sql.Composable]
@@ -201,38 +199,38 @@ def _claims() -> sql.Composable:
     ).format(own=_span("w"), other=_span("o"), all=sql.Literal(ALL_SYMBOLS))
 
 
+def raw_names() -> sql.Composable:
+    """When an instrument had which raw symbol, as a query: dataset, symbol, instrument_id, spans."""
+    return _latest("raw_symbol", *_CONTRADICTS["raw_symbol"])
+
+
 def _instruments(schema: Schema, there: Sequence[str]) -> sql.Composable:
-    """One row for each (dataset, instrument, raw symbol): from when until when it is known, and its last definition."""
+    """One row for each run of equal definitions, and for each stretch of a name that no definition speaks of."""
     key = ("dataset", "instrument_id", "raw_symbol")
-    told = [f.name for f in schema.fields]
-    # What a table display shows comes first, the rest as the table has it.
-    order = [*(c for c in schema.display if c in told), *(c for c in told if c not in schema.display)]
-    common = {"symbol", "publisher_id", "ts_event", "data_source", schema.index_time, *key}
-    kept = [c for c in order if c not in common and not c.startswith(_LEG)]
-    shown = [c for name in kept for c in (name, f"{name}_ns") if c in schema.stored]
+    kept = [n for c in shown(schema) for n in (c, f"{c}_ns") if n in schema.stored]
     columns: Columns = {c: sql.Identifier("k", c) for c in key}
-    columns |= times_of(sql.SQL("k.first"), "known_from") | times_of(sql.SQL("k.until"), "known_until")
-    columns |= {c: sql.Identifier("d", c) for c in shown}
-    times = (schema.index_time, f"{schema.index_time}_ns", *PLACE)
-    seen = whole_ns(schema.index_time)
+    columns |= times_of(sql.SQL("k.known_from"), "known_from") | times_of(sql.SQL("k.known_until"), "known_until")
+    columns |= {c: sql.Identifier("k", c) for c in (*kept, "publisher_id", "definitions")}
+    unknown = sql.SQL(", ").join(
+        sql.SQL("NULL::{} AS {}").format(sql.SQL(TYPES[schema.stored[c]]), sql.Identifier(c)) for c in kept
+    )
     return sql.SQL(
         """SELECT {told}
         FROM (
-            SELECT dataset, instrument_id, raw_symbol, min(first) AS first, max(until) AS until
-            FROM (
-                SELECT dataset, instrument_id, symbol AS raw_symbol, {start} AS first, {end} AS until
-                FROM standing_mappings WHERE stype = 'raw_symbol'
-                UNION ALL SELECT dataset, instrument_id, raw_symbol, {seen}, {seen} + 1 FROM {table}
-            ) b GROUP BY dataset, instrument_id, raw_symbol
-        ) k LEFT JOIN (
-            SELECT DISTINCT ON ({key}) {key}, {columns} FROM {table} ORDER BY {key}, {latest}
-        ) d USING ({key})"""
+            SELECT {all} FROM ({runs}) r
+            UNION ALL
+            SELECT m.dataset, m.instrument_id, m.symbol, {start}, {end}, {unknown}, NULL, 0
+            FROM standing_mappings m
+            WHERE m.stype = 'raw_symbol' AND NOT EXISTS (
+                SELECT FROM {table} d
+                WHERE d.dataset = m.dataset AND d.instrument_id = m.instrument_id AND d.raw_symbol = m.symbol
+            )
+        ) k"""
     ).format(
         told=_list(columns, there),
-        start=whole_ns("start_time"), end=whole_ns("end_time"), seen=seen, table=sql.Identifier(schema.table),
-        key=names_of(key),
-        columns=names_of(shown),
-        latest=sql.SQL(", ").join(sql.SQL("{} DESC").format(sql.Identifier(c)) for c in times),
+        all=names_of((*key, "known_from", "known_until", *kept, "publisher_id", "definitions")),
+        runs=runs(schema, raw_names()), start=whole_ns("start_time", of="m"), end=whole_ns("end_time", of="m"),
+        unknown=unknown, table=sql.Identifier(schema.table),
     )  # fmt: skip
 
 

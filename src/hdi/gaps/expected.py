@@ -14,6 +14,7 @@ import polars as pl
 
 from hdi.model import DAY_NS, NS, Window
 from hdi.schema import Schema, SchemaName
+from hdi.symbology import Array
 
 HOUR_NS = 3_600 * NS
 #: A stretch in which something should be: ``ord`` counts them in time, ``at`` is its start on the clock, ``low`` and
@@ -102,13 +103,13 @@ def expected(rectangles: pl.DataFrame, found: pl.DataFrame, grain: Grain) -> Ite
         here = stop
 
 
-def _expanded(rectangles: pl.DataFrame, found: pl.DataFrame, first: np.ndarray, count: np.ndarray) -> pl.DataFrame:  # type: ignore[type-arg]
+def _expanded(rectangles: pl.DataFrame, found: pl.DataFrame, first: Array, count: Array) -> pl.DataFrame:
     of = np.repeat(np.arange(len(count)), count)
     nth = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
     own = rectangles[of].select("instrument_id", "start", "end").with_columns(
         first=pl.Series(nth == 0, dtype=pl.Boolean), last=pl.Series(nth == count[of] - 1, dtype=pl.Boolean)
     )  # fmt: skip
-    both = pl.concat([found[first[of] + nth], own], how="horizontal")
+    both: pl.DataFrame = pl.concat([found[first[of] + nth], own], how="horizontal")
     return both.with_columns(
         low=pl.max_horizontal("low", "start"), high=pl.min_horizontal("high", "end")
     ).drop("start", "end")  # fmt: skip

@@ -1,6 +1,6 @@
 """Why stretches lack rows: the cause of each, how certain it is, and the evidence in words.
 
-Pure: it judges a frame of empty stretches with what :mod:`hdi.gaps_evidence` found of them. A cause is certain only
+Pure: it judges a frame of empty stretches with what :mod:`hdi.gaps.evidence` found of them. A cause is certain only
 where a fact rules out the others; what merely makes it probable is "likely"; the rest is unknown.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from hdi.gaps_expected import runs
+from hdi.gaps.expected import runs
 from hdi.model import DAY_NS
 
 CERTAIN, LIKELY = "certain", "likely"
@@ -118,7 +118,7 @@ def told(found: pl.DataFrame, dataset: str, schema: str) -> pl.DataFrame:
         ).first(),
         pl.col("rejected", "kept", "elsewhere").sum(),
         pl.col("gone").max(),
-        pl.col("rules", "agree", "where").filter(pl.col("rules", "agree", "where") != "").unique().sort().str.join("; "),
+        *(pl.col(c).filter(pl.col(c) != "").unique().sort().str.join("; ") for c in ("rules", "agree", "where")),
         pl.col("day_volume", "day_held").filter("fresh").sum(),
         pl.col("cleared", "cleared_held").filter("fresh").last(),
         start=pl.col("low").min(), end=pl.col("high").max(), stretches=pl.len().cast(pl.Int64),
@@ -179,7 +179,7 @@ def _evidence() -> pl.Expr:
             pl.format("the vendor calls {} available", during)
         ),
         pl.when(c("elsewhere") > 0).then(pl.format("{} has {} {} in it", "where", "elsewhere", rows)),
-        pl.when(c("agree") != "").then(pl.format("{} is held too, and has no row in it either", "agree")),
+        pl.when(c("agree") != "").then(pl.format("held too, without a row in it: {}", "agree")),
         pl.when(c("cause").is_in(["no trade", "unknown", *_CONDITIONS]), c("sizes")).then(
             pl.format("ohlcv-1d counts {} contracts on these days, and the rows that are held add up to {}",
                       "day_volume", "day_held")

@@ -16,7 +16,7 @@ import polars as pl
 
 from hdi.errors import HdiError
 from hdi.frames import CONTENT
-from hdi.gaps_expected import HOUR_NS, Grain
+from hdi.gaps.expected import HOUR_NS, Grain, runs
 from hdi.lookup import RECTANGLES
 from hdi.model import DAY_NS, Window, parse_instant
 from hdi.schema import Schema, SchemaName, Schemas
@@ -209,9 +209,9 @@ def trading(place: Place, empty: pl.DataFrame, sessions: pl.DataFrame) -> pl.Dat
     ``where`` their schemas. ``day_volume`` is the daily bar's, ``day_held`` what the rows of this schema add up to;
     ``cleared`` the cleared volume of the ``sessions`` that it touches, ``cleared_held`` what the rows of a schema
     without a row in the stretch add up to. ``proven``: one of these sums is the whole volume, so nothing is left for
-    the stretch. ``short``: a sum lacks volume, and the stretch is the only empty one that it can have come in.
+    the stretch. ``short``: a sum lacks volume, and the stretch is in the only gap that it can have come in.
     """
-    empty = empty.with_columns(
+    empty = runs(empty).rename({"run": "gap"}).with_columns(
         agree=pl.lit(""), where=pl.lit(""), elsewhere=pl.lit(0, pl.Int64), proven=pl.lit(value=False),
         short=pl.lit(value=False), day_volume=pl.lit(None, pl.Int64), day_held=pl.lit(None, pl.Int64),
         cleared=pl.lit(None, pl.Int64), cleared_held=pl.lit(None, pl.Int64), touched=pl.lit(None, pl.Int64),
@@ -268,7 +268,7 @@ def _by_day(place: Place, empty: pl.DataFrame, days: pl.DataFrame, hours: pl.Dat
     point = empty.select("instrument_id", low=pl.col("at") // DAY_NS * DAY_NS).with_columns(high=pl.col("low") + 1)
     held = within(point, place.covered(name))
     key = ["instrument_id", "day"]
-    alone = pl.len().over(key) == 1
+    alone = pl.col("gap").n_unique().over(key) == 1
     empty = empty.with_columns(held.alias("held"), day=pl.col("at") // DAY_NS * DAY_NS)
     empty = empty.join(bars, on=key, how="left", maintain_order="left")
     empty = empty.join(sums, on=key, how="left", maintain_order="left").with_columns(pl.col("sum").fill_null(0))
@@ -293,9 +293,9 @@ def _by_session(
     empty = empty.with_row_index("_row")
     spans = sessions.select("session", "open", "close").with_columns(_at=pl.col("session").cast(pl.Int64) * DAY_NS)
     touched = _touching(empty, spans).join(cleared, on=["instrument_id", "_at"], how="left", maintain_order="left")
-    tries = [*volumes] or [None, *silent]  # type: ignore[list-item]
+    tries: list[str | None] = [*volumes] or [None, *silent]
     for name in tries:
-        hours = volumes.get(name) if name in volumes else None
+        hours = volumes.get(name or "")
         if hours is None:
             margin = _spans(empty, DAY_NS, DAY_NS)
             hours = place.summed(name, margin) if name else pl.DataFrame(
@@ -321,8 +321,8 @@ def _touching(empty: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     """The sessions of each stretch: _row, instrument_id, session bounds."""
     windows = empty.select("low", "high").unique()
     pairs = windows.join_where(spans, pl.col("open") < pl.col("high"), pl.col("close") > pl.col("low"))
-    own = empty.select("_row", "instrument_id", "low", "high").join(pairs, on=["low", "high"])
-    return own.unique(["_row", "_at"]).select("_row", "instrument_id", "_at")
+    own = empty.select("_row", "instrument_id", "low", "high", "gap").join(pairs, on=["low", "high"])
+    return own.unique(["_row", "_at"]).select("_row", "instrument_id", "_at", "gap")
 
 
 def _cleared(place: Place, empty: pl.DataFrame) -> pl.DataFrame:
@@ -353,7 +353,7 @@ def _told(touched: pl.DataFrame, hours: pl.DataFrame, spans: pl.DataFrame) -> pl
     sums = owned.group_by("instrument_id", "_at").agg(sum=pl.col("volume").sum())
     key = ["instrument_id", "_at"]
     both = touched.join(sums, on=key, how="left").with_columns(pl.col("sum").fill_null(0))
-    both = both.with_columns(alone=pl.len().over(key) == 1)
+    both = both.with_columns(alone=pl.col("gap").n_unique().over(key) == 1)
     equal = (pl.col("volume") == pl.col("sum")).fill_null(value=False)
     return both.group_by("_row").agg(
         _whole=equal.all(), _short=((pl.col("volume") > pl.col("sum")) & pl.col("alone")).fill_null(value=False).any(),

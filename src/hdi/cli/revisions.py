@@ -1,0 +1,132 @@
+"""``hdi revisions``: which stored rows were changed after the fact."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hdi.cli.render import count, plain
+from hdi.cli.session import guarded, put, say, session, started, stdout, terminal
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from hdi.schema import Schemas
+
+_TIME = "%Y-%m-%dT%H:%M:%S%.9fZ"
+_NOTHING = "no stored row was changed after the fact"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("revisions")(revisions)
+
+
+def revisions(  # noqa: PLR0913, PLR0917  (each is an option)
+    context: typer.Context,
+    schema: Annotated[str | None, typer.Option(metavar="NAME", help="The kind of data; without it every kind.")] = None,
+    symbols: Annotated[
+        list[str] | None,
+        typer.Option("--symbols", "-s", metavar="LIST", help="Symbols, joined by commas or given several times."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(metavar="CODE", help="One dataset, where several are stored.")] = None,
+    start_date: Annotated[
+        str | None, typer.Option(metavar="DATE", help="First day of the rows, or an instant.")
+    ] = None,
+    end_date: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Last day of the rows, inclusive; an instant is exclusive.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="RUN|DATE", help="Only what this run or a later one replaced, or from that day on."),
+    ] = None,
+) -> None:
+    """Show which stored rows the vendor changed after the fact: before and after, column by column.
+
+    A row is found again by its dataset, publisher, instrument and index time, and among several of these by its place.
+    Rows that came or went are shown too. --json gives one object for each row, with all columns that differ.
+    """
+    with session(context).data() as data:
+        frames = data.revisions(
+            schema=schema, symbols=symbols or (), dataset=dataset, start=start_date, end=end_date, since=since
+        )
+        totals: dict[tuple[str, str], int] = {}
+        counted = _counted(frames, totals)
+        started()
+        if session(context).json:
+            _objects(counted)
+        else:
+            _table(counted, data.schemas, color=data.settings.color)
+    for line in _sums(totals):
+        say(line)
+
+
+def _counted(frames: Iterator[pl.DataFrame], totals: dict[tuple[str, str], int]) -> Iterator[pl.DataFrame]:
+    for frame in frames:
+        for schema, what, rows in frame.group_by("schema", "what").len().iter_rows():
+            totals[schema, what] = totals.get((schema, what), 0) + rows
+        yield frame
+
+
+def _sums(totals: dict[tuple[str, str], int]) -> list[str]:
+    """How many rows changed, appeared and disappeared, by schema."""
+    words = ("changed", "appeared", "disappeared")
+    lines = []
+    for schema in sorted({schema for schema, _ in totals}):
+        parts = [f"{count(n, 'row')} {what}" for what in words if (n := totals.get((schema, what), 0))]
+        lines.append(f"{schema}: {', '.join(parts)}")
+    return lines or [_NOTHING]
+
+
+def _objects(frames: Iterator[pl.DataFrame]) -> None:
+    """One JSON object a line."""
+    import polars as pl
+
+    for frame in frames:
+        text = frame.with_columns(pl.selectors.datetime().dt.strftime(_TIME))
+        with guarded():
+            stdout().write(text.write_ndjson().encode())
+            sys.stdout.flush()
+
+
+def _table(frames: Iterator[pl.DataFrame], schemas: Schemas, *, color: bool) -> None:
+    """One line for each column that differs; of rows that came or went, those that a table of their kind shows."""
+    shown = {name: s.display for s in schemas for name in s.names}
+    lines = (_lines(frame, shown) for frame in frames)
+    first = next(lines, None)
+    if first is None:
+        return
+    both = (each for part in ([first], lines) for each in part)
+    if terminal(sys.stdout):
+        from hdi.cli.render import screen
+
+        with guarded():
+            screen(both, first.schema, color=color)
+        return
+    for text in plain(both, first.schema):
+        put(text.removesuffix("\n"))
+
+
+def _lines(frame: pl.DataFrame, shown: dict[str, tuple[str, ...]]) -> pl.DataFrame:
+    import polars as pl
+
+    display = pl.DataFrame(
+        [(name, column) for name, columns in shown.items() for column in columns],
+        schema={"schema": pl.String, "column": pl.String}, orient="row",
+    )  # fmt: skip
+    rows = frame.with_row_index("_row").explode("changes").unnest("changes")
+    kept = pl.concat([
+        rows.filter(pl.col("what") == "changed"),
+        rows.filter(pl.col("what") != "changed").join(display, on=["schema", "column"], how="semi"),
+    ]).sort("_row", maintain_order=True)  # fmt: skip
+    return kept.select(
+        "what", "dataset", "schema", pl.col("index_time").alias("time"), "symbol",
+        pl.col("instrument_id").alias("instrument"), "column", "before", "after", pl.col("replaced_at").dt.truncate("1s").alias("replaced"),
+        pl.col("replaced_run").alias("by"), pl.col("written_run").alias("written_by"),
+    )  # fmt: skip
+
+
+__all__ = ["register", "revisions"]

@@ -1,0 +1,187 @@
+"""``hdi schedule``: keep jobs up to date, by their cron lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hdi.cli.render import dumps
+from hdi.cli.session import OutputClosed, put, say, session, started
+from hdi.cli.sync import result_line, told, waiting
+from hdi.errors import RequestError
+
+if TYPE_CHECKING:
+    from hdi.api import HistoricalData
+    from hdi.scheduling import Event
+
+#: Seconds that what is under way has to come to its end when the program is told to.
+_GRACE = 10.0
+_API = "databento"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("schedule")(schedule)
+
+
+def schedule(  # noqa: PLR0913, PLR0917  (each is an option)
+    context: typer.Context,
+    jobs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="JOB", help="Jobs. [default: all with a cron line]", show_default=False),
+    ] = None,
+    api: Annotated[str, typer.Option(metavar="NAME", help="The source whose jobs they are.")] = _API,
+    once: Annotated[bool, typer.Option("--once", help="Run what is due now, and end.")] = False,  # noqa: FBT002
+    check_revisions: Annotated[  # noqa: FBT002
+        bool, typer.Option("--check-revisions", help="Also buy again the days that the vendor changed.")
+    ] = False,
+    force: Annotated[  # noqa: FBT002
+        bool, typer.Option("--force", help="Buy what costs more than ingest.confirm_above_usd too.")
+    ] = False,
+    budget: Annotated[
+        str | None, typer.Option(metavar="USD", help="Refuse a run that costs more, before anything is billed.")
+    ] = None,
+    systemd: Annotated[  # noqa: FBT002
+        bool, typer.Option("--systemd", help="Print a systemd unit that runs this schedule, and end.")
+    ] = False,
+    cron: Annotated[  # noqa: FBT002
+        bool, typer.Option("--cron", help="Print the lines of a crontab that sync the jobs, and end.")
+    ] = False,
+) -> None:
+    """Sync jobs by their cron lines (UTC, or the job's timezone) until SIGTERM or Ctrl-C.
+
+    A run is skipped when nothing was traded since the last one. Slots that were missed are made up for by one run at
+    once, and so is a job that never ran. A job that fails is tried again after a while; a vendor that refuses the
+    account is left alone for longer. One process for a data folder; what was done is kept in schedule.json there.
+    """
+    if systemd and cron:
+        raise RequestError("--systemd and --cron exclude each other", "Give one of them.")
+    options = [
+        *(["--api", api] if api != _API else []), *(["--check-revisions"] if check_revisions else []),
+        *(["--force"] if force else []), *(["--budget", budget] if budget else []),
+    ]  # fmt: skip
+    with session(context).data(**{"ingest.budget_usd": budget}) as data:
+        if systemd or cron:
+            _print(data, session(context).store, jobs or [], options, as_unit=systemd)
+            return
+        with told_to_stop() as end:
+            shown = Shown(as_json=session(context).json)
+            with data.schedule(
+                jobs or (), api=api, check_revisions=check_revisions, force=force, wait=end.wait, stopped=end.told,
+                tell=shown.add, on_wait=waiting,
+            ) as scheduler:  # fmt: skip
+                started()
+                code = scheduler.once() if once else scheduler.loop() or 0
+    if code:
+        raise typer.Exit(code)
+
+
+def _print(data: HistoricalData, store: str | None, jobs: list[str], options: list[str], *, as_unit: bool) -> None:
+    from hdi.cli import units
+    from hdi.syncing import chosen
+
+    found = chosen(data.jobs(), jobs, scheduled=True)
+    if as_unit:
+        text, notes = units.systemd(data.settings, store, [*options, *jobs])
+    else:
+        text, notes = units.crontab(data.settings, store, found, options)
+    put(text)
+    for note in notes:
+        say(f"note: {note}")
+
+
+class Shown:
+    """Shows what a schedule does: one line of text or JSON for each event."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def add(self, event: Event) -> None:
+        """Show an event; errors go to stderr as well."""
+        from hdi.scheduling import event_dict
+
+        # Nobody may be listening any more: the log has all of it, and the jobs go on.
+        with contextlib.suppress(OutputClosed, OSError):
+            put(dumps(event_dict(event)) if self._as_json else event_line(event))
+        for error in event.result.errors if event.result else ():
+            told(error)
+
+
+def event_line(event: Event) -> str:
+    """One event on one line."""
+    parts = [_time(event), f"{event.what:<8}", event.job]
+    if event.what == "end" and event.result is not None:
+        parts = [_time(event), result_line(event.result)]
+    elif event.slot is not None:
+        parts.append(f"for {event.slot:%Y-%m-%dT%H:%M:%SZ}")
+    if event.why:
+        parts.append(event.why)
+    if event.until is not None:
+        words = "until" if event.what in ("waiting", "paused") else "again" if event.what == "failed" else "next"
+        parts.append(f"{words} {event.until:%Y-%m-%dT%H:%M:%SZ}")
+    return "  ".join(part for part in parts if part)
+
+
+def _time(event: Event) -> str:
+    return f"{event.at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+class _End:
+    """Whether the program was told to end. Waiting for it takes no lock, so a signal handler may tell it."""
+
+    def __init__(self) -> None:
+        self._told = False
+        self._pipes = [os.pipe(), os.pipe()]  # for whoever waits, and for the watch
+        for _, end in self._pipes:
+            os.set_blocking(end, False)
+
+    def told(self) -> bool:
+        """Whether it is to end."""
+        return self._told
+
+    def tell(self, *_: object) -> None:
+        """End it; told twice, at once."""
+        if self._told:
+            os._exit(0)
+        self._told = True
+        for _, end in self._pipes:
+            os.write(end, b"x")
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until it is told; whether it was."""
+        select.select([self._pipes[0][0]], [], [], max(seconds, 0))
+        return self._told
+
+    def watch(self) -> None:
+        """End the process some time after it was told, whatever it is doing: what is paid and whole is kept then too."""
+        os.read(self._pipes[1][0], 1)
+        time.sleep(_GRACE)
+        say("what was under way is broken off: the next run goes on with what was kept")
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(0)
+
+
+@contextlib.contextmanager
+def told_to_stop() -> Iterator[_End]:
+    """What SIGTERM and SIGINT end, in the main thread: soon, and never in the middle of a commit that is quick."""
+    end = _End()
+    before = {number: signal.signal(number, end.tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    threading.Thread(target=end.watch, name="hdi-watch", daemon=True).start()
+    try:
+        yield end
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["Shown", "event_line", "register", "schedule", "told_to_stop"]

@@ -1,0 +1,347 @@
+"""Gaps: every stretch of what should be there that has no row, by session and content, with its cause and the evidence.
+
+What should be there are the sessions of the calendar, times the life of each instrument by dated symbology, within
+what was asked for; what is there is counted in the store. Stretches are hours for ticks and bars of up to an hour, and
+days for what comes by the day: less than an hour without a row is no gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from hdi.calendars import Calendars, product_of
+from hdi.errors import RequestError, UnknownSymbol
+from hdi.gaps.causes import CAUSES, CLOSED, GAPS, judged, told
+from hdi.gaps.closed import closed
+from hdi.gaps.evidence import Place, conditions, kept, lives, losses, quarantined, trading
+from hdi.gaps.expected import expected, grain, lacking, runs, stretches, whole_time
+from hdi.gaps.unasked import Target, stated, targets, unasked
+from hdi.lookup import Asked, Lookup, union
+from hdi.model import DAY_NS, Window
+from hdi.schema import Schemas
+from hdi.stores import Store
+from hdi.symbology import Array, Intervals, disjoint, merge
+
+_LIFE = {
+    "instrument_id": pl.Int64(), "life_start": pl.Int64(), "life_end": pl.Int64(), "symbol": pl.String(),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is looked at: some schemas (none: all), symbols (none: all that was asked for), a dataset, a window.
+
+    Without a window each symbol is looked at from the first to the last instant that was asked for. ``closed`` adds
+    the times at which the market is closed.
+    """
+
+    schemas: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
+    dataset: str | None = None
+    window: Window | None = None
+    closed: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """The gaps (:data:`hdi.gaps.causes.GAPS`), by dataset, schema and time; ``looked`` says how much was looked at."""
+
+    gaps: pl.DataFrame = field(repr=False)
+    looked: int = 0
+
+    @property
+    def missing(self) -> pl.DataFrame:
+        """The gaps without the times at which the market is closed."""
+        return self.gaps.filter(~pl.col("cause").is_in(sorted(CLOSED)))
+
+    @property
+    def summary(self) -> pl.DataFrame:
+        """Gaps and stretches by cause and certainty."""
+        order = pl.col("cause").replace_strict({c: i for i, c in enumerate(CAUSES)}, return_dtype=pl.Int64)
+        counts = self.gaps.group_by("cause", "certainty").agg(gaps=pl.len(), stretches=pl.col("stretches").sum())
+        return counts.sort(order, "certainty")
+
+    @property
+    def unknown(self) -> tuple[int, int]:
+        """``(gaps without a known cause, all gaps)``, closed times left out."""
+        missing = self.missing
+        return missing.filter(pl.col("cause") == "unknown").height, missing.height
+
+
+def find(store: Store, schemas: Schemas, calendars: Calendars, wanted: Wanted, now: int) -> Report:
+    """Look for gaps up to ``now``. Raises RequestError, UnknownSymbol for what was never asked for."""
+    for name in wanted.schemas:
+        schemas.find(name)
+    look = _Look(store, schemas, calendars, wanted, now)
+    frames = [pl.DataFrame(schema=GAPS)]
+    looked = 0
+    for dataset, name, each in look.parts():
+        part = _Part(look, dataset, name, each)
+        frames += part.gaps()
+        looked += part.looked
+    gaps = pl.concat(frames).sort("dataset", "schema", "start", "symbol", "end", maintain_order=True)
+    return Report(gaps, looked)
+
+
+class _Look:
+    """The frames of a store, and what is wanted of it."""
+
+    def __init__(self, store: Store, schemas: Schemas, calendars: Calendars, wanted: Wanted, now: int) -> None:
+        self.store, self.schemas, self.calendars, self.wanted = store, schemas, calendars, wanted
+        self.coverage, self.ledger, self.mappings = store.coverage(), store.ledger(), store.mappings()
+        self.heard, self.rejects = store.conditions(), store.quarantine()
+        self.window = wanted.window.cut(Window(0, now)) if wanted.window else None
+        if wanted.window is not None and self.window is None:
+            raise RequestError(f"{wanted.window} has not happened yet", "Give an earlier --start-date.")
+        self.lookup = Lookup(self.mappings, self.coverage, self.ledger, wanted.dataset)
+        self.now = now
+
+    def parts(self) -> Iterator[tuple[str, str, list[Target]]]:
+        """What was asked for, by dataset and schema."""
+        only = self._only() if self.wanted.symbols else None
+        names = tuple(self.schemas.find(s)[1].made_from or self.schemas.find(s)[1].name for s in self.wanted.schemas)
+        found = targets(
+            self.coverage, self.ledger, only, schemas=names, dataset=self.wanted.dataset, window=self.window,
+            until=self.now,
+        )  # fmt: skip
+        by_part: dict[tuple[str, str], list[Target]] = {}
+        for target in found:
+            if target.schema in self.schemas.names:
+                by_part.setdefault((target.dataset, target.schema), []).append(target)
+        for (dataset, name), each in sorted(by_part.items()):
+            yield dataset, name, each
+
+    def _only(self) -> list[Asked]:
+        """The symbols that are wanted; of those that were asked for and never came nothing else is known."""
+        tried = {s.casefold(): s for text in self.ledger["symbol"].unique() for s in text.split(",")}
+        known = {s.casefold() for s in self.lookup.symbols}
+        never = [s for s in self.wanted.symbols if s.casefold() in tried.keys() - known]
+        found = self.lookup.find([s for s in self.wanted.symbols if s not in never])
+        return [*found, *(Asked(tried[s.casefold()], union([])) for s in never)]
+
+    def asked(self, symbol: str, dataset: str) -> Asked:
+        """The rectangles of a symbol in a dataset, over all time; none where nothing is known of it."""
+        here = Lookup(self.mappings, self.coverage, self.ledger, dataset)
+        try:
+            found = here.find([symbol])[0]
+        except UnknownSymbol:  # asked for, and nothing of it ever came
+            return Asked(symbol, union([]))
+        return Asked(found.symbol, found.rectangles.filter(pl.col("dataset") == dataset))
+
+
+class _Part:
+    """One schema of a dataset."""
+
+    def __init__(self, look: _Look, dataset: str, name: str, each: list[Target]) -> None:
+        self.look, self.dataset, self.targets = look, dataset, each
+        schema, self.name = look.schemas.find(name)
+        mine = pl.col("dataset") == dataset
+        self.coverage = look.coverage.filter(mine)
+        self.ledger = look.ledger.filter(mine, pl.col("schema") == name)
+        self.grain = grain(schema, self.name)
+        self.place = Place(look.store, look.schemas, dataset, schema, self.name, self.grain, self.coverage)
+        self.claims = self.coverage.filter(pl.col("schema") == name).drop_nulls("instrument_id")
+        self.looked = 0
+
+    def gaps(self) -> Iterator[pl.DataFrame]:
+        """All gaps, in frames (:data:`GAPS`)."""
+        for target in self.targets:
+            asked = self._asked(target)
+            found = unasked(target, asked.rectangles, self.coverage, self.ledger)
+            open_times = self._stretches(product_of(target.symbol), target.window)
+            yield stated(found, target, open_times)
+            if self.look.wanted.closed:
+                known = self._sessions(product_of(target.symbol), target.window)
+                yield closed(target, known, self.look.calendars, daily=self.grain.daily)
+        for product, pieces in self._pieces():
+            span = Window(int(pieces["start"].min()), int(pieces["end"].max()))  # type: ignore[arg-type]
+            yield from self._empties(pieces, product, span)
+
+    def _asked(self, target: Target) -> Asked:
+        if target.everything:
+            return Asked(target.symbol, union([]))
+        return self.look.asked(target.symbol, self.dataset)
+
+    def _sessions(self, product: str, window: Window) -> pl.DataFrame:
+        around = Window(max(window.start - DAY_NS, 0), window.end + DAY_NS)
+        return self.look.calendars.sessions(self.dataset, around, product)
+
+    def _stretches(self, product: str, window: Window) -> pl.DataFrame:
+        known = self.look.calendars.knows(self.dataset)
+        sessions = self._sessions(product, window) if known else whole_time(window)
+        return stretches(sessions, self.grain, window)
+
+    def _pieces(self) -> Iterator[tuple[str, pl.DataFrame]]:
+        """What is held, by instrument and life, cut to what is looked at; product by product."""
+        held = merge(self.claims)
+        if self.look.wanted.symbols:
+            rectangles = union([self._asked(t) for t in self.targets])
+            everything = any(t.everything for t in self.targets)
+            held = held if everything else _overlap(held, merge(rectangles)).select("instrument_id", "start", "end")
+        if (window := self.look.window) is not None:
+            held = held.with_columns(
+                pl.col("start").clip(lower_bound=window.start), pl.col("end").clip(upper_bound=window.end)
+            ).filter(pl.col("start") < pl.col("end"))
+        if held.is_empty():
+            return
+        pieces = self._named(held)
+        products = {s: product_of(s) for s in pieces["symbol"].drop_nulls().unique()}
+        kinds = pl.col("symbol").replace_strict(products, default="", return_dtype=pl.String)
+        for (product,), part in sorted(pieces.with_columns(product=kinds).group_by("product")):
+            yield str(product), part.drop("product")
+
+    @cached_property
+    def _lives(self) -> pl.DataFrame:
+        """The lives of instruments by their raw symbols: disjoint, those that touch joined."""
+        rows = self.look.mappings.filter(pl.col("dataset") == self.dataset, pl.col("stype") == "raw_symbol")
+        flat = disjoint(rows.select("instrument_id", "start", "end"))
+        named = flat.with_columns(symbol=rows["symbol"].gather(flat["row"])).sort("instrument_id", "start")
+        before = [pl.col(c).shift(1) for c in ("instrument_id", "symbol", "end")]
+        fresh = pl.any_horizontal(
+            pl.col(c).ne_missing(b) for c, b in zip(("instrument_id", "symbol", "start"), before, strict=True)
+        )
+        joined = named.with_columns(life=fresh.fill_null(value=True).cum_sum()).group_by("life", maintain_order=True)
+        return joined.agg(
+            pl.col("instrument_id").first(), life_start=pl.col("start").min(), life_end=pl.col("end").max(),
+            symbol=pl.col("symbol").first(),
+        ).select(pl.col(c).cast(t) for c, t in _LIFE.items())  # fmt: skip
+
+    def _named(self, held: pl.DataFrame) -> pl.DataFrame:
+        """Pieces of one life each; those without a name as they are."""
+        spans = self._lives.rename({"life_start": "start", "life_end": "end"})
+        named = _overlap(held, spans)
+        nameless = held.join(named.select("instrument_id").unique(), on="instrument_id", how="anti")
+        return pl.concat([named, nameless.with_columns(symbol=pl.lit(None, pl.String))]).sort("instrument_id", "start")
+
+    def _empties(self, pieces: pl.DataFrame, product: str, span: Window) -> Iterator[pl.DataFrame]:
+        known = self._stretches(product, span)
+        sessions = self._sessions(product, span)
+        for wanted in expected(pieces, known, self.grain):
+            self.looked += wanted.height
+            spans = merge(wanted.select("instrument_id", start="at", end=pl.col("at") + self.grain.every))
+            content = self.place.counts(self.name.name, _cut(spans, span), self.grain.every)
+            empty = lacking(wanted, content)
+            if empty.is_empty():
+                continue
+            sizes = wanted.group_by("instrument_id").agg(expected=pl.len().cast(pl.Int64))
+            lack = empty.group_by("instrument_id").agg(lacking=pl.len().cast(pl.Int64))
+            empty = empty.join(sizes, on="instrument_id").join(lack, on="instrument_id")
+            yield told(judged(self._weighed(empty, sessions)), self.dataset, self.name.name)
+
+    def _weighed(self, empty: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
+        """The empty stretches with all that the store can say of them."""
+        look = self.look
+        empty = self._edges(self._units(empty))
+        empty = conditions(empty, look.heard, self.ledger, self.dataset)
+        key = ["instrument_id", "at"]
+        rejects = quarantined(look.rejects, self.place)
+        empty = empty.join(rejects, on=key, how="left").with_columns(
+            pl.col("rejected").fill_null(0), pl.col("rules").fill_null("")
+        )
+        empty = self._lost(empty)
+        defined = lives(self.place, empty)
+        empty = empty.join(defined, on=["instrument_id", "life_start"], how="left", nulls_equal=True)
+        empty = trading(self.place, empty, sessions)
+        return empty.with_columns(alone=self._alone(empty))
+
+    def _units(self, empty: pl.DataFrame) -> pl.DataFrame:
+        """The life and the unit that each stretch belongs to, and what the ledger says of the unit."""
+        at = [empty[c].to_numpy() for c in ("instrument_id", "low")]
+        life, claim = Intervals(self._life_spans).find(*at), Intervals(self.claims).find(*at)
+        empty = empty.with_columns(
+            *(_taken(self._lives[c], life) for c in ("symbol", "life_start", "life_end")),
+            _taken(self.claims["unit"], claim), _taken(self.claims["symbol"], claim).alias("u_symbol"),
+        )  # fmt: skip
+        books = self.ledger.filter(~pl.col("status").is_in(["failed", "ordered"])).unique("unit", keep="last")
+        return empty.join(books.select("unit", "fetched", "committed_at", "raw_file"), on="unit", how="left")
+
+    @cached_property
+    def _life_spans(self) -> pl.DataFrame:
+        return self._lives.select("instrument_id", start="life_start", end="life_end")
+
+    def _edges(self, empty: pl.DataFrame) -> pl.DataFrame:
+        """Which stretches are on the last day of a life, behind its last row; or on the first, before its first.
+
+        The symbol was asked for beyond that day, so that the symbology would say if the life went on.
+        """
+        whole = self.coverage.filter(pl.col("instrument_id").is_null(), pl.col("schema") == self.name.name)
+        codes = whole.select("symbol").unique().with_row_index("instrument_id")
+        asked = merge(whole.join(codes, on="symbol").select(pl.col("instrument_id").cast(pl.Int64), "start", "end"))
+        asked = asked.join(codes.cast({"instrument_id": pl.Int64}), on="instrument_id").select(
+            "start", "end", u_symbol="symbol"
+        )
+        inside = {}
+        for edge in ("life_start", "life_end"):
+            pairs = empty.select("u_symbol", edge).unique().join(asked, on="u_symbol")
+            inside[edge] = pairs.filter(pl.col("start") < pl.col(edge), pl.col(edge) < pl.col("end")).select(
+                "u_symbol", edge, pl.lit(value=True).alias(f"in_{edge}")
+            ).unique()  # fmt: skip
+            empty = empty.join(inside[edge], on=["u_symbol", edge], how="left", nulls_equal=True)
+        day = pl.col("at") // DAY_NS * DAY_NS
+        ordered = runs(empty)
+        return ordered.with_columns(
+            ending=pl.col("last").any().over("run") & (day == pl.col("life_end") - DAY_NS)
+            & pl.col("in_life_end").fill_null(value=False),
+            beginning=pl.col("first").any().over("run") & (day == pl.col("life_start"))
+            & pl.col("in_life_start").fill_null(value=False),
+        ).drop("run", "in_life_start", "in_life_end")  # fmt: skip
+
+    def _lost(self, empty: pl.DataFrame) -> pl.DataFrame:
+        """What was stored once and is gone: ``gone`` rows of the unit, ``kept`` records of its bytes; ``unread``."""
+        gone = losses(self.place, empty.filter(pl.col("rejected") == 0), self.ledger, self.claims)
+        empty = empty.join(gone.select("unit", "gone"), on="unit", how="left")
+        files = gone.drop_nulls("raw_file")["raw_file"].unique().sort()
+        there = [file for file in files if Path(file).exists()]
+        found, problems = kept(there, empty["instrument_id"].unique().to_list(), self.place)
+        problems |= {file: "they are not there" for file in files if file not in there}
+        unread = pl.DataFrame(
+            {"raw_file": list(problems), "unread": list(problems.values())},
+            schema={"raw_file": pl.String, "unread": pl.String},
+        )
+        empty = empty.join(found, on=["raw_file", "instrument_id", "at"], how="left")
+        empty = empty.join(unread, on="raw_file", how="left").with_columns(pl.col("kept").fill_null(0))
+        nowhere = pl.col("gone").is_not_null() & pl.col("raw_file").is_null()
+        return empty.with_columns(unread=pl.when(nowhere).then(pl.lit("no copy of them was kept")).otherwise("unread"))
+
+    def _alone(self, empty: pl.DataFrame) -> pl.Series:
+        """True on days that the vendor called missing and of which nothing at all is stored."""
+        days = empty.filter(pl.col("condition") == "missing")["day"].unique().sort()
+        if not len(days):
+            return pl.Series("alone", [False] * empty.height, dtype=pl.Boolean)
+        held = merge(self.claims)
+        spans = held.join(pl.DataFrame({"day": days}), how="cross").select(
+            "instrument_id", start=pl.max_horizontal("start", "day"),
+            end=pl.min_horizontal("end", pl.col("day") + DAY_NS),
+        ).filter(pl.col("start") < pl.col("end"))  # fmt: skip
+        there = self.place.counts(self.name.name, spans, DAY_NS)["at"].unique()
+        return empty.select(alone=~pl.col("day").is_in(there.implode()))["alone"]
+
+
+def _taken(values: pl.Series, at: Array) -> pl.Series:
+    """Values by position, null where the position is negative."""
+    place = pl.Series(at)
+    return values.gather(pl.select(pl.when(place >= 0).then(place)).to_series()).alias(values.name)
+
+
+def _overlap(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+    """What intervals of two frames (instrument_id, start, end) have in common, with the other columns of the second."""
+    both = one.select("instrument_id", "start", "end").join(other, on="instrument_id", suffix="_other")
+    return (
+        both.with_columns(start=pl.max_horizontal("start", "start_other"), end=pl.min_horizontal("end", "end_other"))
+        .filter(pl.col("start") < pl.col("end"))
+        .drop("start_other", "end_other")
+    )
+
+
+def _cut(spans: pl.DataFrame, window: Window) -> pl.DataFrame:
+    return spans.with_columns(
+        pl.col("start").clip(lower_bound=window.start), pl.col("end").clip(upper_bound=window.end)
+    ).filter(pl.col("start") < pl.col("end"))
+
+
+__all__ = ["Report", "Wanted", "find"]

@@ -1,0 +1,192 @@
+"""Days that were changed after they were bought, and rows beside those that took their place: on frames alone."""
+
+from decimal import Decimal
+
+import polars as pl
+import pytest
+
+from hdi.frames import CONDITIONS
+from hdi.model import DAY_NS
+from hdi.restating import BOUGHT, TOLD, judged, odd, standing, together, wanted
+from hdi.revisions import APPEARED, CHANGED, DISAPPEARED, revised
+
+DAY = 100
+#: In the order of events: what was heard early, what was bought, what was heard late.
+EARLY, BOUGHT_AT, LATE = 1_000 * DAY_NS, 1_001 * DAY_NS, 1_002 * DAY_NS
+
+
+def said(*rows):
+    """Rows of (condition, day of the last change, when it was heard)."""
+    return pl.DataFrame(
+        [("D", DAY * DAY_NS, c, None if m is None else m * DAY_NS, at) for c, m, at in rows],
+        schema=CONDITIONS, orient="row",
+    )  # fmt: skip
+
+
+def told(*rows):
+    found = [(1, DAY * DAY_NS, c, None if m is None else m * DAY_NS) for c, m in rows]
+    return pl.DataFrame(found, schema=TOLD, orient="row")
+
+
+def verdict(now, known=(), own=()):
+    """What becomes of one day of one unit."""
+    condition, modified = now
+    modified = None if modified is None else modified * DAY_NS
+    days = pl.DataFrame(
+        [(1, DAY * DAY_NS, BOUGHT_AT, condition, modified)],
+        schema={"unit": pl.Int32, "day": pl.Int64, "bought_at": pl.Int64, "condition": pl.String,
+                "last_modified": pl.Int64}, orient="row",
+    )  # fmt: skip
+    return judged(days, said(*known), told(*own))["verdict"].item()
+
+
+@pytest.mark.parametrize(
+    ("now", "known", "own", "expected"),
+    [
+        (("available", 101), [("available", 101, EARLY)], [], "fresh"),
+        (("available", 105), [("available", 101, EARLY)], [], "due"),
+        (("available", 100), [("available", 101, EARLY)], [], "fresh"),
+        (("available", 105), [("available", 101, EARLY), ("available", 105, LATE)], [], "due"),
+        (("available", 105), [("available", 101, EARLY), ("available", 105, EARLY + 1)], [], "fresh"),
+        (("available", 101), [("degraded", 101, EARLY)], [], "due"),
+        (("available", 101), [("pending", 101, EARLY)], [], "due"),
+        (("degraded", 101), [("missing", 101, EARLY)], [], "due"),
+        (("degraded", 101), [("available", 101, EARLY)], [], "fresh"),
+        (("degraded", 105), [("available", 101, EARLY)], [], "due"),
+        (("pending", 105), [("available", 101, EARLY)], [], "waiting"),
+        (("missing", 105), [("available", 101, EARLY)], [], "waiting"),
+        (("available", 101), [("available", None, EARLY)], [], "due"),
+        (("available", None), [("available", 101, EARLY)], [], "fresh"),
+        (("available", 101), [], [], "unmeasured"),
+        (("available", None), [], [], "unmeasured"),
+        (("available", 1_003), [], [], "due"),
+        (("available", 101), [("available", 101, LATE)], [], "fresh"),
+        (("available", 105), [("available", 101, LATE)], [], "due"),
+        (("available", 105), [("available", 105, EARLY)], [("available", 101)], "due"),
+        (("available", 105), [("available", 105, LATE)], [("degraded", 105)], "due"),
+        (("available", 105), [("available", 101, EARLY)], [("available", 105), ("degraded", 101)], "fresh"),
+    ],
+)
+def test_a_day_is_due_by_what_was_in_force_when_it_was_bought(now, known, own, expected):
+    assert verdict(now, known, own) == expected
+
+
+def test_days_of_which_all_that_is_known_is_what_is_said_now_raise_no_question():
+    now = said(("available", 105, LATE + 1))
+    assert odd(said(("available", 105, EARLY)), told(), now).is_empty()
+    assert odd(said(("available", 105, EARLY)), told(("available", 105)), now).is_empty()
+    assert odd(said(), told(), now).height == 1
+    assert odd(said(("available", 101, EARLY), ("available", 105, LATE)), told(), now).height == 1
+    assert odd(said(("available", 105, EARLY)), told(("degraded", 105)), now).height == 1
+
+
+def units(*rows):
+    """Units 0, 1, ... by (symbol, stype, first day, end), all bought at once."""
+    return pl.DataFrame(
+        [(i, "D", "trades", symbol, stype, a * DAY_NS, b * DAY_NS, 0) for i, (symbol, stype, a, b) in enumerate(rows)],
+        schema=BOUGHT, orient="row",
+    )  # fmt: skip
+
+
+def again(bought, rectangles, *days):
+    """(stype, symbol, first day, end) that would be asked for again when these days are due."""
+    coverage = pl.DataFrame(
+        [(u, i, round(a * DAY_NS), round(b * DAY_NS)) for u, i, a, b in rectangles],
+        schema={"unit": pl.Int32, "instrument_id": pl.Int64, "start": pl.Int64, "end": pl.Int64}, orient="row",
+    )  # fmt: skip
+    asked = pl.DataFrame({"day": [d * DAY_NS for d in days]}, schema={"day": pl.Int64})
+    pieces = pl.concat(standing(coverage, bought, asked)).with_columns(verdict=pl.lit("due"))
+    found = wanted(pieces, bought).sort("stype", "symbol", "start")
+    return [(t, s, a / DAY_NS, b / DAY_NS) for _, t, s, a, b in found.iter_rows()]
+
+
+def test_what_a_unit_holds_of_a_day_is_asked_for_by_its_own_symbol_and_no_other_day():
+    bought = units(("ES.FUT", "parent", 0, 365))
+    assert again(bought, [(0, 7, 0, 365), (0, 8, 90, 365)], 100, 200) == [
+        ("parent", "ES.FUT", 100, 101), ("parent", "ES.FUT", 200, 201),
+    ]  # fmt: skip
+
+
+def test_a_day_that_is_held_in_part_is_asked_for_in_part():
+    bought = units(("ES.c.0", "continuous", 99.25, 100.5))
+    assert again(bought, [(0, 7, 99.25, 100.5)], 99, 100) == [
+        ("continuous", "ES.c.0", 99.25, 100), ("continuous", "ES.c.0", 100, 100.5),
+    ]  # fmt: skip
+
+
+def test_what_a_newer_unit_holds_is_asked_for_as_that_one():
+    bought = units(("ES.c.0", "continuous", 0, 365), ("ES.FUT", "parent", 100, 101))
+    assert again(bought, [(0, 7, 0, 365), (1, 7, 100, 101), (1, 8, 100, 101)], 100) == [
+        ("parent", "ES.FUT", 100, 101)
+    ]  # fmt: skip
+
+
+def test_where_another_unit_holds_some_of_a_parent_the_rest_is_asked_for_by_instrument():
+    bought = units(("ES.FUT", "parent", 0, 365), ("ES.c.0", "continuous", 100, 101))
+    assert again(bought, [(0, 7, 0, 365), (0, 8, 0, 365), (1, 7, 100, 101)], 100) == [
+        ("continuous", "ES.c.0", 100, 101), ("instrument_id", "8", 100, 101),
+    ]  # fmt: skip
+
+
+def test_what_arrived_unmapped_is_asked_for_by_instrument_and_joint_symbols_one_by_one():
+    bought = units(("", "raw_symbol", 100, 101), ("ESH4,ESM4", "raw_symbol", 100, 101))
+    assert again(bought, [(0, 5, 100, 101), (1, 7, 100, 101), (1, 8, 100, 101)], 100) == [
+        ("instrument_id", "5", 100, 101), ("raw_symbol", "ESH4", 100, 101), ("raw_symbol", "ESM4", 100, 101),
+    ]  # fmt: skip
+
+
+def test_symbols_that_lack_the_same_stretch_are_together_and_no_stretch_is_in_two_windows():
+    found = [(w.start, w.end, set(keys)) for w, keys in together([(1, 0, 10), (2, 5, 10), (1, 20, 30), (2, 20, 30)])]
+    assert found == [(0, 5, {1}), (5, 10, {1, 2}), (20, 30, {1, 2})]
+
+
+KEY = {"event": pl.String(), "index_time": pl.Int64(), "publisher_id": pl.Int64(), "instrument_id": pl.Int64()}
+ROW = {
+    **KEY, "price": pl.Decimal(18, 9), "size": pl.Int64(), "symbol": pl.String(), "_unit": pl.Int32(),
+    "_row": pl.Int32(), "_written_run": pl.String(), "_replaced_at": pl.Int64(),
+}  # fmt: skip
+
+
+def rows(unit, *values, time=0):
+    """Rows of one instant by (price, size), as one commit wrote them."""
+    return pl.DataFrame(
+        [("r2", time, 1, 7, Decimal(p), s, "ES", unit, n, f"r{unit}", 9) for n, (p, s) in enumerate(values)], schema=ROW,
+        orient="row",
+    )  # fmt: skip
+
+
+def laid(old, new, *, answered=True):
+    """(what, changes) of old rows beside new ones, as plain text."""
+    found = revised(old, new, ["price", "size"], lambda both: pl.Series([answered] * both.height, dtype=pl.Boolean))
+    found = found.sort("index_time", "what")
+    return [
+        (what, {c["column"]: (c["before"], c["after"]) for c in changes})
+        for what, changes in found.select("what", "changes").iter_rows()
+    ]
+
+
+def test_a_row_that_changed_shows_the_columns_that_differ_exactly():
+    assert laid(rows(1, ("4718.250000001", 3)), rows(2, ("4718.5", 3))) == [
+        (CHANGED, {"price": ("4718.250000001", "4718.5")})
+    ]  # fmt: skip
+
+
+def test_rows_that_are_equal_are_set_aside_before_those_of_one_key_are_matched_in_order():
+    old = rows(1, ("1", 1), ("2", 2), ("2", 2), ("3", 3))
+    assert laid(old, rows(2, ("1", 1), ("2", 2), ("2", 2), ("3", 4))) == [(CHANGED, {"size": ("3", "4")})]
+    assert laid(old, rows(2, ("1", 1), ("2", 2), ("3", 3))) == [
+        (DISAPPEARED, {"price": ("2", None), "size": ("2", None)})
+    ]
+    assert laid(old, rows(2, ("0", 9), ("1", 1), ("2", 2), ("2", 2), ("3", 3))) == [
+        (APPEARED, {"price": (None, "0"), "size": (None, "9")})
+    ]  # fmt: skip
+
+
+def test_a_row_where_nobody_had_answered_before_is_no_revision():
+    assert laid(rows(1).clear(), rows(2, ("1", 1)), answered=False) == []
+    assert laid(rows(1).clear(), rows(2, ("1", 1)), answered=True)[0][0] == APPEARED
+
+
+def test_a_row_at_another_instant_is_another_row():
+    found = laid(rows(1, ("1", 1), time=5), rows(2, ("1", 1), time=6))
+    assert [what for what, _ in found] == [DISAPPEARED, APPEARED]
