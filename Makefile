@@ -10,11 +10,12 @@ FIND_PYTHON = for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
 	echo "hdi needs Python 3.11 or newer: none was found (make PYTHON=/path/to/python names one)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench docs docs-check lock clean timescaledb timescaledb-stop
+.PHONY: help install demo test laws check bench docs docs-check lock clean timescaledb timescaledb-stop
 
 help:
 	@echo "make demo        the whole job on synthetic data, in a fresh local lake"
 	@echo "make test        the test suite"
+	@echo "make laws        1,000 histories of orders bought for real, bytes and all, into each store; an hour"
 	@echo "make timescaledb a real TimescaleDB on this machine, without Docker (make timescaledb-stop stops it)"
 	@echo "make check       format, lint, types, layers"
 	@echo "make docs        write the generated documentation again (make docs-check: is it current?)"
@@ -34,6 +35,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(PY) -m pytest -n 2 --dist loadscope $(ARGS)
+
+# As `make test` has them, but many more.
+laws: $(STAMP)
+	@HDI_TEST_LAWS=$${HDI_TEST_LAWS:-1000} $(PY) -m pytest tests/laws/test_buying_laws.py -k real $(ARGS)
 
 # Tests need no such call: the first that asks for a server starts it, the last stops it (tests/conftest.py).
 timescaledb:

@@ -208,6 +208,7 @@ class HistoricalData:
         max_reject_percent: float | None = None,
         resumes: Sequence[str] = (),
         wait: bool = True,
+        source: Source | None = None,
     ) -> Buying:
         """A request to a vendor's API: its ``offer()`` says what is missing and what it costs, ``run()`` buys it.
 
@@ -237,7 +238,7 @@ class HistoricalData:
             ingest.workers, ingest.download_records, ingest.budget_usd, limits=limits, min_split=ingest.min_split_usd,
             batch_above_bytes=ingest.batch_above_bytes, wait=wait, on_wait=on_wait,
         )  # fmt: skip
-        source = self.source(api, on_wait)
+        source = source or self.source(api, on_wait)
         store = self.store(write=not dry_run)
         options = self._options(refetch=refetch, dry_run=dry_run)
         limit = options.max_reject_percent if max_reject_percent is None else max_reject_percent
@@ -278,21 +279,23 @@ class HistoricalData:
 
     def _sync(
         self, jobs: Sequence[Job], *, api: str, check_revisions: bool, dry_run: bool = False,
-        on_wait: Callable[[str, float], None] | None = None,
+        on_wait: Callable[[str, float], None] | None = None, source: Source | None = None,
     ) -> Sync:  # fmt: skip
         from hdi.syncing import Step, Sync, schemas_of
+
+        source = source or self.source(api, on_wait)
 
         def buy(job: Job, end: str) -> Buying:
             return self.buying(
                 dataset=job.dataset, schema=job.schema, symbols=job.symbols, start=job.start_date, end=end,
-                stype=job.stype_in, api=api, job=job.name, dry_run=dry_run, on_wait=on_wait,
+                stype=job.stype_in, api=api, job=job.name, dry_run=dry_run, on_wait=on_wait, source=source,
             )  # fmt: skip
 
         def revise(steps: Sequence[Step]) -> Due:
             return self.revisions_due(api=api, only=schemas_of(steps), dry_run=dry_run, on_wait=on_wait)
 
         return Sync(
-            jobs, self.source(api, on_wait), buy, revise=revise if check_revisions else None,
+            jobs, source, buy, revise=revise if check_revisions else None,
             budget=self.settings.ingest.budget_usd,
         )  # fmt: skip
 
@@ -311,7 +314,7 @@ class HistoricalData:
         pace: Pace | None = None,
         on_wait: Callable[[str, float], None] | None = None,
     ) -> Iterator[Scheduler]:
-        """The schedule of jobs by their cron lines, without names of all that have one: ``loop()`` or ``once()`` runs it.
+        """The schedule of jobs by their cron lines, without names of all that have one; ``loop()``, ``once()`` run it.
 
         ``wait`` sleeps so many seconds or less, and ``stopped`` says when to end. What costs more than
         ``ingest.confirm_above_usd`` is bought only with ``force``. Raises RequestError for a job without a cron line,
@@ -323,13 +326,14 @@ class HistoricalData:
 
         planned = chosen(self.jobs(), jobs, scheduled=True)
         calendars = Calendars.load(self.settings.config_dir)
+        source = self.source(api, on_wait)
 
         def run(job: Job) -> Synced:
             from hdi.sources.breaker import close_all
 
             close_all()  # when to ask again after a refusal is the schedule's to say
             try:
-                work = self._sync([job], api=api, check_revisions=check_revisions, on_wait=on_wait)
+                work = self._sync([job], api=api, check_revisions=check_revisions, on_wait=on_wait, source=source)
                 work.plan()
                 if not force:
                     work.refuse_above(self.settings.ingest.confirm_above_usd)
@@ -538,7 +542,7 @@ class HistoricalData:
             start=window.start if first else None, end=window.end if last else None, now=time.time_ns(),
         )  # fmt: skip
 
-    def gaps(  # noqa: PLR0913  (each is an option of the command)
+    def gaps(
         self,
         symbols: str | Sequence[str] = (),
         start: str | dt.date | None = None,
@@ -548,7 +552,7 @@ class HistoricalData:
         dataset: str | None = None,
         closed: bool = False,
     ) -> Report:
-        """Every stretch of what was asked for that has no row: cause, certainty, evidence. Nothing is asked of a vendor.
+        """Every stretch of what was asked for that has no row, with its cause; nothing is asked of a vendor.
 
         Without dates each symbol is looked at from the first to the last instant that was asked for; a date as ``end``
         means through that UTC day. ``closed`` adds the times at which the market is closed. Raises RequestError,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -44,13 +44,20 @@ log = structlog.get_logger(component="PipelineOrchestrator")
 class Note:
     """A job that was, or was about to be, submitted. ``slip`` is about all of it; its ``batch`` is "" without a job.
 
-    ``known`` are jobs for the same that were there before.
+    ``known`` are jobs for the same that were there before, ``account`` whose job it is.
     """
 
     slip: Slip
     split: str
     known: tuple[str, ...]
+    account: str
     path: Path
+
+    def concerns(self, request: Request, origin: str) -> bool:
+        """Whether it is about the request's dataset, schema and window."""
+        order = self.slip.order
+        about = (self.slip.origin, order.dataset, order.schema) == (origin, request.dataset, request.name.name)
+        return about and order.window.cut(request.window) is not None
 
 
 @dataclass(frozen=True)
@@ -99,15 +106,17 @@ class Coming:
 class Intent:
     """A note while its job is submitted: written, then :meth:`became`. A context manager; it is held meanwhile."""
 
-    def __init__(self, data_dir: Path, slip: Slip, split: str, known: Sequence[str]) -> None:
+    def __init__(self, data_dir: Path, slip: Slip, split: str, known: Sequence[str], account: str) -> None:
         self._data_dir = data_dir
-        self.note = Note(slip, split, tuple(known), raw.parts_folder(data_dir) / f"{uuid4().hex}{_NOTE}")
+        self.note = Note(slip, split, tuple(known), account, raw.parts_folder(data_dir) / f"{uuid4().hex}{_NOTE}")
         self._fd = -1
-        self._submitted = False
 
     def __enter__(self) -> Self:
         note = self.note
-        about = {"format": _FORMAT, "split": note.split, "known": note.known, "slip": json.loads(note.slip.to_json())}
+        about = {
+            "format": _FORMAT, "split": note.split, "known": note.known, "account": note.account,
+            "slip": json.loads(note.slip.to_json()),
+        }  # fmt: skip
         self._fd = raw.hold_note(note.path.parent, note.path.name, json.dumps(about) + "\n")
         return self
 
@@ -145,9 +154,11 @@ def notes(data_dir: Path, source: BatchSource | None = None) -> Iterator[Note]:
             if text is None:  # its process lives, and is about to tell
                 continue
             note = _parsed(text, path)
+            if note and source and note.account != source.account:
+                continue  # who can say has another key
             job = submitted(source, note, found) if note and source else None
             if note and job:
-                with Intent(data_dir, note.slip, note.split, note.known) as intent:
+                with Intent(data_dir, note.slip, note.split, note.known, note.account) as intent:
                     found[job.id] = intent.became(job)
             path.unlink(missing_ok=True)
     yield from found.values()
@@ -183,6 +194,7 @@ def coming(
     """
     if not isinstance(source, BatchSource):
         return [], []
+    _check_lost(source, data_dir, request, refetch=refetch)
     found, gone = [], []
     for slip, split, note, booked in _known(source, data_dir, ledger, request):
         parts = left(slip, ledger) - _taken(data_dir, slip)
@@ -207,6 +219,24 @@ def coming(
         if _concerns(whole, request, instruments):
             found.append(Coming(job, whole, split or job.split, parts, booked, note))
     return found, gone
+
+
+def _check_lost(source: BatchSource, data_dir: Path, request: Request, *, refetch: bool) -> None:
+    """RequestError for a job of another key of which nobody knows whether it was submitted; forgotten on refetch."""
+    for path in (data_dir / "raw" / ".part").glob(f"*{_NOTE}"):
+        note = _read(path)
+        if note is None or note.slip.batch or note.account == source.account:
+            continue
+        if not note.concerns(request, source.origin):
+            continue
+        if refetch:
+            path.unlink(missing_ok=True)
+            continue
+        raise RequestError(
+            f"a batch job for {some(note.slip.order.symbols)} in {note.slip.order.window} may have been submitted with "
+            "another key or to another gateway, by a run that died",
+            "With that key the same command finds it. --refetch orders it again, whatever became of it.",
+        )
 
 
 def _known(
@@ -273,10 +303,12 @@ def _taken(data_dir: Path, slip: Slip) -> frozenset[Part]:
     return frozenset((symbol, cell) for s in here for symbol in s.asked for cell in s.cells)
 
 
-def tidy(data_dir: Path, ledger: pl.DataFrame) -> None:
-    """Forget the jobs of which everything is stored."""
-    for note in notes(data_dir):
-        if not left(note.slip, ledger):
+def tidy(data_dir: Path, ledger: Callable[[], pl.DataFrame]) -> None:
+    """Forget the jobs of which everything is stored; the ledger is looked at where there are some."""
+    noted = list(notes(data_dir))
+    now = ledger() if noted else None
+    for note in noted:
+        if now is not None and not left(note.slip, now):
             forget(data_dir, note.path, note.slip.batch)
 
 
@@ -349,7 +381,7 @@ def _parsed(text: str, path: Path) -> Note | None:
         if ended:
             became = json.loads(line)
             slip = replace(slip, batch=str(became["job"]), bought_at=int(became["received"]))
-        return Note(slip, str(about["split"]), tuple(about["known"]), path)
+        return Note(slip, str(about["split"]), tuple(about["known"]), str(about["account"]), path)
     except (ValueError, KeyError, TypeError, ArithmeticError, pl.exceptions.PolarsError) as exc:
         raise CorruptFile(
             f"{path}: cannot be read: {exc}",

@@ -64,6 +64,14 @@ class _Draft:
         return Lot(self.purchase, self.cells, self.order, 0, Decimal(0), Decimal(0))
 
 
+def batched(source: Source, terms: Terms, offer: Offer) -> frozenset[int]:
+    """Which of an offer's purchases become batch jobs."""
+    most = terms.batch_above_bytes
+    if most is None or not isinstance(source, BatchSource):
+        return frozenset()
+    return frozenset(i for i, quote in enumerate(offer.quotes) if quote.size > most)
+
+
 class Batching:
     """The batch jobs of one run: :meth:`ordered`, then :meth:`ready`, lot after lot.
 
@@ -91,10 +99,7 @@ class Batching:
     @property
     def purchases(self) -> frozenset[int]:
         """Which of the offer's purchases become batch jobs."""
-        most = self._terms.batch_above_bytes
-        if most is None or not isinstance(self._source, BatchSource):
-            return frozenset()
-        return frozenset(i for i, quote in enumerate(self._offer.quotes) if quote.size > most)
+        return batched(self._source, self._terms, self._offer)
 
     def ordered(self) -> Iterator[Outcome]:
         """Submit what is to be ordered, and keep in the ledger what was; one outcome for each job."""
@@ -118,7 +123,11 @@ class Batching:
         """The lots of each job when it is done, which is waited for; first what is empty."""
         if self._nothing:
             yield self._nothing
+        before = {job.id for job in self._offer.coming}
         for job in self._coming:
+            if job.id not in before and not self._terms.wait:
+                self.waiting.append(job)
+                continue
             try:
                 done = self._done(job)
                 lots = self._lots(replace(job, job=done)) if done else []
@@ -131,7 +140,7 @@ class Batching:
                 self.waiting.append(job)
                 continue
             yield lots
-        batches.tidy(self._options.data_dir, self._store.ledger())
+        batches.tidy(self._options.data_dir, self._store.ledger)
 
     def left(self) -> Iterator[Outcome]:
         """What there is to say of the jobs that were not waited for and that this run did not submit."""
@@ -169,7 +178,7 @@ class Batching:
         )  # fmt: skip
         split = split_of(self._name.grid, draft.quote.records, order.window, self._terms.download_records)
         there = [job.id for job in alike(source, order, split, now)]
-        with Intent(self._options.data_dir, slip, split, there) as intent:
+        with Intent(self._options.data_dir, slip, split, there, source.account) as intent:
             try:
                 job = self._submit(source, intent.note)
             except VendorUnavailable:

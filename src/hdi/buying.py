@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hdi import paid, raw
+from hdi import batches, paid, raw
 from hdi.attempt import Options, Task, commit_units, heard, noted
-from hdi.batching import Batching
+from hdi.batching import Batching, batched
 from hdi.deriving import Deriver
 from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
 from hdi.errors import BrokenDelivery, CorruptFile, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
@@ -31,6 +31,7 @@ from hdi.mapping import VendorMapping
 from hdi.model import MONEY, Order, Outcome, Receipt, Unit, Window, dollars_text, iso_ns
 from hdi.offer import Offer, Shopper
 from hdi.ordering import Claim, Held, Request, cut
+from hdi.outlook import Outlook, outlook
 from hdi.paid import Slip
 from hdi.pipeline import Run, check_refining, claim_keys, export_rejects, warm
 from hdi.plan import Plan, plan_claims, plan_file, plan_order
@@ -62,6 +63,7 @@ class Buying:
         self.schema, self.name = schemas.find(request.name.name)
         self._schemas = schemas
         self._mapping = mapping
+        self._calendars = calendars
         self._deriver = Deriver(store, schemas, mapping, request.dataset, self.name.name) if options.derive else None
         self._shopper = Shopper(
             store, source, options.data_dir, request, refetch=options.refetch, min_split=terms.min_split,
@@ -86,6 +88,25 @@ class Buying:
         progress = Progress(offer)
         return progress, self._run(offer, progress)
 
+    def outlook(self, offer: Offer) -> Outlook:
+        """What the offer means: days, what is left out and why, disk minutes, cheaper ways; nothing is asked."""
+        deriver = self._deriver or Deriver(
+            self.store, self._schemas, self._mapping, self.request.dataset, self.name.name
+        )
+        batches = batched(self.source, self.terms, offer)
+        return outlook(
+            offer, self.store, self.schema, calendars=self._calendars, deriver=deriver, batches=batches,
+            refused=self._refused(offer),
+        )  # fmt: skip
+
+    def _refused(self, offer: Offer) -> str:
+        """Why the offer could not be bought as things stand; "" when it could."""
+        try:
+            self._affordable(offer)
+        except RequestError as error:
+            return error.message
+        return ""
+
     def _affordable(self, offer: Offer) -> None:
         budget = self.terms.budget
         if budget is not None and offer.quote.dollars > budget:
@@ -109,6 +130,7 @@ class Buying:
     def _run(self, offer: Offer, progress: Progress) -> Generator[Outcome]:
         if not offer.units:
             with Run(self.store, self.options):  # which mends what a process that died left behind
+                batches.tidy(self.options.data_dir, self.store.ledger)
                 return
         keys = claim_keys(offer.request.dataset, self.name, offer.request.window)
         if self.terms.limits and offer.quote.dollars:

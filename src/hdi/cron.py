@@ -20,6 +20,8 @@ FORM = f"A cron line has five fields: {', '.join(_FIELDS)}; '15 6 * * 2-6' is 06
 #: What crontabs do not know: the last day of a month (L), the n-th weekday (FRI#2), a step without a range (5/15).
 _OWN = re.compile(r"#|(?:^|[ ,])(?:L|LW|\d+L|\w+/)")
 _SECOND = dt.timedelta(seconds=1)
+#: Longer than any clock repeats: counted back from the second time round, a slot of the first would be missed.
+_REPEATED = dt.timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Cron:
 
     def last(self, at: dt.datetime) -> dt.datetime:
         """The latest slot at or before the instant."""
-        from_here = self._slots(at.replace(microsecond=0) + _SECOND, reverse=True)
+        ahead = _SECOND if self.timezone == UTC else _REPEATED
+        from_here = self._slots(at.replace(microsecond=0) + ahead, reverse=True)
         return next(dropwhile(lambda slot: slot > at, from_here))
 
     @property

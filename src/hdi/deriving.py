@@ -4,8 +4,8 @@ The vendor's rule: a bar holds every record of ``trades`` by its ``ts_recv`` in 
 by publisher and instrument; open and close are the first and the last of them, and no trade makes no bar. Since
 ``ts_recv`` is the index time of trades, a bar can be made where their coverage holds its whole interval.
 
-Left to be bought are the bars that are not certain: with a quarantined record, in the day of a record whose time
-is unknown, in a unit with records that are no trades, and where a later fragment put rows beside complete ones.
+Left to be bought are the bars that are not certain: with a quarantined record, in the unit of a record whose time is
+unknown, and in a unit with records that are no trades.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Deriver:
         own = coverage.drop_nulls("instrument_id").join(ids, on="instrument_id", how="semi")
         everything = coverage.filter(pl.col("instrument_id").is_null(), pl.col("symbol") == ALL_SYMBOLS)
         claims = pl.concat([own, everything.drop("instrument_id").join(ids, how="cross").select(own.columns)])
-        whole = merge(without_fragments(claims, ledger)).with_columns(
+        whole = merge(claims).with_columns(
             start=-(-pl.col("start") // width) * width, end=pl.col("end") // width * width
         ).filter(pl.col("start") < pl.col("end"))  # fmt: skip
         rejects = self._store.quarantine().filter(here)
@@ -246,9 +246,7 @@ class _Making:
     def _routed(self, bars: pl.DataFrame, row: int) -> pl.DataFrame:
         """The bars as the vendor's records, each with its unit and its raw symbol."""
         ids, at = bars["instrument_id"].to_numpy(), bars["at"].to_numpy()
-        place = self._stretches.with_columns(unit=pl.Series(self._numbers, dtype=pl.Int32))[
-            self._place.find(ids, at)
-        ]
+        place = self._stretches.with_columns(unit=pl.Series(self._numbers, dtype=pl.Int32))[self._place.find(ids, at)]
         named = self._named.find(ids, at)
         symbols = pl.Series("symbol", [None], dtype=pl.String).new_from_index(0, bars.height)
         if self._names.height:
@@ -373,20 +371,6 @@ def split(wanted: pl.DataFrame, good: pl.DataFrame, width: int) -> tuple[pl.Data
     return pl.DataFrame(made, schema=_SPAN, orient="row"), pl.DataFrame(rest, schema=_SPAN, orient="row")
 
 
-def without_fragments(claims: pl.DataFrame, ledger: pl.DataFrame) -> pl.DataFrame:
-    """The claims (with ``unit``) as far as no fragment that was committed later put rows into their stretch."""
-    late = ledger.filter(pl.col("status") == "fragment", pl.col("stored") > pl.col("unchanged"))
-    aged = claims.join(ledger.select("unit", at="committed_at"), on="unit", how="left")
-    for start, end, at in late.select("start", "end", "committed_at").unique().iter_rows():
-        older = (pl.col("at") <= at) & (pl.col("start") < end) & (pl.col("end") > start)
-        aged = pl.concat([
-            aged.filter(~older),
-            aged.filter(older).with_columns(end=pl.min_horizontal("end", pl.lit(start))),
-            aged.filter(older).with_columns(start=pl.max_horizontal("start", pl.lit(end))),
-        ]).filter(pl.col("start") < pl.col("end"))  # fmt: skip
-    return aged.select(*_SPAN)
-
-
 def buckets(rejects: pl.DataFrame, source: str, width: int) -> pl.DataFrame:
     """The intervals that hold a quarantined record of a source."""
     everywhere = Window(0, 2**63 - 1)
@@ -430,4 +414,4 @@ def holed(whole: pl.DataFrame, bad: pl.DataFrame, width: int) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_SPAN, orient="row")
 
 
-__all__ = ["Derived", "Deriver", "buckets", "holed", "lacking", "split", "timeless", "without_fragments"]
+__all__ = ["Derived", "Deriver", "buckets", "holed", "lacking", "split", "timeless"]

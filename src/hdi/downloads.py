@@ -114,6 +114,10 @@ class Progress:
             self._size += delivery.received()
             del self._active[id(delivery)]
 
+    def came(self, slip: Slip) -> None:
+        """Count the bytes of what came in another way."""
+        self._size += slip.raw.size if slip.raw else 0
+
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
         self.units += sum(r.status in BROUGHT for r in outcome.receipts)
@@ -151,7 +155,7 @@ class Downloads:
         """
         came: dict[int, float] = {}
         try:
-            for lot, future in self._brought(list(self.lots())):
+            for lot, future in self._brought(sorted(self.lots(), key=lambda lot: lot.window.start)):  # the oldest first
                 came[lot.purchase_at] = came.get(lot.purchase_at, 0) + _records(lot, future)
                 yield lot, future
             yield from self._brought([lot for at in self._at for lot in self._shut(at, came.get(at, 0))])
@@ -231,7 +235,9 @@ class Downloads:
             raise UnitFailed(f"{what(lot.order)}: not asked for: {why}", "Mend that, and run the same command again.")
         try:
             if lot.bring is not None:
-                return lot, lot.bring()
+                slip = lot.bring()
+                self._progress.came(slip)
+                return lot, slip
             try:
                 return lot, self._download(lot)
             except EndUnavailable as error:

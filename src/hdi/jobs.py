@@ -20,9 +20,11 @@ from hdi.model import NATIVE, STYPES, Window, parse_instant
 from hdi.settings import API_FILE, JOBS, api_file
 
 _REQUIRED = ("dataset", "schema", "symbols", "start_date", "end_date")
-_OPTIONAL = ("stype_in", "description", "sync", "cron", "timezone")
+_OPTIONAL = ("stype_in", "description", "all_symbols", "sync", "cron", "timezone")
 #: What a job may leave out that ``hdi sync`` keeps up to date.
 _OPEN = "end_date"
+#: hdi.symbology has it too, and loads more than a list of jobs needs.
+_EVERYTHING = "ALL_SYMBOLS"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 WHERE = f"Jobs stand under the key {JOBS} of {API_FILE} in the config folder (--config-dir, or ./configs)."
 
@@ -108,6 +110,7 @@ class Job:
     start_date: When
     end_date: Annotated[str, BeforeValidator(_end)] = ""
     description: Annotated[str, BeforeValidator(_description)] = ""
+    all_symbols: Annotated[bool | None, BeforeValidator(_flag)] = None
     sync: Annotated[bool | None, BeforeValidator(_flag)] = None
     cron: Annotated[str | None, AfterValidator(_cron)] = None
     timezone: Annotated[str | None, AfterValidator(_zone)] = None
@@ -193,12 +196,22 @@ def _misfits(doc: Document, name: str, body: Any) -> Iterator[ConfigError]:
     for key in body:
         if key not in known:
             yield doc.error(f"unknown key {key}", *at, key, hint=_meant(key, known))
+    if _everything(body.get("symbols")) and body.get("all_symbols") is not True:
+        yield doc.error(
+            f"{_EVERYTHING} orders everything that the dataset has: a job that means it says all_symbols: true",
+            *at, "symbols",
+        )  # fmt: skip
     kept = body.get("sync") is True or body.get("cron") is not None
     for key in _REQUIRED:
         if key not in body and not (kept and key == _OPEN):
             yield doc.error(f"the key {key} is missing", *at)
     if body.get("timezone") is not None and body.get("cron") is None:
         yield doc.error("a time zone is for a cron line, and there is none", *at, "timezone")
+
+
+def _everything(symbols: object) -> bool:
+    items = symbols if isinstance(symbols, list | tuple) else [symbols]
+    return any(part.strip().upper() == _EVERYTHING for item in items for part in str(item).split(","))
 
 
 def _told(doc: Document, name: str, body: Mapping[str, Any], exc: ValidationError) -> Iterator[ConfigError]:

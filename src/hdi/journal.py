@@ -10,6 +10,7 @@ is to be done and what it costs), ``outcome`` (one file or order), ``end``. A ha
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import difflib
 import fcntl
 import json
@@ -23,9 +24,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hdi.errors import RequestError, StoreError
-from hdi.model import Outcome, iso_ns, parse_instant
+from hdi.model import NS, Outcome, iso_ns, parse_instant
 
 RunStatus = Literal["running", "done", "failed", "died", "interrupted", "elsewhere"]
+#: Receipts of units whose rows are stored; others failed, or were only ordered.
+ENDED = ("complete", "fragment")
 COUNTS = ("fetched", "stored", "quarantined", "superseded")
 _FOLDER, _ENDING = "runs", ".jsonl"
 _FORMAT = 1
@@ -68,7 +71,7 @@ class Journal:
         self._write(
             "outcome", status=outcome.status, path=outcome.path, dataset=outcome.dataset, schema=outcome.schema,
             symbols=outcome.symbols, window=[iso_ns(window.start), iso_ns(window.end)] if window else None,
-            units=sum(r.status != "failed" for r in outcome.receipts),
+            units=sum(r.status in ENDED for r in outcome.receipts),
             **{name: sum(getattr(r, name) for r in outcome.receipts) for name in COUNTS},
             dollars=outcome.dollars, seconds=round(outcome.seconds, 3), note=outcome.note,
             error=None if error is None else {
@@ -151,6 +154,11 @@ def entries(data_dir: Path) -> Iterator[Entry]:
             yield entry
 
 
+def began(run: str) -> int:
+    """When a run began, to the second, by its name; nanoseconds UTC."""
+    return int(dt.datetime.strptime(f"{run[:15]}Z", "%Y%m%dT%H%M%S%z").timestamp()) * NS
+
+
 def find(names: list[str], text: str) -> str:
     """The run that a name or the beginning of one means. RequestError, with the closest, for none or several."""
     if text in names:
@@ -228,4 +236,4 @@ def _sync(folder: Path) -> None:
         os.close(fd)
 
 
-__all__ = ["COUNTS", "Entry", "Journal", "RunStatus", "entries", "find"]
+__all__ = ["COUNTS", "ENDED", "Entry", "Journal", "RunStatus", "began", "entries", "find"]

@@ -14,6 +14,7 @@ import polars as pl
 
 from hdi.batches import Coming, coming
 from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed, UnknownSymbol
+from hdi.journal import began
 from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some
 from hdi.ordering import NAMED, RESOLVED, Again, Claim, Held, Need, Purchase, Request, cut, needed
 from hdi.paid import Slip, described, slips
@@ -23,7 +24,7 @@ from hdi.schema import closest
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
 from hdi.stores import Store
-from hdi.symbology import ALL_SYMBOLS, CONTRACT, merge
+from hdi.symbology import ALL_SYMBOLS, CONTRACT, merge, root_of
 
 if TYPE_CHECKING:
     from hdi.calendars import Calendars
@@ -215,10 +216,20 @@ class Shopper:
 
     def _held(self, request: Request) -> Held:
         coverage = self._store.coverage()
-        if self._refetch:  # only what this very request has fetched again is held
-            mine = self._store.ledger().filter(pl.col("run").is_in(self._resumes), pl.col("status") == "complete")
-            coverage = coverage.filter(pl.col("unit").is_in(mine["unit"].implode()))
+        if self._refetch:
+            coverage = coverage.filter(pl.col("unit").is_in(self._fetched_again(request).implode()))
         return Held(coverage, request.dataset, request.name.name)
+
+    def _fetched_again(self, request: Request) -> pl.Series:
+        """The units that this very request has fetched again: in runs that it goes on with."""
+        ledger = self._store.ledger().filter(pl.col("status") == "complete")
+        if not self._resumes:
+            return ledger["unit"].clear()
+        since = began(self._resumes[0])
+        # Bytes that arrived in such a run may be those that were committed before.
+        known = slips(self._data_dir, self._source.origin, request.dataset, request.name.name)
+        arrived = [s.raw.digest for s in known if s.raw and s.bought_at >= since and s.arrived == s.records]
+        return ledger.filter(pl.col("run").is_in(self._resumes) | pl.col("raw_digest").is_in(arrived))["unit"]
 
     def _lacking(self, request: Request) -> bool:
         held = self._held(request)
@@ -230,14 +241,14 @@ class Shopper:
             self._quoted[purchase] = quoted(self._source, order, conditions) if order else NOTHING
         return self._quoted[purchase]
 
-    def _worth(self, request: Request, known: Known, whole: Purchase, rest: Sequence[Purchase]) -> bool:
-        """Whether asking for the rest alone saves enough; nothing is asked where nothing is enough."""
-        saved = Decimal("Infinity")
-        if self._min_split:
-            saved = self._quote(request, whole, known.conditions).dollars
-            if saved >= self._min_split:
-                saved -= sum(self._quote(request, p, known.conditions).dollars for p in rest)
-        return saved >= self._min_split
+    def _split(self, request: Request, known: Known, whole: Purchase, rest: Sequence[Purchase]) -> Decimal | None:
+        """What the whole costs more than the rest alone, where that is too little to split it."""
+        if not self._min_split:
+            return None
+        more = self._quote(request, whole, known.conditions).dollars
+        if more >= self._min_split:
+            more -= sum(self._quote(request, p, known.conditions).dollars for p in rest)
+        return max(more, Decimal(0)) if more < self._min_split else None
 
     def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Rest, ...], tuple[Derived, ...]]:
         held = self._held(request)
@@ -253,7 +264,7 @@ class Shopper:
                         held.add(instrument, window)
         self._hold_coming(request, known, held)
         derived = self._deriver.derivable(request, known.resolved, held) if self._deriver else ()
-        need = needed(request, known.resolved, held, lambda *parts: self._worth(request, known, *parts))
+        need = needed(request, known.resolved, held, lambda *parts: self._split(request, known, *parts))
         return need, tuple(left), derived
 
     def _hold_coming(self, request: Request, known: Known, held: Held) -> None:
@@ -400,6 +411,11 @@ class Shopper:
             ids = sorted(set(children["instrument_id"]))
             if ids:
                 known |= set(self._source.raw_symbols(request.dataset, ids, request.window)["symbol"])
+        roots = {root_of(s) for s in known}
+        if stype == "parent":
+            known |= {f"{root}.{symbol.rpartition('.')[2]}" for root in roots}
+        elif stype == "continuous":
+            known |= {f"{root}.{symbol.split('.')[1]}.0" for root in roots}
         close = difflib.get_close_matches(symbol, sorted(known - {symbol}), n=4, cutoff=0.6)
         meant = f"Did you mean {', '.join(close)}? " if close else ""
         return f"{meant}The vendor's symbology knows none of it on these days or around. Nothing was bought."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -154,12 +155,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Again:
-    """A symbol's stretch that is ordered whole although these of its instruments are held: splitting saves little."""
+    """A symbol's stretch that is ordered whole although these of its instruments are held: splitting saves little.
+
+    ``dollars`` is what it costs more than the rest alone, or at most that.
+    """
 
     stype: str
     symbol: str
     window: Window
     instruments: tuple[int, ...]
+    dollars: Decimal
 
 
 @dataclass(frozen=True)
@@ -171,8 +176,8 @@ class Need:
     again: tuple[Again, ...] = ()
 
 
-#: Whether to ask for the rest of a symbol's stretch (the second) by instrument ids instead of for all of it.
-Split = Callable[[Purchase, Sequence[Purchase]], bool]
+#: What a symbol's stretch costs more than its rest (the second, by instrument ids); None: the rest is to be ordered.
+Split = Callable[[Purchase, Sequence[Purchase]], Decimal | None]
 
 
 class Held:
@@ -225,11 +230,11 @@ class Held:
         return subtract(window, [(w.start, w.end) for w in lacking])
 
 
-def needed(request: Request, resolved: pl.DataFrame, held: Held, split: Split = lambda whole, rest: True) -> Need:  # noqa: ARG005
+def needed(request: Request, resolved: pl.DataFrame, held: Held, split: Split = lambda whole, rest: None) -> Need:  # noqa: ARG005
     """What has to be ordered so that the store holds the request; ``held`` then counts the orders too.
 
     ``resolved`` (:data:`RESOLVED`, with ``stype``) is the symbology of the whole request. Of a symbol that is held in
-    part, the rest is ordered by ids where ``split`` says so, and all of it else.
+    part, the rest is ordered by ids, or all of it where ``split`` says so.
     """
     purchases: list[Purchase] = []
     claims: list[Claim] = []
@@ -248,9 +253,10 @@ def needed(request: Request, resolved: pl.DataFrame, held: Held, split: Split = 
                 bought, mixed = _parts(rectangles, lacking, held, whole=unknown)
                 for window, pieces in mixed:
                     whole = Purchase(stype, (symbol,), window, cut(rectangles, window))
-                    if pieces and not split(whole, _by_ids(pieces)):
+                    more = split(whole, _by_ids(pieces)) if pieces else None
+                    if more is not None:
                         bought.append(window)
-                        again.append(Again(stype, symbol, window, _held_of(whole.rectangles, held)))
+                        again.append(Again(stype, symbol, window, _held_of(whole.rectangles, held), more))
                         continue
                     for instrument, left in pieces:
                         by_id.setdefault(left, []).append(instrument)

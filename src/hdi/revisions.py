@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -19,7 +19,7 @@ from hdi.frames import BROUGHT
 from hdi.lookup import RECTANGLES, Lookup, split, union
 from hdi.model import MAX_NS, Window, parse_instant
 from hdi.schema import PLACE, Schema, SchemaName, Schemas, closest
-from hdi.symbology import ALL_SYMBOLS, Intervals
+from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 
 if TYPE_CHECKING:
     from hdi.stores import Store
@@ -104,7 +104,7 @@ class Revisions:
             now = self._now(schema, name, window, rectangles, replacing.written)
             written = pl.concat([past.select(now.columns), now]).with_columns(event="_written_run")
             written = written.filter(pl.col("event").is_in(replacing.runs.implode()))
-            found = revised(old, written, _content(schema, name), replacing.before)
+            found = revised(old, written, _content(schema, name), partial(replacing.before, window))
             if found.height:
                 yield self._told(found, dataset, name, replacing)
 
@@ -170,13 +170,13 @@ class _Replacing:
             (pl.col("superseded") > 0) | (pl.col("stored") > pl.col("unchanged")), pl.col("committed_at") >= since
         )
         superseding = wrote.filter(pl.col("superseded") > 0).select("unit")
-        over = self._over(wrote.select("unit"))
+        over = self._over(wrote.join(superseding, on="unit", how="anti").select("unit"))
         self._units = wrote.join(pl.concat([superseding, over]).unique(), on="unit", how="semi")
         self._scope = self._held.join(self._units, on="unit", how="semi")
         self.runs = self._units["run"].unique()
         self.written = ledger.filter(pl.col("run").is_in(self.runs.implode())).select("unit", _written_run="run")
         self.fragments = self._units.filter(pl.col("status") == "fragment").select("unit")
-        self.times = self._units.select("unit", "committed_at")
+        self.times = ledger.filter(pl.col("run").is_in(self.runs.implode())).select("unit", "committed_at")
 
     def _over(self, wrote: pl.DataFrame) -> pl.DataFrame:
         """The units of ``wrote`` with a rectangle in which a commit of an earlier run had answered."""
@@ -185,7 +185,14 @@ class _Replacing:
         after = pl.col("start").shift(-1).over("instrument_id") < pl.col("end")
         tangled = rows.filter((before | after).fill_null(value=False))
         later = tangled.join(wrote, on="unit", how="semi")
-        earlier = tangled.select(id="instrument_id", low="start", high="end", was="order", by="run")
+        if later.is_empty():
+            return later.select("unit")
+        # What a run holds of an instrument from day to day is one stretch: there are few of them.
+        runs = tangled.group_by("instrument_id", "run").agg(pl.col("order").min()).with_row_index("key")
+        spans = merge(tangled.join(runs, on=["instrument_id", "run"]).with_columns(instrument_id="key"))
+        earlier = spans.select(key=pl.col("instrument_id").cast(runs.schema["key"]), low="start", high="end").join(
+            runs.select("key", "run", id="instrument_id", was="order").rename({"run": "by"}), on="key"
+        )  # fmt: skip
         return later.join_where(
             earlier, pl.col("instrument_id") == pl.col("id"), pl.col("start") < pl.col("high"),
             pl.col("end") > pl.col("low"), pl.col("was") < pl.col("order"), pl.col("by") != pl.col("run"),
@@ -221,16 +228,13 @@ class _Replacing:
             pl.col(c).cast(t) for c, t in RECTANGLES.items()
         )
 
-    @cached_property
-    def _first(self) -> tuple[Intervals, pl.DataFrame]:
-        """Who answered first for each instrument and time."""
-        near = self._held.join(self._scope.select("instrument_id").unique(), on="instrument_id", how="semi")
+    def before(self, window: Window, rows: pl.DataFrame) -> pl.Series:
+        """For rows of a window (event, instrument_id, index_time): whether another run had answered there first."""
+        near = self._held.join(rows.select("instrument_id").unique(), on="instrument_id", how="semi").filter(
+            pl.col("start") < window.end, pl.col("end") > window.start
+        )  # fmt: skip
         near = near.sort("order", descending=True)  # of several the last one counts
-        return Intervals(near), near.select("run")
-
-    def before(self, rows: pl.DataFrame) -> pl.Series:
-        """For rows (event, instrument_id, index_time): whether a commit of another run had answered there first."""
-        intervals, runs = self._first
+        intervals, runs = Intervals(near), near
         at = pl.Series(intervals.find(rows["instrument_id"].to_numpy(), rows["index_time"].to_numpy()))
         first = runs["run"].gather(pl.select(pl.when(at >= 0).then(at)).to_series())
         return first.is_not_null() & (first != rows["event"])

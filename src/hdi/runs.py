@@ -14,10 +14,8 @@ from typing import Any
 import polars as pl
 
 from hdi.errors import RequestError
-from hdi.journal import Entry, RunStatus, find
+from hdi.journal import ENDED, Entry, RunStatus, find
 from hdi.model import NS, iso_ns, some
-
-_ENDED = ("complete", "fragment")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def records(journals: Iterable[Entry], ledger: pl.DataFrame, identity: str, url:
 
 def _sums(ledger: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """What the receipts of each run add up to."""
-    done = pl.col("status").is_in(_ENDED)
+    done = pl.col("status").is_in(ENDED)
     rows = ledger.group_by("run", maintain_order=True).agg(
         first=pl.col("committed_at").min(), last=pl.col("committed_at").max(),
         units=done.sum(), failed=(pl.col("status") == "failed").sum(),

@@ -215,8 +215,8 @@ class Scheduler:
         """Run what is due now; the highest exit code."""
         return self._round()
 
-    def loop(self) -> None:
-        """Run what is due, and sleep until something is again, until it is stopped."""
+    def loop(self) -> int:
+        """Run what is due, and sleep until something is again, until it is stopped; 0, whatever failed meanwhile."""
         announced = None
         while not self._stopped():
             self._round()
@@ -229,6 +229,7 @@ class Scheduler:
                 announced = until
             self._sleep(now, until)
         self._say(Event("stopped", self._clock()))
+        return 0
 
     def _sleep(self, now: dt.datetime, until: dt.datetime) -> None:
         """Sleep until then by the clock, which may jump; backwards ends it too."""

@@ -55,11 +55,13 @@ def spent(ledger: pl.DataFrame, slips: Iterable[Slip], since: int = 0) -> pl.Dat
         dollars=pl.col("dollars").cast(SPENDING["dollars"]), booked=pl.lit(value=True),
     )  # fmt: skip
     booked = _booked(ledger)
+    # The price of a batch job is with the job, not with its files.
+    whole = {slip.batch for slip in known if slip.raw is None}
     batches = set(ledger["batch"].drop_nulls())
     rest = [
         (slip.bought_at, slip.order.dataset, slip.order.schema, None, ",".join(slip.order.symbols), left, False)
         for slip in known
-        if getattr(slip, "batch", "") not in batches and (left := _unbooked(slip, booked))
+        if not (slip.batch in batches or (slip.raw and slip.batch in whole)) and (left := _unbooked(slip, booked))
     ]
     both = pl.concat([rows, pl.DataFrame(rest, schema=SPENDING, orient="row")])
     return both.filter(pl.col("at") >= since).sort("at", maintain_order=True)

@@ -5,7 +5,6 @@ from decimal import Decimal
 
 import pytest
 
-from api.cradles import KILLED, Cradle
 from api.desk import Ask, Desk
 from api.truth import Truth, alike
 from hdi import HistoricalData, RequestError
@@ -106,8 +105,7 @@ def sold(truth, ask):
     return [dict(row) for row in truth.rows(ask)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("store", ["lake", "server"])
+@pytest.mark.parametrize(("store", "name"), [*(("lake", name) for name in NAMES), ("server", "ohlcv-1m")])
 def test_bars_made_from_trades_are_the_rows_that_the_vendor_sells(request, store, name, truth, billed):
     seat = request.getfixturevalue(store)
     ask = Ask(SYMBOLS, FIRST, LAST, name)
@@ -127,9 +125,9 @@ def test_bars_made_from_trades_are_the_rows_that_the_vendor_sells(request, store
 
 
 def test_finer_bars_are_read_instead_of_trades_and_give_the_same(seat, truth, billed):
-    seat.stored(Ask("ES.FUT", FIRST, LAST, "ohlcv-1m"))
+    seat.stored(Ask("ES.c.0", FIRST, LAST, "ohlcv-1m"))
     for name, source in (("ohlcv-1h", "ohlcv-1m"), ("ohlcv-1d", "ohlcv-1h")):
-        ask = Ask("ES.FUT", FIRST, LAST, name)
+        ask = Ask("ES.c.0", FIRST, LAST, name)
         assert billed(lambda ask=ask: seat.stored(ask, derive=True)) == 0
         found = seat.rows(name)
         assert made_from(found) == {f"derived:{source}:synthetic"}
@@ -219,15 +217,3 @@ def test_what_cannot_be_made_or_is_to_be_bought_again_is_refused(seat):
     with pytest.raises(RequestError, match="contradict"):
         seat.offer(Ask("ES.c.0", FIRST, LAST, "ohlcv-1m"), derive=True, refetch=True)
     assert seat.offer(Ask("ES.c.0", FIRST, LAST, "ohlcv-1m"), derive=True).derived == ()
-
-
-def test_a_process_killed_while_it_makes_bars_is_followed_by_one_that_makes_them(seat, truth, billed):
-    seat.stored(Ask("ES.c.0", FIRST, LAST, "trades"))
-    ask = Ask("ES.c.0", FIRST, LAST, "ohlcv-1m")
-    with contextlib.closing(Cradle()) as cradle:
-        # Inside the commit, and between that and the claim of what was asked for.
-        for at, step in (("", 2), ("hdi.deriving.export_rejects", 0)):
-            assert cradle.run(seat, ask, at=at, step=step, derive=True) == KILLED
-    assert billed(lambda: seat.ingest(ask, derive=True)) == 0
-    same(seat.rows("ohlcv-1m"), sold(truth, ask))
-    assert seat.leftovers() == []

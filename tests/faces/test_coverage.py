@@ -257,3 +257,20 @@ def test_rows_are_the_same_when_there_are_too_many_to_be_counted_at_once(one, li
 )
 def test_a_month_looks_as_its_numbers_say(numbers, state):
     assert Month(dt.date(2024, 1, 1), *numbers).state == state
+
+
+def test_a_terminal_is_given_blocks_and_no_line_wider_than_it_where_a_year_fits(one, ask, monkeypatch):
+    monkeypatch.setattr("hdi.cli.coverage.terminal", lambda _: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = ask("--schema", "ohlcv-1d", "--start-date", "2022-01-01", "--end-date", "2024-02-29", of=one).out
+    strips = [text.split() for text in out.splitlines() if text.startswith("ESH4 ")]
+    assert [cells[1] for cells in strips] == ["·" * 12, "·" * 12, "█░"]
+    assert all(len(text) <= 80 for text in out.splitlines())
+
+
+def test_colours_are_for_terminals_that_want_them(one, ask, monkeypatch):
+    monkeypatch.setattr("hdi.cli.coverage.terminal", lambda _: True)
+    assert "\033[32m█\033[0m" in ask(of=one).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033" not in ask(of=one).out

@@ -3,9 +3,11 @@
 import contextlib
 import datetime as dt
 import os
-from functools import lru_cache
+from decimal import Decimal
+from functools import cache
 from itertools import count
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 from hdi import HistoricalData
 from hdi.errors import UnknownSymbol
 from hdi.model import DAY_NS, Window, date_ns, iso_ns
-from hdi.ordering import parse_request
-from hdi.rehearsal import Rehearsal
+from hdi.ordering import NAMED, parse_request
+from hdi.rehearsal import Rehearsal, prices
 from hdi.rehearsal.body import record_size
 from hdi.testing.material import schemas
 from lakes import MAPPING
@@ -35,8 +37,8 @@ def _ids(symbol):
 
 SYMBOLS = {
     GLBX: [
-        "ES.FUT", "CL.FUT", "ES.c.0", "ES.c.1", "ES.v.0", "CL.c.0", "CL.n.1", "ESH4", "ESM4", "ESM5", "ESH4-ESM4", "CLJ4",
-        *_ids("ES.FUT")[:4], *_ids("CL.FUT")[:2], "ALL_SYMBOLS",
+        "ES.FUT", "CL.FUT", "ES.c.0", "ES.c.1", "ES.v.0", "CL.c.0", "CL.n.1", "ESH4", "ESM4", "ESM5", "ESH4-ESM4",
+        "CLJ4", *_ids("ES.FUT")[:4], *_ids("CL.FUT")[:2], "ALL_SYMBOLS",
     ],
     XNAS: ["SPY", "ALL_SYMBOLS"],
 }  # fmt: skip
@@ -73,7 +75,7 @@ def histories(draw, kinds_of=KINDS, most=4):
     return draw(st.lists(asks(dataset, kinds), min_size=1, max_size=most))
 
 
-@lru_cache(maxsize=None)
+@cache
 def stands_for(dataset, stype, symbol, window):
     """(instrument, start, end) of a symbol in a window, by the market itself."""
     found = MARKET.resolve(dataset, [symbol], stype, "instrument_id", *days(window)).asked.get(symbol, [])
@@ -104,7 +106,7 @@ def joined(spans):
     return tuple(out)
 
 
-@lru_cache(maxsize=None)
+@cache
 def measure(dataset, schema, spans):
     """Bytes of the records in disjoint spans of instruments, by the market's own count."""
     if not spans:
@@ -161,7 +163,7 @@ def test_a_thousand_histories_are_billed_as_the_union_of_what_was_asked(history)
 BEGIN = "-----BEGIN CERTIFICATE-----"
 #: What takes no time to make: `make laws` asks for many more histories.
 CHEAP = {GLBX: ["ohlcv-1d", "ohlcv-1h", "statistics"], XNAS: ["ohlcv-1d"]}
-MANY = int(os.environ.get("HDI_LAWS", "10"))
+MANY = int(os.environ.get("HDI_TEST_LAWS", "10"))
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +172,9 @@ def vendor(tmp_path_factory):
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(Rehearsal(until=UNTIL, scale=SCALE, limits=0.0))
         env = stack.enter_context(pytest.MonkeyPatch.context())
+        for name in list(os.environ):
+            if name.startswith(("HDI_CONFIG", "HDI_DATA", "HDI_STORE", "TIMESCALEDB_", "DATABENTO_")):
+                env.delenv(name)
         path = tmp_path_factory.mktemp("trust") / "ca.pem"
         # To read everybody's authorities takes most of a call's time.
         path.write_text(BEGIN + made.ca_file.read_text().rpartition(BEGIN)[2])
@@ -223,3 +228,64 @@ def test_histories_bought_for_real_are_billed_as_the_union_of_what_was_asked(sho
         billed_as_wanted(history, vendor.books, buy)
     finally:
         close()
+
+
+# What is bought again because splitting saves too little.
+
+
+@settings(LAW, max_examples=60)
+@given(histories(), st.sampled_from([Decimal("0.00002"), Decimal("0.0005"), Decimal("0.01")]))
+def test_what_is_bought_again_to_save_a_split_is_told_and_costs_less_than_the_least(history, least):
+    TILL.books.reset()
+    store, asked, told = Ledgers(), {}, Decimal(0)
+    for request, _ in history:
+        with contextlib.suppress(UnknownSymbol):
+            offer = buy(TILL, store, request, min_split=least)
+            assert all(0 <= more.dollars < least for more in offer.again)
+            told += sum(more.dollars for more in offer.again)
+            asked.setdefault((request.dataset, request.name.name), []).extend(wanted(request))
+    due = sum(
+        prices.cost(*key, measure(*key, joined(spans))) for key, spans in asked.items()
+    )  # fmt: skip
+    assert due <= TILL.books.dollars + Decimal("1e-9")
+    assert TILL.books.dollars <= due + told + Decimal("1e-9")
+
+
+GLBX_DAY = {"dataset": GLBX, "schema": "ohlcv-1d", "window": Window(FIRST, FIRST + 20 * DAY_NS)}
+
+
+def test_a_rest_that_is_cheap_is_bought_whole_unless_nothing_is_too_little():
+    front, parent = (parse_request(schemas(), symbols=[s], **GLBX_DAY) for s in ("ES.c.0", "ES.FUT"))
+    for least, again in ((Decimal(0), 0), (Decimal("0.01"), 1)):
+        store = Ledgers()
+        buy(TILL, store, front)
+        offer = buy(TILL, store, parent, min_split=least)
+        assert len(offer.again) == again
+        assert [p.stype for p in offer.purchases] == ["parent" if again else "instrument_id"]
+    (more,) = offer.again
+    assert (more.symbol, more.instruments) == ("ES.FUT", tuple({i for i, _, _ in wanted(front)}))
+    assert not buy(TILL, store, parent, min_split=least).units
+
+
+# All symbols of a dataset.
+
+
+def test_all_symbols_after_a_parent_cost_only_what_is_left():
+    parent, everything = (parse_request(schemas(), symbols=[s], **GLBX_DAY) for s in ("ES.FUT", "ALL_SYMBOLS"))
+    history = [(parent, False), (everything, False), (parent, False)]
+    store = Ledgers()
+    billed_as_wanted(history, TILL.books, lambda request, **how: buy(TILL, store, request, **how).units)
+
+
+def test_all_symbols_that_a_vendor_cannot_resolve_are_bought_whole_and_it_is_told(monkeypatch):
+    monkeypatch.setattr(TILL, "everything", lambda *_: pl.DataFrame(schema=NAMED))
+    parent, everything = (parse_request(schemas(), symbols=[s], **GLBX_DAY) for s in ("ES.FUT", "ALL_SYMBOLS"))
+    store = Ledgers()
+    TILL.books.reset()
+    assert not any("bought again" in note for note in buy(TILL, store, parent).notes)
+    offer = buy(TILL, store, everything)
+    assert any("bought again" in note for note in offer.notes)
+    assert [p.symbols for p in offer.purchases] == [("ALL_SYMBOLS",)]
+    sizes = [measure(GLBX, "ohlcv-1d", joined(wanted(r))) for r in (parent, everything)]
+    assert TILL.books.billed_bytes == sum(sizes)
+    assert not buy(TILL, store, everything).units

@@ -7,7 +7,7 @@ and its receipts are made by the code that buys for real. Only the records are n
 import contextlib
 import datetime as dt
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import polars as pl
@@ -49,8 +49,8 @@ class Till:
         self.books = Books()
         self.service = Service(0, SCALE, 0, UNTIL, faults=Faults(), books=self.books)
         # The answers of one market never change.
-        self._answer = lru_cache(maxsize=None)(self._answers)
-        counted = lru_cache(maxsize=None)(self.service.market.count)
+        self._answer = cache(self._answers)
+        counted = cache(self.service.market.count)
         self.service.count = lambda r: counted(r.dataset, r.schema, r.selection, r.start, r.end)
 
     def _answers(self, method, fields):
@@ -146,7 +146,11 @@ class Ledgers:
 
     def __init__(self):
         self._numbers = {}
-        self._rows, self._coverage, self._mappings = [], [pl.DataFrame(schema=COVERAGE)], [pl.DataFrame(schema=MAPPINGS)]
+        self._rows, self._coverage, self._mappings = (
+            [],
+            [pl.DataFrame(schema=COVERAGE)],
+            [pl.DataFrame(schema=MAPPINGS)],
+        )
         self.conditions_kept = []
 
     def reserve(self, unit_ids):

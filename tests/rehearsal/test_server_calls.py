@@ -124,7 +124,7 @@ class TestSymbology:
         assert [(each["d0"], each["d1"]) for each in found["result"]["ESH4"]] == [("2024-01-08", "2024-01-09")]
 
 
-def test_every_method_is_rehearsed_and_counted(vendor, client, week):
+def test_every_method_is_rehearsed_and_counted(vendor, client, week, tmp_path):
     sized = week | {"limit": 3}
     client.metadata.list_publishers()
     client.metadata.list_datasets()
@@ -138,6 +138,11 @@ def test_every_method_is_rehearsed_and_counted(vendor, client, week):
     client.metadata.get_cost(**sized)
     client.symbology.resolve("GLBX.MDP3", "ESH4", "raw_symbol", "instrument_id", "2024-01-08")
     client.timeseries.get_range(**sized)
+    job = client.batch.submit_job(**sized)["id"]
+    assert client.batch.get_job_details(job)["id"] == job
+    assert [each["id"] for each in client.batch.list_jobs()] == [job]
+    client.batch.list_files(job)
+    client.batch.download(job, tmp_path)
     assert vendor.books.calls == dict.fromkeys(METHODS, 1)
 
 

@@ -101,12 +101,13 @@ class TestCases:
         assert reply.status_code == 422
         assert told in str(reply.json()["detail"])
 
-    def test_batch_and_unknown_paths_are_404_and_the_wrong_verb_is_405(self, vendor):
+    def test_unknown_paths_are_404_and_the_wrong_verb_is_405(self, vendor):
         def status(verb, path):
             return requests.request(verb, f"{vendor.gateway}{path}", auth=(vendor.key, ""), timeout=9).status_code
 
-        assert status("GET", "/v0/batch.list_jobs") == status("GET", "/") == status("GET", "/rehearsal/x") == 404
+        assert status("GET", "/v0/live.start") == status("GET", "/") == status("GET", "/rehearsal/x") == 404
         assert status("GET", f"/v0/{STREAM}") == status("POST", "/v0/metadata.list_datasets") == 405
+        assert status("GET", "/v0/batch.submit_job") == status("POST", "/v0/batch.list_jobs") == 405
         assert vendor.books.calls == {}
 
     def test_a_body_that_is_too_large_is_refused(self, vendor):

@@ -52,6 +52,8 @@ class Wire(ThreadingHTTPServer):
         self.replies = {}
         self.calls = Counter()
         self.asked = []
+        #: The headers of each request, in their order.
+        self.heads = []
         self.plain = plain
         self.stopping = threading.Event()
         self._lock = threading.Lock()
@@ -100,6 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self):
         address = urlsplit(self.path)
         length = int(self.headers.get("Content-Length", 0))
+        self.server.heads.append(dict(self.headers))
         fields = dict(parse_qsl(address.query + "&" + self.rfile.read(length).decode()))
         reply = self.server.next(address.path.removeprefix("/v0/"), fields)
         self.send_response(reply.status)

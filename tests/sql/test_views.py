@@ -241,16 +241,28 @@ def test_daily_bars_are_the_daily_ones_with_all_public_columns(url):
     assert rest == 2 * len(DAYS)
 
 
-def test_instruments_are_known_from_mappings_and_definitions(url):
+def test_instruments_are_known_by_their_definitions_and_else_by_their_names(url):
+    """Together the rows of a name are the times of its mappings; what a definition says begins with the definition."""
     with asking(url) as connection:
         known = connection.execute(
-            f"SELECT raw_symbol, instrument_id, {ns('known_from')}, {ns('known_until')}, asset FROM instruments"
+            f"SELECT raw_symbol, instrument_id, {ns('known_from')}, {ns('known_until')}, asset, definitions, "
+            "publisher_id FROM instruments ORDER BY 1, 2, 3"
         ).fetchall()
     with contextlib.closing(open_store(url, load_schemas())) as opened:
         names = opened.mappings().filter(pl.col("stype") == "raw_symbol").group_by("symbol", "instrument_id")
         wanted = names.agg(pl.col("start").min(), pl.col("end").max()).rows()
-    assert sorted(row[:4] for row in known) == sorted(wanted)
-    assert {row[0]: row[4] for row in known if row[4]} == {"ESM4": "ES", "NQM4": "NQ"}
+        told = pl.concat(opened.instruments())
+    joined = {}
+    for symbol, instrument, start, end, *_ in known:
+        first, last = joined.get((symbol, instrument), (start, start))
+        assert last == start
+        joined[symbol, instrument] = (first, end)
+    assert sorted((*who, *when) for who, when in joined.items()) == sorted(wanted)
+    assert [row[0:1] + row[4:6] for row in known if row[4]] == [("ESM4", "ES", 1), ("NQM4", "NQ", 1)]
+    assert all(row[5:] == (0, None) for row in known if not row[4])
+    times = pl.col("known_from", "known_until").to_physical()
+    same = told.select("raw_symbol", "instrument_id", times, "asset", "definitions", "publisher_id").sort("raw_symbol")
+    assert same.rows() == [row for row in known if row[4]]
 
 
 def test_an_instrument_that_only_a_definition_names_is_known_at_its_instant(url):
@@ -265,6 +277,7 @@ def test_runs_add_up_the_ledger(store, empty):
     Load(trades([START]), rejected=rejects([START + 5, START + 6])).commit(store)
     Load(trades([START, START + DAY_NS]), window=Window(START, START + 2 * DAY_NS)).commit(store)
     Load(trades([]), rejected=rejects([START] * 3), symbol="NQ.FUT", run="run-2").failing(store)
+    Load(trades([]), symbol="CL.FUT", run="run-3", prepared="GLBX-1").ordered(store)
     ledger = store.ledger()
     sums = ("fetched", "stored", "quarantined", "unchanged", "superseded", "dollars")
     with asking(empty) as connection:
@@ -273,10 +286,11 @@ def test_runs_add_up_the_ledger(store, empty):
             f"{MICRO.format('started')}, {MICRO.format('finished')} FROM ingest_runs ORDER BY run"
         ).fetchall()
     wanted = []
-    for run_, failed, result in (("run-1", 0, "success"), ("run-2", 1, "failed")):
+    for run_, failed, result in (("run-1", 0, "success"), ("run-2", 1, "failed"), ("run-3", 0, "ordered")):
         part = ledger.filter(pl.col("run") == run_)
         began = min(at // 1_000 - int(s * 1_000_000) for at, s in part.select("committed_at", "seconds").iter_rows())
-        wanted.append((run_, "synthetic", part.height, failed, result, *(part[c].sum() for c in sums),
+        wanted.append((run_, "synthetic", part.height, failed, result, *(part[c].sum() for c in sums[:-1]),
+                       part["dollars"].sum() if part["dollars"].drop_nulls().len() else None,
                        began, part["committed_at"].max() // 1_000))  # fmt: skip
     assert rows == wanted
 

@@ -183,8 +183,8 @@ def test_an_unknown_key_names_the_closest_and_all(job):
     error = refused(job, start="2024-01-01")
     assert error.message.endswith(":8:5: jobs.a.start: unknown key start")
     assert error.hint == (
-        "Did you mean start_date? Known: dataset, schema, symbols, start_date, end_date, stype_in, description, sync, "
-        "cron, timezone."
+        "Did you mean start_date? Known: dataset, schema, symbols, start_date, end_date, stype_in, description, "
+        "all_symbols, sync, cron, timezone."
     )
 
 

@@ -150,8 +150,8 @@ ROW = {
 def rows(unit, *values, time=0):
     """Rows of one instant by (price, size), as one commit wrote them."""
     return pl.DataFrame(
-        [("r2", time, 1, 7, Decimal(p), s, "ES", unit, n, f"r{unit}", 9) for n, (p, s) in enumerate(values)], schema=ROW,
-        orient="row",
+        [("r2", time, 1, 7, Decimal(p), s, "ES", unit, n, f"r{unit}", 9) for n, (p, s) in enumerate(values)],
+        schema=ROW, orient="row",
     )  # fmt: skip
 
 

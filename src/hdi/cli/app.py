@@ -18,11 +18,13 @@ from hdi.cli import (
     ingest,
     jobs,
     migrate,
+    plan,
     query,
     rehearse,
     revisions,
     runs,
     schedule,
+    spend,
     status,
     symbols,
     sync,
@@ -50,7 +52,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for _module in (
-    demo, ingest, sync, schedule, jobs, runs, query, symbols, coverage, gaps, revisions, status, migrate, rehearse,
+    demo, plan, ingest, spend, sync, schedule, jobs, runs, query, symbols, coverage, gaps, revisions, status, migrate,
+    rehearse,
 ):  # fmt: skip
     _module.register(app)
 

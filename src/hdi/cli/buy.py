@@ -40,12 +40,17 @@ def run(  # noqa: PLR0913  (the options of the command)
         say(f"note: {name.name} is made from {name.made_from} when it is read: that is what is bought")
     started()
     offer = buying.offer()
-    for line in offer_lines(offer):
-        (put if dry_run and not shown.as_json else say)(line)
     if dry_run:
+        from hdi.cli.plan import outlook_dict, outlook_lines
+
+        outlook = buying.outlook(offer)
         if shown.as_json:
-            put(dumps({"status": "planned", **offer_dict(offer)}))
+            put(dumps({"status": "planned", **offer_dict(offer), **outlook_dict(outlook)}))
+        else:
+            put("\n".join([*offer_lines(offer), *outlook_lines(outlook)]))
         return
+    for line in offer_lines(offer):
+        say(line)
     if not offer.units:
         if shown.as_json:
             put(dumps({"status": "skipped", **offer_dict(offer)}))
@@ -135,6 +140,11 @@ def offer_lines(offer: Offer) -> list[str]:
     if offer.purchases or not (offer.claims or offer.coming):
         units, records = count(offer.bought_units, "unit"), count(quote.records, "record")
         lines.append(f"  to buy: {units}, {records}, {bytes_text(quote.size)}, {dollars_text(quote.dollars)}")
+    for more in offer.again:
+        number = count(len(more.instruments), "instrument")
+        lines.append(
+            f"  bought again: {number} of {more.symbol}, about {dollars_text(more.dollars)}: cheaper than splitting"
+        )
     if offer.known is not None:
         odd = [c for c in offer.known.conditions if c.condition != "available"]
         lines += [f"  note: {c.day} is {c.condition}, by the vendor" for c in odd]
@@ -157,22 +167,26 @@ def offer_dict(offer: Offer) -> dict[str, Any]:
         "start": iso_ns(request.window.start), "end": iso_ns(request.window.end), "notes": list(offer.notes),
         "units_total": offer.total, "units": offer.units, "units_to_buy": offer.bought_units,
         "units_derived": {d.source: d.units for d in offer.derived},
+        "bought_again": [
+            {"symbol": a.symbol, "instruments": len(a.instruments), "dollars": str(a.dollars)} for a in offer.again
+        ],
         "downloads_paid": len(offer.paid), "records": quote.records, "bytes": quote.size, "dollars": str(quote.dollars),
     }  # fmt: skip
 
 
 def _confirm(data: HistoricalData, offer: Offer, *, force: bool) -> None:
-    """Ask before spending more than the settings allow without a question."""
+    """Ask before spending more than the settings allow without a question, and before buying a whole dataset."""
     from hdi.errors import RequestError
 
     limit, cost = data.settings.ingest.confirm_above_usd, offer.quote.dollars
     budget = data.settings.ingest.budget_usd
-    if force or cost <= limit or (budget is not None and cost > budget):
+    everything = offer.request.everything and bool(offer.purchases)
+    if force or (cost <= limit and not everything) or (budget is not None and cost > budget):
         return
     if not (terminal(sys.stdin) and terminal(sys.stderr)):
+        more = f"more than {dollars_text(limit)} (ingest.confirm_above_usd)" if cost > limit else "a whole dataset"
         raise RequestError(
-            f"this costs {dollars_text(cost)}; more than {dollars_text(limit)} (ingest.confirm_above_usd) needs a yes",
-            "Give --force, or ask for less. Nothing was bought.",
+            f"this costs {dollars_text(cost)}; {more} needs a yes", "Give --force, or ask for less. Nothing was bought."
         )
     what = "SYNTHETIC data" if offer.origin == SYNTHETIC else "this"
     if not typer.confirm(f"Buy {what} for {dollars_text(cost)}?", err=True):

@@ -51,9 +51,7 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
         bool, typer.Option("--dry-run", help="With --fill: say what it would get and cost, and do nothing.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="With --fill: ask no question.")] = False,  # noqa: FBT002
-    budget: Annotated[
-        str | None, typer.Option(metavar="USD", help="With --fill: refuse what costs more.")
-    ] = None,
+    budget: Annotated[str | None, typer.Option(metavar="USD", help="With --fill: refuse what costs more.")] = None,
     api: Annotated[str, typer.Option(metavar="NAME", help="With --fill: where to buy.")] = "databento",
 ) -> None:
     """List every stretch of the sessions that has no row, with its cause, how certain that is, and the evidence.

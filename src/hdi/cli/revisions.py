@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hdi.cli.render import count, plain
 from hdi.cli.session import guarded, put, say, session, started, stdout, terminal
+from hdi.model import some
 
 if TYPE_CHECKING:
     import polars as pl
@@ -93,39 +94,35 @@ def _objects(frames: Iterator[pl.DataFrame]) -> None:
 
 
 def _table(frames: Iterator[pl.DataFrame], schemas: Schemas, *, color: bool) -> None:
-    """One line for each column that differs; of rows that came or went, those that a table of their kind shows."""
+    """A table for each run that replaced something: a line for each column that differs."""
     shown = {name: s.display for s in schemas for name in s.names}
-    lines = (_lines(frame, shown) for frame in frames)
-    first = next(lines, None)
-    if first is None:
-        return
-    both = (each for part in ([first], lines) for each in part)
+    for frame in frames:
+        for (name, dataset, run), part in frame.group_by("schema", "dataset", "replaced_run", maintain_order=True):
+            written = part["written_run"].drop_nulls().unique(maintain_order=True).to_list()
+            at = part["replaced_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ").min()
+            put(f"{dataset} {name}: replaced by {run}, {at}; written by {some(written) or 'no other'}")
+            _put(_lines(part, shown[str(name)]), color=color)
+
+
+def _put(lines: pl.DataFrame, *, color: bool) -> None:
     if terminal(sys.stdout):
         from hdi.cli.render import screen
 
         with guarded():
-            screen(both, first.schema, color=color)
+            screen([lines], lines.schema, color=color)
         return
-    for text in plain(both, first.schema):
+    for text in plain([lines], lines.schema):
         put(text.removesuffix("\n"))
 
 
-def _lines(frame: pl.DataFrame, shown: dict[str, tuple[str, ...]]) -> pl.DataFrame:
+def _lines(rows: pl.DataFrame, display: Sequence[str]) -> pl.DataFrame:
+    """Of rows that came or went those columns that a table of their kind shows."""
     import polars as pl
 
-    display = pl.DataFrame(
-        [(name, column) for name, columns in shown.items() for column in columns],
-        schema={"schema": pl.String, "column": pl.String}, orient="row",
-    )  # fmt: skip
-    rows = frame.with_row_index("_row").explode("changes").unnest("changes")
-    kept = pl.concat([
-        rows.filter(pl.col("what") == "changed"),
-        rows.filter(pl.col("what") != "changed").join(display, on=["schema", "column"], how="semi"),
-    ]).sort("_row", maintain_order=True)  # fmt: skip
-    return kept.select(
-        "what", "dataset", "schema", pl.col("index_time").alias("time"), "symbol",
-        pl.col("instrument_id").alias("instrument"), "column", "before", "after", pl.col("replaced_at").dt.truncate("1s").alias("replaced"),
-        pl.col("replaced_run").alias("by"), pl.col("written_run").alias("written_by"),
+    flat = rows.explode("changes").unnest("changes")
+    return flat.filter((pl.col("what") == "changed") | pl.col("column").is_in(list(display))).select(
+        "what", pl.col("index_time").alias("time"), pl.col("instrument_id").alias("instrument"), "symbol", "column",
+        "before", "after",
     )  # fmt: skip
 
 

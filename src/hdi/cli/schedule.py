@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -80,7 +80,7 @@ def schedule(  # noqa: PLR0913, PLR0917  (each is an option)
                 tell=shown.add, on_wait=waiting,
             ) as scheduler:  # fmt: skip
                 started()
-                code = scheduler.once() if once else scheduler.loop() or 0
+                code = scheduler.once() if once else scheduler.loop()
     if code:
         raise typer.Exit(code)
 
@@ -141,20 +141,21 @@ class _End:
     def __init__(self) -> None:
         self._told = False
         self._pipes = [os.pipe(), os.pipe()]  # for whoever waits, and for the watch
-        for _, end in self._pipes:
-            os.set_blocking(end, False)
+        for _, told_by in self._pipes:
+            os.set_blocking(told_by, False)
 
     def told(self) -> bool:
         """Whether it is to end."""
         return self._told
 
-    def tell(self, *_: object) -> None:
+    def tell(self, *signalled: Any) -> None:
         """End it; told twice, at once."""
+        del signalled
         if self._told:
             os._exit(0)
         self._told = True
-        for _, end in self._pipes:
-            os.write(end, b"x")
+        for _, told_by in self._pipes:
+            os.write(told_by, b"x")
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, or until it is told; whether it was."""
@@ -162,7 +163,7 @@ class _End:
         return self._told
 
     def watch(self) -> None:
-        """End the process some time after it was told, whatever it is doing: what is paid and whole is kept then too."""
+        """End the process some time after it was told, whatever it is doing: what arrived whole is kept."""
         os.read(self._pipes[1][0], 1)
         time.sleep(_GRACE)
         say("what was under way is broken off: the next run goes on with what was kept")

@@ -53,9 +53,9 @@ def spend(
 def spent_dict(found: Spent) -> dict[str, Any]:
     """What was spent as plain values; dollars as text, exactly."""
     return {
-        "by": found.by, "origin": found.origin, "dollars": str(found.dollars), "not_in_ledger": str(found.unbooked),
+        "by": found.by, "origin": found.origin, "dollars": f"{found.dollars:f}", "not_in_ledger": f"{found.unbooked:f}",
         "rows": [
-            {found.by: key, "dollars": str(dollars), "not_in_ledger": str(unbooked)}
+            {found.by: key, "dollars": f"{dollars:f}", "not_in_ledger": f"{unbooked:f}"}
             for key, dollars, unbooked in found.rows.iter_rows()
         ],
     }  # fmt: skip

@@ -85,7 +85,8 @@ def systemd(settings: Settings, store: str | None, options: Sequence[str]) -> tu
     folders = [settings.data_dir, settings.dlq_dir, settings.log.dir]
     if settings.store.startswith("lake:"):
         folders.append(Path(settings.store.removeprefix("lake:")))
-    writable = list(dict.fromkeys(_existing(folder) for folder in folders))
+    there = sorted({_existing(folder) for folder in folders})
+    writable = [path for path in there if not any(path != other and path.is_relative_to(other) for other in there)]
     files = [it.folder, *writable, *map(Path, it.words), *map(Path, it.environment.values())]
     temporary = any(path.is_relative_to(t) for path in files if path.is_absolute() for t in _TEMPORARY)
     command = " ".join(_word(w, dollar=True) for w in (*it.words, "schedule", *options))

@@ -22,7 +22,7 @@ from hdi.gaps.evidence import Place, conditions, kept, lives, losses, quarantine
 from hdi.gaps.expected import expected, grain, lacking, runs, stretches, whole_time
 from hdi.gaps.unasked import Target, stated, targets, unasked
 from hdi.lookup import Asked, Lookup, union
-from hdi.model import DAY_NS, Window
+from hdi.model import DAY_NS, Window, subtract
 from hdi.schema import Schemas
 from hdi.stores import Store
 from hdi.symbology import Array, Intervals, disjoint, merge
@@ -100,6 +100,7 @@ class _Look:
             raise RequestError(f"{wanted.window} has not happened yet", "Give an earlier --start-date.")
         self.lookup = Lookup(self.mappings, self.coverage, self.ledger, wanted.dataset)
         self.now = now
+        self._known: dict[tuple[str, str], Asked] = {}
 
     def parts(self) -> Iterator[tuple[str, str, list[Target]]]:
         """What was asked for, by dataset and schema."""
@@ -126,6 +127,11 @@ class _Look:
 
     def asked(self, symbol: str, dataset: str) -> Asked:
         """The rectangles of a symbol in a dataset, over all time; none where nothing is known of it."""
+        if (symbol, dataset) not in self._known:
+            self._known[symbol, dataset] = self._found(symbol, dataset)
+        return self._known[symbol, dataset]
+
+    def _found(self, symbol: str, dataset: str) -> Asked:
         here = Lookup(self.mappings, self.coverage, self.ledger, dataset)
         try:
             found = here.find([symbol])[0]
@@ -177,7 +183,10 @@ class _Part:
         return stretches(sessions, self.grain, window)
 
     def _pieces(self) -> Iterator[tuple[str, pl.DataFrame]]:
-        """What is held, by instrument and life, cut to what is looked at; product by product."""
+        """What is held, by instrument and life, cut to what is looked at; for each group with the same sessions.
+
+        Each with a product of the group.
+        """
         held = merge(self.claims)
         if self.look.wanted.symbols:
             rectangles = union([self._asked(t) for t in self.targets])
@@ -190,8 +199,15 @@ class _Part:
         if held.is_empty():
             return
         pieces = self._named(held)
-        products = {s: product_of(s) for s in pieces["symbol"].drop_nulls().unique()}
-        kinds = pl.col("symbol").replace_strict(products, default="", return_dtype=pl.String)
+        span = Window(int(pieces["start"].min()), int(pieces["end"].max()))  # type: ignore[arg-type]
+        alike: dict[str, str] = {}
+        first: dict[tuple[bytes, bytes], str] = {}
+        for product in sorted({"", *map(product_of, pieces["symbol"].drop_nulls().unique())}):
+            sessions = self._sessions(product, span)
+            key = (sessions["open"].to_numpy().tobytes(), sessions["close"].to_numpy().tobytes())
+            alike[product] = first.setdefault(key, product)
+        of = {s: alike[product_of(s)] for s in pieces["symbol"].drop_nulls().unique()}
+        kinds = pl.col("symbol").replace_strict(of, default=alike[""], return_dtype=pl.String)
         for (product,), part in sorted(pieces.with_columns(product=kinds).group_by("product")):
             yield str(product), part.drop("product")
 
@@ -215,8 +231,8 @@ class _Part:
         """Pieces of one life each; those without a name as they are."""
         spans = self._lives.rename({"life_start": "start", "life_end": "end"})
         named = _overlap(held, spans)
-        nameless = held.join(named.select("instrument_id").unique(), on="instrument_id", how="anti")
-        return pl.concat([named, nameless.with_columns(symbol=pl.lit(None, pl.String))]).sort("instrument_id", "start")
+        nameless = _outside(held, named).with_columns(symbol=pl.lit(None, pl.String))
+        return pl.concat([named, nameless]).sort("instrument_id", "start")
 
     def _empties(self, pieces: pl.DataFrame, product: str, span: Window) -> Iterator[pl.DataFrame]:
         known = self._stretches(product, span)
@@ -336,6 +352,23 @@ def _overlap(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
         .filter(pl.col("start") < pl.col("end"))
         .drop("start_other", "end_other")
     )
+
+
+def _outside(held: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """The parts of disjoint intervals that others, which lie within them, leave."""
+    sizes = named.group_by("instrument_id").agg(named=(pl.col("end") - pl.col("start")).sum())
+    total = (pl.col("end") - pl.col("start")).sum().over("instrument_id")
+    partly = held.join(sizes, on="instrument_id", how="left").filter(pl.col("named").fill_null(0) < total)
+    known: dict[int, list[tuple[int, int]]] = {}
+    mine = named.join(partly.select("instrument_id").unique(), on="instrument_id", how="semi")
+    for instrument, start, end in mine.select("instrument_id", "start", "end").iter_rows():
+        known.setdefault(instrument, []).append((start, end))
+    rows = [
+        (i, w.start, w.end)
+        for i, s, e in partly.select("instrument_id", "start", "end").iter_rows()
+        for w in subtract(Window(s, e), known.get(i, []))
+    ]
+    return pl.DataFrame(rows, schema=held.schema, orient="row")
 
 
 def _cut(spans: pl.DataFrame, window: Window) -> pl.DataFrame:

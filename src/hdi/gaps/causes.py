@@ -45,10 +45,10 @@ def judged(empty: pl.DataFrame) -> pl.DataFrame:
     ours = (pl.col("gone") > 0).fill_null(value=False) & pl.col("unread").is_not_null()
     steps: list[tuple[pl.Expr, str | pl.Expr, str | pl.Expr]] = [
         (pl.col("rejected") > 0, "quarantined", CERTAIN),
-        (pl.col("expiration") <= pl.col("low"), "expired", CERTAIN),
+        (_over() <= pl.col("low"), "expired", CERTAIN),
         (pl.col("activation") >= pl.col("high"), "not listed", CERTAIN),
         (pl.col("kept") > 0, "our failure", CERTAIN),
-        (proven & available & ~traded, "no trade", CERTAIN),
+        (proven & available & ~traded & ~pl.col("lacks"), "no trade", CERTAIN),
         (
             said & (~proven | (pl.col("condition") == "missing")),
             pl.col("condition"),
@@ -68,6 +68,12 @@ def judged(empty: pl.DataFrame) -> pl.DataFrame:
         certainty = pl.when(holds).then(sure).otherwise(certainty)
     found = empty.with_columns(cause=cause, certainty=certainty, traded=traded)
     return _fillable(_thin(found))
+
+
+def _over() -> pl.Expr:
+    """When an instrument is over: a definition that says midnight means the day."""
+    midnight = pl.col("expiration") % DAY_NS == 0
+    return pl.when(midnight).then(pl.col("expiration") + DAY_NS).otherwise("expiration")
 
 
 def _thin(found: pl.DataFrame) -> pl.DataFrame:
@@ -185,15 +191,16 @@ def _evidence() -> pl.Expr:
                       "day_volume", "day_held")
         ),
         pl.when(c("cause").is_in(["no trade", "unknown", *_CONDITIONS]), c("cleared").is_not_null()).then(
-            pl.format("the cleared volume of its sessions is {}, and the rows that are held add up to {}",
-                      "cleared", "cleared_held")
+            pl.when(c("cleared_held").is_null()).then(pl.format("the cleared volume of its sessions is {}", "cleared"))
+            .otherwise(pl.format("the cleared volume of its sessions is {}, and the rows that are held add up to {}",
+                                 "cleared", "cleared_held"))
         ),
         pl.when(c("cause").is_in(["no trade", "unknown"]), c("fetched") == 0).then(
             pl.format("the vendor counted no record for {} in the whole of unit {}", "u_symbol", "unit")
         ),
         pl.when(c("cause").is_in(["no trade", "unknown"])).then(
-            pl.format("{} of its {} stretches have no row; {} other gaps of it are as long",
-                      "lacking", "expected", c("others").fill_null(0))
+            pl.format("of its {} stretches {} have no row; other gaps of it as long: {}",
+                      "expected", "lacking", c("others").fill_null(0))
         ),
     ]  # fmt: skip
     return pl.concat_list(fact.cast(pl.String) for fact in facts).list.drop_nulls()

@@ -209,12 +209,16 @@ def trading(place: Place, empty: pl.DataFrame, sessions: pl.DataFrame) -> pl.Dat
     ``where`` their schemas. ``day_volume`` is the daily bar's, ``day_held`` what the rows of this schema add up to;
     ``cleared`` the cleared volume of the ``sessions`` that it touches, ``cleared_held`` what the rows of a schema
     without a row in the stretch add up to. ``proven``: one of these sums is the whole volume, so nothing is left for
-    the stretch. ``short``: a sum lacks volume, and the stretch is in the only gap that it can have come in.
+    the stretch. ``lacks``: a sum of sessions lacks volume. ``short``: a sum lacks volume, and the stretch is in the
+    only gap that it can have come in.
     """
-    empty = runs(empty).rename({"run": "gap"}).with_columns(
+    # What is known to be lost, or rejected, is a gap of its own: volume may be missing there.
+    apart = empty.with_columns(bad=pl.col("rejected") > 0)
+    empty = runs(apart, "condition", "bad").drop("bad").rename({"run": "gap"}).with_columns(
         agree=pl.lit(""), where=pl.lit(""), elsewhere=pl.lit(0, pl.Int64), proven=pl.lit(value=False),
         short=pl.lit(value=False), day_volume=pl.lit(None, pl.Int64), day_held=pl.lit(None, pl.Int64),
-        cleared=pl.lit(None, pl.Int64), cleared_held=pl.lit(None, pl.Int64), touched=pl.lit(None, pl.Int64),
+        lacks=pl.lit(value=False), cleared=pl.lit(None, pl.Int64), cleared_held=pl.lit(None, pl.Int64),
+        touched=pl.lit(None, pl.Int64),
     )  # fmt: skip
     if place.schema.kind not in VOLUMES or empty.is_empty():
         return empty
@@ -308,12 +312,13 @@ def _by_session(
         empty = empty.with_columns(
             # An equation of nothing with nothing needs no schema; one with volume needs one that has none of it here.
             proven=pl.col("proven") | (whole & (may if name else pl.col("_cleared") == 0)),
+            lacks=pl.col("lacks") | (pl.col("_lacks").fill_null(value=False) & pl.lit(value=name in volumes)),
             short=pl.col("short") | (pl.col("_short").fill_null(value=False) & pl.lit(value=name in volumes)),
             cleared=pl.coalesce("cleared", "_cleared"), touched=pl.coalesce("touched", "_sessions"),
             cleared_held=pl.when(whole & (may if name else pl.col("_cleared") == 0)).then("_held").otherwise(
-                pl.coalesce("cleared_held", "_held")
+                pl.coalesce("cleared_held", pl.col("_held") if name else pl.lit(None, pl.Int64))
             ),
-        ).drop("_whole", "_short", "_cleared", "_held", "_sessions")  # fmt: skip
+        ).drop("_whole", "_lacks", "_short", "_cleared", "_held", "_sessions")  # fmt: skip
     return empty.drop("_row")
 
 
@@ -355,8 +360,9 @@ def _told(touched: pl.DataFrame, hours: pl.DataFrame, spans: pl.DataFrame) -> pl
     both = touched.join(sums, on=key, how="left").with_columns(pl.col("sum").fill_null(0))
     both = both.with_columns(alone=pl.col("gap").n_unique().over(key) == 1)
     equal = (pl.col("volume") == pl.col("sum")).fill_null(value=False)
+    more = (pl.col("volume") > pl.col("sum")).fill_null(value=False)
     return both.group_by("_row").agg(
-        _whole=equal.all(), _short=((pl.col("volume") > pl.col("sum")) & pl.col("alone")).fill_null(value=False).any(),
+        _whole=equal.all(), _lacks=more.any(), _short=(more & pl.col("alone")).any(),
         _cleared=pl.when(pl.col("volume").is_not_null().all()).then(pl.col("volume").sum()),
         _held=pl.col("sum").sum(), _sessions=pl.len().cast(pl.Int64),
     )  # fmt: skip

@@ -116,8 +116,9 @@ def unasked(target: Target, rectangles: pl.DataFrame, coverage: pl.DataFrame, le
     """
     window = target.window
     whole = coverage.filter(pl.col("instrument_id").is_null())
-    mine = pl.col("symbol").is_in([target.symbol, ALL_SYMBOLS])
-    held = _spans(whole.filter(mine, pl.col("schema") == target.schema))
+    mine = pl.col("symbol") == target.symbol
+    # Of what all symbols brought only the bytes say what they are: that a symbol stood for nothing they do not.
+    held = _spans(whole.filter(mine | (pl.col("symbol") == ALL_SYMBOLS), pl.col("schema") == target.schema))
     lacks = subtract(window, held)
     if target.everything:
         return _reasons(lacks, target, ledger)
@@ -129,7 +130,7 @@ def unasked(target: Target, rectangles: pl.DataFrame, coverage: pl.DataFrame, le
     never = [cut for lack in lacks for s, e in unheld if (cut := Window(s, e).cut(lack))]
     found = _reasons(sorted(never), target, ledger)
     if not _mixed(target, coverage):
-        found += _nothing(target, alive, _joined(held + known))
+        found += _nothing(target, alive, _joined(known))
     return found
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -76,6 +76,16 @@ def _number(value: object) -> object:
     return value
 
 
+def _dollars(value: object) -> object:
+    value = _number(value)
+    if isinstance(value, str):
+        try:
+            return Decimal(value.strip())
+        except InvalidOperation:
+            raise ValueError("a number of US dollars is needed, such as 25 or 0.5") from None
+    return value
+
+
 def _gateway(value: str) -> str:
     if not value.strip():
         raise ValueError("an address is needed, such as https://hist.databento.com")
@@ -98,7 +108,7 @@ Folder = Annotated[Path, AfterValidator(_path)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
 Number = BeforeValidator(_number)
 Word = Annotated[str, AfterValidator(_word)]
-Dollars = Annotated[Decimal, Number, Field(ge=0)]
+Dollars = Annotated[Decimal, BeforeValidator(_dollars), Field(ge=0)]
 
 
 class Frozen(BaseModel):
@@ -183,9 +193,7 @@ class Ingest(Frozen):
             "first billed call; null: no limit. With a limit one run buys at a time."
         ),
     ] = None
-    max_usd_per_month: Annotated[
-        Dollars | None, Field(description="The same for a UTC month; null: no limit.")
-    ] = None
+    max_usd_per_month: Annotated[Dollars | None, Field(description="The same for a UTC month; null: no limit.")] = None
     min_split_usd: Annotated[
         Dollars,
         Field(

@@ -255,6 +255,11 @@ class Databento:
         )  # fmt: skip
         return done
 
+    @property
+    def account(self) -> str:
+        """Whose batch jobs they are: the key and the gateway, not to be read back."""
+        return self._calls.account
+
     def submit(self, order: Order, split: str) -> BatchJob:
         """Have the order prepared as files: billed as a download is, once. Unanswered where nobody knows."""
         return self._batch.submit(order, _terms(order), split)

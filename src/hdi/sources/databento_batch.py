@@ -128,7 +128,7 @@ class Batch:
             if have and not resumed:
                 log.info("the vendor ignores Range: the file is brought from its start", file=file.name)
             with path.open("ab" if resumed else "wb") as out:
-                for piece in response.iter_content(_PIECE):
+                for piece in _pieces(response):
                     out.write(piece)
         if (size := _size(path)) != file.size:
             if size > file.size:
@@ -176,6 +176,18 @@ def trusted(url: str, gateway: Gateway) -> bool:
 def _nobody(request: Any) -> Any:
     """Authentication of nobody: without it a .netrc would be looked at."""
     return request
+
+
+def _pieces(response: Response) -> Iterator[bytes]:
+    """The body as it arrives: what has come before it breaks off is given too."""
+    from urllib3.exceptions import HTTPError
+
+    try:
+        while piece := response.raw.read1(_PIECE, decode_content=False):
+            yield piece
+    except HTTPError as error:
+        hint = "Run it again: what came is kept."
+        raise Transient(f"the file broke off ({type(error).__name__})", hint) from error
 
 
 def _starts(response: Response, at: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 import warnings
@@ -47,6 +48,11 @@ class Calls:
     def breaker(self) -> Breaker:
         """What keeps calls from leaving after the account was refused."""
         return breaker.shared(self.gateway.url, check_key(self._given))
+
+    @property
+    def account(self) -> str:
+        """A name of the key at the gateway that does not tell it."""
+        return hashlib.sha256(f"{self.gateway.url} {check_key(self._given)}".encode()).hexdigest()[:16]
 
     def make(self, ask: Ask, work: Callable[[Historical], T], *, once: bool = False, sure: bool = False) -> T:
         """What ``work`` returns for the client; it is tried again where that may help, unless ``once``.

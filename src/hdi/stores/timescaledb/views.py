@@ -205,7 +205,7 @@ def raw_names() -> sql.Composable:
 
 
 def _instruments(schema: Schema, there: Sequence[str]) -> sql.Composable:
-    """One row for each run of equal definitions, and for each stretch of a name that no definition speaks of."""
+    """One row for each run of equal definitions, and for each stretch of a name that none of them speaks of."""
     key = ("dataset", "instrument_id", "raw_symbol")
     kept = [n for c in shown(schema) for n in (c, f"{c}_ns") if n in schema.stored]
     columns: Columns = {c: sql.Identifier("k", c) for c in key}
@@ -219,17 +219,26 @@ def _instruments(schema: Schema, there: Sequence[str]) -> sql.Composable:
         FROM (
             SELECT {all} FROM ({runs}) r
             UNION ALL
-            SELECT m.dataset, m.instrument_id, m.symbol, {start}, {end}, {unknown}, NULL, 0
-            FROM standing_mappings m
-            WHERE m.stype = 'raw_symbol' AND NOT EXISTS (
-                SELECT FROM {table} d
-                WHERE d.dataset = m.dataset AND d.instrument_id = m.instrument_id AND d.raw_symbol = m.symbol
-            )
+            SELECT m.dataset, m.instrument_id, m.symbol, lower(span), upper(span), {unknown}, NULL, 0
+            FROM (
+                SELECT s.dataset, s.instrument_id, s.symbol, range_agg({span}) AS spans
+                FROM standing_mappings s WHERE s.stype = 'raw_symbol' GROUP BY s.dataset, s.instrument_id, s.symbol
+            ) m
+            LEFT JOIN (
+                SELECT dataset, instrument_id, raw_symbol, min({ns}) AS first, max({ns}) AS last
+                FROM {table} GROUP BY dataset, instrument_id, raw_symbol
+            ) d ON d.dataset = m.dataset AND d.instrument_id = m.instrument_id AND d.raw_symbol = m.symbol
+            LEFT JOIN ({names}) n
+                ON n.dataset = m.dataset AND n.instrument_id = m.instrument_id AND n.symbol = m.symbol,
+            unnest(CASE WHEN d.first IS NULL THEN m.spans
+                ELSE m.spans - int8multirange(int8range(d.first, greatest(d.last + 1, (
+                    SELECT max(upper(told)) FROM unnest(n.spans) told WHERE lower(told) <= d.last
+                )))) END) span
         ) k"""
     ).format(
         told=_list(columns, there),
         all=names_of((*key, "known_from", "known_until", *kept, "publisher_id", "definitions")),
-        runs=runs(schema, raw_names()), start=whole_ns("start_time", of="m"), end=whole_ns("end_time", of="m"),
+        runs=runs(schema, raw_names()), names=raw_names(), span=_span("s"), ns=whole_ns(schema.index_time),
         unknown=unknown, table=sql.Identifier(schema.table),
     )  # fmt: skip
 

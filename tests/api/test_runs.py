@@ -1,0 +1,275 @@
+"""``hdi runs`` and ``--resume``: what became of every ingest, of those that were killed as well."""
+
+import contextlib
+import json
+import stat
+from collections import Counter
+from decimal import Decimal
+
+import pytest
+
+from api.cradles import KILLED, Cradle
+from api.desk import Ask, Desk
+from api.truth import alike
+from dbnfiles import records, write
+from hdi import RequestError
+from hdi.cli import run as hdi
+from hdi.rehearsal import Rehearsal
+
+MARKET = {"until": "2024-07-01", "scale": 0.01, "limits": 0.0}
+BEGIN = "-----BEGIN CERTIFICATE-----"
+#: Two downloads.
+ASK = Ask("ES.c.0", "2024-03-13", "2024-03-14", "trades")
+COMMIT = "hdi.buying.commit_units"
+
+
+@pytest.fixture(scope="module")
+def cradle():
+    with contextlib.closing(Cradle()) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def vendor(tmp_path_factory):
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(Rehearsal(**MARKET))
+        env = stack.enter_context(pytest.MonkeyPatch.context())
+        path = tmp_path_factory.mktemp("trust") / "ca.pem"
+        path.write_text(BEGIN + made.ca_file.read_text().rpartition(BEGIN)[2])
+        for name, value in (made.environment() | {"REQUESTS_CA_BUNDLE": str(path)}).items():
+            env.setenv(name, value)
+        yield made
+
+
+@pytest.fixture
+def desk(tmp_path, vendor, monkeypatch):
+    vendor.clear()
+    for name, value in vendor.environment().items():
+        if name != "REQUESTS_CA_BUNDLE":
+            monkeypatch.setenv(name, value)
+    return Desk(tmp_path / "desk", vendor, {"ingest.download_records": 1, "ingest.workers": 1})
+
+
+@pytest.fixture
+def cli(desk, monkeypatch, capfd):
+    """``hdi`` on the desk's folders: code, stdout, stderr."""
+    desk.folder.mkdir()
+    monkeypatch.chdir(desk.folder)
+    monkeypatch.setenv("HDI_STORE", str(desk.folder / "lake"))
+
+    def call(*arguments):
+        capfd.readouterr()
+        code = hdi([str(a) for a in arguments])
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def runs(desk):
+    with desk.open() as data:
+        return data.runs()
+
+
+def resume(desk, name=None):
+    """The outcomes of repeating a run, by default the last."""
+    with desk.open() as data:
+        words = data.resumable(name or data.runs()[-1].run)
+        del words["origin"]
+        buying = data.buying(**words)
+        return list(buying.run(buying.offer())[1])
+
+
+def billed(desk):
+    """How often each order was answered."""
+    return Counter((e.start, e.end) for e in desk.vendor.books.entries if e.finished)
+
+
+def test_a_run_that_ended_well_is_done_with_its_counts_and_its_price(desk):
+    desk.vendor.books.reset()
+    receipts = desk.stored(ASK)
+    (record,) = runs(desk)
+    assert (record.status, record.units, record.failed, record.rejects) == ("done", 2, 0, 0)
+    assert record.rows == sum(r.stored for r in receipts) > 0
+    assert record.dollars == sum(r.dollars for r in receipts) > 0
+    assert record.rate == pytest.approx(record.rows / record.seconds)
+    assert record.entry.offer["records"] == record.rows
+    assert record.what == "GLBX.MDP3 trades ES.c.0 2024-03-13 to 2024-03-14"
+    (path,) = (desk.data_dir / "runs").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_an_ingest_that_finds_nothing_to_do_leaves_no_run(desk):
+    desk.stored(ASK)
+    assert desk.ingest(ASK) == []
+    assert len(runs(desk)) == 1
+    assert len(list((desk.data_dir / "runs").iterdir())) == 1
+
+
+def test_a_run_that_was_killed_shows_as_died_and_is_gone_on_with(cradle, desk):
+    desk.vendor.books.reset()
+    assert cradle.run(desk, ASK, at=COMMIT) == KILLED
+    (died,) = runs(desk)
+    assert (died.status, died.units, died.rows) == ("died", 0, 0)
+    assert died.entry.request["symbols"] == ["ES.c.0"]
+    resume(desk)
+    assert max(billed(desk).values()) == 1
+    before, after = runs(desk)
+    assert (before.status, after.status, after.units) == ("died", "done", 2)
+    assert after.entry.request["resumes"] == [died.run]
+
+
+def test_a_run_that_ended_well_is_repeated_for_nothing(desk):
+    desk.stored(ASK)
+    desk.vendor.books.reset()
+    assert resume(desk) == []
+    assert not desk.vendor.books.entries
+    assert len(runs(desk)) == 1
+
+
+def test_a_refetch_that_was_killed_pays_only_for_what_it_had_not_fetched(cradle, desk):
+    desk.stored(ASK)
+    # Killed when the first bytes had arrived, then when all was committed again.
+    for place in ("hdi.paid.check", "hdi.buying.export_rejects"):
+        desk.vendor.books.reset()
+        assert cradle.run(desk, ASK, at=place, refetch=True) == KILLED
+        resume(desk)
+        resume(desk)
+        assert list(billed(desk).values()) == [1, 1]
+    desk.vendor.books.reset()
+    desk.stored(ASK, refetch=True)
+    assert len(billed(desk)) == 2  # a new one pays again
+
+
+def test_a_run_lives_until_its_generator_ends_and_is_interrupted_when_that_is_closed(desk):
+    with desk.open() as data:
+        buying = desk.buying(data, ASK)
+        outcomes = buying.run(buying.offer())[1]
+        assert next(outcomes).status == "stored"
+        (record,) = runs(desk)
+        assert (record.status, record.units, record.ended) == ("running", 1, None)
+        with pytest.raises(RequestError, match="is still running"):
+            resume(desk, record.run)
+        outcomes.close()
+    (record,) = runs(desk)
+    assert (record.status, record.units) == ("interrupted", 1)
+    resume(desk)
+    assert [(r.status, r.units) for r in runs(desk)] == [("interrupted", 1), ("done", 1)]
+
+
+def test_a_failed_run_shows_its_errors_in_full_and_is_gone_on_with(desk):
+    desk.vendor.fault("422", method="timeseries.get_range", times=1)
+    (error,) = desk.errors(ASK)
+    (record,) = runs(desk)
+    assert (record.status, record.failed, record.units) == ("failed", 1, 1)
+    with desk.open() as data:
+        detail = data.run(record.run[:-2])  # the beginning is enough
+    assert [e["message"] for e in detail.errors] == [error.message]
+    assert detail.errors[0]["hint"] == error.hint
+    assert set(detail.receipts["status"]) == {"failed", "complete"}
+    assert [o.status for o in resume(desk)] == ["stored"]
+
+
+def test_runs_of_another_data_folder_are_known_by_their_receipts(desk):
+    receipts = desk.stored(ASK)
+    (here,) = runs(desk)
+    desk.shared = desk.folder.parent / "elsewhere"
+    (record,) = runs(desk)
+    assert (record.run, record.status, record.units) == (here.run, "elsewhere", 2)
+    assert (record.rows, record.dollars) == (here.rows, sum(r.dollars for r in receipts))
+    with pytest.raises(RequestError, match="ran elsewhere"):
+        resume(desk)
+
+
+def test_a_run_of_another_store_or_vendor_is_not_repeated_here(desk):
+    desk.stored(ASK)
+    (record,) = runs(desk)
+    other = desk.beside("other", shared=True)
+    assert runs(other) == []
+    desk.settings["databento.gateway"] = "https://hist.databento.com"
+    with pytest.raises(RequestError, match="asked for synthetic data"):
+        resume(desk, record.run)
+
+
+def test_a_process_killed_while_it_makes_bars_is_followed_by_one_that_makes_them(cradle, desk):
+    desk.stored(ASK)
+    bought, ask = desk.beside("bought"), Ask("ES.c.0", ASK.start, ASK.end, "ohlcv-1m")
+    bought.stored(ask)
+    desk.vendor.books.reset()
+    # Inside the commit, and between that and the claim of what was asked for.
+    for at, step in (("", 2), ("hdi.deriving.export_rejects", 0)):
+        assert cradle.run(desk, ask, at=at, step=step, derive=True) == KILLED
+    assert [r.status for r in runs(desk)] == ["done", "died", "died"]
+    resume(desk)
+    assert not desk.vendor.books.entries
+    found, expected = desk.rows("ohlcv-1m"), bought.rows("ohlcv-1m")
+    for row in (*found, *expected):
+        del row["data_source"]
+    alike(found, expected)
+    assert desk.leftovers() == []
+
+
+def test_files_that_a_run_named_are_read_again_and_their_errors_are_kept(desk, tmp_path, cli):
+    good = write(tmp_path / "good.dbn.zst", "trades", records("trades", 3), window=("2024-01-02", "2024-01-03"),
+                 symbols=("ESH4",), mappings={"ESH4": [("2024-01-02", "2024-01-03", 1)]})  # fmt: skip
+    late = tmp_path / "late.dbn.zst"
+    code, _, _ = cli("ingest", "--api", "dbn", good, late, "--origin", "synthetic", "--max-rejects", "7")
+    assert code == 2
+    (record,) = runs(desk)
+    assert (record.status, record.units, record.failed) == ("failed", 1, 1)
+    with desk.open() as data:
+        (error,) = data.run(record.run).errors
+        words = data.resumable(record.run)
+    assert str(late) in error["what"]
+    assert words["max_reject_percent"] == 7
+    late.write_bytes(good.read_bytes())
+    code, out, err = cli("ingest", "--resume", record.run)
+    assert code == 0, err
+    assert "going on with it" in err
+    assert out.count("skipped") == 2
+    assert cli("ingest", "--resume", record.run)[0] == 0
+
+
+def test_the_command_lists_runs_and_shows_one(desk, cli):
+    assert cli("runs")[0] == 0
+    desk.stored(ASK)
+    desk.stored(Ask("CL.c.0", "2024-03-13", "2024-03-13", "ohlcv-1d"))
+    first, second = runs(desk)
+    code, out, err = cli("runs", "--last", "1")
+    assert code == 0
+    assert second.run in out
+    assert first.run not in out
+    assert "the last 1 of 2 runs" in err
+    assert "no run that failed" in cli("runs", "--failed")[2]
+    code, out, _ = cli("--json", "runs")
+    assert [r["run"] for r in json.loads(out)] == [first.run, second.run]
+    code, out, _ = cli("--json", "runs", first.run)
+    shown = json.loads(out)
+    assert shown["request"]["schema"] == "trades"
+    assert sum(r["stored"] for r in shown["receipts"]) == first.rows
+    assert Decimal(shown["dollars"]) == first.dollars
+    code, out, _ = cli("runs", first.run)
+    assert code == 0
+    assert all(text in out for text in ("complete", "2024-03-13T00:00:00Z", ".dbn.zst", "rows/s"))
+    code, _, err = cli("runs", f"{first.run[:12]}-nothing")
+    assert code == 2
+    assert f"Did you mean {first.run}" in err
+    code, _, err = cli("runs", "2")
+    assert code == 2
+    assert "begins 2 runs" in err
+
+
+@pytest.mark.parametrize("beside", [("--schema", "tbbo"), ("--refetch",), ("--derive",), ("a.dbn",), ("--api", "dbn")])
+def test_nothing_that_says_what_to_ingest_stands_beside_a_run_to_resume(cli, beside):
+    code, out, err = cli("ingest", "--resume", "20240101T000000-abcdef", *beside)
+    assert (code, out) == (2, "")
+    assert "beside --resume" in err
+
+
+def test_a_run_that_is_not_known_and_a_missing_source_are_refused(cli):
+    code, _, err = cli("ingest", "--resume", "20240101T000000-abcdef")
+    assert code == 2
+    assert "there is no run '20240101T000000-abcdef'" in err
+    code, _, err = cli("ingest", "--schema", "trades")
+    assert code == 2
+    assert "--api" in err
