@@ -154,7 +154,7 @@ def notes(data_dir: Path, source: BatchSource | None = None) -> Iterator[Note]:
             if text is None:  # its process lives, and is about to tell
                 continue
             note = _parsed(text, path)
-            if note and source and note.account != source.account:
+            if note and source and note.account != source.account():
                 continue  # who can say has another key
             job = submitted(source, note, found) if note and source else None
             if note and job:
@@ -225,12 +225,14 @@ def _check_lost(source: BatchSource, data_dir: Path, request: Request, *, refetc
     """RequestError for a job of another key of which nobody knows whether it was submitted; forgotten on refetch."""
     for path in (data_dir / "raw" / ".part").glob(f"*{_NOTE}"):
         note = _read(path)
-        if note is None or note.slip.batch or note.account == source.account:
+        if note is None or note.slip.batch or note.account == source.account():
             continue
         if not note.concerns(request, source.origin):
             continue
         if refetch:
-            path.unlink(missing_ok=True)
+            with raw.abandoned(path) as text:
+                if text is not None:
+                    path.unlink(missing_ok=True)
             continue
         raise RequestError(
             f"a batch job for {some(note.slip.order.symbols)} in {note.slip.order.window} may have been submitted with "

@@ -27,7 +27,7 @@ from hdi.downloads import Lot, Terms, checked, what
 from hdi.errors import HdiError, StoreError, UnitFailed, VendorUnavailable
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.model import Order, Outcome, Quote, Receipt, Unit, Window, date_ns
-from hdi.offer import NOTHING, Offer
+from hdi.offer import Offer, quoted
 from hdi.ordering import Purchase, cut
 from hdi.paid import Fetched, Slip
 from hdi.schema import Schema
@@ -51,12 +51,15 @@ log = structlog.get_logger(component="PipelineOrchestrator")
 
 @dataclass(frozen=True)
 class _Draft:
-    """A job to submit: the purchase that it is part of, and its cells. ``order`` is None where nothing is to be had."""
+    """A job to submit: the purchase that it is part of, and its cells. ``order`` is None where nothing is to be had.
+
+    ``quote`` is None where it is not known yet.
+    """
 
     purchase: Purchase
     cells: tuple[Window, ...]
     order: Order | None
-    quote: Quote
+    quote: Quote | None
 
     @property
     def lot(self) -> Lot:
@@ -106,11 +109,15 @@ class Batching:
         self._coming = [job if job.booked else self._booked(job)[0] for job in self._coming]
         for at in sorted(self.purchases):
             for draft in self._drafts(at):
-                if draft.order is None or not draft.quote.records:
+                if draft.order is None:
                     self._nothing.append(draft.lot)
                     continue
                 try:
-                    job, receipts = self._booked(self._submitted(draft, draft.order))
+                    quote = draft.quote or self._quoted(draft.order)
+                    if not quote.records:
+                        self._nothing.append(draft.lot)
+                        continue
+                    job, receipts = self._booked(self._submitted(draft, draft.order, quote))
                 except StoreError:
                     raise
                 except HdiError as error:
@@ -158,12 +165,12 @@ class Batching:
             chunk = cells[first : first + most]
             window = Window(chunk[0].start, chunk[-1].end)
             order = purchase.order(request.dataset, self._name.name, window)
-            if chunk == cells:
-                yield _Draft(purchase, chunk, order, quote)
-            else:
-                yield _Draft(purchase, chunk, order, self._source.quote(order) if order else NOTHING)
+            yield _Draft(purchase, chunk, order, quote if chunk == cells else None)
 
-    def _submitted(self, draft: _Draft, order: Order) -> Coming:
+    def _quoted(self, order: Order) -> Quote:
+        return quoted(self._source, order, self._offer.known.conditions if self._offer.known else ())
+
+    def _submitted(self, draft: _Draft, order: Order, quote: Quote) -> Coming:
         """Order a job: noted before, and after."""
         source, known = self._source, self._offer.known
         assert isinstance(source, BatchSource)  # noqa: S101  (else there are no drafts)
@@ -173,12 +180,12 @@ class Batching:
         names = cut(known.names, order.window).join(rectangles, on="instrument_id", how="semi")
         now = time.time_ns()
         slip = Slip(
-            source.origin, order, draft.purchase.symbols, draft.cells, draft.quote.records, draft.quote.dollars,
+            source.origin, order, draft.purchase.symbols, draft.cells, quote.records, quote.dollars,
             rectangles, names, known.conditions, bought_at=now, seen_at=known.seen_at,
         )  # fmt: skip
-        split = split_of(self._name.grid, draft.quote.records, order.window, self._terms.download_records)
+        split = split_of(self._name.grid, quote.records, order.window, self._terms.download_records)
         there = [job.id for job in alike(source, order, split, now)]
-        with Intent(self._options.data_dir, slip, split, there, source.account) as intent:
+        with Intent(self._options.data_dir, slip, split, there, source.account()) as intent:
             try:
                 job = self._submit(source, intent.note)
             except VendorUnavailable:
@@ -319,7 +326,7 @@ def stretches(slip: Slip, files: Sequence[BatchFile]) -> list[tuple[BatchFile, t
 
     Days without data have no file. UnitFailed when there is none at all, or their names say no days that begin cells.
     """
-    days = sorted((_day(file), file) for file in files)
+    days = sorted(((_day(file), file) for file in files), key=lambda each: each[0])
     first = [_cell(slip, day) for day, _ in days]
     if not files or None in first or any(a >= b for a, b in pairwise(first)):  # type: ignore[operator]
         names = ", ".join(file.name for file in files) or "none"

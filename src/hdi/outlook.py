@@ -123,14 +123,16 @@ def _closed(offer: Offer, calendars: Calendars | None) -> Iterator[Skipped]:
     request = offer.request
     if calendars is None or request.everything or not calendars.knows(request.dataset):
         return
+    known: dict[tuple[Window, ...], Counter[str]] = {}
     for stype, symbols in request.symbols.items():
         if stype == "instrument_id":
             continue
         for symbol in symbols:
-            runs = calendars.closed(request.dataset, request.window, (symbol,))
-            whys = Counter(
-                calendars.why(request.dataset, ns_date(day.start), symbol) for run in runs for day in run.cells("day")
-            )
+            runs = tuple(calendars.closed(request.dataset, request.window, (symbol,)))
+            if runs not in known:  # many symbols have the same calendar
+                days = (ns_date(day.start) for run in runs for day in run.cells("day"))
+                known[runs] = Counter(calendars.why(request.dataset, day, symbol) for day in days)
+            whys = known[runs]
             shut = sum(
                 len(days)
                 for p, days in zip(offer.purchases, offer.closed, strict=False)

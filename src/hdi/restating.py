@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from hdi.model import DAY_NS, Window
+from hdi.model import DAY_NS, STYPES, Window
 from hdi.symbology import disjoint
 
 #: Whether there is data, by the vendor's word: a day that goes up has more than before.
@@ -20,7 +20,7 @@ BOUGHT: dict[str, pl.DataType] = {
     "unit": pl.Int32(), "dataset": pl.String(), "schema": pl.String(), "symbol": pl.String(), "stype": pl.String(),
     "start": pl.Int64(), "end": pl.Int64(), "bought_at": pl.Int64(),
 }  # fmt: skip
-#: What became of a day that a unit holds (``due``, ``waiting``, ``fresh``, ``unmeasured``), what was known, and what is.
+#: What became of a day that a unit holds (``due``, ``waiting``, ``fresh``, ``unmeasured``), what was known, what is.
 FOUND: dict[str, pl.DataType] = {
     "unit": pl.Int32(), "day": pl.Int64(), "verdict": pl.String(), "was": pl.String(), "was_modified": pl.Int64(),
     "condition": pl.String(), "last_modified": pl.Int64(),
@@ -94,7 +94,7 @@ def wanted(changed: pl.DataFrame, bought: pl.DataFrame) -> pl.DataFrame:
     What a unit holds of a day is asked for as it was then; where other units hold some of it, by instrument.
     """
     mine = changed.join(bought.select("unit", "symbol", "stype", low="start", high="end"), on="unit")
-    whole = pl.col("whole") & (pl.col("symbol") != "")
+    whole = pl.col("whole") & (pl.col("symbol") != "") & pl.col("stype").is_in(list(STYPES))
     as_asked = mine.filter(whole).select(
         "verdict", "stype", pl.col("symbol").str.split(","), pl.max_horizontal("low", "day").alias("start"),
         pl.min_horizontal("high", pl.col("day") + DAY_NS).alias("end"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -71,10 +71,11 @@ class Unmeasured:
 
 @dataclass(frozen=True)
 class DueOffer:
-    """What it costs to buy again what has changed; ``offers`` belong to ``orders``."""
+    """What it costs to buy again what has changed; ``offers`` belong to ``orders``; ``refused`` cannot be ordered."""
 
     orders: tuple[Buying, ...]
     offers: tuple[Offer, ...]
+    refused: tuple[Outcome, ...] = ()
 
     @property
     def quote(self) -> Quote:
@@ -87,7 +88,7 @@ class DueOffer:
         return sum(o.units for o in self.offers)
 
     def __bool__(self) -> bool:
-        return bool(self.units)
+        return bool(self.units or self.refused)
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,22 @@ class Due:
     _budget: Decimal | None = None
 
     def offer(self, job: str | None = None) -> DueOffer:
-        """The price of buying again what has changed; nothing is billed. Raises as :meth:`hdi.buying.Buying.offer`."""
-        orders = tuple(
-            self._order(
-                dataset=c.dataset, schema=c.schema, symbols=c.symbols, stype=c.stype, start=iso_ns(c.window.start),
-                end=iso_ns(c.window.end), job=job,
-            ) for c in self.changed
-        )  # fmt: skip
-        return DueOffer(orders, tuple(order.offer() for order in orders))
+        """The price of buying again what has changed; nothing is billed. Raises as :meth:`hdi.buying.Buying.offer`.
+
+        What the vendor knows no more is refused alone: the rest can be bought.
+        """
+        orders, offers, refused = [], [], []
+        for c in self.changed:
+            try:
+                order = self._order(
+                    dataset=c.dataset, schema=c.schema, symbols=c.symbols, stype=c.stype,
+                    start=iso_ns(c.window.start), end=iso_ns(c.window.end), job=job,
+                )  # fmt: skip
+                offers.append(order.offer())
+                orders.append(order)
+            except RequestError as error:
+                refused.append(Outcome("", "failed", c.dataset, c.schema, c.symbols, c.window, error=error))
+        return DueOffer(tuple(orders), tuple(offers), tuple(refused))
 
     def buy(self, offer: DueOffer) -> Iterator[Outcome]:
         """Buy it; an outcome for each download. What fails stays due.
@@ -130,6 +139,7 @@ class Due:
         self.remember()
         for order, each in zip(offer.orders, offer.offers, strict=True):
             yield from order.run(each)[1]
+        yield from offer.refused
 
     def remember(self) -> None:
         """Keep what the vendor said, as far as it is news: from now on the days are known."""

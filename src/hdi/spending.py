@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +18,7 @@ import polars as pl
 from hdi import paid
 from hdi.batches import unbooked
 from hdi.errors import RequestError
-from hdi.model import Window, cell_end, cell_start, dollars_text, ns_date
+from hdi.model import Grid, Window, cell_start, dollars_text, ns_date
 from hdi.paid import Slip
 
 #: One amount. ``at`` is when it was spent (nanoseconds), ``booked`` False where the ledger does not have it yet.
@@ -144,34 +144,32 @@ class Limits:
 
     def left(self, rows: pl.DataFrame, now: int | None = None) -> Decimal | None:
         """What may be spent now, of :data:`SPENDING`; None without a limit."""
-        return min((limit - had for _, limit, had, _ in self._spans(rows, now)), default=None)
+        return min((limit - total(had) for _, limit, had, _ in self._spans(rows, now)), default=None)
 
     def check(self, dollars: Decimal, rows: pl.DataFrame, now: int | None = None) -> None:
         """RequestError when ``dollars`` more are too many, with what was spent and what is left."""
-        for name, limit, had, when in self._spans(rows, now):
+        for name, limit, rows_had, when in self._spans(rows, now):
+            had = total(rows_had)
             if dollars and had + dollars > limit:
-                open_ = total(rows.filter(~pl.col("booked")))
-                beside = f", {dollars_text(open_)} of it by downloads that are not in the ledger yet" if open_ else ""
+                open_ = total(rows_had.filter(~pl.col("booked")))
+                beside = f" and, {dollars_text(open_)} of it, by downloads that are not in it yet" if open_ else ""
                 raise RequestError(
-                    f"this costs {dollars_text(dollars)}; {dollars_text(had)} was spent {when}{beside}, and "
+                    f"this costs {dollars_text(dollars)}; {dollars_text(had)} was spent {when} by the ledger{beside}; "
                     f"ingest.max_usd_per_{name} is {dollars_text(limit)}: {dollars_text(max(limit - had, Decimal(0)))} "
                     "is left",
                     f"Ask for less, wait for the next {name}, or raise ingest.max_usd_per_{name}; hdi spend shows what "
                     "was spent. Nothing was bought.",
                 )
 
-    def _spans(
-        self, rows: pl.DataFrame, now: int | None
-    ) -> Iterable[tuple[Literal["day", "month"], Decimal, Decimal, str]]:
+    def _spans(self, rows: pl.DataFrame, now: int | None) -> Iterator[tuple[Grid, Decimal, pl.DataFrame, str]]:
         """(name, limit, what was spent in it, when that is) of each limit."""
         at = time.time_ns() if now is None else now
-        for name, limit in (("day", self.per_day), ("month", self.per_month)):
-            if limit is None:
-                continue
-            window = Window(cell_start(at, name), cell_end(at, name))  # type: ignore[arg-type]
-            day = ns_date(window.start)
-            when = f"on {day} (UTC)" if name == "day" else f"in {day:%Y-%m} (UTC)"
-            yield name, limit, total(rows.filter(pl.col("at") >= window.start)), when  # type: ignore[misc]
+        limits: tuple[tuple[Grid, Decimal | None], ...] = (("day", self.per_day), ("month", self.per_month))
+        for name, limit in limits:
+            if limit is not None:
+                start = cell_start(at, name)
+                when = f"on {ns_date(start)} (UTC)" if name == "day" else f"in {ns_date(start):%Y-%m} (UTC)"
+                yield name, limit, rows.filter(pl.col("at") >= start), when
 
 
 __all__ = ["BYS", "CLAIM", "SPENDING", "By", "Limits", "Spent", "grouped", "spending", "spent", "summed", "total"]

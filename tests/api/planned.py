@@ -75,7 +75,7 @@ class World:
     now: dt.datetime
     end: dt.datetime
     days: dict = field(default_factory=dict)
-    judge: object = lambda day: None
+    judge: object = lambda _: None
     events: list = field(default_factory=list)
     told: bool = False
     _calls: int = 0

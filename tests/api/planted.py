@@ -6,6 +6,7 @@ Expected stretches come from the rehearsal's own hours and records, not from the
 import datetime as dt
 import functools
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,9 @@ def open_stretches(schema, start, end):
 
 
 def market():
-    return Market(0, scale=SCALE, today=dt.date(2024, 7, 1), untraded=[(s, dt.date.fromisoformat(d)) for s, d in UNTRADED])
+    return Market(
+        0, scale=SCALE, today=dt.date(2024, 7, 1), untraded=[(s, dt.date.fromisoformat(d)) for s, d in UNTRADED]
+    )
 
 
 def traded(tape, schema, symbol, start=START, end=END):
@@ -213,7 +216,7 @@ def spoil(planted):
     """Delete rows behind hdi's back."""
     store = planted.desk.store()
     names = store.mappings()
-    ids = {s: i for s, i in names.select("symbol", "instrument_id").iter_rows()}
+    ids = dict(names.select("symbol", "instrument_id").iter_rows())
     store.close()
     table = DeltaTable(str(planted.desk.folder / "lake" / "ohlcv_data"))
     wheres = [
@@ -245,16 +248,23 @@ def asked(schema, symbol, day):
 
 def describe(planted):
     """The gaps that are there now, by what was done."""
-    plant = planted.plant
-    for symbol in SYMBOLS:
-        for schema in (*BARS, "trades", "statistics", "definition"):
-            for day in MISSING:
-                if asked(schema, symbol, day):
-                    plant(schema, symbol, at(day), at(day, 24), "missing")
-            for kind, holes in (("degraded", DEGRADED), ("pending", PENDING)):
-                for day, first, last in holes:
-                    if schema in {*FINE, "trades"} and asked(schema, symbol, day):
-                        plant(schema, symbol, at(day, first), at(day, last), kind)
+    of_days(planted.plant)
+    of_stretches(planted.plant)
+    of_symbols(planted.plant)
+
+
+def of_days(plant):
+    """What the vendor says of days."""
+    spans = [("missing", day, 0, 24) for day in MISSING]
+    spans += [(kind, *hole) for kind, holes in (("degraded", DEGRADED), ("pending", PENDING)) for hole in holes]
+    for symbol, schema in product(SYMBOLS, (*BARS, "trades", "statistics", "definition")):
+        for kind, day, first, last in spans:
+            if asked(schema, symbol, day) and (kind == "missing" or schema in {*FINE, "trades"}):
+                plant(schema, symbol, at(day, first), at(day, last), kind)
+
+
+def of_stretches(plant):
+    """What is about some rows of one symbol."""
     for symbol, schema, day, first, last in LOST:
         plant(schema, symbol, at(day, first), at(day, last), "lost", knowable=False)
     for symbol, day, first, last in LOST_EVERYWHERE:
@@ -267,6 +277,10 @@ def describe(planted):
         plant(schema, symbol, at(day, first), at(day, last), "our failure")
     for symbol, schema, day, first, last in REJECTED:
         plant(schema, symbol, at(day, first), at(day, last), "quarantined")
+
+
+def of_symbols(plant):
+    """What was not asked for, failed, or stood for nothing."""
     for schema in BARS:
         plant(schema, "CLJ4", at("2024-01-20"), at("2024-01-31"), "never requested")
     for symbol in FRONT:

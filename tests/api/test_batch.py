@@ -10,7 +10,7 @@ from api.desk import Ask, Desk
 from api.truth import alike
 from hdi import batches, batching
 from hdi.errors import RequestError, UnitFailed
-from hdi.model import Outcome, Window
+from hdi.model import Outcome
 from lakes import Place
 
 SUBMIT, DOWNLOAD = "batch.submit_job", "batch.download"
@@ -329,13 +329,20 @@ def test_what_is_small_is_streamed_and_null_means_never_by_batch(desk, vendor):
     assert vendor.books.calls[SUBMIT] == 0
 
 
-class TestStretches:
-    """Which cells a file answers for, and how long a stretch it should hold."""
+def test_what_may_have_been_submitted_with_another_key_is_not_ordered_with_this_one(cradle, desk, vendor, truth):
+    assert cradle.run(desk, DAY, at=PLACES["between the submission and the note"]) == KILLED
+    key, desk.settings["databento.key"] = vendor.key, "db-" + "x" * 29
+    with pytest.raises(RequestError, match="may have been submitted with another key"):
+        desk.offer(DAY)
+    desk.settings["databento.key"] = key
+    desk.ingest(DAY)
+    settled(desk, vendor, truth, DAY)
 
-    @pytest.mark.parametrize(
-        ("grid", "records", "most", "split"),
-        [("day", 700, 100, "day"), ("day", 700, 699, "day"), ("day", 700, 700, "week"), ("day", 700, 3_000, "month"),
-         ("month", 700, 1, "month"), ("month", 700, 10**6, "year"), ("year", 10**9, 1, "year")],
-    )  # fmt: skip
-    def test_it_is_the_longest_that_holds_no_more_than_a_download(self, grid, records, most, split):
-        assert batching.split_of(grid, records, Window.parse("2024-03-04", "2024-03-10"), most) == split
+
+def test_a_purchase_of_too_many_units_becomes_several_jobs(desk, vendor, truth, monkeypatch):
+    monkeypatch.setattr(batching, "_MOST_UNITS", 2)
+    ask = replace(DAYS, end="2024-03-10")
+    outcomes = desk.ingest(ask)
+    assert statuses(outcomes)[:2] == ["ordered", "ordered"]
+    assert sum(o.dollars for o in outcomes) == vendor.books.dollars
+    settled(desk, vendor, truth, ask, bills=2)

@@ -1,4 +1,4 @@
-"""``hdi gaps --fill``: exactly what can be got is got, once, at the price that was shown; then it is no gap any more."""
+"""``hdi gaps --fill``: exactly what can be got is got, once, at the price that was shown; then it is no gap."""
 
 import datetime as dt
 import json
@@ -204,12 +204,13 @@ def test_the_command_lists_gaps_with_evidence_and_the_share_of_unknown(cli):
     assert summary["summary"] == [{"cause": "never requested", "certainty": "certain", "gaps": 1, "stretches": 2}]
 
 
-def test_filling_shows_its_price_asks_and_keeps_to_the_budget(cli, vendor, monkeypatch):
+def test_filling_shows_its_price_asks_and_keeps_to_the_budget(cli, desk, vendor):
     code, out, err = cli("gaps", "--fill", "--dry-run")
     assert code == 0
     assert "to buy: 1 unit, 2 records, 112 B" in out
     assert cli("gaps", "--fill", "--force", "--budget", "0.0000000001")[0] == 2
-    monkeypatch.setenv("HDI_INGEST__CONFIRM_ABOVE_USD", "0")
+    (desk.folder / "configs").mkdir()
+    (desk.folder / "configs" / "system_config.yaml").write_text("ingest: {confirm_above_usd: 0}\n")
     code, _, err = cli("gaps", "--fill")
     assert code == 2
     assert "needs a yes" in err
@@ -222,9 +223,8 @@ def test_filling_shows_its_price_asks_and_keeps_to_the_budget(cli, vendor, monke
     assert len(vendor.books.entries) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
+def test_what_is_wrong_with_the_question_is_said(cli):
+    for arguments, said in (
         (["-s", "ESH5"], "unknown symbol"),
         (["--schema", "ohlcv-7d"], "ohlcv-7d"),
         (["--start-date", "2031-01-01"], "2031-01-01"),
@@ -232,12 +232,10 @@ def test_filling_shows_its_price_asks_and_keeps_to_the_budget(cli, vendor, monke
         (["--force"], "--force is for --fill"),
         (["--fill", "--budget", "much"], "budget"),
         (["--dataset", "XX.YY"], "unknown dataset"),
-    ],
-)
-def test_what_is_wrong_with_the_question_is_said(cli, arguments, said):
-    code, out, err = cli("gaps", *arguments)
-    assert (code, out) == (2, "")
-    assert said in err
+    ):
+        code, out, err = cli("gaps", *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert said in err
 
 
 def test_an_empty_store_has_no_gaps(desk):

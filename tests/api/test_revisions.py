@@ -276,6 +276,18 @@ def test_a_day_that_could_not_be_bought_again_stays_due(desk, vendor):
     assert len(desk.revisions()) == 1
 
 
+def test_a_symbol_that_the_vendor_knows_no_more_does_not_keep_the_others_from_being_bought(desk, vendor):
+    desk.stored(Ask("ES.FUT", *WEEK))
+    desk.stored(Ask("CL.c.0", *WEEK))
+    vendor.books.reset()
+    vendor.fault("restated", day=DAY)
+    vendor.fault("422:method=symbology.resolve,symbol=CL.c.0,case=symbology_invalid_request")
+    _, outcomes = desk.again()
+    assert {o.symbols: o.status for o in outcomes} == {("ES.FUT",): "stored", ("CL.c.0",): "failed"}
+    assert list(billed(vendor)) == [("ohlcv-1d", ("ES.FUT",), 0, 1)]
+    assert [c.symbols for c in desk.due().changed] == [("CL.c.0",)]
+
+
 def test_bytes_of_a_changed_day_that_had_arrived_before_a_kill_are_not_bought_again(desk, vendor):
     with contextlib.closing(Cradle()) as cradle:
         desk.stored(Ask("ES.FUT", *WEEK))
@@ -349,8 +361,8 @@ def test_the_table_shows_each_column_before_and_after(bought, capfd):
     assert err == "ohlcv-1d: 2 rows changed, 1 row disappeared\n"
     heading, names, _, *lines = out.splitlines()
     first, second = bought.store().ledger()["run"].unique(maintain_order=True)
-    assert heading.startswith(f"GLBX.MDP3 ohlcv-1d: replaced by {second}, 20")
-    assert heading.endswith(f"; written by {first}")
+    assert heading.startswith(f"GLBX.MDP3 ohlcv-1d: changed by {second}, 20")
+    assert heading.endswith(f"; written before by {first}")
     assert names.split() == ["what", "time", "instrument", "symbol", "column", "before", "after"]
     cells = [line.split() for line in lines]
     assert Counter(c[0] for c in cells) == {"changed": 4, "disappeared": 5}

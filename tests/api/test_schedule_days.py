@@ -1,6 +1,7 @@
 """A hundred days of a schedule against a vendor that fails on many of them, with nobody looking after it."""
 
 import datetime as dt
+import gc
 import random
 
 import pytest
@@ -36,6 +37,16 @@ def troubles(seed):
     return found | {day: ["402"] for day in dice.sample([d for d in days[:-1] if d.weekday() in (1, 2, 3, 4)], 2)}
 
 
+@pytest.fixture
+def quick():
+    """What is there already is not looked through again at each collection of garbage, as in the program itself."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("market", [{"until": str(FIRST)}], indirect=True)
 def test_ninety_five_of_a_hundred_days_end_complete_and_nothing_is_paid_twice(vendor, truth, tmp_path):
     office = Office(tmp_path / "office", vendor, {"databento.tries": 2, "databento.backoff_seconds": 0.0})
@@ -69,5 +80,6 @@ def test_ninety_five_of_a_hundred_days_end_complete_and_nothing_is_paid_twice(ve
     assert len(vendor.books.entries) - len(whole) <= cuts * 5
     assert len(world.what("failed")) > 5
     assert world.what("paused")
-    assert {event.slot.weekday() for event in world.what("skipped")} == {6}
+    # Sundays, and the Saturday after Good Friday.
+    assert {event.slot.weekday() for event in world.what("skipped")} == {5, 6}
     assert office.leftovers() == []

@@ -93,7 +93,7 @@ def test_what_is_paid_and_not_in_the_ledger_counts_and_shows(cli, desk, vendor, 
     assert Decimal(found["dollars"]) == Decimal(found["not_in_ledger"]) == pytest.approx(paid, abs=Decimal("1e-8"))
     assert "not in the ledger yet" in cli("spend")[1]
     desk.settings["ingest.max_usd_per_day"] = paid
-    with pytest.raises(RequestError, match="not in the ledger yet"):
+    with pytest.raises(RequestError, match="by downloads that are not in it yet"):
         desk.ingest(NEXT)
     desk.stored(DAY)  # which was paid before
     assert vendor.books.calls[GET_RANGE] == 1

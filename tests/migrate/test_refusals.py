@@ -12,11 +12,14 @@ from hdi.errors import HdiError, OriginMismatch, RequestError, StoreError
 from hdi.migrating import Migration
 from hdi.pipeline import claim_keys
 from hdi.testing import Load, opened, trades
-from hdi.testing.material import DAY, schemas
+from hdi.testing.material import DAY, heard, schemas
 from hdi.testing.once import bars
 from migrate.stock import AT, LATER, UNDATED, day, everything, move, stocked
 
-SMALL = (Load(trades(AT)), Load(bars("ohlcv-1d"), schema="ohlcv-1d"))
+SMALL = (
+    Load(trades(AT), prepared="GLBX-1", heard=heard((1, "degraded", None, 5))),
+    Load(bars("ohlcv-1d"), schema="ohlcv-1d"),
+)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Batch jobs through the vendor's client, and their files by downloads of our own: whole, resumed, tried for so long."""
+"""Batch jobs through the vendor's client, and their files by downloads of our own: whole, resumed, within bounds."""
 
 import hashlib
 import json
@@ -23,8 +23,8 @@ AT = f"batch/download/USER/GLBX-1/{NAME}"
 BODY = bytes(range(256)) * 400
 JOB = {
     "id": "GLBX-1", "user_id": "USER", "cost_usd": None, "dataset": "GLBX.MDP3", "symbols": "ES.c.0",
-    "stype_in": "continuous", "stype_out": "instrument_id", "schema": "trades",
-    "start": "2024-01-02T00:00:00.000000000Z", "end": "2024-01-04T00:00:00.000000000Z", "limit": None, "encoding": "dbn", "compression": "zstd",
+    "stype_in": "continuous", "stype_out": "instrument_id", "schema": "trades", "limit": None, "encoding": "dbn",
+    "start": "2024-01-02T00:00:00.000000000Z", "end": "2024-01-04T00:00:00.000000000Z", "compression": "zstd",
     "split_symbols": False, "split_duration": "day", "split_size": None, "record_count": None, "state": "received",
     "progress": None, "ts_received": "2024-06-01T10:00:00.000000000Z",
 }  # fmt: skip

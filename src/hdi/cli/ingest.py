@@ -231,7 +231,7 @@ def noted_rules(schemas: Schemas) -> frozenset[str]:
 def outcome_line(outcome: Outcome, noted: frozenset[str], name: str = "") -> str:
     """One file on one line, under another name if need be; ``noted`` are the rules that reject no row."""
     parts = [f"{outcome.status:<8}{name or outcome.path}", f"{outcome.dataset} {outcome.schema}".strip()]
-    if outcome.receipts:
+    if outcome.receipts and outcome.status != "ordered":
         totals = {what: sum(getattr(r, what) for r in outcome.receipts) for what in _TOTALS}
         parts.append(", ".join(f"{n} {what}" for what, n in totals.items()))
         for what, words in (("unchanged", "of them there already"), ("superseded", "superseded")):

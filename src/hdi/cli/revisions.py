@@ -99,8 +99,9 @@ def _table(frames: Iterator[pl.DataFrame], schemas: Schemas, *, color: bool) -> 
     for frame in frames:
         for (name, dataset, run), part in frame.group_by("schema", "dataset", "replaced_run", maintain_order=True):
             written = part["written_run"].drop_nulls().unique(maintain_order=True).to_list()
-            at = part["replaced_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ").min()
-            put(f"{dataset} {name}: replaced by {run}, {at}; written by {some(written) or 'no other'}")
+            at = str(part["replaced_at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ").min())
+            before = f"; written before by {some(written)}" if written else ""
+            put(f"{dataset} {name}: changed by {run}, {at}{before}")
             _put(_lines(part, shown[str(name)]), color=color)
 
 

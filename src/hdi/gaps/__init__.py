@@ -16,11 +16,11 @@ import polars as pl
 
 from hdi.calendars import Calendars, product_of
 from hdi.errors import RequestError, UnknownSymbol
+from hdi.gaps.asking import Target, stated, targets, unasked
 from hdi.gaps.causes import CAUSES, CLOSED, GAPS, judged, told
-from hdi.gaps.closed import closed
 from hdi.gaps.evidence import Place, conditions, kept, lives, losses, quarantined, trading
-from hdi.gaps.expected import expected, grain, lacking, runs, stretches, whole_time
-from hdi.gaps.unasked import Target, stated, targets, unasked
+from hdi.gaps.grid import expected, grain, lacking, runs, stretches, whole_time
+from hdi.gaps.shut import closed
 from hdi.lookup import Asked, Lookup, union
 from hdi.model import DAY_NS, Window, subtract
 from hdi.schema import Schemas

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from hdi.gaps.expected import runs
+from hdi.gaps.grid import runs
 from hdi.model import DAY_NS
 
 CERTAIN, LIKELY = "certain", "likely"

@@ -16,7 +16,7 @@ import polars as pl
 
 from hdi.errors import HdiError
 from hdi.frames import CONTENT
-from hdi.gaps.expected import HOUR_NS, Grain, runs
+from hdi.gaps.grid import HOUR_NS, Grain, runs
 from hdi.lookup import RECTANGLES
 from hdi.model import DAY_NS, Window, parse_instant
 from hdi.schema import Schema, SchemaName, Schemas

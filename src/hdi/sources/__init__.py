@@ -120,14 +120,10 @@ class BatchFile:
 
 @runtime_checkable
 class BatchSource(Source, Protocol):
-    """A source that also takes batch jobs. Only :meth:`submit` costs money beside :meth:`Source.download`.
+    """A source that also takes batch jobs. Only :meth:`submit` costs money beside :meth:`Source.download`."""
 
-    ``account`` names whose jobs they are: the same text for the same key and address, and not the key.
-    """
-
-    @property
     def account(self) -> str:
-        """Whose jobs they are."""
+        """Whose jobs they are: the same text for the same key and address, and not the key."""
 
     def submit(self, order: Order, split: str) -> BatchJob:
         """Have the order prepared as DBN files of one ``split`` (day, week, month, year) each.

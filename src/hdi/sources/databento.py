@@ -255,7 +255,6 @@ class Databento:
         )  # fmt: skip
         return done
 
-    @property
     def account(self) -> str:
         """Whose batch jobs they are: the key and the gateway, not to be read back."""
         return self._calls.account

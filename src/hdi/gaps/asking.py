@@ -199,7 +199,7 @@ def _reasons(lacks: Iterable[Window], target: Target, ledger: pl.DataFrame) -> l
 def stated(lacks: Iterable[Lack], target: Target, open_times: pl.DataFrame) -> pl.DataFrame:
     """The windows as gaps (:data:`GAPS`), without those in which the market is closed.
 
-    ``open_times`` are the stretches (:data:`hdi.gaps.expected.STRETCHES`) of the target's window.
+    ``open_times`` are the stretches (:data:`hdi.gaps.grid.STRETCHES`) of the target's window.
     """
     low, high = open_times["low"], open_times["high"]
     rows = []

@@ -8,8 +8,8 @@ from itertools import pairwise
 import polars as pl
 
 from hdi.calendars import Calendars
+from hdi.gaps.asking import Target
 from hdi.gaps.causes import CERTAIN, GAPS
-from hdi.gaps.unasked import Target
 from hdi.model import DAY_NS, Window, ns_date
 
 
