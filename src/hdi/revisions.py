@@ -36,7 +36,7 @@ CHANGED, APPEARED, DISAPPEARED = "changed", "appeared", "disappeared"
 _UTC = pl.Datetime("ns", "UTC")
 _TIME = "%Y-%m-%dT%H:%M:%S%.9fZ"
 #: Superseded rows that are looked at together, with as many that stand.
-_PIECE_ROWS = 250_000
+_PIECE_ROWS = 100_000
 _KEY = ("event", "index_time", "publisher_id", "instrument_id")
 
 
@@ -284,10 +284,15 @@ def revised(
         .when(pl.col("_there_after").is_null()).then(pl.lit(DISAPPEARED))
         .otherwise(pl.lit(CHANGED))
     )  # fmt: skip
-    changes = [_change(column, old.schema[column]) for column in content]
-    return both.select(
-        what.alias("what"), *_KEY, symbol=pl.coalesce("symbol", "symbol_after"), written_run="_written_run",
-        replaced_at="_replaced_at", unit="_unit_after", changes=pl.concat_list(changes).list.drop_nulls(),
+    rows = both.with_columns(what=what).with_row_index("_at")
+    parts = [
+        rows.filter(pl.col(c).ne_missing(pl.col(f"{c}_after"))).select("_at", changes=_change(c, old.schema[c]))
+        for c in content
+    ]
+    changes = pl.concat(parts).group_by("_at", maintain_order=True).agg("changes")
+    return rows.join(changes, on="_at", maintain_order="left").select(
+        "what", *_KEY, symbol=pl.coalesce("symbol", "symbol_after"), written_run="_written_run",
+        replaced_at="_replaced_at", unit="_unit_after", changes="changes",
     )  # fmt: skip
 
 
@@ -296,12 +301,9 @@ def _ordered(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _change(column: str, dtype: pl.DataType) -> pl.Expr:
-    """A column's name with its value before and after, as exact text; null where they are the same."""
-    after = f"{column}_after"
-    pair = pl.struct(
-        pl.lit(column).alias("column"), _text(column, dtype).alias("before"), _text(after, dtype).alias("after")
-    )
-    return pl.when(pl.col(column).ne_missing(pl.col(after))).then(pair)
+    """A column's name with its value before and after, as exact text."""
+    before, after = _text(column, dtype), _text(f"{column}_after", dtype)
+    return pl.struct(pl.lit(column).alias("column"), before.alias("before"), after.alias("after"))
 
 
 def _text(column: str, dtype: pl.DataType) -> pl.Expr:

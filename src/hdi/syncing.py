@@ -19,7 +19,7 @@ from hdi.buying import Buying
 from hdi.downloads import Progress
 from hdi.errors import AccountRefused, HdiError, RequestError, StoreError
 from hdi.jobs import WHERE, Job, find_job
-from hdi.model import Outcome, Quote, Window, dollars_text, iso_ns, parse_instant, some
+from hdi.model import MONEY, Outcome, Quote, Window, dollars_text, iso_ns, parse_instant, some
 from hdi.offer import NOTHING, Offer, floor_end
 from hdi.schema import closest
 from hdi.sources import Source
@@ -152,6 +152,8 @@ class Sync:
         self.progress: Progress | None = None
         self.spent = Decimal(0)
         self.rows = 0
+        self._amounts = 0
+        self._brought: set[tuple[str, str]] = set()
         self._source = source
         self._buy = buy
         self._revise = revise
@@ -261,6 +263,7 @@ class Sync:
             for outcome in outcomes:
                 result.add(outcome)
                 self.spent += outcome.dollars or 0
+                self._amounts += 1
                 self.rows += sum(r.fetched for r in outcome.receipts)
                 if outcome.error is not None:
                     self._noted(outcome.error)
@@ -273,9 +276,15 @@ class Sync:
         if step.buying is None or step.offer is None:
             return ()
         if self._budget is not None:
-            # What the jobs before it spent, broken tries among it, is no longer there.
-            step.buying.terms = replace(step.buying.terms, budget=max(self._budget - self.spent, Decimal(0)))
-        self.progress, outcomes = step.buying.run(step.offer)
+            # What the jobs before it spent, broken tries among it, is no longer there; each amount of it is rounded.
+            left = self._budget - self.spent + self._amounts * MONEY
+            step.buying.terms = replace(step.buying.terms, budget=max(left, Decimal(0)))
+        request = step.buying.request
+        # A job before it may have brought some of the same: what is missing is looked for again.
+        offer = step.buying.offer() if (request.dataset, request.name.name) in self._brought else step.offer
+        if offer.units:
+            self._brought.add((request.dataset, request.name.name))
+        self.progress, outcomes = step.buying.run(offer)
         return outcomes
 
     def _bought_again(self) -> Iterable[Outcome]:

@@ -21,7 +21,12 @@ class Crash(BaseException):
 
 @dataclass
 class Office(Desk):
-    """A desk whose jobs stand in its own config folder. It stores bars and nothing else, which is quick."""
+    """A desk whose jobs stand in its own config folder. It stores bars and nothing else, which is quick.
+
+    ``address`` is the URL of a server instead of the lake.
+    """
+
+    address: str = ""
 
     @property
     def configs(self):
@@ -38,7 +43,8 @@ class Office(Desk):
         return self
 
     def open(self, **settings):
-        data = HistoricalData.open(f"lake:{self.folder / 'lake'}", self.configs, **(self.flags() | settings))
+        store = self.address or f"lake:{self.folder / 'lake'}"
+        data = HistoricalData.open(store, self.configs, **(self.flags() | settings))
         vars(data).update(schemas=BARS, _mapping=MAPPING)
         return data
 

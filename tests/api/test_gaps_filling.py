@@ -109,15 +109,15 @@ def test_what_the_vendor_has_now_and_what_we_lost_is_filled_and_nothing_else_is_
     assert len({(r["symbol"], r["ts_event"]) for r in rows}) == len(rows)
 
 
-def test_what_failed_and_what_nobody_asked_for_is_bought_once(either, vendor):
-    either.settings["databento.tries"] = 1
-    either.stored(Ask("ESH4", "2024-01-08", "2024-01-08", "trades"))
-    either.stored(Ask("ESH4", "2024-01-11", "2024-01-11", "trades"))
+def test_what_failed_and_what_nobody_asked_for_is_bought_once(desk, vendor):
+    desk.settings["databento.tries"] = 1
+    desk.stored(Ask("ESH4", "2024-01-08", "2024-01-08", "trades"))
+    desk.stored(Ask("ESH4", "2024-01-11", "2024-01-11", "trades"))
     vendor.fault("500", schema="trades", day="2024-01-12", method="get_range")
-    either.errors(Ask("ESH4", "2024-01-12", "2024-01-12", "trades"))
+    desk.errors(Ask("ESH4", "2024-01-12", "2024-01-12", "trades"))
     vendor.clear()
     vendor.books.reset()
-    with either.open() as data:
+    with desk.open() as data:
         assert listed(data) == [
             ("trades", "ESH4", "01-09T00:00", "01-11T00:00", "never requested", "certain"),
             ("trades", "ESH4", "01-12T00:00", "01-13T00:00", "our failure", "certain"),
@@ -213,7 +213,7 @@ def test_filling_shows_its_price_asks_and_keeps_to_the_budget(cli, desk, vendor)
     (desk.folder / "configs" / "system_config.yaml").write_text("ingest: {confirm_above_usd: 0}\n")
     code, _, err = cli("gaps", "--fill")
     assert code == 2
-    assert "needs a yes" in err
+    assert "need a yes" in err
     assert vendor.books.entries == ()
     code, out, _ = cli("gaps", "--fill", "--force")
     assert code == 0
@@ -256,6 +256,17 @@ def test_a_contract_of_a_parent_is_looked_at_under_its_own_name(desk):
         ]
         wide = listed(data, symbols="ESM4", start="2024-03-08", end="2024-03-22")
     assert wide == [("ohlcv-1d", "ESM4", "03-08T00:00", "03-11T00:00", "never requested", "certain")]
+
+
+def test_hours_after_an_expiry_that_no_definition_tells_are_likely_expired(desk):
+    desk.stored(Ask("CL.c.0", "2024-01-19", "2024-01-24", "ohlcv-1h"))
+    with desk.open() as data:
+        gaps = data.gaps().gaps
+        assert [gap for gap in listed(data) if gap[4] == "expired"] == [
+            ("ohlcv-1h", "CLG4", "01-22T20:00", "01-23T00:00", "expired", "likely")
+        ]
+    (gap,) = gaps.filter(gaps["cause"] == "expired").iter_rows(named=True)
+    assert gap["evidence"][0] == "2024-01-22 is its last day by the vendor's symbology, and no row follows"
 
 
 def test_a_budget_is_of_all_gaps_together(desk, vendor):

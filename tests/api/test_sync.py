@@ -64,6 +64,19 @@ def test_a_job_goes_from_its_start_to_the_available_end_and_then_only_what_is_ne
     assert vendor.books.billed_bytes == 56 * (len(more) - len(first))
 
 
+def test_a_server_is_kept_up_to_date_as_a_lake_is(office, vendor, truth, fresh_database):
+    office.address = fresh_database()
+    office.plan(daily=DAILY | {"sync": True})
+    until(truth, vendor, DAILY, "2024-03-09")
+    assert office.sync(check_revisions=True)["daily"].status == "synced"
+    more = until(truth, vendor, DAILY, "2024-03-13")
+    assert office.sync()["daily"].status == "synced"
+    alike(office.rows(), more)
+    vendor.books.reset()
+    assert office.sync()["daily"].status == "current"
+    assert vendor.books.calls == {"metadata.get_dataset_range": 1}
+
+
 def test_the_end_date_of_a_job_does_not_count(office, vendor, truth):
     office.plan(daily=DAILY | {"end_date": "2024-02-27"}, other=DAILY | {"sync": True})
     assert set(office.sync("daily")) == {"daily"}

@@ -129,6 +129,27 @@ def test_all_symbols_are_not_resolved_and_not_asked(wire, source):
     assert not wire.calls
 
 
+def test_every_instrument_is_asked_for_as_all_symbols_and_named_by_the_answer(wire, source):
+    lives = {"ESH4": [interval("2024-01-01", "2024-03-16", "1")], "ESM4": [interval("2024-03-10", "2024-06-22", "2")]}
+    wire.says(RESOLVE, answer(lives))
+    found = source.everything("GLBX.MDP3", WINDOW)
+    assert found.schema == NAMED
+    assert found.rows() == [
+        (1, ns("2024-03-01"), ns("2024-03-16"), "ESH4"), (2, ns("2024-03-10"), ns("2024-03-21"), "ESM4"),
+    ]  # fmt: skip
+    assert symbols(wire) == ["ALL_SYMBOLS"]
+
+
+@pytest.mark.parametrize("case", ["symbology_invalid_request", "symbology_invalid_symbol", ""])
+def test_a_vendor_that_does_not_resolve_all_symbols_names_none(wire, source, case):
+    body = {"case": case, "message": "Not available for this dataset", "docs": ""} if case else "Not available"
+    wire.says(RESOLVE, detail(422, body))
+    wire.says("metadata.list_datasets", Reply(body=b'["GLBX.MDP3"]'))
+    found = source.everything("GLBX.MDP3", WINDOW)
+    assert found.schema == NAMED
+    assert found.is_empty()
+
+
 def test_no_symbols_ask_nothing(wire, source):
     assert source.raw_symbols("GLBX.MDP3", [], WINDOW).schema == NAMED
     assert source.resolve("GLBX.MDP3", [], "parent", WINDOW).is_empty()

@@ -165,17 +165,18 @@ def _fill(data: HistoricalData, report: Report, *, api: str, dry_run: bool, forc
 
 
 def _confirm(data: HistoricalData, filling: Filling, *, force: bool) -> None:
-    """Ask once, before spending more than the settings allow without a question."""
+    """Ask once, before spending more than the settings allow without a question, or asking for all symbols."""
     from hdi.errors import RequestError
 
     limit, cost = data.settings.ingest.confirm_above_usd, filling.quote.dollars
     budget = data.settings.ingest.budget_usd
-    if force or cost <= limit or (budget is not None and cost > budget):
+    everything = any(offer.request.everything for offer in filling.offers)
+    if force or (cost <= limit and not everything) or (budget is not None and cost > budget):
         return
     if not (terminal(sys.stdin) and terminal(sys.stderr)):
         raise RequestError(
-            f"filling costs {dollars_text(cost)}; more than {dollars_text(limit)} (ingest.confirm_above_usd) "
-            "needs a yes",
+            f"filling costs {dollars_text(cost)}; more than {dollars_text(limit)} (ingest.confirm_above_usd), and "
+            "all symbols of a dataset, need a yes",
             "Give --force, or name fewer gaps with --symbols, --schema and dates. Nothing was bought.",
         )
     synthetic = any(offer.origin == SYNTHETIC for offer in filling.offers)

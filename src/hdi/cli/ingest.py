@@ -308,6 +308,7 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
                 "raw_file": r.raw.path if r.raw else None,
                 "raw_digest": r.raw.digest if r.raw else None,
                 "origin": r.unit.origin,
+                "batch": r.batch,
                 "dollars": None if r.dollars is None else str(r.dollars),
                 "conditions": [{"day": str(c.day), "condition": c.condition} for c in r.conditions],
                 "error": r.error,

@@ -8,9 +8,8 @@ import select
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 #: Seconds that what is under way has to come to its end when the program is told to.
 _GRACE = 10.0
 _API = "databento"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: No signal has that number: it ends the watch.
+_DONE = 0
 
 
 def register(app: typer.Typer) -> None:
@@ -136,37 +138,43 @@ def _time(event: Event) -> str:
 
 
 class _End:
-    """Whether the program was told to end. Waiting for it takes no lock, so a signal handler may tell it."""
+    """Whether the program was told to end, by SIGTERM or SIGINT.
+
+    A thread hears of it, whatever the main one is doing: libraries make signals restart what they interrupt, so a
+    handler in Python may have to wait for the end of a download.
+    """
 
     def __init__(self) -> None:
         self._told = False
-        self._pipes = [os.pipe(), os.pipe()]  # for whoever waits, and for the watch
-        for _, told_by in self._pipes:
-            os.set_blocking(told_by, False)
+        self._heard, self.wakeup = os.pipe()  # the interpreter writes the number of each signal
+        self._waiting, self._tell = os.pipe()
+        os.set_blocking(self.wakeup, False)
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        for end in (self._heard, self.wakeup, self._waiting, self._tell):
+            os.close(end)
 
     def told(self) -> bool:
         """Whether it is to end."""
         return self._told
 
-    def tell(self, *signalled: Any) -> None:
-        """End it; told twice, at once."""
-        del signalled
-        if self._told:
-            os._exit(0)
-        self._told = True
-        for _, told_by in self._pipes:
-            os.write(told_by, b"x")
-
     def wait(self, seconds: float) -> bool:
         """Wait so long, or until it is told; whether it was."""
-        select.select([self._pipes[0][0]], [], [], max(seconds, 0))
+        select.select([self._waiting], [], [], max(seconds, 0))
         return self._told
 
     def watch(self) -> None:
-        """End the process some time after it was told, whatever it is doing: what arrived whole is kept."""
-        os.read(self._pipes[1][0], 1)
-        time.sleep(_GRACE)
-        say("what was under way is broken off: the next run goes on with what was kept")
+        """Pass on that it is to end; break off what has not ended some time later, or when it is told again."""
+        while (heard := os.read(self._heard, 1)[0]) not in _SIGNALS:
+            if heard == _DONE:
+                return
+        self._told = True
+        os.write(self._tell, b"x")
+        if select.select([self._heard], [], [], _GRACE)[0] and os.read(self._heard, 1)[0] == _DONE:
+            return
+        # What arrived whole is kept, and the store takes whole commits only: the next run goes on from there.
+        say("what was under way is broken off; the next run goes on with what was kept")
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(0)
@@ -174,13 +182,19 @@ class _End:
 
 @contextlib.contextmanager
 def told_to_stop() -> Iterator[_End]:
-    """What SIGTERM and SIGINT end, in the main thread: soon, and never in the middle of a commit that is quick."""
+    """What SIGTERM and SIGINT end, for the main thread: soon, or at once when they come twice."""
     end = _End()
-    before = {number: signal.signal(number, end.tell) for number in (signal.SIGINT, signal.SIGTERM)}
-    threading.Thread(target=end.watch, name="hdi-watch", daemon=True).start()
+    before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+    wakeup = signal.set_wakeup_fd(end.wakeup, warn_on_full_buffer=False)
+    watch = threading.Thread(target=end.watch, name="hdi-watch", daemon=True)
+    watch.start()
     try:
         yield end
     finally:
+        signal.set_wakeup_fd(wakeup)
+        os.write(end.wakeup, bytes([_DONE]))
+        watch.join()
+        end.close()
         for number, handler in before.items():
             signal.signal(number, handler)
 

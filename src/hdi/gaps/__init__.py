@@ -16,6 +16,7 @@ import polars as pl
 
 from hdi.calendars import Calendars, product_of
 from hdi.errors import RequestError, UnknownSymbol
+from hdi.frames import BROUGHT
 from hdi.gaps.asking import Target, stated, targets, unasked
 from hdi.gaps.causes import CAUSES, CLOSED, GAPS, judged, told
 from hdi.gaps.evidence import Place, conditions, kept, lives, losses, quarantined, trading
@@ -273,7 +274,7 @@ class _Part:
             *(_taken(self._lives[c], life) for c in ("symbol", "life_start", "life_end")),
             _taken(self.claims["unit"], claim), _taken(self.claims["symbol"], claim).alias("u_symbol"),
         )  # fmt: skip
-        books = self.ledger.filter(~pl.col("status").is_in(["failed", "ordered"])).unique("unit", keep="last")
+        books = self.ledger.filter(pl.col("status").is_in(BROUGHT)).unique("unit", keep="last")
         return empty.join(books.select("unit", "fetched", "committed_at", "raw_file"), on="unit", how="left")
 
     @cached_property
@@ -286,6 +287,7 @@ class _Part:
         The symbol was asked for beyond that day, so that the symbology would say if the life went on.
         """
         whole = self.coverage.filter(pl.col("instrument_id").is_null(), pl.col("schema") == self.name.name)
+        whole = whole.select("symbol", "start", "end")
         codes = whole.select("symbol").unique().with_row_index("instrument_id")
         asked = merge(whole.join(codes, on="symbol").select(pl.col("instrument_id").cast(pl.Int64), "start", "end"))
         asked = asked.join(codes.cast({"instrument_id": pl.Int64}), on="instrument_id").select(

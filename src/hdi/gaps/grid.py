@@ -23,7 +23,7 @@ STRETCHES: dict[str, pl.DataType] = {
     "ord": pl.Int64(), "at": pl.Int64(), "low": pl.Int64(), "high": pl.Int64(),
 }  # fmt: skip
 #: Rows of expected stretches that are looked at together.
-MOST = 2_000_000
+MOST = 500_000
 
 #: ``any``: rows may come at any time of the session; ``start``: one at the start of the stretch; ``close``: when the
 #: session is over.
