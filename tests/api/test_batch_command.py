@@ -39,7 +39,7 @@ def test_without_waiting_it_ends_well_and_the_same_command_takes_the_files(inges
     code, out, _ = ingest("--dry-run")
     assert f"ordered before for {dollars_text(entry.dollars)}, to be taken: batch job {entry.job} (done), 1 unit" in out
     [planned] = [json.loads(line) for line in ingest("--dry-run", json=True)[1].splitlines()]
-    assert planned["batch_jobs"] == [{"id": entry.job, "state": "done", "units": 1}]
+    assert planned["jobs_coming"] == [{"id": entry.job, "state": "done", "units": 1}]
     assert Decimal(planned["dollars"]) == 0
     [stored] = [json.loads(line) for line in ingest(json=True)[1].splitlines()]
     assert (stored["status"], {r["batch"] for r in stored["receipts"]}) == ("stored", {entry.job})

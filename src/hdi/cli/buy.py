@@ -170,7 +170,7 @@ def offer_dict(offer: Offer) -> dict[str, Any]:
         "bought_again": [
             {"symbol": a.symbol, "instruments": len(a.instruments), "dollars": str(a.dollars)} for a in offer.again
         ],
-        "batch_jobs": [{"id": job.id, "state": job.job.state, "units": job.units} for job in offer.coming],
+        "jobs_coming": [{"id": job.id, "state": job.job.state, "units": job.units} for job in offer.coming],
         "downloads_paid": len(offer.paid), "records": quote.records, "bytes": quote.size, "dollars": str(quote.dollars),
     }  # fmt: skip
 

@@ -1,0 +1,63 @@
+"""Commands of hdi, each in a child forked from a process that has imported everything and computed nothing.
+
+Reads one JSON object per line: ``words``, ``folder``, ``environment``, ``output`` (the file that gets stdout and
+stderr). Answers with the child's pid, then with how it ended.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import databento  # noqa: F401
+import deltalake  # noqa: F401
+import exchange_calendars  # noqa: F401
+import pandera.polars  # noqa: F401
+
+import hdi.api
+import hdi.buying
+import hdi.calendars
+import hdi.cli.app
+import hdi.gaps
+import hdi.revising
+import hdi.scheduling
+import hdi.stores.lake  # noqa: F401
+from hdi.cli import run
+
+
+def main():
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            work(job)
+        answer(pid)
+        _, status = os.waitpid(pid, 0)
+        answer(os.waitstatus_to_exitcode(status))
+
+
+def answer(number):
+    os.write(1, f"{number}\n".encode())
+
+
+def work(job):
+    """Run the command; never returns."""
+    code = 99
+    try:
+        out = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for descriptor in (1, 2):
+            os.dup2(out, descriptor)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(job["folder"])
+        os.environ.clear()
+        os.environ.update(job["environment"])
+        sys.argv = [str(Path(sys.executable).with_name("hdi")), *job["words"]]
+        code = run(job["words"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
