@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hdi.errors import RequestError, StoreError
+from hdi.frames import BROUGHT
 from hdi.model import NS, Outcome, iso_ns, parse_instant
 
-RunStatus = Literal["running", "done", "failed", "died", "interrupted", "elsewhere"]
-#: Receipts of units whose rows are stored; others failed, or were only ordered.
-ENDED = ("complete", "fragment")
+RunStatus = Literal["running", "done", "ordered", "failed", "died", "interrupted", "elsewhere"]
 COUNTS = ("fetched", "stored", "quarantined", "superseded")
 _FOLDER, _ENDING = "runs", ".jsonl"
 _FORMAT = 1
@@ -71,7 +70,7 @@ class Journal:
         self._write(
             "outcome", status=outcome.status, path=outcome.path, dataset=outcome.dataset, schema=outcome.schema,
             symbols=outcome.symbols, window=[iso_ns(window.start), iso_ns(window.end)] if window else None,
-            units=sum(r.status in ENDED for r in outcome.receipts),
+            units=sum(r.status in BROUGHT for r in outcome.receipts),
             **{name: sum(getattr(r, name) for r in outcome.receipts) for name in COUNTS},
             dollars=outcome.dollars, seconds=round(outcome.seconds, 3), note=outcome.note,
             error=None if error is None else {
@@ -236,4 +235,4 @@ def _sync(folder: Path) -> None:
         os.close(fd)
 
 
-__all__ = ["COUNTS", "ENDED", "Entry", "Journal", "RunStatus", "began", "entries", "find"]
+__all__ = ["COUNTS", "Entry", "Journal", "RunStatus", "began", "entries", "find"]

@@ -14,7 +14,8 @@ from typing import Any
 import polars as pl
 
 from hdi.errors import RequestError
-from hdi.journal import ENDED, Entry, RunStatus, find
+from hdi.frames import BROUGHT
+from hdi.journal import Entry, RunStatus, find
 from hdi.model import NS, iso_ns, some
 
 
@@ -94,10 +95,10 @@ def records(journals: Iterable[Entry], ledger: pl.DataFrame, identity: str, url:
 
 def _sums(ledger: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """What the receipts of each run add up to."""
-    done = pl.col("status").is_in(ENDED)
+    done = pl.col("status").is_in(BROUGHT)
     rows = ledger.group_by("run", maintain_order=True).agg(
         first=pl.col("committed_at").min(), last=pl.col("committed_at").max(),
-        units=done.sum(), failed=(pl.col("status") == "failed").sum(),
+        units=done.sum(), failed=(pl.col("status") == "failed").sum(), ordered=(pl.col("status") == "ordered").sum(),
         rows=pl.col("stored").filter(done).sum(), rejects=pl.col("quarantined").filter(done).sum(),
         dollars=pl.col("dollars").sum(),
         datasets=pl.col("dataset").unique(maintain_order=True), schemas=pl.col("schema").unique(maintain_order=True),
@@ -110,18 +111,24 @@ def _record(entry: Entry, row: Mapping[str, Any] | None) -> RunRecord:
     ended = time.time_ns() if entry.status == "running" else entry.ended
     counts = row or {
         "units": entry.total("units"), "rows": entry.total("stored"), "rejects": entry.total("quarantined"),
-        "dollars": entry.dollars, "failed": 0,
+        "dollars": entry.dollars, "failed": 0, "ordered": 0,
     }  # fmt: skip
+    status = "ordered" if entry.status == "done" and _only_ordered(counts) else entry.status
     return RunRecord(
-        entry.run, entry.status, _what(entry.request), entry.started,
+        entry.run, status, _what(entry.request), entry.started,
         None if entry.status == "running" else ended, (ended - entry.started) / NS,
         counts["units"], max(counts["failed"], len(entry.errors)), counts["rows"], counts["rejects"],
         counts["dollars"] or Decimal(0), entry,
     )  # fmt: skip
 
 
+def _only_ordered(counts: Mapping[str, Any]) -> bool:
+    """True where a batch job was ordered, and nothing has come yet."""
+    return bool(counts["ordered"]) and not counts["units"]
+
+
 def _elsewhere(run: str, row: Mapping[str, Any]) -> RunRecord:
-    status: RunStatus = "failed" if row["failed"] else "elsewhere"
+    status: RunStatus = "failed" if row["failed"] else "ordered" if _only_ordered(row) else "elsewhere"
     what = " ".join(("/".join(row["datasets"]), "/".join(row["schemas"]), some([s for s in row["symbols"] if s], ",")))
     return RunRecord(
         run, status, what, row["first"], row["last"], None, row["units"], row["failed"], row["rows"], row["rejects"],
