@@ -1,0 +1,161 @@
+"""What can be asked of a store: rows, what is held, what is missing, what was changed, what was paid, what ran."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from hdi.api.opened import Opened, text
+from hdi.errors import masked
+from hdi.model import DAY_NS, MAX_NS, Query, Window, ns_date, parse_instant
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from hdi.catalog import Catalog
+    from hdi.covered import Coverage
+    from hdi.gaps import Report
+    from hdi.query import Result
+    from hdi.runs import RunDetail, RunRecord
+    from hdi.spending import Spent
+
+#: No later day can be asked for.
+_LAST_DAY = "2262-04-09"
+
+
+class Asking(Opened):
+    """Reads a store and its books; nothing is asked of a vendor, and nothing is written."""
+
+    def query(  # noqa: PLR0913  (each is an option of the command)
+        self,
+        symbols: str | Sequence[str],
+        start: str | dt.date,
+        end: str | dt.date,
+        *,
+        schema: str = "ohlcv-1d",
+        dataset: str | None = None,
+        columns: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> Result:
+        """What is stored of these symbols (none or ``ALL_SYMBOLS``: all) in the window.
+
+        A date as ``end`` means through that UTC day, an instant (text or ``datetime``) is exclusive. Raises
+        RequestError for an unknown schema or column, UnknownSymbol for a symbol that was never stored.
+        """
+        from hdi.query import run
+
+        window = Window.parse(text(start), text(end))
+        asked = self.symbols_of(symbols)
+        query = Query(schema, asked, window, dataset, tuple(columns), limit)
+        return run(self.store(), self.schemas, query)
+
+    def catalog(self, on: str | dt.date | None = None, dataset: str | None = None) -> Catalog:
+        """What is stored by symbol, of all times or of one UTC day. Raises RequestError for what is not a date."""
+        from hdi.catalog import Catalog, told
+
+        store = self.store()
+        day = None if on is None else parse_instant(text(on))[0] // DAY_NS * DAY_NS
+        schema, name = self.schemas.find("definition")
+        columns = ["dataset", "instrument_id", "raw_symbol", "asset", "instrument_class", "exchange"]
+        said = told(store.read(schema, name.name, Window(0, MAX_NS), None, columns, dataset))
+        return Catalog(store.mappings(), store.coverage(), store.ledger(), said, day, dataset)
+
+    def coverage(
+        self,
+        symbols: str | Sequence[str] = (),
+        start: str | dt.date | None = None,
+        end: str | dt.date | None = None,
+        *,
+        schema: str | None = None,
+        dataset: str | None = None,
+    ) -> Coverage:
+        """What is held of these symbols (none or ``ALL_SYMBOLS``: of all that was asked for), month by month.
+
+        A date as ``end`` means through that UTC day; without dates, from the first month with anything to the last.
+        Raises RequestError for an unknown schema or dataset, UnknownSymbol for a symbol that was never stored.
+        """
+        from hdi.covered import measure
+
+        first, last = (None if when is None else text(when) for when in (start, end))
+        window = Window.parse(first or "1970-01-01", last or "2262-04-10")
+        return measure(
+            self.store(), self.schemas, self.calendars, self.symbols_of(symbols), schema=schema, dataset=dataset,
+            start=window.start if first else None, end=window.end if last else None, now=time.time_ns(),
+        )  # fmt: skip
+
+    def gaps(
+        self,
+        symbols: str | Sequence[str] = (),
+        start: str | dt.date | None = None,
+        end: str | dt.date | None = None,
+        *,
+        schema: str | Sequence[str] = (),
+        dataset: str | None = None,
+        closed: bool = False,
+    ) -> Report:
+        """Every stretch of what was asked for that has no row, with its cause; nothing is asked of a vendor.
+
+        Without dates each symbol is looked at from the first to the last instant that was asked for; a date as ``end``
+        means through that UTC day. ``closed`` adds the times at which the market is closed. Raises RequestError,
+        UnknownSymbol for what was never asked for.
+        """
+        from hdi.gaps import Wanted, find
+
+        schemas = (schema,) if isinstance(schema, str) else tuple(schema)
+        window = None
+        if start is not None or end is not None:
+            last = text(end) if end is not None else dt.datetime.now(dt.UTC).date().isoformat()
+            window = Window.parse(text(start) if start is not None else "1970-01-01", last)
+        wanted = Wanted(schemas, self.symbols_of(symbols), dataset, window, closed)
+        return find(self.store(), self.schemas, self.calendars, wanted, time.time_ns())
+
+    def revisions(
+        self,
+        *,
+        schema: str | None = None,
+        symbols: str | Sequence[str] = (),
+        dataset: str | None = None,
+        start: str | dt.date | None = None,
+        end: str | dt.date | None = None,
+        since: str | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """Which stored rows were changed after the fact: frames of :data:`hdi.revisions.REVISIONS`, before and after.
+
+        ``since`` is a run (the beginning of its name is enough) or a date: what was replaced then or later. Raises
+        RequestError and UnknownSymbol for what nobody knows.
+        """
+        from hdi.revisions import Asked, Revisions
+
+        window = Window.parse(text(start or "1970-01-01"), text(end or _LAST_DAY))
+        asked = Asked(schema, self.symbols_of(symbols) if symbols else (), window, dataset, since)
+        return Revisions(self.store(), self.schemas, asked).frames()
+
+    def spent(self, by: str = "day", start: str | dt.date | None = None, end: str | dt.date | None = None) -> Spent:
+        """What was paid for the data of this store and data folder, by day, month, dataset, schema, job or symbol.
+
+        Without dates of all times; a date as ``end`` means through that UTC day. Raises RequestError for what it
+        cannot be shown by, and for what is not a date.
+        """
+        from hdi.spending import spending, summed
+
+        first = "1970-01-01" if start is None else text(start)
+        window = Window.parse(first, ns_date(MAX_NS - 2 * DAY_NS).isoformat() if end is None else text(end))
+        ledger = self.store().ledger()
+        origin = ledger["origin"][0] if ledger.height else self.source().origin
+        return summed(spending(ledger, self.settings.data_dir, origin), by, window, origin)
+
+    def runs(self) -> list[RunRecord]:
+        """The runs of this store, oldest first: by the journals of the data folder, and by the ledger."""
+        from hdi.journal import entries
+        from hdi.runs import records
+
+        store = self.store()
+        return records(entries(self.settings.data_dir), store.ledger(), store.identity(), masked(store.url))
+
+    def run(self, name: str) -> RunDetail:
+        """One run with its receipts; the beginning of its name is enough. RequestError, with the closest, for none."""
+        from hdi.runs import detail
+
+        return detail(self.runs(), name, self.store().ledger())
