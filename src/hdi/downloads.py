@@ -7,7 +7,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
@@ -33,6 +33,8 @@ from hdi.spending import Limits
 
 #: A unit of more records than this is made finer, hour by hour.
 MOST_RECORDS = 50_000_000
+#: Seconds of waiting at a time.
+_SLICE = 0.5
 _HOUR_NS = 3_600 * 10**9
 #: Units of one commit: receipts are held in memory.
 _MOST_UNITS = 10_000
@@ -195,7 +197,8 @@ class Downloads:
                 coming += [(lot, pool.submit(self._deliver, lot)) for lot in islice(rest, workers)]
                 while coming:
                     lot, future = coming.popleft()
-                    future.exception()  # wait for it
+                    while not wait([future], _SLICE).done:  # in slices, between which a signal is heard
+                        pass
                     coming += [(following, pool.submit(self._deliver, following)) for following in islice(rest, 1)]
                     yield lot, future
             finally:

@@ -52,7 +52,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Event:
-    """What the schedule did: start, end, failed, skipped, paused, waiting, stopped, or clock (which has jumped).
+    """What the schedule did: start, end, ordered, failed, skipped, paused, waiting, stopped, clock (which has jumped).
 
     ``slot`` is what it was due by, ``until`` when it goes on, ``why`` a sentence.
     """
@@ -309,6 +309,9 @@ class Scheduler:
         if result.errors:
             self._failed(entry, slot, now, result)
             return result.exit_code
+        if result.status == "ordered":
+            self._ordered(entry, slot, now, result)
+            return 0
         entry.failed = None
         self._pauses = {k: p for k, p in self._pauses.items() if k not in ("", entry.job.dataset)}
         self._keep(entry, Done(entry.key, slot, result.through))
@@ -359,6 +362,18 @@ class Scheduler:
         entry.failed = _Pause(now, _doubled(seconds, failures, pace.longest_retry), failures, error.message, slot)
         until = min(entry.failed.until(now), entry.cron.after(now))
         self._say(Event("failed", now, name, slot, until, error.message, result))
+
+    def _ordered(self, entry: _Entry, slot: dt.datetime, now: dt.datetime, result: Result) -> None:
+        """Note that the vendor prepares a batch job: it is looked at again after a while, other jobs go on."""
+        times = entry.failed.failures + 1 if entry.failed else 1
+        seconds = _doubled(self._pace.retry, times, self._pace.longest_retry)
+        why = "; ".join(result.awaited.values())
+        entry.failed = _Pause(now, seconds, times, why, slot)
+        self._say(
+            Event(
+                "ordered", now, entry.job.name, slot, min(entry.failed.until(now), entry.cron.after(now)), why, result
+            )
+        )
 
     def _keep(self, entry: _Entry, done: Done) -> None:
         try:

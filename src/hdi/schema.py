@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,6 +19,7 @@ import polars as pl
 
 from hdi.document import Document, load
 from hdi.errors import ConfigError, RequestError
+from hdi.extensions import extensions
 from hdi.model import NS, Grid
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def load_schemas(extra: Iterable[Path] = (), rules: Iterable[Path] = ()) -> Sche
     packaged = sorted(Path(str(p)) for p in folder.iterdir() if p.name.endswith(".yaml"))
     common = load(next(p for p in packaged if p.name == "_common.yaml"))
     files = [p for p in packaged if p.name != "_common.yaml"]
-    files += [Path(str(e.load())) for e in entry_points(group="hdi.schemas")]
+    files += [Path(str(e.load())) for e in extensions("hdi.schemas")]
     schemas = [_schema(load(path), common) for path in (*files, *extra)]
     for path in rules:
         schemas = _with_rules(schemas, load(path))

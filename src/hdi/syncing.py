@@ -18,6 +18,7 @@ import structlog
 from hdi.buying import Buying
 from hdi.downloads import Progress
 from hdi.errors import AccountRefused, HdiError, RequestError, StoreError
+from hdi.frames import BROUGHT
 from hdi.jobs import WHERE, Job, find_job
 from hdi.model import MONEY, Outcome, Quote, Window, dollars_text, iso_ns, parse_instant, some
 from hdi.offer import NOTHING, Offer, floor_end
@@ -83,7 +84,10 @@ class Step:
 
 @dataclass
 class Result:
-    """What became of one job: ``current`` when nothing was missing, ``stopped`` when it was told to end before."""
+    """What became of one job: ``current`` when nothing was missing, ``stopped`` when it was told to end before.
+
+    ``ordered`` when the vendor prepares some of it: ``awaited`` has a sentence for each batch job.
+    """
 
     name: str
     status: str = "current"
@@ -94,6 +98,7 @@ class Result:
     quarantined: int = 0
     dollars: Decimal = Decimal(0)
     errors: list[HdiError] = field(default_factory=list)
+    awaited: dict[str | None, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -111,13 +116,19 @@ class Result:
         for name in ("units", "fetched", "stored", "quarantined", "dollars"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.errors += other.errors
-        if other.status == "failed" or (self.status == "current" and other.status != "current"):
+        self.awaited |= other.awaited
+        if other.status in ("failed", "ordered") or (self.status == "current" and other.status != "current"):
             self.status = other.status
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
-        kept = [r for r in outcome.receipts if r.status != "failed"]
-        self.status = "synced" if self.status == "current" else self.status
+        kept = [r for r in outcome.receipts if r.status in BROUGHT]
+        if outcome.status == "ordered":
+            self.awaited[outcome.receipts[0].batch if outcome.receipts else outcome.note] = outcome.note
+        for receipt in kept:
+            self.awaited.pop(receipt.batch, None)
+        if self.status in ("current", "synced", "ordered"):
+            self.status = "ordered" if self.awaited else "synced"
         self.units += len(kept)
         self.fetched += sum(r.fetched for r in kept)
         self.stored += sum(r.stored for r in kept)

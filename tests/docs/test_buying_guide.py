@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from guides import Reader, Step, alike, steps
+from docs.guides import Reader, Step, alike, steps
 from hdi.rehearsal import spawn
 
 PAGE = Path(__file__).parents[2] / "docs" / "buying-data.md"

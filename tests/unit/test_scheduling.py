@@ -271,6 +271,20 @@ def test_a_run_that_was_told_to_stop_is_due_again(world):
     assert again.live() == ["03-04T12:10"]
 
 
+def test_a_job_whose_data_the_vendor_prepares_is_looked_at_again_and_others_go_on_meanwhile(world):
+    def ordered(world, job):
+        return Result(job.name, "ordered", awaited={"B-1": "batch job B-1 (processing) was ordered"})
+
+    jobs = [job("a", "0 12 * * *"), job("b", "1 12 * * *")]
+    found = world("2024-03-04T12:00", "2024-03-04T12:10", jobs=jobs, script=[ordered, ordered])
+    found.scheduler().loop()
+    assert [(name, when[-5:]) for name, when in found.ran][:3] == [("b", "12:00"), ("a", "12:00"), ("a", "12:01")]
+    told = [e for e in found.events if e.what == "ordered"]
+    assert told
+    assert all("B-1" in event.why and event.until > event.at for event in told)
+    assert found.ran.count(("a", "03-04T12:01")) == 1
+
+
 def test_once_runs_what_is_due_and_gives_the_highest_exit_code(world):
     jobs = [job("a"), job("b"), job("c")]
     found = world(jobs=jobs, script=[UnitFailed("x"), AccountRefused("y", dataset="OTHER")])

@@ -45,9 +45,9 @@ class Keeping(Bringing):
         found = chosen(self.jobs(), jobs)
         return self._sync(found, api=api, check_revisions=check_revisions, dry_run=dry_run, on_wait=on_wait)
 
-    def _sync(
+    def _sync(  # noqa: PLR0913  (what the two commands differ in)
         self, jobs: Sequence[Job], *, api: str, check_revisions: bool, dry_run: bool = False,
-        on_wait: Callable[[str, float], None] | None = None, source: Source | None = None,
+        on_wait: Callable[[str, float], None] | None = None, source: Source | None = None, wait: bool = True,
     ) -> Sync:  # fmt: skip
         from hdi.syncing import Sync, schemas_of
 
@@ -57,6 +57,7 @@ class Keeping(Bringing):
             return self.buying(
                 dataset=job.dataset, schema=job.schema, symbols=job.symbols, start=job.start_date, end=end,
                 stype=job.stype_in, api=api, job=job.name, dry_run=dry_run, on_wait=on_wait, source=source,
+                wait=wait,
             )  # fmt: skip
 
         def revise(steps: Sequence[Step]) -> Due:
@@ -99,7 +100,8 @@ class Keeping(Bringing):
 
             close_all()  # when to ask again after a refusal is the schedule's to say
             try:
-                work = self._sync([job], api=api, check_revisions=check_revisions, on_wait=on_wait, source=source)
+                work = self._sync([job], api=api, check_revisions=check_revisions, on_wait=on_wait, source=source,
+                                  wait=False)  # fmt: skip
                 work.plan()
                 if not force:
                     work.refuse_above(self.settings.ingest.confirm_above_usd)

@@ -12,6 +12,7 @@ import typer
 from hdi.cli.live import live
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import DECLINED, put, say, started, terminal
+from hdi.cli.stopping import interruptible
 from hdi.model import SYNTHETIC, dollars_text
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def run(  # noqa: PLR0913  (the options of the command)
     wanted = not shown.as_json and terminal(sys.stderr)
     try:
         with (
+            interruptible(),
             contextlib.closing(outcomes),
             displayed(progress, wanted=wanted, color=data.settings.color) as clear,
         ):

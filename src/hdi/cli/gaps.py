@@ -10,6 +10,7 @@ import typer
 
 from hdi.cli.render import count, dumps
 from hdi.cli.session import DECLINED, put, say, session, started, terminal
+from hdi.cli.stopping import interruptible
 from hdi.model import SYNTHETIC, dollars_text
 
 if TYPE_CHECKING:
@@ -157,8 +158,9 @@ def _fill(data: HistoricalData, report: Report, *, api: str, dry_run: bool, forc
     _confirm(data, filling, force=force)
     shown = Shown(noted_rules(data.schemas), as_json=as_json)
     shown.what = "orders"
-    for outcome in data.fill(filling):
-        shown.add(outcome)
+    with interruptible():
+        for outcome in data.fill(filling):
+            shown.add(outcome)
     shown.end()
     if shown.exit_code:
         raise typer.Exit(shown.exit_code)

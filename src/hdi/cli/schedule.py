@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
-import signal
-import sys
-import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hdi.cli.render import dumps
 from hdi.cli.session import OutputClosed, put, say, session, started
+from hdi.cli.stopping import told_to_stop
 from hdi.cli.sync import result_line, told, waiting
 from hdi.errors import RequestError
 
@@ -22,12 +17,7 @@ if TYPE_CHECKING:
     from hdi.api import HistoricalData
     from hdi.scheduling import Event
 
-#: Seconds that what is under way has to come to its end when the program is told to.
-_GRACE = 10.0
 _API = "databento"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: No signal has that number: it ends the watch.
-_DONE = 0
 
 
 def register(app: typer.Typer) -> None:
@@ -128,7 +118,7 @@ def event_line(event: Event) -> str:
     if event.why:
         parts.append(event.why)
     if event.until is not None:
-        words = "until" if event.what in ("waiting", "paused") else "again" if event.what == "failed" else "next"
+        words = {"waiting": "until", "paused": "until", "failed": "again", "ordered": "again"}.get(event.what, "next")
         parts.append(f"{words} {event.until:%Y-%m-%dT%H:%M:%SZ}")
     return "  ".join(part for part in parts if part)
 
@@ -137,66 +127,4 @@ def _time(event: Event) -> str:
     return f"{event.at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-class _End:
-    """Whether the program was told to end, by SIGTERM or SIGINT.
-
-    A thread hears of it, whatever the main one is doing: libraries make signals restart what they interrupt, so a
-    handler in Python may have to wait for the end of a download.
-    """
-
-    def __init__(self) -> None:
-        self._told = False
-        self._heard, self.wakeup = os.pipe()  # the interpreter writes the number of each signal
-        self._waiting, self._tell = os.pipe()
-        os.set_blocking(self.wakeup, False)
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        for end in (self._heard, self.wakeup, self._waiting, self._tell):
-            os.close(end)
-
-    def told(self) -> bool:
-        """Whether it is to end."""
-        return self._told
-
-    def wait(self, seconds: float) -> bool:
-        """Wait so long, or until it is told; whether it was."""
-        select.select([self._waiting], [], [], max(seconds, 0))
-        return self._told
-
-    def watch(self) -> None:
-        """Pass on that it is to end; break off what has not ended some time later, or when it is told again."""
-        while (heard := os.read(self._heard, 1)[0]) not in _SIGNALS:
-            if heard == _DONE:
-                return
-        self._told = True
-        os.write(self._tell, b"x")
-        if select.select([self._heard], [], [], _GRACE)[0] and os.read(self._heard, 1)[0] == _DONE:
-            return
-        # What arrived whole is kept, and the store takes whole commits only: the next run goes on from there.
-        say("what was under way is broken off; the next run goes on with what was kept")
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-        os._exit(0)
-
-
-@contextlib.contextmanager
-def told_to_stop() -> Iterator[_End]:
-    """What SIGTERM and SIGINT end, for the main thread: soon, or at once when they come twice."""
-    end = _End()
-    before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
-    wakeup = signal.set_wakeup_fd(end.wakeup, warn_on_full_buffer=False)
-    watch = threading.Thread(target=end.watch, name="hdi-watch", daemon=True)
-    watch.start()
-    try:
-        yield end
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        os.write(end.wakeup, bytes([_DONE]))
-        watch.join()
-        end.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-__all__ = ["Shown", "event_line", "register", "schedule", "told_to_stop"]
+__all__ = ["Shown", "event_line", "register", "schedule"]

@@ -10,6 +10,7 @@ import typer
 from hdi.cli.live import live
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import DECLINED, put, say, session, started, terminal
+from hdi.cli.stopping import interruptible
 from hdi.model import SYNTHETIC, dollars_text, iso_ns
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def _run(data: HistoricalData, work: Sync, *, force: bool, as_json: bool) -> int
     _confirm(data, work, force=force)
     total, code, seen = work.quote.records, 0, set()
     wanted = not as_json and bool(work.units) and terminal(sys.stderr)
-    with live(lambda: (work.rows, total, _state(work)), wanted=wanted, color=data.settings.color) as clear:
+    with (
+        interruptible(),
+        live(lambda: (work.rows, total, _state(work)), wanted=wanted, color=data.settings.color) as clear,
+    ):
 
         def failed(_: str, outcome: Outcome) -> None:
             if outcome.error is not None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hdi.errors import RequestError, VendorUnavailable
+from hdi.extensions import extensions
 from hdi.model import Order
 
 if TYPE_CHECKING:
@@ -154,12 +154,12 @@ FILES = ("dbn",)
 
 def names() -> list[str]:
     """The sources that ``--api`` takes."""
-    return sorted({"databento", *FILES, *(e.name for e in entry_points(group="hdi.sources"))})
+    return sorted({"databento", *FILES, *(e.name for e in extensions("hdi.sources"))})
 
 
 def open_source(name: str, **settings: Any) -> Source:
     """The source of that name; ``settings`` are those of its own group. Raises RequestError for an unknown one."""
-    for entry in entry_points(group="hdi.sources"):
+    for entry in extensions("hdi.sources"):
         if entry.name == name:
             found: Source = entry.load().open(**settings)
             return found

@@ -21,12 +21,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
 from hdi.errors import OriginMismatch, RequestError, StoreError
+from hdi.extensions import extensions
 from hdi.frames import CONDITIONS, CONTENT, COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.model import RawFile, Receipt, Unit, Window
 from hdi.schema import Schema, SchemaName, Schemas
@@ -254,7 +254,7 @@ def check_origin(store: Store, origin: str) -> None:
 
 def names() -> list[str]:
     """The store types that can be opened."""
-    return sorted({*_PACKAGED, *(e.name for e in entry_points(group="hdi.stores"))})
+    return sorted({*_PACKAGED, *(e.name for e in extensions("hdi.stores"))})
 
 
 def open_store(
@@ -275,7 +275,7 @@ def open_store(
     given: dict[str, Any] = {"write": write, "on_step": on_step}
     if options is not None:
         given["options"] = options
-    for entry in entry_points(group="hdi.stores"):
+    for entry in extensions("hdi.stores"):
         if entry.name == kind:
             store: Store = entry.load().open(url, schemas, **given)
             return store

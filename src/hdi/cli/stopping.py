@@ -1,0 +1,105 @@
+"""Ending on a signal: what is under way has some seconds to come to its end, then it is broken off.
+
+A thread hears of the signal, whatever the main one is doing: libraries make signals restart what they interrupt, and a
+thread that waits for a vendor's bytes cannot be told. What arrived whole is kept, and a store takes whole commits only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from hdi.cli.session import DECLINED, say
+
+#: Seconds that what is under way has to come to its end.
+_GRACE = 10.0
+#: No signal has that number: it ends the watch.
+_DONE = 0
+
+
+class Stop:
+    """Whether the program was told to end by one of its signals."""
+
+    def __init__(self, signals: Sequence[int], code: int, words: str) -> None:
+        self._signals = signals
+        self._code = code
+        self._words = words
+        self._told = False
+        self._heard, self.wakeup = os.pipe()  # the interpreter writes the number of each signal
+        self._waiting, self._tell = os.pipe()
+        os.set_blocking(self.wakeup, False)
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        for end in (self._heard, self.wakeup, self._waiting, self._tell):
+            os.close(end)
+
+    def told(self) -> bool:
+        """Whether it is to end."""
+        return self._told
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until it is told; whether it was."""
+        select.select([self._waiting], [], [], max(seconds, 0))
+        return self._told
+
+    def watch(self) -> None:
+        """Pass on that it is to end; break off what has not ended some time later, or when it is told again."""
+        while (heard := os.read(self._heard, 1)[0]) not in self._signals:
+            if heard == _DONE:
+                return
+        self._told = True
+        os.write(self._tell, b"x")
+        if select.select([self._heard], [], [], _GRACE)[0] and os.read(self._heard, 1)[0] == _DONE:
+            return
+        say(self._words)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(self._code)
+
+
+@contextlib.contextmanager
+def _watched(stop: Stop, signals: Sequence[int], handler: Callable[..., Any]) -> Iterator[Stop]:
+    before = {number: signal.signal(number, handler) for number in signals}
+    wakeup = signal.set_wakeup_fd(stop.wakeup, warn_on_full_buffer=False)
+    watch = threading.Thread(target=stop.watch, name="hdi-watch", daemon=True)
+    watch.start()
+    try:
+        yield stop
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        os.write(stop.wakeup, bytes([_DONE]))
+        watch.join()
+        stop.close()
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def told_to_stop() -> Iterator[Stop]:
+    """What SIGTERM and SIGINT end with success, for the main thread: soon, or at once when they come twice."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    stop = Stop(signals, 0, "what was under way is broken off; the next run goes on with what was kept")
+    with _watched(stop, signals, lambda *_: None):
+        yield stop
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """What Ctrl-C interrupts, for the main thread: soon, or at once when it comes twice."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    words = "interrupted; what was under way is broken off: run the same command to go on with what was kept"
+    stop = Stop((signal.SIGINT,), DECLINED, words)
+    with _watched(stop, (signal.SIGINT,), signal.default_int_handler):
+        yield
+
+
+__all__ = ["Stop", "interruptible", "told_to_stop"]
