@@ -1,4 +1,7 @@
-"""Guides that tell a story: their commands are run in their order, and what is printed is compared with the page."""
+"""Guides that tell a story: their commands are run in their order, and what is printed is compared with the page.
+
+``PYTHONPATH=tests python -m docs.guides`` writes docs/buying-data.md again, with what is printed now.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,20 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from children import Children
+from hdi.rehearsal import spawn
 
+PAGE = Path(__file__).parents[2] / "docs" / "buying-data.md"
+#: What the page starts its vendor with.
+UNTIL, FAULT = "2024-03-16", "degraded:day=2024-03-12,hours=14-16"
 _FENCE = re.compile(r"^```(console|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: What no two days or machines have in common, and what stands for it in a comparison.
 _VARY = (
@@ -32,42 +42,50 @@ _NAMES = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 
 @dataclass(frozen=True)
 class Step:
-    """A command with what the page shows below it, or a file that it has written."""
+    """A command as it is typed, with what the page shows below it; or a file that the page has written."""
 
-    command: str = ""
+    typed: str = ""
     shown: str = ""
     path: str = ""
     text: str = ""
 
+    @property
+    def command(self) -> str:
+        """What is typed, on one line."""
+        return re.sub(r" *\\\n *", " ", self.typed).strip()
+
 
 def steps(page: str) -> list[Step]:
     """What a reader of the page does, in its order. A YAML block is a file where its first line names one."""
-    found = []
-    for kind, body in _FENCE.findall(page):
-        if kind == "yaml":
-            name = re.match(r"# (configs/\S+)\n", body)
-            found += [Step(path=name[1], text=body)] if name else []
-            continue
-        for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
-            command, _, shown = re.sub(r" *\\\n *", " ", part).partition("\n")
-            found.append(Step(command, shown))
-    return found
+    return [step for kind, body in _FENCE.findall(page) for step in _steps(kind, body)]
 
 
-def alike(text: str, folders: dict[str, str]) -> list[str]:
-    """The lines of an output without what varies. ``folders`` are written as the page has them."""
-    for path, name in folders.items():
-        text = text.replace(path, name)
+def _steps(kind: str, body: str) -> Iterator[Step]:
+    if kind == "yaml":
+        if name := re.match(r"# (configs/\S+)\n", body):
+            yield Step(path=name[1], text=body)
+        return
+    for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+        typed = re.match(r"(?:.*\\\n)*.*\n", part)
+        assert typed is not None, part
+        yield Step(typed[0], part.removeprefix(typed[0]))
+
+
+def alike(text: str) -> list[str]:
+    """The lines of an output without what varies."""
     for pattern, put in _VARY:
         text = re.sub(pattern, put, text, flags=re.MULTILINE)
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
 class Reader:
-    """Somebody who types the commands in a folder of their own. A context manager."""
+    """Somebody who types the commands in a folder of their own. A context manager.
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder = folder
+    ``folders`` are paths of this machine, each with what the page has for it.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str], folders: dict[str, str]) -> None:
+        self.folder, self._folders = folder, folders
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._environment = {"PATH": programs, "HOME": str(folder), **environment}
         self._runs: dict[str, str] = {}
@@ -82,22 +100,37 @@ class Reader:
         self._children.close()
 
     def follow(self, step: Step) -> tuple[int, str]:
-        """The exit code and what was printed. Runs are named as they are here."""
+        """The exit code and what was printed, with the folders of the page."""
         if step.path:
             path = self.folder / step.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(step.text, encoding="utf-8")
             return 0, ""
-        command = _NAMES.sub(lambda found: self._runs.get(found[0], found[0]), step.command)
+        command = self.here(step.command)
         code, printed = self._hdi(shlex.split(command)[1:]) if command.startswith("hdi ") else self._shell(command)
         self._runs.update(zip(_NAMES.findall(step.shown), _NAMES.findall(printed), strict=False))
+        for path, name in self._folders.items():
+            printed = printed.replace(path, name)
         return code, printed
+
+    def here(self, text: str) -> str:
+        """The text with runs named as they are here, not as on the page."""
+        return _NAMES.sub(lambda found: self._runs.get(found[0], found[0]), text)
+
+    def retold(self, page: str) -> str:
+        """The page with what its commands print now."""
+        return _FENCE.sub(lambda found: f"```{found[1]}\n{self._retold(found[1], found[2])}```", page)
+
+    def _retold(self, kind: str, body: str) -> str:
+        told = ""
+        for step in _steps(kind, body):
+            typed = self.here(step.typed)
+            told += f"$ {typed}{self.follow(step)[1]}"
+        return told if kind == "console" else body
 
     def _hdi(self, words: list[str]) -> tuple[int, str]:
         output = self.folder / ".printed"
-        job = {
-            "words": words, "folder": str(self.folder), "environment": self._environment, "output": str(output)
-        }  # fmt: skip
+        job = {"words": words, "folder": str(self.folder), "environment": self._environment, "output": str(output)}
         code = self._children.watch(self._children.fork(job))
         return code, output.read_text(encoding="utf-8")
 
@@ -107,3 +140,27 @@ class Reader:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         return done.returncode, done.stdout
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[Reader]:
+    """A reader of the page, in an empty folder, with the vendor that the page starts."""
+    with spawn(until=UNTIL) as vendor:
+        vendor.fault(FAULT)
+        folders = {
+            str(folder): "/home/me/market", str(vendor.ca_file.parent): "/home/me/rehearsal",
+            str(Path(sys.executable).with_name("hdi")): "/home/me/hdi/.venv/bin/hdi",
+        }  # fmt: skip
+        with Reader(folder, vendor.environment(), folders) as reader:
+            yield reader
+
+
+def main() -> None:
+    """Write the page again."""
+    with tempfile.TemporaryDirectory() as folder, reading(Path(folder)) as reader:
+        told = reader.retold(PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(told, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
