@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,20 @@ class Document:
         return ConfigError(f"{self.where(*keys)}: {message}", hint)
 
 
+#: A number is one in decimal, as it reads: 0123, 0x1F, 1_000 and 5:37 stay text.
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"(?:0|-?[1-9][0-9]{0,99})$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+}
+
+
 def _loader(base: Any) -> Any:
     """YAML 1.2-like scalars: ``no``/``on`` stay text and dates stay text; only true/false are Boolean."""
     resolvers = {
         first: [
-            (tag, regexp)
+            (tag, _NUMBERS.get(tag, regexp))
             for tag, regexp in known
             if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
             or (tag.endswith(":bool") and first in "tTfF")

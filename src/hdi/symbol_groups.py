@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,15 +23,25 @@ def load_groups(config_dir: Path | None) -> dict[str, tuple[str, ...]]:
 
     Empty without folder or file. Raises ConfigError with file, line, column and key.
     """
+    listed = _read(config_dir)
+    return {name: _flat(listed, name) for name in listed}
+
+
+def _read(config_dir: Path | None) -> dict[str, list[str]]:
+    """What stands behind each name, of which all are known and none holds itself."""
     path = config_dir / FILE if config_dir is not None else None
-    if path is None or not path.exists():
+    # A link to nothing is there, and cannot be read.
+    if path is None or not os.path.lexists(path):
         return {}
     doc = document.load(path)
     data = {} if doc.data is None else doc.data
     if not isinstance(data, dict):
         raise doc.error("a group is a name with a list of symbols behind it, as ENERGY: [CL.c.0, NG.c.0]")
     listed = {str(name): _listed(doc, str(name), body) for name, body in data.items()}
-    return {name: tuple(dict.fromkeys(_flat(doc, listed, (name,)))) for name in listed}
+    done: set[str] = set()
+    for name in listed:
+        _check(doc, listed, name, done)
+    return listed
 
 
 def _listed(doc: Document, name: str, body: object) -> list[str]:
@@ -48,18 +59,48 @@ def _listed(doc: Document, name: str, body: object) -> list[str]:
     return symbols
 
 
-def _flat(doc: Document, listed: Mapping[str, list[str]], path: tuple[str, ...]) -> Iterator[str]:
-    """The symbols of the last group of ``path``, which holds those that led to it."""
-    for symbol in listed[path[-1]]:
-        if not symbol.startswith(MARK):
-            yield symbol
+def _inner(listed: Mapping[str, list[str]], name: str) -> Iterator[str]:
+    return (symbol for symbol in listed[name] if symbol.startswith(MARK))
+
+
+def _group(symbol: str) -> str:
+    return symbol[len(MARK) :].upper()
+
+
+def _check(doc: Document, listed: Mapping[str, list[str]], name: str, done: set[str]) -> None:
+    """Raise for an unknown group in this one, however deep, and for one that holds itself; look at none twice."""
+    opened = {} if name in done else {name: _inner(listed, name)}
+    while opened:
+        outer, left = next(reversed(opened.items()))
+        symbol = next(left, None)
+        if symbol is None:
+            done.add(outer)
+            del opened[outer]
             continue
-        inner = symbol[len(MARK) :].upper()
+        inner = _group(symbol)
         if inner not in listed:
-            raise doc.error(f"unknown group {symbol}", path[-1], hint=_meant(inner, listed))
-        if inner in path:
-            raise doc.error(f"{' in '.join((inner, *reversed(path)))}: a group cannot hold itself", path[-1])
-        yield from _flat(doc, listed, (*path, inner))
+            raise doc.error(f"unknown group {symbol}", outer, hint=_meant(inner, listed))
+        if inner in opened:
+            raise doc.error(f"{' in '.join((inner, *reversed(opened)))}: a group cannot hold itself", outer)
+        if inner not in done:
+            opened[inner] = _inner(listed, inner)
+
+
+def _flat(listed: Mapping[str, list[str]], name: str) -> tuple[str, ...]:
+    """The symbols of a group, in order and none twice. A group that comes again adds nothing."""
+    found: dict[str, None] = {}
+    seen = {name}
+    opened = [iter(listed[name])]
+    while opened:
+        symbol = next(opened[-1], None)
+        if symbol is None:
+            opened.pop()
+        elif not symbol.startswith(MARK):
+            found[symbol] = None
+        elif (inner := _group(symbol)) not in seen:
+            seen.add(inner)
+            opened.append(iter(listed[inner]))
+    return tuple(found)
 
 
 def expand(symbols: Iterable[str], config_dir: Path | None) -> tuple[str, ...]:
@@ -67,20 +108,29 @@ def expand(symbols: Iterable[str], config_dir: Path | None) -> tuple[str, ...]:
 
     The file is read only where a group is named. Raises RequestError for an unknown group.
     """
-    asked = [part.strip() for text in symbols for part in text.split(",") if part.strip()]
+    asked = _parts(symbols)
     if not any(symbol.startswith(MARK) for symbol in asked):
         return tuple(dict.fromkeys(asked))
-    groups = load_groups(config_dir)
+    groups = _read(config_dir)
     found: list[str] = []
     for symbol in asked:
-        name = symbol[len(MARK) :].upper()
+        name = _group(symbol)
         if not symbol.startswith(MARK):
             found.append(symbol)
         elif name in groups:
-            found += groups[name]
+            found += _flat(groups, name)
         else:
             raise RequestError(f"unknown group {symbol} of symbols", _meant(name, groups))
     return tuple(dict.fromkeys(found))
+
+
+def named(symbols: Iterable[str]) -> frozenset[str]:
+    """Those that are asked for by themselves, whatever the groups among them hold."""
+    return frozenset(symbol for symbol in _parts(symbols) if not symbol.startswith(MARK))
+
+
+def _parts(symbols: Iterable[str]) -> list[str]:
+    return [part.strip() for text in symbols for part in text.split(",") if part.strip()]
 
 
 def _meant(name: str, groups: Mapping[str, object]) -> str:
@@ -91,4 +141,4 @@ def _meant(name: str, groups: Mapping[str, object]) -> str:
     return f"{meant}Known: {', '.join(f'{MARK}{g}' for g in groups)}. {WHERE}"
 
 
-__all__ = ["FILE", "expand", "load_groups"]
+__all__ = ["FILE", "MARK", "expand", "load_groups", "named"]
