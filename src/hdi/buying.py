@@ -64,7 +64,7 @@ class Buying:
         self._schemas = schemas
         self._mapping = mapping
         self._calendars = calendars
-        self._deriver = Deriver(store, schemas, mapping, request.dataset, self.name.name) if options.derive else None
+        self._deriver = self._derives() if options.derive else None
         self._shopper = Shopper(
             store, source, options.data_dir, request, refetch=options.refetch, min_split=terms.min_split,
             calendars=calendars, deriver=self._deriver, resumes=options.resumes,
@@ -90,14 +90,17 @@ class Buying:
 
     def outlook(self, offer: Offer) -> Outlook:
         """What the offer means: days, what is left out and why, disk minutes, cheaper ways; nothing is asked."""
-        deriver = self._deriver or Deriver(
-            self.store, self._schemas, self._mapping, self.request.dataset, self.name.name
-        )
+        deriver = self._deriver or self._derives()
         batches = batched(self.source, self.terms, offer)
         return outlook(
             offer, self.store, self.schema, calendars=self._calendars, deriver=deriver, batches=batches,
             refused=self._refused(offer),
         )  # fmt: skip
+
+    def _derives(self) -> Deriver:
+        return Deriver(
+            self.store, self._schemas, self._mapping, self.request.dataset, self.name.name, self.options.data_dir
+        )
 
     def _refused(self, offer: Offer) -> str:
         """Why the offer could not be bought as things stand; "" when it could."""
@@ -161,8 +164,10 @@ class Buying:
             export_rejects(self.store, self.options.dlq_dir)
 
     def _outcomes(self, offer: Offer, progress: Progress, run: str) -> Iterator[Outcome]:
-        if self._deriver is not None and offer.known is not None:
-            yield from self._deriver.run(offer.derived, run, self.options, offer.known.names, offer.known.conditions)
+        if self._deriver is not None and (known := offer.known) is not None:
+            yield from self._deriver.run(
+                offer.derived, run, self.options, known.names, known.conditions, known.seen_at
+            )  # fmt: skip
         for rest in offer.paid:
             yield self._guarded(lambda rest=rest: self._refined(rest.slip, run, rest.parts), rest.slip.order)
         terms = self._most()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -48,13 +49,14 @@ class Hours:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A trading date that the library has otherwise."""
+    """A trading date that the library has otherwise. ``where`` it stands in a user's table; "" in the packaged one."""
 
     date: dt.date
     kind: Kind
     reason: str
     opens: dt.time | None = None
     closes: dt.time | None = None
+    where: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Layer:
     """What a table says of a dataset, or of the products of it whose root fits one of ``roots``.
 
     With a ``calendar`` it starts anew, from the trading date ``since`` where that is given; without, it adds to what
-    was said before.
+    was said before. ``where`` its hours stand in a user's table; "" in the packaged one.
     """
 
     roots: tuple[str, ...] = ()
@@ -70,6 +72,7 @@ class Layer:
     since: dt.date | None = None
     hours: Hours = Hours()
     days: tuple[Day, ...] = ()
+    where: str = field(default="", repr=False, compare=False)
 
     def fits(self, root: str) -> bool:
         """True for a dataset, and for a product of that root."""
@@ -114,7 +117,8 @@ def tables(config_dir: Path | None) -> dict[str, tuple[Layer, ...]]:
     """
     found = _read(load(PACKAGED), {})
     path = config_dir / NAME if config_dir is not None else None
-    if path is None or not path.is_file():
+    # A link to nothing is there, and cannot be read.
+    if path is None or not os.path.lexists(path):
         return found
     own = _read(load(path), found)
     return {name: (*found.get(name, ()), *own.get(name, ())) for name in dict.fromkeys((*found, *own))}
@@ -147,7 +151,7 @@ class _Reader:
         at: Keys = (TOP, name)
         entry = self._mapping(body, _DATASET, at)
         layer = self._layer(entry, at)
-        if not layer.calendar and name not in below:
+        if "calendar" not in entry and name not in below:
             self._wrong("the key calendar is missing: no other table has this dataset", *at)
         yield layer
         for product, given in self._mapping(entry.get("products"), None, (*at, "products")).items():
@@ -179,18 +183,22 @@ class _Reader:
                 if day is not None:
                     days[day.date] = day
         calendar = self._calendar(entry["calendar"], (*at, "calendar")) if "calendar" in entry else ""
-        return Layer((), calendar, None, hours, tuple(days.values()))
+        return Layer((), calendar, None, hours, tuple(days.values()), self._where(*at, "hours"))
 
     def _calendar(self, value: Any, at: Keys) -> str:
         """A name that the library has. It takes a third of a second to import; the packaged names are its own."""
+        if not isinstance(value, str) or not value.strip():
+            what = "the key is empty" if value is None or value == "" else f"{value!r} is none"
+            self._wrong(f"{what}: the name of a calendar is needed, such as CMES", *at)
+            return ""
         if self._packaged or value in self._known:
-            return str(value)
+            return value
         import exchange_calendars
 
         names = exchange_calendars.get_calendar_names()
         if value not in names:
-            self._wrong(f"no calendar {value!r}", *at, hint=_meant(str(value), names))
-        return str(value)
+            self._wrong(f"no calendar {value!r}", *at, hint=_meant(value, names))
+        return value
 
     def _day(self, kind: Kind, text: str, body: Any, at: Keys) -> Day | None:
         date = self._date(text, at)
@@ -201,7 +209,7 @@ class _Reader:
         opens, closes = (self._clock(entry[key], (*at, key)) if key in entry else None for key in ("opens", "closes"))
         if kind == "early" and "closes" not in entry:
             self._wrong("the key closes is missing", *at)
-        return None if date is None else Day(date, kind, str(reason).strip(), opens, closes)
+        return None if date is None else Day(date, kind, str(reason).strip(), opens, closes, self._where(*at))
 
     def _date(self, text: Any, at: Keys) -> dt.date | None:
         try:
@@ -215,7 +223,7 @@ class _Reader:
     def _clock(self, value: Any, at: Keys) -> dt.time | None:
         if isinstance(value, str) and (match := _CLOCK.fullmatch(value)):
             return dt.time(int(match[1]), int(match[2]))
-        self._wrong(f'{value!r} is not a time of day: write it as "16:00", in quotes', *at)
+        self._wrong(f"{value!r} is not a time of day: write HH:MM, such as 09:30", *at)
         return None
 
     def _mapping(self, value: Any, known: tuple[str, ...] | None, at: Keys) -> dict[str, Any]:
@@ -229,6 +237,9 @@ class _Reader:
             if key not in (known or ()):
                 self._wrong(f"unknown key {key}", *at, key, hint=_meant(key, known or ()))
         return {key: body for key, body in value.items() if known is None or key in known}
+
+    def _where(self, *at: str | int) -> str:
+        return "" if self._packaged else self.doc.where(*at)
 
     def _wrong(self, message: str, *at: str | int, hint: str = "") -> None:
         self.problems.append(self.doc.error(message, *at, hint=hint))

@@ -11,16 +11,17 @@ import datetime as dt
 import functools
 import re
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from hdi.calendar_tables import Layer, Rules, rules_of, tables
-from hdi.model import DAY_NS, Window, date_ns
+from hdi.calendar_tables import Day, Hours, Layer, Rules, rules_of, tables
+from hdi.errors import ConfigError
+from hdi.model import DAY_NS, Window, date_ns, ns_date
 from hdi.symbology import ALL_SYMBOLS, infer_stype, root_of
 
 #: Sessions are known from this day on.
@@ -37,6 +38,10 @@ _STAMPS = ("open", "close", "break_start", "break_end")
 #: Sessions lie at most so far from their trading date.
 _MARGIN = dt.timedelta(days=7)
 _SATURDAY = 5
+_TRADING_DATE = (
+    "A session is known by its trading date. The calendar says whether it opens on that day, as XNYS does, or on the "
+    "evening before, as CMES does."
+)
 #: What ends the first word of a symbol: of a spread, or of an option on a future or a stock.
 _WORD = re.compile(r"[ :\-]")
 
@@ -49,8 +54,14 @@ class Calendars:
 
     @classmethod
     def load(cls, config_dir: Path | None) -> Calendars:
-        """The packaged table, with ``calendars.yaml`` of the config folder upon it. Raises ConfigError."""
-        return cls(tables(config_dir))
+        """The packaged table, with ``calendars.yaml`` of the config folder upon it.
+
+        Raises ConfigError for what is wrong in the file, and for hours and days of it that no session comes of.
+        """
+        layers = tables(config_dir)
+        if problems := dict.fromkeys(text for each in layers.values() for text in _mistakes(each)):
+            raise ConfigError("\n".join(problems), _TRADING_DATE)
+        return cls(layers)
 
     def knows(self, dataset: str) -> bool:
         """False where no calendar is known of the dataset: no day of it counts as closed."""
@@ -131,11 +142,57 @@ def _reason(rules: Rules, day: dt.date) -> str:
     return next((d.reason for d in rules.days if d.date == day and d.kind == "closed"), "")
 
 
+def _mistakes(layers: Sequence[Layer]) -> Iterator[str]:
+    """What in the user's layers of a dataset leaves a session without any time, or changes nothing, with its place."""
+    own = [layer for layer in layers if layer.where and (layer.days or layer.hours != Hours())]
+    if not own:
+        return
+    roots = dict.fromkeys(("", *(root for layer in layers for root in layer.roots)))
+    products = {tuple(i for i, layer in enumerate(layers) if layer.fits(root)) for root in roots}
+    together = [[layers[i] for i in each] for each in sorted(products)]
+    told: dict[str, str] = {}
+    for each in together:
+        for day, opens, closes in _made_of(each).void.iter_rows():
+            where = _blamed(each, day)
+            told.setdefault(where, f"{where}: the session of {day} would open at {opens} and close at {closes}")
+    yield from told.values()
+    for layer in own:
+        yield from _idle(layer, [each for each in together if any(one is layer for one in each)], told)
+
+
+def _blamed(layers: Sequence[Layer], day: dt.date) -> str:
+    """Where it is said that the session of the day has these times."""
+    days = [each.where for layer in layers for each in layer.days if each.date == day and each.where]
+    return [*(layer.where for layer in layers if layer.hours != Hours()), *days][-1]
+
+
+def _idle(layer: Layer, together: Iterable[Sequence[Layer]], told: Iterable[str]) -> Iterator[str]:
+    """The exceptional days of a layer that change no session of any product, but for those told of already."""
+    seen = []
+    for layers in together:
+        made = _made_of(layers)
+        bare = _made_of(replace(each, days=()) if each is layer else each for each in layers)
+        seen.append((made, bare.times(layer.days), made.times(layer.days)))
+    for day in (each for each in layer.days if each.where not in told):
+        known = [(before.get(day.date), after.get(day.date)) for made, before, after in seen if made.knows(day.date)]
+        if not known:
+            first, last = seen[0][0].known
+            yield f"{day.where}: it changes nothing: sessions are known from {first} to {last}"
+        elif not any(before or after for before, after in known):
+            yield f"{day.where}: it changes nothing: no session is of this date, a {day.date:%A}"
+        elif all(before == after for before, after in known):
+            yield f"{day.where}: it changes nothing: the session of this date has these times without it"
+
+
 @dataclass(frozen=True, eq=False)
 class _Made:
-    """The sessions of some rules, and the days (since 1970, half-open) of which everything is known."""
+    """The sessions of some rules, and the days (since 1970, half-open) of which everything is known.
+
+    ``void`` are those that would close before they open: session, open and close, as local times in words.
+    """
 
     sessions: pl.DataFrame
+    void: pl.DataFrame
     first: int
     last: int
 
@@ -148,6 +205,30 @@ class _Made:
         reach = np.concatenate(([np.iinfo(np.int64).min], closes))[before]
         return (reach <= days * DAY_NS) & (days >= self.first) & (days < self.last)
 
+    @property
+    def known(self) -> tuple[dt.date, dt.date]:
+        """The first and the last day of which everything is known."""
+        return ns_date(self.first * DAY_NS), ns_date((self.last - 1) * DAY_NS)
+
+    def knows(self, day: dt.date) -> bool:
+        """True where everything is known of the day."""
+        return self.first <= date_ns(day) // DAY_NS < self.last
+
+    def times(self, days: Iterable[Day]) -> dict[dt.date, list[tuple[int, int]]]:
+        """When the sessions of these trading dates open and close, by date; dates without any are not there."""
+        rows = self.sessions.filter(pl.col("session").is_in([day.date for day in days]))
+        found: dict[dt.date, list[tuple[int, int]]] = {}
+        for session, opens, closes in rows.select("session", "open", "close").iter_rows():
+            found.setdefault(session, []).append((opens, closes))
+        return found
+
+
+def _made_of(layers: Iterable[Layer]) -> _Made:
+    rules = rules_of(layers)
+    if rules is None:
+        raise ValueError("no layer names a calendar")
+    return _made(rules)
+
 
 @functools.cache
 def _made(rules: Rules) -> _Made:
@@ -156,8 +237,11 @@ def _made(rules: Rules) -> _Made:
         return made
     then = _made(rules.then)
     since = pl.lit(rules.since)
-    both = (made.sessions.filter(pl.col("session") < since), then.sessions.filter(pl.col("session") >= since))
-    return _Made(pl.concat(both).sort("open", "close"), max(made.first, then.first), min(made.last, then.last))
+    sessions, void = (
+        pl.concat((one.filter(pl.col("session") < since), two.filter(pl.col("session") >= since)))
+        for one, two in ((made.sessions, then.sessions), (made.void, then.void))
+    )
+    return _Made(sessions.sort("open", "close"), void, max(made.first, then.first), min(made.last, then.last))
 
 
 def _plain(rules: Rules) -> _Made:
@@ -184,11 +268,12 @@ def _plain(rules: Rules) -> _Made:
     whole = pl.col("break_start").is_null()
     parts = [
         frame.filter(whole),
-        frame.filter(~whole).with_columns(close="break_start"),
-        frame.filter(~whole).with_columns(open="break_end"),
+        frame.filter(~whole).with_columns(close=pl.min_horizontal("close", "break_start")),
+        frame.filter(~whole).with_columns(open=pl.max_horizontal("open", "break_end")),
     ]
     sessions = pl.concat(part.select(*SESSIONS) for part in parts).filter(pl.col("open") < pl.col("close"))
-    return _Made(sessions.sort("open", "close"), library.first, library.last)
+    void = frame.filter(pl.col("open") >= pl.col("close")).select("session", *map(library.words, ("open", "close")))
+    return _Made(sessions.sort("open", "close"), void, library.first, library.last)
 
 
 def _clock(time: dt.time | None) -> pl.Expr:
@@ -227,6 +312,11 @@ class _Library:
             for stamp in (local, local + pl.duration(hours=1))
         )
         return pl.coalesce(at, later).dt.convert_time_zone("UTC").dt.epoch("ns")
+
+    def words(self, stamp: str) -> pl.Expr:
+        """The column of nanoseconds UTC as local time in words."""
+        local = pl.from_epoch(stamp, "ns").dt.replace_time_zone("UTC").dt.convert_time_zone(self.timezone)
+        return local.dt.strftime("%Y-%m-%d %H:%M %Z").alias(stamp)
 
 
 @functools.cache

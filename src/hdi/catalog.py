@@ -6,7 +6,7 @@ Pure: it works on the frames ``mappings`` and ``coverage`` of a store, and on wh
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,7 +15,7 @@ import polars as pl
 from hdi.errors import UnknownSymbol
 from hdi.lookup import Lookup
 from hdi.model import DAY_NS
-from hdi.symbology import CONTRACT, disjoint, infer_stype, root_of
+from hdi.symbology import ALL_SYMBOLS, CONTRACT, disjoint, infer_stype, root_of
 
 #: What definitions say of an instrument: the last that is stored of it under a raw symbol.
 TOLD: dict[str, pl.DataType] = {
@@ -81,6 +81,20 @@ class Catalog:
                 self._find(pattern)
             found = found.filter(pl.col("symbol").is_in(fits))
         return found
+
+    def members(self, symbols: Sequence[str]) -> tuple[pl.DataFrame, tuple[str, ...]]:
+        """What :meth:`listed` has of these symbols of a group, and those that nothing is stored of.
+
+        Each of those has a line too, the last ones, without dataset and days.
+        """
+        if ALL_SYMBOLS in (symbol.upper() for symbol in symbols):
+            return self.listed(), ()
+        _ = self._lookup  # raises for a dataset that is not stored
+        of = {symbol: self._of(symbol) for symbol in symbols}
+        absent = tuple(symbol for symbol, pieces in of.items() if pieces.is_empty())
+        found = self._summed(pl.concat([self._pieces.clear(), *of.values()]).unique())
+        lines = [{"symbol": name, "stype": infer_stype(name), "root": _root(name), "schemas": []} for name in absent]
+        return pl.concat([found, pl.DataFrame(lines, schema=LISTED)]), absent
 
     def rolls(self, symbol: str) -> pl.DataFrame | None:
         """Which contract a continuous symbol stood for, by days (:data:`ROLLS`); None for any other symbol."""
@@ -176,10 +190,17 @@ class Catalog:
         ])  # fmt: skip
 
     def _meant(self, pattern: str) -> pl.DataFrame:
-        """The pieces of one symbol, of the children of a parent, or of all symbols of a root."""
+        """The pieces of one symbol, of the children of a parent, or of all symbols of a root. UnknownSymbol."""
+        found = self._of(pattern)
+        if found.is_empty() and not (infer_stype(pattern) == "parent" and self._lookup.knows(pattern)):
+            self._find(pattern)
+        return found
+
+    def _of(self, pattern: str) -> pl.DataFrame:
+        """The pieces that :meth:`_meant` tells of, if any."""
         kind, pieces = infer_stype(pattern), self._pieces
         own = pieces.filter(pl.col("symbol").str.to_uppercase() == pattern.upper())
-        if kind == "parent":
+        if kind == "parent" and self._lookup.knows(pattern):
             [asked] = self._lookup.find([pattern])
             children = _overlapping(pieces.filter(pl.col("stype") == "raw_symbol"), asked.rectangles)
             return pl.concat([own, children])
@@ -188,8 +209,6 @@ class Catalog:
         if kind == "raw_symbol":
             roots = [name for name in pieces["symbol"].unique() if _root(name) == pattern.upper()]
             own = pl.concat([own, pieces.filter(pl.col("symbol").is_in(roots))]).unique()
-        if own.is_empty():
-            self._find(pattern)
         return own
 
     @property

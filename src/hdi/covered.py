@@ -7,7 +7,7 @@ it stood for. Days without any session (:mod:`hdi.calendars`) do not count.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +41,7 @@ _AVAILABLE = "available"
 _MANY_ROWS = 4_000_000
 _PENDING = ("failed", "ordered")
 _SPANS = {"line": pl.Int64(), **RECTANGLES}
+_COUNTED = {"line": pl.Int64(), "month": pl.Int64(), **{c: CONTENT[c] for c in ("rows", "first", "last")}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The lines of what was asked about, by dataset, schema and symbol. ``window`` is whole days, None for none."""
+    """The lines of what was asked about, by dataset, schema and symbol. ``window`` is whole days, None for none.
+
+    ``absent`` are members of groups that nothing is stored of: lines without anything, where there are others.
+    """
 
     lines: tuple[Line, ...]
     window: Window | None
+    absent: tuple[str, ...] = ()
 
 
 @dataclass
@@ -132,6 +137,7 @@ def measure(  # noqa: PLR0913  (each is an option of the command)
     calendars: Calendars,
     symbols: Sequence[str] = (),
     *,
+    members: Container[str] = (),
     start: int | None = None,
     end: int | None = None,
     schema: str | None = None,
@@ -139,6 +145,8 @@ def measure(  # noqa: PLR0913  (each is an option of the command)
     now: int,
 ) -> Coverage:
     """What is held of these symbols (none, or ``ALL_SYMBOLS``: of all that was ever asked for).
+
+    Of ``members`` among them nothing needs to be stored: they come from groups.
 
     Between ``start`` and ``end``, where they are given, else from the first month with anything to the last; never
     beyond the day of ``now``. Raises RequestError for an unknown schema or dataset, UnknownSymbol for a symbol that
@@ -152,10 +160,12 @@ def measure(  # noqa: PLR0913  (each is an option of the command)
     if dataset is not None:
         ledger, coverage = ledger.filter(pl.col("dataset") == dataset), coverage.filter(pl.col("dataset") == dataset)
     every = not symbols or ALL_SYMBOLS in (symbol.upper() for symbol in symbols)
-    asked = None if every else [member(store, schemas, a) for a in lookup.find(symbols)]
+    absent = () if every else tuple(name for name in symbols if name in members and not lookup.knows(name))
+    known = [name for name in symbols if name not in absent]
+    asked = None if every else [member(store, schemas, a) for a in lookup.find(known)]
     axis = _axis(ledger, start, end, now)
     if axis is None:
-        return Coverage((), None)
+        return Coverage((), None, absent)
     drafts = _drafts(store, schemas, lookup, asked, _apart(ledger, coverage, axis))
     frames = _Frames(coverage, ledger, store.conditions())
     lines: list[Line] = []
@@ -165,8 +175,14 @@ def measure(  # noqa: PLR0913  (each is an option of the command)
         counted = _counted(store, kind, these, frames, axis, dataset, every=every)
         lines += [_line(draft, number, counted, calendars, frames, axis) for number, draft in enumerate(these)]
     shown = [line for line in lines if schema is not None or line.anything]
+    shown += [
+        _line(_Draft(*place, name, [], pl.DataFrame(schema=RECTANGLES), 0), 0, pl.DataFrame(schema=_COUNTED),
+              calendars, frames, axis)
+        for place in dict.fromkeys((line.dataset, line.schema) for line in shown)
+        for name in absent
+    ]  # fmt: skip
     shown.sort(key=lambda line: (line.dataset, line.schema, line.symbol))
-    return _trimmed(shown, axis, start, end)
+    return replace(_trimmed(shown, axis, start, end), absent=absent)
 
 
 def _stored(schemas: Schemas, schema: str | None, ledger: pl.DataFrame) -> list[str]:
@@ -326,8 +342,7 @@ def _counted(  # noqa: PLR0913  (what to count, and where)
                     drafts.append(_Draft(str(where), name.name, "", [], pl.DataFrame(schema=RECTANGLES), 0))
                 found.append(_summed(part.with_columns(line=pl.lit(nameless[str(where)], pl.Int64()))))
         found.append(_summed(mine))
-    empty = {"line": pl.Int64(), "month": pl.Int64(), **{c: CONTENT[c] for c in ("rows", "first", "last")}}
-    return pl.concat([pl.DataFrame(schema=empty), *found])
+    return pl.concat([pl.DataFrame(schema=_COUNTED), *found])
 
 
 def _summed(content: pl.DataFrame) -> pl.DataFrame:

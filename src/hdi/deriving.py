@@ -5,7 +5,8 @@ by publisher and instrument; open and close are the first and the last of them, 
 ``ts_recv`` is the index time of trades, a bar can be made where their coverage holds its whole interval.
 
 Left to be bought are the bars that are not certain: with a quarantined record, in the unit of a record whose time is
-unknown, and in a unit with records that are no trades.
+unknown, in a unit with records that are no trades, and on a day that the vendor changed since its records were bought.
+So what is made is as fresh as what it is made of, and the vendor's word on that is the word on the bars.
 """
 
 from __future__ import annotations
@@ -19,38 +20,45 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.attempt import Options, noted
+from hdi.aging import Book, bought
+from hdi.attempt import Options, heard, noted
+from hdi.bars import SPAN, TRADES, buckets, finer, holed, lacking, split, timeless
 from hdi.errors import HdiError, StoreError, TooManyRejects
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
-from hdi.model import DAY_NS, Condition, Outcome, Receipt, Unit, Window, cell_start, subtract
+from hdi.model import DAY_NS, Condition, Outcome, Receipt, Unit, Window, cell_start, ns_date, some
 from hdi.ordering import Held, Request, cut
 from hdi.pipeline import claim_keys, export_rejects
 from hdi.refine import Refinery, Verdict
-from hdi.resample import DERIVED, folded, spoiled
+from hdi.resample import DERIVED, folded
+from hdi.restating import outdated, without
 from hdi.schema import Schemas
 from hdi.sources.records import columns
 from hdi.stores import Store, Work
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hdi.schema import Schema, SchemaName
 
-_TRADES = "trades"
-_SPAN = {"instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64()}
+_WORDS = {"instrument_id": pl.Int64(), "day": pl.Int64(), "was": pl.String(), "was_modified": pl.Int64()}
 _NOT_A_TRADE = "ACTION_NOT_TRADE"
-#: Each hole in a stretch is an order of its own: of a day with more holes than this, all is bought.
-_HOLES = 4
 _MOST_UNITS, _MOST_ROWS = 10_000, 2**31 - 1
 _MONTH_NS, _YEAR_NS = 31 * DAY_NS, 366 * DAY_NS
 
 
 @dataclass(frozen=True)
 class Derived:
-    """Bars to be made from one finer schema. ``stretches`` (instrument_id, start, end) lie in one grid cell each."""
+    """Bars to be made from one finer schema. ``stretches`` (instrument_id, start, end) lie in one grid cell each.
+
+    ``words`` (instrument_id, day, was, was_modified) are what the vendor said of days when the source was bought, where
+    that is not what it says now.
+    """
 
     source: str
     stretches: pl.DataFrame = field(repr=False)
+    words: pl.DataFrame = field(repr=False)
 
     @property
     def units(self) -> int:
@@ -61,7 +69,14 @@ class Derived:
 class Deriver:
     """Makes bars of one name out of what a store holds of a dataset."""
 
-    def __init__(self, store: Store, schemas: Schemas, mapping: VendorMapping, dataset: str, name: str) -> None:
+    def __init__(
+        self, store: Store, schemas: Schemas, mapping: VendorMapping, dataset: str, name: str,
+        data_dir: Path | None = None,
+    ) -> None:  # fmt: skip
+        """``data_dir`` has the notes of orders, which say when bytes were bought."""
+        self._data_dir = data_dir
+        #: Days (by source) of which nothing is made, since the vendor changed them after they were bought.
+        self.changed: dict[str, set[int]] = {}
         self._store = store
         self._schemas = schemas
         self._mapping = mapping
@@ -71,13 +86,20 @@ class Deriver:
     @property
     def sources(self) -> tuple[str, ...]:
         """What the bars can be made from, the coarsest first, which is the least to read; none for what is no bar."""
-        width = self._name.width
-        finer = [
-            n for n in self._schema.names.values()
-            if n.made_from is None and 0 < n.width < width and width % n.width == 0
-        ]  # fmt: skip
-        names = [n.name for n in sorted(finer, key=lambda n: -n.width)]
-        return (*names, *([_TRADES] if width and _TRADES in self._schemas.names else []))
+        return finer(self._schemas, self._name.name)
+
+    def standing(self, coverage: pl.DataFrame) -> pl.DataFrame:
+        """Coverage of the bars without those that were made of rows that were changed since."""
+        here = (pl.col("dataset") == self._dataset) & (pl.col("schema") == self._name.name)
+        spans = self._outdated(coverage, self._store.ledger(), self._name.name)
+        if spans.is_empty():
+            return coverage
+        mappings = self._store.mappings().filter(pl.col("dataset") == self._dataset)
+        return pl.concat([coverage.filter(~here), without(coverage.filter(here), spans, mappings)])
+
+    def _outdated(self, coverage: pl.DataFrame, ledger: pl.DataFrame, name: str) -> pl.DataFrame:
+        width = self._schemas.find(name)[1].width
+        return outdated(coverage, ledger, self._dataset, name, finer(self._schemas, name), width)
 
     def keys(self, window: Window) -> list[str]:
         """What to claim beside the bars of a window, so that what they are made from stays as it is."""
@@ -87,35 +109,52 @@ class Deriver:
             key for source in self.sources for key in claim_keys(self._dataset, self._schemas.find(source)[1], whole)
         ]
 
-    def derivable(self, request: Request, resolved: pl.DataFrame, held: Held) -> tuple[Derived, ...]:
+    def derivable(
+        self, request: Request, resolved: pl.DataFrame, held: Held, conditions: Sequence[Condition] = ()
+    ) -> tuple[Derived, ...]:
         """What of a request's lack can be made, from the books alone; ``held`` counts it then.
 
-        ``resolved`` is what its symbols stand for. All symbols of a dataset are always ordered.
+        ``resolved`` is what its symbols stand for, ``conditions`` what the vendor says of its days now. All symbols of
+        a dataset are always ordered.
         """
         found = []
+        self.changed = {}
         rest = lacking(request, resolved, held)
         for source in self.sources:
             if rest.is_empty():
                 break
-            made, rest = split(rest, self._good(source, rest), self._name.width)
+            good, words = self._good(source, rest, conditions)
+            made, rest = split(rest, good, self._name.width)
             if made.height:
-                found.append(Derived(source, self._cells(made)))
+                found.append(Derived(source, self._cells(made), words))
         for each in found:
             for instrument, start, end in each.stretches.iter_rows():
                 held.add(instrument, Window(start, end))
         return tuple(found)
 
+    def why_bought(self, request: Request, derived: Sequence[Derived]) -> Iterator[str]:
+        """Why bars of a request are to be bought, after :meth:`derivable` has looked at it."""
+        if request.everything:
+            yield f"{ALL_SYMBOLS} is never derived: what it stands for only an order says"
+            return
+        for source, days in self.changed.items():
+            told = some([f"{ns_date(day * DAY_NS)}" for day in sorted(days)])
+            yield f"the vendor changed {told} since its {source} was bought: no bars are made of it"
+        if not derived and not self.changed:
+            yield "nothing stored can make these bars: all are bought"
+
     def run(
         self, derived: Iterable[Derived], run: str, options: Options, names: pl.DataFrame,
-        conditions: Sequence[Condition] = (),
+        conditions: Sequence[Condition] = (), seen_at: int = 0,
     ) -> Iterator[Outcome]:  # fmt: skip
         """Make and commit it, one commit for each grid cell; ``names`` (:data:`hdi.ordering.NAMED`) are raw symbols.
 
-        What goes wrong with a cell is its outcome's; StoreError is raised.
+        ``conditions`` are what the vendor said of the days when it was asked, at ``seen_at``. What goes wrong with a
+        cell is its outcome's; StoreError is raised.
         """
         for each in derived:
             for part in self._commits(each.stretches):
-                yield _Making(self, each.source, part, run, options, names, conditions).outcome()
+                yield _Making(self, each, part, run, options, names, conditions, seen_at).outcome()
 
     def _cells(self, stretches: pl.DataFrame) -> pl.DataFrame:
         """The stretches cut at the grid."""
@@ -124,7 +163,7 @@ class Deriver:
             for instrument, start, end in stretches.iter_rows()
             for cell in Window(start, end).cells(self._name.grid)
         ]
-        return pl.DataFrame(rows, schema=_SPAN, orient="row")
+        return pl.DataFrame(rows, schema=SPAN, orient="row")
 
     def _commits(self, stretches: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """The stretches of one commit each: a grid cell, of so many instruments that it can be counted and held."""
@@ -136,8 +175,10 @@ class Deriver:
         for _, part in sorted(celled.group_by("cell"), key=lambda group: group[0]):
             yield from part.drop("cell").sort("instrument_id", "start").iter_slices(most)
 
-    def _good(self, source: str, wanted: pl.DataFrame) -> pl.DataFrame:
-        """Whole intervals (instrument_id, start, end) of the wanted instruments of which every bar is certain."""
+    def _good(
+        self, source: str, wanted: pl.DataFrame, conditions: Sequence[Condition]
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """(Whole intervals of the wanted instruments of which every bar is certain, the ``words`` on their days)."""
         width = self._name.width
         ids = wanted.select("instrument_id").unique()
         here = (pl.col("dataset") == self._dataset) & (pl.col("schema") == source)
@@ -149,32 +190,60 @@ class Deriver:
             start=-(-pl.col("start") // width) * width, end=pl.col("end") // width * width
         ).filter(pl.col("start") < pl.col("end"))  # fmt: skip
         rejects = self._store.quarantine().filter(here)
-        bad = [buckets(rejects, source, width), timeless(rejects, ledger, ids)]
-        if source == _TRADES:
+        changed, words = self._aged(source, claims, ledger, wanted, conditions)
+        bad = [buckets(rejects, source, width), timeless(rejects, ledger, ids), changed]
+        bad.append(self._outdated(self._store.coverage(), self._store.ledger(), source))
+        if source == TRADES:
             odd = ledger.filter(pl.col("rules").str.contains(_NOT_A_TRADE, literal=True))["unit"]
-            bad.append(claims.filter(pl.col("unit").is_in(odd.implode())).select(*_SPAN))
-        return holed(whole, pl.concat(bad), width)
+            bad.append(claims.filter(pl.col("unit").is_in(odd.implode())).select(*SPAN))
+        return holed(whole, pl.concat(bad), width), words
+
+    def _aged(
+        self, source: str, claims: pl.DataFrame, ledger: pl.DataFrame, wanted: pl.DataFrame,
+        conditions: Sequence[Condition],
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:  # fmt: skip
+        """What of the claims was changed by the vendor since it was bought, and what it said then of other days."""
+        changed, words = [pl.DataFrame(schema=SPAN)], [pl.DataFrame(schema=_WORDS)]
+        units = bought(ledger, claims)
+        if conditions and self._data_dir is not None and units.height:
+            said = self._store.conditions().filter(pl.col("dataset") == self._dataset)
+            now = heard(self._dataset, conditions, 0)
+            for pieces in Book(claims, ledger, said, self._data_dir, units, now).pieces():
+                changed.append(pieces.filter(pl.col("verdict").is_in(["due", "waiting"])).select(*SPAN))
+                words.append(pieces.filter(pl.col("verdict") == "fresh").select(*_WORDS))
+        spans = pl.concat(changed)
+        low, high = pl.col("start") < pl.col("end_wanted"), pl.col("end") > pl.col("start_wanted")
+        met = spans.join(wanted, on="instrument_id", suffix="_wanted").filter(low, high)
+        if met.height:
+            self.changed[source] = set(met["start"] // DAY_NS)
+        # The least that was said of what a day is made of: the oldest word, and of equal ones the worse.
+        least = pl.concat(words).sort("was_modified", pl.col("was") == "available", nulls_last=False)
+        return spans, least.unique(["instrument_id", "day"], keep="first", maintain_order=True)
 
 
 class _Making:
     """Some bars of one grid cell on their way from one table into another."""
 
     def __init__(  # noqa: PLR0913, PLR0917  (what Deriver.run was given, for one commit)
-        self, deriver: Deriver, source: str, stretches: pl.DataFrame, run: str, options: Options, names: pl.DataFrame,
-        conditions: Sequence[Condition],
+        self, deriver: Deriver, derived: Derived, stretches: pl.DataFrame, run: str, options: Options,
+        names: pl.DataFrame, conditions: Sequence[Condition], seen_at: int,
     ) -> None:  # fmt: skip
         self._deriver = deriver
         self._store: Store = deriver._store  # noqa: SLF001  (its other half)
         self._dataset: str = deriver._dataset  # noqa: SLF001
         self._schema: Schema = deriver._schema  # noqa: SLF001
         self._name: SchemaName = deriver._name  # noqa: SLF001
-        self._finer, self._from = deriver._schemas.find(source)  # noqa: SLF001
+        self._finer, self._from = deriver._schemas.find(derived.source)  # noqa: SLF001
         self._stretches = stretches
         self._run = run
         self._options = options
         self._names = names.join(stretches, on="instrument_id", how="semi")
         self._place, self._named = Intervals(stretches), Intervals(self._names)
-        self._conditions = conditions
+        self._conditions, self._seen_at = conditions, seen_at
+        self._words: dict[int, dict[int, Condition]] = {}
+        for instrument, day, was, modified in derived.words.iter_rows():
+            word = Condition(ns_date(day), was, None if modified is None else ns_date(modified))
+            self._words.setdefault(instrument, {})[day] = word
         self._began = time.monotonic()
         self._fetched: dict[int, int] = {}
         self._rejected: dict[int, int] = {}
@@ -232,9 +301,9 @@ class _Making:
         """What bars are made of, as :func:`hdi.resample.folded` takes it."""
         index = self._finer.index_time
         ours = (
-            ("price",) * 4 if self._finer.kind == _TRADES else ("open_price", "high_price", "low_price", "close_price")
+            ("price",) * 4 if self._finer.kind == TRADES else ("open_price", "high_price", "low_price", "close_price")
         )
-        volume = "size" if self._finer.kind == _TRADES else "volume"
+        volume = "size" if self._finer.kind == TRADES else "volume"
         wanted = list(dict.fromkeys([index, "publisher_id", "instrument_id", *ours, volume]))
         for frame in self._store.read(self._finer, self._from.name, window, rectangles, wanted, self._dataset):
             yield frame.select(
@@ -300,8 +369,19 @@ class _Making:
         return Receipt(
             unit, number, self._run, "complete", fetched, fetched - rejected, rejected,
             rules=self._rules.get(number, {}), seconds=round(time.monotonic() - self._began, 3), dollars=Decimal(0),
-            conditions=noted(self._conditions, unit), job=self._options.job,
+            conditions=self._said(unit), job=self._options.job,
         )  # fmt: skip
+
+    def _said(self, unit: Unit) -> tuple[Condition, ...]:
+        """The vendor's word on the days of what a unit was made of, where it is not "available", or is another now."""
+        window = unit.window
+        own = {
+            c.day: c
+            for day, c in self._words.get(int(unit.symbol), {}).items()
+            if day < window.end and day + DAY_NS > window.start
+        }
+        both = {c.day: c for c in noted(self._conditions, unit)} | own
+        return tuple(both[day] for day in sorted(both))
 
     def _failed(self, error: HdiError) -> list[Receipt]:
         receipts = [
@@ -332,86 +412,8 @@ class _Making:
         return Work(
             self._run, self._dataset, self._schema, self._name, self._units, coverage,
             mappings.select(pl.col(c).cast(t) for c, t in MAPPINGS.items()).unique(maintain_order=True),
+            conditions=heard(self._dataset, self._conditions, self._seen_at),
         )  # fmt: skip
 
 
-def lacking(request: Request, resolved: pl.DataFrame, held: Held) -> pl.DataFrame:
-    """What nothing brought of the instruments that a request stands for (instrument_id, start, end)."""
-    rows = [
-        (instrument, left.start, left.end)
-        for stype, symbols in request.symbols.items()
-        for symbol in symbols
-        for window in held.lacks(stype, symbol, request.window)
-        for instrument, start, end in cut(
-            resolved.filter(pl.col("stype") == stype, pl.col("asked") == symbol), window
-        ).select(*_SPAN).iter_rows()
-        for left in held.instrument_lacks(instrument, Window(start, end))
-    ]  # fmt: skip
-    return merge(pl.DataFrame(rows, schema=_SPAN, orient="row"))
-
-
-def split(wanted: pl.DataFrame, good: pl.DataFrame, width: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """``(what can be made, what is left)`` of wanted stretches; ``good`` are runs of whole intervals.
-
-    A stretch holds the bars that start in it, so the last of them may reach past its end.
-    """
-    runs: dict[int, list[tuple[int, int]]] = {}
-    for instrument, start, end in good.iter_rows():
-        runs.setdefault(instrument, []).append((start, end))
-    made, rest = [], []
-    for instrument, start, end in wanted.iter_rows():
-        first = -(-start // width) * width
-        mine = [
-            (start if low <= first else low, min(end, high))
-            for low, high in runs.get(instrument, ())
-            if max(low, first) < min(end, high)
-        ]
-        made += [(instrument, *span) for span in mine]
-        rest += [(instrument, left.start, left.end) for left in subtract(Window(start, end), mine)]
-    return pl.DataFrame(made, schema=_SPAN, orient="row"), pl.DataFrame(rest, schema=_SPAN, orient="row")
-
-
-def buckets(rejects: pl.DataFrame, source: str, width: int) -> pl.DataFrame:
-    """The intervals that hold a quarantined record of a source."""
-    everywhere = Window(0, 2**63 - 1)
-    return spoiled(rejects, source, everywhere, width).select(
-        "instrument_id", start="ts_event", end=pl.col("ts_event") + width
-    )
-
-
-def timeless(rejects: pl.DataFrame, ledger: pl.DataFrame, ids: pl.DataFrame) -> pl.DataFrame:
-    """The windows of units that have a quarantined record without a time, or one outside of them.
-
-    One that names no instrument spoils all of ``ids``.
-    """
-    unsaid = pl.col("index_time").is_null() | pl.col("rules").list.contains("OUTSIDE_WINDOW")
-    rows = rejects.filter(~pl.col("failed"), unsaid).select("unit", "instrument_id").unique()
-    spans = rows.join(ledger.select("unit", "start", "end").unique("unit", keep="last"), on="unit")
-    anybody = spans.filter(pl.col("instrument_id").is_null()).drop("instrument_id").join(ids, how="cross")
-    return pl.concat([spans.drop_nulls("instrument_id").select(*_SPAN), anybody.select(*_SPAN)])
-
-
-def holed(whole: pl.DataFrame, bad: pl.DataFrame, width: int) -> pl.DataFrame:
-    """The runs of whole intervals without those that a bad stretch touches; many of them in a day take the day."""
-    if bad.is_empty():
-        return whole
-    per = max(width, DAY_NS)
-    grown = bad.with_columns(start=pl.col("start") // width * width, end=-(-pl.col("end") // width) * width).unique()
-    day = pl.col("start") // per * per
-    many = pl.len().over("instrument_id", day) > _HOLES
-    grown = grown.with_columns(
-        start=pl.when(many).then(day).otherwise("start"),
-        end=pl.when(many).then(pl.max_horizontal("end", day + per)).otherwise("end"),
-    )
-    holes: dict[int, list[tuple[int, int]]] = {}
-    for instrument, start, end in merge(grown).iter_rows():
-        holes.setdefault(instrument, []).append((start, end))
-    rows = [
-        (instrument, left.start, left.end)
-        for instrument, start, end in whole.iter_rows()
-        for left in subtract(Window(start, end), holes.get(instrument, ()))
-    ]
-    return pl.DataFrame(rows, schema=_SPAN, orient="row")
-
-
-__all__ = ["Derived", "Deriver", "buckets", "holed", "lacking", "split", "timeless"]
+__all__ = ["Derived", "Deriver"]

@@ -83,6 +83,10 @@ class Lookup:
             found.update(asked.split(","))
         return sorted(s for s in found - {"", ALL_SYMBOLS} if not s.isdigit())
 
+    def knows(self, symbol: str) -> bool:
+        """Whether :meth:`find` finds it."""
+        return self._find(symbol) is not None
+
     def find(self, symbols: Iterable[str]) -> list[Asked]:
         """Each symbol by its rectangles; UnknownSymbol, naming all of them, for those never stored."""
         found, unknown = [], []

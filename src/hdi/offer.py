@@ -14,7 +14,7 @@ import polars as pl
 
 from hdi.batches import Coming, coming
 from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed, UnknownSymbol
-from hdi.journal import began
+from hdi.journal import started
 from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some
 from hdi.ordering import NAMED, RESOLVED, Again, Claim, Held, Need, Purchase, Request, cut, needed
 from hdi.paid import Slip, described, slips
@@ -188,6 +188,8 @@ class Shopper:
         notes = [*notes, *(gone for gone in self._gone if gone not in notes)]
         if known.blind and need.purchases and _BLIND not in notes:
             notes = [*notes, _BLIND]
+        if self._deriver is not None and need.purchases:
+            notes += [note for note in self._deriver.why_bought(request, derived) if note not in notes]
         return Offer(
             request, need.purchases, tuple(self._quote(request, p, known.conditions) for p in need.purchases),
             need.claims, paid, tuple(notes), known, self._source.origin,
@@ -218,6 +220,8 @@ class Shopper:
         coverage = self._store.coverage()
         if self._refetch:
             coverage = coverage.filter(pl.col("unit").is_in(self._fetched_again(request).implode()))
+        elif self._deriver is not None:
+            coverage = self._deriver.standing(coverage)
         return Held(coverage, request.dataset, request.name.name)
 
     def _fetched_again(self, request: Request) -> pl.Series:
@@ -225,7 +229,7 @@ class Shopper:
         ledger = self._store.ledger().filter(pl.col("status") == "complete")
         if not self._resumes:
             return ledger["unit"].clear()
-        since = began(self._resumes[0])
+        since = started(self._data_dir, self._resumes[0])
         # Bytes that arrived in such a run may be those that were committed before.
         known = slips(self._data_dir, self._source.origin, request.dataset, request.name.name)
         arrived = [s.raw.digest for s in known if s.raw and s.bought_at >= since and s.arrived == s.records]
@@ -263,7 +267,9 @@ class Shopper:
                     for window in held.instrument_lacks(instrument, Window(start, end)):
                         held.add(instrument, window)
         self._hold_coming(request, known, held)
-        derived = self._deriver.derivable(request, known.resolved, held) if self._deriver else ()
+        derived: tuple[Derived, ...] = ()
+        if self._deriver is not None:
+            derived = self._deriver.derivable(request, known.resolved, held, known.conditions)
         need = needed(request, known.resolved, held, lambda *parts: self._split(request, known, *parts))
         return need, tuple(left), derived
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from hdi.bars import lacking
 from hdi.estimate import Estimate, estimate
 from hdi.model import DAY_NS, Condition, Window, ns_date, subtract
 from hdi.offer import Offer
@@ -191,15 +192,33 @@ def _cheaper(offer: Offer, store: Store, deriver: Deriver | None, batches: froze
         return
     if deriver is not None and not offer.derived and deriver.sources:
         held = Held(store.coverage(), offer.request.dataset, offer.request.name.name)
-        for derived in deriver.derivable(offer.request, offer.known.resolved, held):
-            yield Cheaper(
-                "--derive", f"{derived.units} of the units can be made from stored {derived.source}, for nothing"
-            )
+        rest = lacking(offer.request, offer.known.resolved, held)
+        for derived in deriver.derivable(offer.request, offer.known.resolved, held, offer.known.conditions):
+            yield Cheaper("--derive", f"{_share(derived.stretches, rest)} from stored {derived.source}, for nothing")
     if len(batches) < len(offer.purchases) and offer.quote.size >= _WORTH_A_JOB:
         yield Cheaper(
             "ingest.batch_above_bytes",
             "a lower one orders it as a batch job, for the same price; its files can be fetched again for 30 days",
         )  # fmt: skip
+
+
+def _share(made: pl.DataFrame, rest: pl.DataFrame) -> str:
+    """How much of what is lacking can be made (both instrument_id, start, end), by days of instruments."""
+    days, names = _by_day(rest), rest["instrument_id"].n_unique()
+    both = days.join(_by_day(made), on=["instrument_id", "day"], suffix="_made")
+    whole = both.filter(pl.col("length") == pl.col("length_made")).height
+    of = f"{days.height} {'day' if days.height == 1 else 'days'}" + (f" of {names} instruments" if names > 1 else "")
+    part = f", and part of {both.height - whole} more," if both.height > whole else ""
+    return f"{whole} of {of}{part} can be made"
+
+
+def _by_day(spans: pl.DataFrame) -> pl.DataFrame:
+    """How long stretches are on each UTC day that they touch, by instrument."""
+    day = pl.int_ranges(pl.col("start") // DAY_NS, -(-pl.col("end") // DAY_NS)).alias("day")
+    low = pl.max_horizontal("start", pl.col("day") * DAY_NS)
+    high = pl.min_horizontal("end", (pl.col("day") + 1) * DAY_NS)
+    each = spans.with_columns(day).explode("day")
+    return each.group_by("instrument_id", "day").agg((high - low).sum().alias("length"))
 
 
 __all__ = ["Cheaper", "Outlook", "Skipped", "outlook"]

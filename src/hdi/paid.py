@@ -76,11 +76,16 @@ class Slip:
         symbols = ",".join(sorted(self.asked))
         return Unit(self.origin, order.dataset, order.schema, symbols, order.stype, order.window).id
 
+    @property
+    def name(self) -> str:
+        """The name of the bytes' file: no two purchases have one, also where they brought the same bytes."""
+        return Path(self.raw.path).name if self.raw else ""
+
     def validate(self, name: str) -> None:
         """Raise ValueError when the slip does not belong to a file of that name, or contradicts itself."""
         whole = replace(self, asked=tuple(sorted((*self.asked, *self.lost))))
         digest = self.raw.digest[:12] if self.raw else ""
-        if name != f"{whole.unit_id}-{digest}{_BYTES}":
+        if name not in (_name(whole.unit_id, digest), _name(whole.unit_id, digest, self.bought_at)):
             raise ValueError("it is not about the bytes beside it")
         window = self.order.window
         tiled = [window.start, *(c.end for c in self.cells)]
@@ -149,6 +154,8 @@ class Delivery:
         folder = raw.parts_folder(self._data_dir)
         self.path = folder / f"{self._name}{_BYTES}"
         self._note = folder / f"{self._name}{_ORDERED}"
+        # Said before anything is billed: whoever finds the bytes knows which purchase they are.
+        self.slip = replace(self.slip, bought_at=self.slip.bought_at or time.time_ns())
         self._fd = raw.hold_new(self._note)
         raw.write_all(self._fd, self.slip.to_json().encode(), self._note)
         return self
@@ -238,11 +245,28 @@ def _place(data_dir: Path, path: Path, slip: Slip) -> Slip:
     order = slip.order
     folders = (slip.origin, order.dataset, order.schema, ns_date(order.window.start).isoformat())
     whole = replace(slip, asked=tuple(sorted((*slip.asked, *slip.lost))))
-    name = f"{whole.unit_id}-{digest[:12]}{_BYTES}"
     slip = replace(slip, bought_at=slip.bought_at or time.time_ns(), raw=RawFile("", digest, size))
+    name = _name(whole.unit_id, digest)
+    if _taken(data_dir.joinpath("raw", *folders, f"{name}{_SLIP}"), slip.bought_at):
+        name = _name(whole.unit_id, digest, slip.bought_at)
     raw.put_note(data_dir, folders, f"{name}{_SLIP}", slip.to_json())
     kept = raw.put(data_dir, folders, name, path, digest, size)
     return replace(slip, raw=kept)
+
+
+def _name(unit_id: str, digest: str, bought_at: int | None = None) -> str:
+    """The name of bytes; with the instant of their purchase where the same ones were bought before."""
+    return f"{unit_id}-{'' if bought_at is None else f'{bought_at}-'}{digest[:12]}{_BYTES}"
+
+
+def _taken(note: Path, bought_at: int) -> bool:
+    """Whether a slip of that name is of another purchase."""
+    try:
+        return bool(json.loads(note.read_text(encoding="utf-8"))["bought_at"] != bought_at)
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError):  # whose it is cannot be said: it is left alone
+        return True
 
 
 def recover(data_dir: Path) -> list[Slip]:

@@ -10,7 +10,7 @@ import re
 import resource
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -49,7 +49,7 @@ log = structlog.get_logger(component="PipelineOrchestrator")
 
 def ingest_files(
     store: Store, schemas: Schemas, mapping: VendorMapping, paths: Iterable[Path], options: Options
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Ingest DBN files one by one; a file that fails is reported, and the others go on.
 
     Yields one outcome for each file as it is done. Raises StoreError when the store itself is gone,

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from hdi.model import DAY_NS, STYPES, Window
-from hdi.symbology import disjoint
+from hdi.model import DAY_NS, STYPES, Window, subtract
+from hdi.symbology import disjoint, merge
 
 #: Whether there is data, by the vendor's word: a day that goes up has more than before.
 _RANK = {"missing": 0, "pending": 0, "degraded": 1, "available": 2}
@@ -29,6 +29,7 @@ FOUND: dict[str, pl.DataType] = {
 WANTED: dict[str, pl.DataType] = {
     "verdict": pl.String(), "stype": pl.String(), "symbol": pl.String(), "start": pl.Int64(), "end": pl.Int64(),
 }  # fmt: skip
+_SPAN = {"instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64()}
 #: Pieces (instrument and day) that are looked at together.
 _MOST_PIECES = 2_000_000
 
@@ -155,4 +156,93 @@ def together(spans: Sequence[tuple[int, int, int]]) -> Iterator[tuple[Window, fr
             active, began = now, at
 
 
-__all__ = ["BOUGHT", "FOUND", "TOLD", "WANTED", "judged", "odd", "standing", "together", "wanted"]
+def made_here() -> pl.Expr:
+    """True for units of the ledger that may be bars that were made: they stand for an instrument, and have no bytes."""
+    return (pl.col("status") == "complete") & pl.col("raw_digest").is_null() & (pl.col("stype") == "instrument_id")
+
+
+def outdated(
+    coverage: pl.DataFrame, ledger: pl.DataFrame, dataset: str, name: str, sources: Sequence[str], width: int
+) -> pl.DataFrame:
+    """Where bars that were made are older than rows that they were made of: instrument_id, start, end.
+
+    A later commit changed some of what was held in a source when they were made. ``sources`` are all that they can
+    be made of, and what that is made of: a change further below counts. ``ledger`` is in the order of commits.
+    """
+    units = (
+        ledger.with_row_index("order").filter(pl.col("dataset") == dataset, pl.col("status") == "complete")
+        .select("unit", "order", "schema", made=made_here() & (pl.col("schema") == name),
+                changed=(pl.col("superseded") > 0) | (pl.col("stored") > pl.col("unchanged")))
+    )  # fmt: skip
+    bars = units.filter(pl.col("schema") == name)
+    finer = units.filter(pl.col("schema").is_in(list(sources)))
+    first = bars.filter("made")["order"].min()
+    later = finer.filter("changed", pl.col("order") > first)
+    if later.is_empty():
+        return pl.DataFrame(schema=_SPAN)
+    spans = coverage.drop_nulls("instrument_id").select("unit", *_SPAN)
+    news = spans.join(later, on="unit")
+    own = spans.join(bars, on="unit").join(news, on="instrument_id", how="semi").sort("order", maintain_order=True)
+    cut = disjoint(own)
+    stands = own[cut["row"]].with_columns(start=cut["start"], end=cut["end"]).filter("made")
+    # A bar is its whole interval's, also beyond the end of the stretch in which it starts.
+    reach = stands.select(
+        "instrument_id", "order", low="start", high="end", start=-(-pl.col("start") // width) * width,
+        end=-(-pl.col("end") // width) * width,
+    )  # fmt: skip
+    before = spans.join(finer, on="unit").join(news, on="instrument_id", how="semi")
+    over = _meet(reach, news.select("instrument_id", "start", "end", "schema", other="order"))
+    over = over.filter(pl.col("other") > pl.col("order"))
+    old = _meet(over.drop("other"), before.select("instrument_id", "start", "end", was="schema", other="order"))
+    old = old.filter(pl.col("other") < pl.col("order"), pl.col("was") == pl.col("schema"))
+    return merge(
+        old.with_columns(
+            start=pl.max_horizontal(pl.col("start") // width * width, "low"),
+            end=pl.min_horizontal(-(-pl.col("end") // width) * width, "high"),
+        ).filter(pl.col("start") < pl.col("end"))
+    )  # fmt: skip
+
+
+def _meet(some: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """Where stretches of an instrument overlap others of it."""
+    both = some.join(others, on="instrument_id", suffix="_other").with_columns(
+        start=pl.max_horizontal("start", "start_other"), end=pl.min_horizontal("end", "end_other")
+    )
+    return both.filter(pl.col("start") < pl.col("end")).drop("start_other", "end_other").unique()
+
+
+def without(coverage: pl.DataFrame, spans: pl.DataFrame, mappings: pl.DataFrame) -> pl.DataFrame:
+    """Coverage of one dataset and schema without stretches of instruments (instrument_id, start, end).
+
+    Symbols that stood for one of them then (``mappings``) are not held then either.
+    """
+    holes: dict[int, list[tuple[int, int]]] = {}
+    named: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for instrument, start, end in spans.iter_rows():
+        holes.setdefault(instrument, []).append((start, end))
+        named.setdefault(("instrument_id", str(instrument)), []).append((start, end))
+    stood = _meet(spans.select(*_SPAN), mappings.select(*_SPAN, "stype", "symbol"))
+    for stype, symbol, start, end in stood.select("stype", "symbol", "start", "end").iter_rows():
+        named.setdefault((stype, symbol), []).append((start, end))
+    names = pl.DataFrame(list(named), schema={"stype": pl.String, "symbol": pl.String}, orient="row")
+    rows = coverage.with_row_index("row")
+    touched = pl.concat([
+        rows.join(spans.select("instrument_id").unique(), on="instrument_id", how="semi"),
+        rows.filter(pl.col("instrument_id").is_null()).join(names, on=["stype", "symbol"], how="semi"),
+    ])  # fmt: skip
+    left = [
+        row | {"start": part.start, "end": part.end}
+        for row in touched.drop("row").iter_rows(named=True)
+        for part in subtract(
+            Window(row["start"], row["end"]),
+            named[row["stype"], row["symbol"]] if row["instrument_id"] is None else holes[row["instrument_id"]],
+        )
+    ]
+    kept = rows.join(touched, on="row", how="anti").drop("row")
+    return pl.concat([kept, pl.DataFrame(left, schema=coverage.schema, orient="row")])
+
+
+__all__ = [
+    "BOUGHT", "FOUND", "TOLD", "WANTED", "judged", "made_here", "odd", "outdated", "standing", "together", "wanted",
+    "without",
+]  # fmt: skip

@@ -8,22 +8,22 @@ The newest commit counts: what was bought again is not due any more, and what co
 from __future__ import annotations
 
 import datetime as dt
-import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from hdi.aging import Book, bought
+from hdi.attempt import heard
+from hdi.bars import finer
 from hdi.errors import RequestError
 from hdi.frames import CONDITIONS, COVERAGE, REJECTS
-from hdi.model import DAY_NS, MAX_NS, Condition, Outcome, Quote, Unit, Window, date_ns, dollars_text, iso_ns, ns_date
-from hdi.paid import Slip, slips
-from hdi.restating import BOUGHT, FOUND, TOLD, WANTED, judged, odd, standing, together, wanted
+from hdi.model import DAY_NS, MAX_NS, Outcome, Quote, Unit, Window, dollars_text, iso_ns, ns_date, subtract
+from hdi.restating import FOUND, WANTED, made_here, outdated, together, wanted
 from hdi.schema import Schemas
 from hdi.sources import Source
 from hdi.stores import Store, Work
@@ -106,6 +106,7 @@ class Due:
     _schemas: Schemas = field(repr=False)
     _order: Callable[..., Buying] = field(repr=False)
     _budget: Decimal | None = None
+    _datasets: frozenset[str] = frozenset()
 
     def offer(self, job: str | None = None) -> DueOffer:
         """The price of buying again what has changed; nothing is billed. Raises as :meth:`hdi.buying.Buying.offer`.
@@ -141,10 +142,44 @@ class Due:
             yield from order.run(each)[1]
         yield from offer.refused
 
+    def outdated(self) -> tuple[Changed, ...]:
+        """Bars that were made (``--derive``) of rows that were changed by a later commit, as the store is now.
+
+        Making them again costs nothing; those that :meth:`buy` brings are not among them.
+        """
+        coverage, ledger = self._store.coverage(), self._store.ledger()
+        made = ledger.filter(made_here()).select("dataset", "schema").unique().sort("dataset", "schema")
+        found: list[Changed] = []
+        for dataset, schema in made.iter_rows():
+            if schema not in self._schemas.stored_names or (self._datasets and dataset not in self._datasets):
+                continue
+            _, name = self._schemas.find(schema)
+            if not name.width:
+                continue
+            spans = outdated(coverage, ledger, dataset, name.name, finer(self._schemas, schema), name.width)
+            left = [
+                (instrument, part.start, part.end)
+                for instrument, start, end in spans.iter_rows()
+                for part in subtract(Window(start, end), self._bought(dataset, schema, str(instrument)))
+            ]
+            found += [
+                Changed(dataset, schema, "instrument_id", tuple(map(str, sorted(ids))), window)
+                for window, ids in together(left)
+            ]
+        return tuple(found)
+
+    def _bought(self, dataset: str, schema: str, symbol: str) -> list[tuple[int, int]]:
+        """The stretches of an instrument that are bought again as such."""
+        return [
+            (c.window.start, c.window.end)
+            for c in self.changed
+            if (c.dataset, c.schema, c.stype) == (dataset, schema, "instrument_id") and symbol in c.symbols
+        ]
+
     def remember(self) -> None:
         """Keep what the vendor said, as far as it is news: from now on the days are known."""
-        for (dataset,), heard in self.heard.group_by("dataset"):
-            news = _news(heard, self._store.conditions())
+        for (dataset,), said in self.heard.group_by("dataset"):
+            news = _news(said, self._store.conditions())
             held = self._store.ledger().filter(pl.col("dataset") == dataset, pl.col("status") == "complete")
             if news.is_empty() or held.is_empty():
                 continue
@@ -161,9 +196,9 @@ class Due:
             self._store.record(work, [], pl.DataFrame(schema=REJECTS))
 
 
-def _news(heard: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+def _news(said: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     latest = known.sort("seen_at", maintain_order=True).unique(["dataset", "day"], keep="last")
-    return heard.join(latest, on=list(_SAID), how="anti", nulls_equal=True)
+    return said.join(latest, on=list(_SAID), how="anti", nulls_equal=True)
 
 
 def due(  # noqa: PLR0913, PLR0917  (what is held, who is asked, and how is bought)
@@ -176,30 +211,36 @@ def due(  # noqa: PLR0913, PLR0917  (what is held, who is asked, and how is boug
     that is bought though it is held. Nothing is billed. Raises as the source does.
     """
     held = _held(store, source.origin, only)
-    heard = [_heard(source, str(dataset), part) for (dataset,), part in held.group_by("dataset", maintain_order=True)]
-    now = pl.concat([pl.DataFrame(schema=CONDITIONS), *heard])
+    words = [_heard(source, str(dataset), part) for (dataset,), part in held.group_by("dataset", maintain_order=True)]
+    now = pl.concat([pl.DataFrame(schema=CONDITIONS), *words])
     changed: list[Changed] = []
     waiting: list[Changed] = []
     unmeasured: list[Unmeasured] = []
-    for (dataset, schema), bought in held.group_by("dataset", "schema", maintain_order=True):
-        book = _Book(store, data_dir, str(dataset), str(schema), bought, now.filter(pl.col("dataset") == dataset))
-        again, blank, found = book.judged()
+    coverage, ledger, said = store.coverage(), store.ledger(), store.conditions()
+    for (dataset, schema), units in held.group_by("dataset", "schema", maintain_order=True):
+        here = pl.col("dataset") == dataset
+        book = Book(
+            coverage.filter(here, pl.col("schema") == schema), ledger, said.filter(here), data_dir, units,
+            now.filter(here),
+        )  # fmt: skip
+        again, blank, found = _judged(book, units)
         where = str(dataset), str(schema)
         changed += _stretches(*where, again.filter(pl.col("verdict") == "due"), found)
         waiting += _stretches(*where, again.filter(pl.col("verdict") == "waiting"), found)
         unmeasured += _unmeasured(*where, blank)
-    return Due(tuple(changed), tuple(waiting), tuple(unmeasured), now, store, schemas, order, budget)
+    return Due(
+        tuple(changed), tuple(waiting), tuple(unmeasured), now, store, schemas, order, budget,
+        frozenset(dataset for dataset, _ in only),
+    )  # fmt: skip
 
 
 def _held(store: Store, origin: str, only: Collection[tuple[str, str]]) -> pl.DataFrame:
-    """The units (:data:`BOUGHT`) whose commits brought something that coverage knows; dated by their commits."""
-    units = store.ledger().filter(pl.col("status") == "complete", pl.col("origin") == origin)
-    known = store.coverage().drop_nulls("instrument_id").select("unit").unique()
-    held = units.join(known, on="unit", how="semi").with_columns(bought_at="committed_at")
+    """The units (:data:`hdi.restating.BOUGHT`) of an origin, of these datasets and schemas or of all."""
+    held = bought(store.ledger().filter(pl.col("origin") == origin), store.coverage())
     if only:
         pairs = pl.DataFrame([tuple(p) for p in only], schema={"dataset": pl.String, "schema": pl.String}, orient="row")
         held = held.join(pairs, on=["dataset", "schema"], how="semi", maintain_order="left")
-    return held.select(pl.col(c).cast(t) for c, t in BOUGHT.items())
+    return held
 
 
 def _heard(source: Source, dataset: str, held: pl.DataFrame) -> pl.DataFrame:
@@ -210,79 +251,19 @@ def _heard(source: Source, dataset: str, held: pl.DataFrame) -> pl.DataFrame:
     if first >= last:
         return pl.DataFrame(schema=CONDITIONS)
     asked = time.time_ns()
-    said = source.conditions(dataset, Window(first, min(last, MAX_NS - DAY_NS)))
-    return _frame(dataset, said, asked)
+    return heard(dataset, tuple(source.conditions(dataset, Window(first, min(last, MAX_NS - DAY_NS)))), asked)
 
 
-def _frame(dataset: str, said: Iterable[Condition], seen_at: int) -> pl.DataFrame:
-    rows = [
-        (dataset, date_ns(c.day), c.condition, date_ns(c.last_modified) if c.last_modified else None, seen_at)
-        for c in said
-    ]
-    return pl.DataFrame(rows, schema=CONDITIONS, orient="row")
-
-
-class _Book:
-    """What is held of one dataset and schema, and what was known of its days when it was bought."""
-
-    def __init__(
-        self, store: Store, data_dir: Path, dataset: str, schema: str, bought: pl.DataFrame, now: pl.DataFrame
-    ) -> None:
-        here = pl.col("dataset") == dataset
-        self._coverage = store.coverage().filter(here, pl.col("schema") == schema)
-        self._ledger = store.ledger().join(bought.select("unit"), on="unit", how="semi")
-        self._said = store.conditions().filter(here)
-        self._bought = bought
-        self._told = _of_ledger(self._ledger)
-        self._odd = odd(self._said, self._told, now)
-        self._slips = partial(slips, data_dir, self._ledger["origin"][0], dataset, schema)
-
-    def judged(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-        """(what would be asked for again (:data:`WANTED`), days that are unmeasured, all that was found of others)."""
-        frames, blank = [pl.DataFrame(schema=WANTED)], [pl.DataFrame(schema={"day": pl.Int64()})]
-        found = [pl.DataFrame(schema=FOUND)]
-        for pieces in standing(self._coverage, self._bought, self._odd):
-            verdicts = self._verdicts(pieces.select("unit", "day").unique(maintain_order=True))
-            both = pieces.join(verdicts, on=["unit", "day"])
-            blank.append(both.filter(pl.col("verdict") == "unmeasured").select("day").unique())
-            changed = both.filter(pl.col("verdict").is_in(["due", "waiting"]))
-            frames.append(wanted(changed, self._bought))
-            found.append(changed.select(*FOUND).unique("day", keep="first", maintain_order=True))
-        return pl.concat(frames), pl.concat(blank).unique().sort("day"), pl.concat(found).sort("day")
-
-    def _verdicts(self, days: pl.DataFrame) -> pl.DataFrame:
-        """:func:`judged` of units and days; only slips of bytes that are in question are read."""
-        units = self._ledger.join(days, on="unit", how="semi").drop_nulls("raw_digest")
-        known = {slip.raw.digest: slip for slip in self._slips(set(units["raw_digest"])) if slip.raw}
-        brought = units.filter(pl.col("raw_digest").is_in(list(known))).select("unit", "raw_digest")
-        dates = {unit: known[digest].bought_at for unit, digest in brought.iter_rows()}
-        own = pl.col("unit").replace_strict(dates, default=None, return_dtype=pl.Int64)
-        dated = self._bought.select("unit", bought_at=pl.coalesce(own, "bought_at"))
-        asked = days.join(dated, on="unit").join(self._odd, on="day")
-        return judged(asked, self._said, pl.concat([_of_slips(known, brought.join(days, on="unit")), self._told]))
-
-
-def _of_slips(known: Mapping[str, Slip], brought: pl.DataFrame) -> pl.DataFrame:
-    """What the vendor said of days when the bytes of units were ordered (:data:`TOLD`)."""
-    frames = [pl.DataFrame(schema=TOLD)]
-    for (digest,), days in brought.group_by("raw_digest"):
-        told = _frame("", known[str(digest)].conditions, 0).select("day", was="condition", was_modified="last_modified")
-        frames.append(days.join(told, on="day").select(*TOLD))
-    return pl.concat(frames)
-
-
-def _of_ledger(ledger: pl.DataFrame) -> pl.DataFrame:
-    """What the receipts of units say of days that were not available (:data:`TOLD`)."""
-    rows = [
-        (unit, date_ns(dt.date.fromisoformat(day["day"])), day["condition"], _midnight(day["last_modified"]))
-        for unit, text in ledger.select("unit", "conditions").drop_nulls().iter_rows()
-        for day in json.loads(text)
-    ]
-    return pl.DataFrame(rows, schema=TOLD, orient="row")
-
-
-def _midnight(day: str | None) -> int | None:
-    return date_ns(dt.date.fromisoformat(day)) if day else None
+def _judged(book: Book, units: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """(what would be asked for again (:data:`WANTED`), days that are unmeasured, all that was found of others)."""
+    frames, blank = [pl.DataFrame(schema=WANTED)], [pl.DataFrame(schema={"day": pl.Int64()})]
+    found = [pl.DataFrame(schema=FOUND)]
+    for pieces in book.pieces():
+        blank.append(pieces.filter(pl.col("verdict") == "unmeasured").select("day").unique())
+        changed = pieces.filter(pl.col("verdict").is_in(["due", "waiting"]))
+        frames.append(wanted(changed, units))
+        found.append(changed.select(*FOUND).unique("day", keep="first", maintain_order=True))
+    return pl.concat(frames), pl.concat(blank).unique().sort("day"), pl.concat(found).sort("day")
 
 
 def _stretches(dataset: str, schema: str, wanted: pl.DataFrame, found: pl.DataFrame) -> Iterator[Changed]:

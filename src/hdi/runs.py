@@ -15,15 +15,17 @@ import polars as pl
 
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT
-from hdi.journal import Entry, RunStatus, find
+from hdi.journal import UNDONE, Entry, RunStatus, about, find
 from hdi.model import NS, iso_ns, some
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run. ``rows`` are stored, ``rejects`` quarantined, ``units`` committed; ``ended`` is None while it runs.
+    """One run. ``rows`` are stored, ``rejects`` quarantined, ``units`` committed: by the ledger, and only by that.
 
-    ``seconds`` counts from its first line to its last; of a run elsewhere it is None, and so is the rate.
+    ``seconds`` counts from its first line to its last. Of a run that died or ran elsewhere nobody knows when it ended:
+    ``ended``, ``seconds`` and the rate are None, ``heard`` is the last that is known of it. ``ended`` is None while it
+    runs. ``resumed_by`` is the last run that went on with it.
     """
 
     run: str
@@ -38,6 +40,8 @@ class RunRecord:
     rejects: int
     dollars: Decimal
     entry: Entry | None
+    heard: int | None = None
+    resumed_by: str | None = None
 
     @property
     def rate(self) -> float | None:
@@ -50,6 +54,7 @@ class RunRecord:
         return {
             "run": self.run, "status": self.status, "what": self.what, "started": iso_ns(self.started),
             "ended": None if self.ended is None else iso_ns(self.ended),
+            "last_heard": None if self.heard is None else iso_ns(self.heard), "resumed_by": self.resumed_by,
             "seconds": None if self.seconds is None else round(self.seconds, 3),
             "units": self.units, "failed": self.failed, "rows": self.rows, "rejects": self.rejects,
             "dollars": str(self.dollars), "rows_per_second": None if self.rate is None else round(self.rate, 1),
@@ -75,19 +80,26 @@ class RunDetail:
                 {"what": f"{schema} {symbol}", "message": error, "hint": "", "exit_code": code}
                 for schema, symbol, error, code in failed.select("schema", "symbol", "error", "exit_code").iter_rows()
             ]
-        found = [{"what": _about(o), **o["error"]} for o in entry.errors]
+        found = [{"what": about(o), **o["error"]} for o in entry.errors]
         if entry.error:
             found.append({"what": "the run", "message": entry.error, "hint": "", "exit_code": None})
         return found
 
 
 def records(journals: Iterable[Entry], ledger: pl.DataFrame, identity: str, url: str) -> list[RunRecord]:
-    """The runs of a store, oldest first: those that its data folder keeps journals of, and those of its ledger."""
+    """The runs of a store, oldest first: those that its data folder keeps journals of, and those of its ledger.
+
+    ``ledger`` is read after the journals. A store has another ``identity`` than one that was at its ``url`` before.
+    """
     sums = _sums(ledger)
+    known = sorted(
+        (e for e in journals if e.run in sums or e.store["identity"] == identity or e.store["url"] == url),
+        key=lambda e: e.started,
+    )
+    later = {run: entry.run for entry in known for run in entry.request["resumes"]}
     found = [
-        _record(entry, sums.pop(entry.run, None))
-        for entry in journals
-        if entry.store["identity"] == identity or entry.store["url"] == url
+        _record(entry, sums.pop(entry.run, None), later.get(entry.run), here=entry.store["identity"] == identity)
+        for entry in known
     ]
     found += [_elsewhere(run, row) for run, row in sums.items()]
     return sorted(found, key=lambda r: (r.started, r.run))
@@ -107,18 +119,22 @@ def _sums(ledger: pl.DataFrame) -> dict[str, dict[str, Any]]:
     return {row["run"]: row for row in rows.iter_rows(named=True)}
 
 
-def _record(entry: Entry, row: Mapping[str, Any] | None) -> RunRecord:
+def _record(entry: Entry, row: Mapping[str, Any] | None, by: str | None, *, here: bool) -> RunRecord:
+    counts = row or {"units": 0, "rows": 0, "rejects": 0, "dollars": entry.dollars, "failed": 0, "ordered": 0}
+    status = entry.status
+    # A path that was removed and made again may have the identity of before.
+    if row is None and status != "running" and (not here or entry.total("units")):
+        status = "earlier"
+    elif by is not None and status in UNDONE:
+        status = "resumed"
+    elif status == "done" and _only_ordered(counts):
+        status = "ordered"
+    died = entry.status == "died"
     ended = time.time_ns() if entry.status == "running" else entry.ended
-    counts = row or {
-        "units": entry.total("units"), "rows": entry.total("stored"), "rejects": entry.total("quarantined"),
-        "dollars": entry.dollars, "failed": 0, "ordered": 0,
-    }  # fmt: skip
-    status = "ordered" if entry.status == "done" and _only_ordered(counts) else entry.status
     return RunRecord(
-        entry.run, status, _what(entry.request), entry.started,
-        None if entry.status == "running" else ended, (ended - entry.started) / NS,
-        counts["units"], max(counts["failed"], len(entry.errors)), counts["rows"], counts["rejects"],
-        counts["dollars"] or Decimal(0), entry,
+        entry.run, status, entry.what, entry.started, None if died or entry.status == "running" else ended,
+        None if died else (ended - entry.started) / NS, counts["units"], max(counts["failed"], len(entry.errors)),
+        counts["rows"], counts["rejects"], counts["dollars"] or Decimal(0), entry, entry.ended if died else None, by,
     )  # fmt: skip
 
 
@@ -131,27 +147,9 @@ def _elsewhere(run: str, row: Mapping[str, Any]) -> RunRecord:
     status: RunStatus = "failed" if row["failed"] else "ordered" if _only_ordered(row) else "elsewhere"
     what = " ".join(("/".join(row["datasets"]), "/".join(row["schemas"]), some([s for s in row["symbols"] if s], ",")))
     return RunRecord(
-        run, status, what, row["first"], row["last"], None, row["units"], row["failed"], row["rows"], row["rejects"],
-        row["dollars"] or Decimal(0), None,
+        run, status, what, row["first"], None, None, row["units"], row["failed"], row["rows"], row["rejects"],
+        row["dollars"] or Decimal(0), None, row["last"],
     )  # fmt: skip
-
-
-def _what(request: Mapping[str, Any]) -> str:
-    """A request in a few words."""
-    if "files" in request:
-        names = [str(path).rpartition("/")[2] for path in request["files"]]
-        return f"{request['api']} {some(names)}"
-    job = f"{request['job']}: " if request.get("job") else ""
-    days = f"{request['start']} to {request['end']}"
-    return f"{job}{request['dataset']} {request['schema']} {some(request['symbols'], ',')} {days}"
-
-
-def _about(line: Mapping[str, Any]) -> str:
-    """A file or an order in a few words."""
-    if line["path"] and line["dollars"] is None:
-        return str(line["path"])
-    window = " to ".join(line["window"]) if line["window"] else ""
-    return " ".join(filter(None, (line["dataset"], line["schema"], some(line["symbols"], ","), window)))
 
 
 def detail(found: Sequence[RunRecord], text: str, ledger: pl.DataFrame) -> RunDetail:

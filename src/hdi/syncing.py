@@ -27,7 +27,7 @@ from hdi.sources import Source
 from hdi.spending import Limits, spending
 
 if TYPE_CHECKING:
-    from hdi.revising import Due, DueOffer
+    from hdi.revising import Changed, Due, DueOffer
 
 #: The name of what is bought again because the vendor changed it.
 REVISIONS = "revisions"
@@ -86,6 +86,7 @@ class Step:
 class Result:
     """What became of one job: ``current`` when nothing was missing, ``stopped`` when it was told to end before.
 
+    ``stale`` when all is stored, and bars that were made of it are to be made again, for what was changed since.
     ``ordered`` when the vendor prepares some of it: ``awaited`` has a sentence for each batch job.
     """
 
@@ -108,7 +109,7 @@ class Result:
     @property
     def through(self) -> int | None:
         """The instant up to which all is stored that the vendor has; None when something is missing."""
-        done = self.status in ("current", "synced") and self.step is not None
+        done = self.status in ("current", "synced", "stale") and self.step is not None
         return self.step.through if done and self.step else None
 
     def merge(self, other: Result) -> None:
@@ -160,6 +161,7 @@ class Sync:
         self.due: Due | None = None
         self.again: DueOffer | None = None
         self.due_error: HdiError | None = None
+        self.outdated: tuple[Changed, ...] = ()
         self.progress: Progress | None = None
         self.spent = Decimal(0)
         self.rows = 0
@@ -180,6 +182,7 @@ class Sync:
             try:
                 self.due = self._revise([step for step in self.steps if step.buying is not None])
                 self.again = self.due.offer()
+                self.outdated = self.due.outdated()
             except StoreError:
                 raise
             except HdiError as error:
@@ -235,10 +238,17 @@ class Sync:
         """
         self.refuse_over_budget()
         if self._revise is not None:
-            yield self._done(Result(REVISIONS), self._bought_again, self.due_error, on_outcome, stopped)
+            yield self._looked(self._done(Result(REVISIONS), self._bought_again, self.due_error, on_outcome, stopped))
         for step in self.steps:
             result = Result(step.job.name, step=step)
             yield self._done(result, partial(self._bought, step), step.error, on_outcome, stopped)
+
+    def _looked(self, result: Result) -> Result:
+        """The result of looking for what was changed, with the bars that are to be made again since."""
+        self.outdated = self.due.outdated() if self.due is not None else ()
+        if self.outdated and result.status == "current":
+            result.status = "stale"
+        return result
 
     def _done(
         self, result: Result, buy: Callable[[], Iterable[Outcome]], error: HdiError | None,

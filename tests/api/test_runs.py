@@ -2,7 +2,13 @@
 
 import contextlib
 import json
+import os
+import shutil
+import signal
 import stat
+import subprocess
+import sys
+import time
 from collections import Counter
 from decimal import Decimal
 
@@ -14,12 +20,16 @@ from api.truth import alike
 from dbnfiles import records, write
 from hdi import RequestError
 from hdi.cli import run as hdi
+from hdi.journal import Journal
+from hdi.model import NS, iso_ns
 from hdi.rehearsal import Rehearsal
 
 MARKET = {"until": "2024-07-01", "scale": 0.01, "limits": 0.0}
 BEGIN = "-----BEGIN CERTIFICATE-----"
 #: Two downloads.
 ASK = Ask("ES.c.0", "2024-03-13", "2024-03-14", "trades")
+#: One, of two bars.
+BARS = Ask("ES.c.0", "2024-03-13", "2024-03-14")
 COMMIT = "hdi.buying.commit_units"
 
 
@@ -79,6 +89,12 @@ def resume(desk, name=None):
         return list(buying.run(buying.offer())[1])
 
 
+def order(ask):
+    """The words that ingest it."""
+    return ["ingest", "--api", "databento", "--dataset", ask.dataset, "--schema", ask.schema, "--symbols", ask.symbols,
+            "--start-date", ask.start, "--end-date", ask.end]  # fmt: skip
+
+
 def billed(desk):
     """How often each order was answered."""
     return Counter((e.start, e.end) for e in desk.vendor.books.entries if e.finished)
@@ -115,7 +131,7 @@ def test_a_run_that_was_killed_shows_as_died_and_is_gone_on_with(cradle, desk):
     resume(desk)
     assert max(billed(desk).values()) == 1
     before, after = runs(desk)
-    assert (before.status, after.status, after.units) == ("died", "done", 2)
+    assert (before.status, before.resumed_by, after.status, after.units) == ("resumed", after.run, "done", 2)
     assert after.entry.request["resumes"] == [died.run]
 
 
@@ -154,7 +170,7 @@ def test_a_run_lives_until_its_generator_ends_and_is_interrupted_when_that_is_cl
     (record,) = runs(desk)
     assert (record.status, record.units) == ("interrupted", 1)
     resume(desk)
-    assert [(r.status, r.units) for r in runs(desk)] == [("interrupted", 1), ("done", 1)]
+    assert [(r.status, r.units) for r in runs(desk)] == [("resumed", 1), ("done", 1)]
 
 
 def test_a_failed_run_shows_its_errors_in_full_and_is_gone_on_with(desk):
@@ -179,6 +195,114 @@ def test_runs_of_another_data_folder_are_known_by_their_receipts(desk):
     assert (record.rows, record.dollars) == (here.rows, sum(r.dollars for r in receipts))
     with pytest.raises(RequestError, match="ran elsewhere"):
         resume(desk)
+
+
+def test_a_store_made_anew_has_nothing_of_the_runs_of_the_one_before(desk, cli):
+    desk.stored(BARS)
+    shutil.rmtree(desk.folder / "lake")
+    (before,) = runs(desk)
+    assert (before.status, before.units, before.rows) == ("earlier", 0, 0)
+    assert [r.status for r in resume(desk)] == ["stored"]
+    old, new = runs(desk)
+    assert (old.status, old.rows, new.status) == ("earlier", 0, "done")
+    assert new.rows > 0
+    assert "in a store that was at this address before" in cli("runs", old.run)[1].replace("into", "in")
+
+
+def test_a_run_that_died_with_nothing_left_to_do_is_resumed_and_fails_no_more(cradle, desk, cli):
+    assert cradle.run(desk, BARS, at="hdi.buying.export_rejects") == KILLED
+    (died,) = runs(desk)
+    code, out, _ = cli("runs", died.run)
+    assert f"last heard of at {iso_ns(died.heard // NS * NS)}, process" in out
+    assert " s, process" not in out
+    assert cli("ingest", "--resume", died.run)[0] == 0
+    code, out, err = cli("runs", "--failed")
+    assert (code, died.run in out, "no run that failed" in err) == (0, False, True)
+    code, out, err = cli("runs", died.run)
+    assert f"{died.run}: resumed" in out
+    assert "went on with it" in out
+    assert "--resume" not in err
+
+
+def test_a_run_is_resumed_with_its_budget_and_its_waiting_and_an_option_wins(desk, cli):
+    desk.vendor.fault("422", method="timeseries.get_range", times=1)
+    desk.errors(BARS, budget=Decimal("0.5"), wait=False)
+    words = runs(desk)[-1].entry.request
+    assert (words["budget"], words["wait"]) == ("0.5", False)
+    with desk.open() as data:
+        name = data.runs()[-1].run
+        again = data.resumable(name)
+        del again["origin"]
+        terms = data.buying(**again).terms
+        assert (terms.budget, terms.wait) == (Decimal("0.5"), False)
+    path = desk.data_dir / "runs" / f"{name}.jsonl"
+    path.write_text(path.read_text().replace('"budget": "0.5"', '"budget": "0.000001"'))
+    desk.vendor.books.reset()
+    code, _, err = cli("ingest", "--resume", name)
+    assert (code, "the budget is" in err) == (2, True)
+    assert not desk.vendor.books.entries
+    assert cli("ingest", "--resume", name, "--budget", "1")[0] == 0
+
+
+def test_a_journal_that_cannot_be_read_hides_no_run_and_no_resuming(desk, cli):
+    desk.stored(BARS)
+    (record,) = runs(desk)
+    bad = desk.data_dir / "runs" / "20240101T000000-000000.jsonl"
+    bad.mkdir()
+    for words in (("runs",), ("runs", record.run), ("ingest", "--resume", record.run)):
+        code, _, err = cli(*words)
+        assert code == 0
+        assert err.count(f"{bad} cannot be read: it is not a file") == 1
+    assert record.run in cli("runs")[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_an_ingest_as_ctrl_c_does(desk, cli, monkeypatch, number, code):
+    add = Journal.add
+
+    def told(self, outcome):
+        add(self, outcome)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(Journal, "add", told)
+    found, _, err = cli(*order(BARS))
+    assert (found, "interrupted after 1 unit" in err) == (code, True)
+    monkeypatch.undo()
+    (record,) = runs(desk)
+    assert (record.status, record.units) == ("interrupted", 1)
+
+
+def test_a_signal_ends_the_reading_of_files_as_ctrl_c_does(desk, cli, monkeypatch, tmp_path):
+    monkeypatch.setattr(Journal, "add", lambda *_: signal.raise_signal(signal.SIGTERM))
+    code, _, err = cli("ingest", "--api", "dbn", tmp_path / "none.dbn", "--origin", "synthetic")
+    assert (code, "interrupted; what is stored is kept" in err) == (143, True)
+    monkeypatch.undo()
+    assert [r.status for r in runs(desk)] == ["interrupted"]
+
+
+@pytest.mark.usefixtures("cli")
+def test_two_interrupts_end_an_ingest_whose_vendor_is_stuck_at_once(desk):
+    desk.vendor.fault("timeout:method=timeseries.get_range,seconds=30")
+    desk.vendor.books.reset()
+    command = [sys.executable, "-m", "hdi", *order(BARS)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+    try:
+        end = time.monotonic() + 60
+        while not desk.vendor.books.calls["timeseries.get_range"] and time.monotonic() < end:
+            time.sleep(0.02)
+        told = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)  # two at once would be one
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    assert time.monotonic() - told < 9  # before the time is up that one signal leaves
+    assert "broken off" in err
+    assert [r.status for r in runs(desk)] == ["interrupted"]
 
 
 def test_a_run_of_another_store_or_vendor_is_not_repeated_here(desk):

@@ -166,6 +166,26 @@ def test_rows_that_no_symbol_is_known_of_are_counted_too(put, ask, lines):
     assert "(no symbol)" in ask().out
 
 
+def test_a_member_of_a_group_that_was_never_stored_has_a_line_with_nothing_and_a_note(one, ask, lines, tmp_path, cli):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "symbol_groups.yaml").write_text("INDEX: [ESH4, NQH4]\nOTHERS: [NQH4, RTYH4]\n")
+    found = lines("-s", "@INDEX", "--schema", "ohlcv-1d", of=one)
+    held, lost = found["ohlcv-1d", "ESH4"], found["ohlcv-1d", "NQH4"]
+    assert {m["state"] for m in lost["months"]} == {"none"}
+    assert (lost["rows"], lost["units"], lost["held_days"]) == (0, 0, 0)
+    assert (lost["days"], lost["calendar"]) == (held["days"], held["calendar"])
+    ran = ask("-s", "@INDEX", of=one)
+    assert ran.err == "note: nothing is stored of NQH4, which a group names\n"
+    assert ran.out.count("NQH4") == 2  # daily and minute bars
+    ran = ask("-s", "@OTHERS", of=one)
+    assert ran.out.startswith("Nothing is held of it.")
+    assert "NQH4, RTYH4" in ran.err
+    # What is named by itself too is an error.
+    ran = cli("--store", one, "coverage", "-s", "@INDEX,NQH4")
+    assert (ran.code, ran.out) == (2, "")
+    assert "unknown symbol: NQH4" in ran.err
+
+
 def test_nothing_held_is_said_and_is_no_error(ask):
     assert ask().out == "Nothing is held of it.\n"
     assert json.loads(ask(before=["--json"]).out)["lines"] == []

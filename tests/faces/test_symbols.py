@@ -69,3 +69,33 @@ def test_of_an_empty_store_nothing_is_listed_and_a_pattern_is_an_error(cli, stor
     ran = cli("--store", store, "--json", "symbols")
     assert (ran.code, json.loads(ran.out)) == (0, [])
     assert cli("--store", store, "symbols", "ES").code == 2
+
+
+@pytest.fixture
+def groups(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "symbol_groups.yaml").write_text("ALL: ['@ES', NQH5]\nES: [ES.c.0, ESH4]\n")
+
+
+@pytest.mark.usefixtures("groups")
+def test_of_a_group_each_member_is_listed_and_one_that_was_never_stored_without_days(symbols):
+    ran = symbols("@all", before=["--json"])
+    rows = {row["symbol"]: row for row in json.loads(ran.out)}
+    assert (ran.code, list(rows)) == (0, ["ES.c.0", "ESH4", "NQH5"])
+    assert rows["ESH4"] == json.loads(symbols("ESH4", before=["--json"]).out)[0]
+    lost = {"symbol": "NQH5", "stype": "raw_symbol", "root": "NQ", "schemas": []}
+    assert rows["NQH5"] == dict.fromkeys(rows["ESH4"]) | lost
+    assert "nothing is stored of NQH5, which a group names" in ran.err
+    text = symbols("@ALL")
+    assert "2 symbols" in text.err
+    assert "NQH5" in text.out
+
+
+@pytest.mark.usefixtures("groups")
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["@AL"], "Did you mean @ALL"), (["@ES", "--dataset", "GLBX"], "Did you mean GLBX.MDP3")]
+)
+def test_a_group_or_dataset_that_nobody_knows_is_an_error(symbols, arguments, said):
+    ran = symbols(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err

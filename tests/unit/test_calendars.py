@@ -2,6 +2,7 @@
 
 import datetime as dt
 import random
+import re
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -334,8 +335,8 @@ datasets:
             "4:7: datasets.GLBX.MDP3.early.2024-02-20: the key closes is missing",
         ),
         (
-            "datasets:\n  GLBX.MDP3:\n    open:\n      2024-02-20: {closes: 16:00, reason: x}\n",
-            "datasets.GLBX.MDP3.open.2024-02-20.closes: 960 is not a time of day",
+            "datasets:\n  GLBX.MDP3:\n    open:\n      2024-02-20: {closes: 1600, reason: x}\n",
+            "datasets.GLBX.MDP3.open.2024-02-20.closes: 1600 is not a time of day",
         ),
         (
             "datasets:\n  GLBX.MDP3:\n    hours: {opens: '25:00'}\n",
@@ -353,6 +354,9 @@ datasets:
             "datasets:\n  GLBX.MDP3:\n    products:\n      p: {roots: [ES], since: 2024-01-01}\n",
             "datasets.GLBX.MDP3.products.p.since: since says from when on",
         ),
+        ("datasets:\n  A.B:\n    calendar: [CMES]\n", "3:5: datasets.A.B.calendar: ['CMES'] is none: the name of"),
+        ("datasets:\n  A.B:\n    calendar: {a: b}\n", "3:5: datasets.A.B.calendar: {'a': 'b'} is none: the name of"),
+        ("datasets:\n  GLBX.MDP3:\n    calendar:\n", "3:5: datasets.GLBX.MDP3.calendar: the key is empty"),
     ],
 )
 def test_a_mistake_is_told_with_its_file_line_and_key(own, text, told):
@@ -367,3 +371,103 @@ def test_a_calendar_that_does_not_exist_names_the_closest(own):
         own("datasets:\n  A.B:\n    calendar: XNYSE\n  C.D:\n    calendar: nothing like it\n")
     assert "Did you mean XNYS" in caught.value.hint
     assert caught.value.message.count("no calendar") == 2
+
+
+def told(own, text):
+    """What is wrong with the datasets, line by line, without the file's name."""
+    with pytest.raises(ConfigError) as caught:
+        own(f"datasets:\n{text}")
+    return [line.partition("calendars.yaml:")[2] for line in caught.value.message.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '  GLBX.MDP3: {calendar: XNYS, hours: {opens: "17:00", closes: "16:00"}}\n',
+            r"2:31: datasets.GLBX.MDP3.hours: the session of (\S+) would open at \1 17:00 EST and close .* 16:00 EST",
+        ),
+        (
+            "  XNAS.ITCH:\n    hours: {early_closes: 03:00}\n",
+            r"3:5: datasets.XNAS.ITCH.hours: the session of .* 04:00 EST and close at .* 03:00 EST",
+        ),
+        (
+            "  XNAS.ITCH:\n    early:\n      2024-03-04: {closes: 03:00, reason: x}\n",
+            r"4:7: datasets.XNAS.ITCH.early.2024-03-04: the session of 2024-03-04 would open at .* 04:00 EST .*",
+        ),
+        (
+            "  XNAS.ITCH:\n    products: {p: {roots: [SPY], open: {2024-03-02: {opens: 17:00, closes: 16:00, reason: x}}}}\n",
+            r"3:43: datasets.XNAS.ITCH.products.p.open.2024-03-02: the session of 2024-03-02 would open at .*",
+        ),
+    ],
+)
+def test_hours_that_leave_a_session_without_any_time_are_told_with_their_place(own, text, said):
+    [line] = told(own, text)
+    assert re.fullmatch(said, line)
+
+
+def test_exceptional_days_that_change_nothing_are_told_with_the_reason(own):
+    idle = """\
+  GLBX.MDP3:
+    early:
+      2024-03-03: {closes: 12:00, reason: its evening is of Monday}
+    closed:
+      2024-03-02: a Saturday
+      1850-01-01: before there were futures
+      2024-12-25: closed anyway
+      2024-12-26: this one counts
+    open:
+      2024-03-05: {reason: open anyway}
+    products:
+      metals:
+        roots: [GC]
+        closed:
+          2023-04-07: closed by the packaged table
+"""
+    at, last = "datasets.GLBX.MDP3", dt.datetime.now(dt.UTC).year + 2
+    assert told(own, idle) == [
+        f"11:7: {at}.open.2024-03-05: it changes nothing: the session of this date has these times without it",
+        f"6:7: {at}.closed.2024-03-02: it changes nothing: no session is of this date, a Saturday",
+        f"7:7: {at}.closed.1850-01-01: it changes nothing: sessions are known from 2000-01-01 to {last}-12-31",
+        f"8:7: {at}.closed.2024-12-25: it changes nothing: no session is of this date, a Wednesday",
+        f"4:7: {at}.early.2024-03-03: it changes nothing: no session is of this date, a Sunday",
+        f"16:11: {at}.products.metals.closed.2023-04-07: it changes nothing: no session is of this date, a Friday",
+    ]
+
+
+def test_a_day_that_counts_for_one_product_only_is_taken(own):
+    # Globex as a whole has a session on that Friday, energy has none; crypto has one on every Saturday from 2026 on.
+    calendars = own(
+        "datasets:\n  GLBX.MDP3:\n    closed: {2023-04-07: x}\n"
+        "    products: {p: {roots: [MBT], closed: {2026-06-06: x}}}\n"
+    )
+    assert closed(calendars, GLOBEX, "2023-04-07", "2023-04-07", "ZNM3") == ["2023-04-07"]
+    assert closed(calendars, GLOBEX, "2026-06-06", "2026-06-06", "MBTM6") == ["2026-06-06"]
+
+
+def test_a_session_with_a_pause_that_ends_before_it_has_no_afternoon(own):
+    calendars = own("datasets:\n  A.B:\n    calendar: XTKS\n    early: {2024-07-05: {closes: 11:00, reason: a halt}}\n")
+    assert sessions(calendars, "A.B", "2024-07-05", "2024-07-05") == [
+        ("2024-07-05", "07-05 00:00", "07-05 02:00", True)
+    ]
+
+
+def test_what_the_example_in_configs_says_holds_when_it_is_uncommented(own):
+    text = (PACKAGED.parents[2] / "configs" / "calendars.yaml").read_text(encoding="utf-8")
+    head, example = text.split("datasets:")
+    assert set(head.splitlines()) - {line for line in head.splitlines() if line.startswith("#")} == set()
+    calendars = own("datasets:" + example.replace("\n#", "\n"))
+    assert closed(calendars, GLOBEX, "2025-11-28", "2025-11-28") == ["2025-11-28"]
+    assert calendars.knows("XEUR.EOBI")
+    # In mid-week the next session opens on the evening of the day.
+    calendars = own("datasets: {GLBX.MDP3: {closed: {2025-12-03: a halt}}}")
+    assert closed(calendars, GLOBEX, "2025-12-03", "2025-12-03") == []
+    assert [s[0] for s in sessions(calendars, GLOBEX, "2025-12-03", "2025-12-03")] == ["2025-12-04"]
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "folder"])
+def test_a_table_that_cannot_be_read_is_an_error(tmp_path, kind):
+    path = tmp_path / "calendars.yaml"
+    path.mkdir() if kind == "folder" else path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"calendars\.yaml: cannot be read"):
+        Calendars.load(tmp_path)

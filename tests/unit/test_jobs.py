@@ -120,6 +120,10 @@ def test_a_date_as_the_end_means_through_that_day_and_an_instant_is_exclusive(jo
     assert iso_ns(window.end) == "2024-01-03T00:00:00Z"
 
 
+def test_a_symbol_is_what_is_written_and_no_number_of_another_notation(job):
+    assert job(symbols="[0123, 5:37, 0x4F5D, 20317]").symbols == ("0123", "5:37", "0x4F5D", "20317")
+
+
 def test_jobs_may_share_values_by_anchors(write):
     path = write(
         "jobs:\n"

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from hdi.errors import CorruptFile, RequestError, StoreError
-from hdi.journal import Journal, began, entries, find
+from hdi.journal import Journal, began, break_off, entries, find, started
 from hdi.model import Outcome, Window
 
 RUN = "20240115T103000-abc123"
@@ -85,12 +85,74 @@ def test_a_run_that_found_nothing_to_do_leaves_no_journal(tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_a_journal_of_a_newer_version_is_told_and_not_guessed_at(tmp_path):
-    journal(tmp_path).end("interrupted")
-    first, *rest = path(tmp_path).read_text().splitlines()
-    path(tmp_path).write_text("\n".join([json.dumps(json.loads(first) | {"format": 2}), *rest, ""]))
-    with pytest.raises(StoreError, match="format 2"):
-        list(entries(tmp_path))
+def test_a_run_that_finds_nothing_left_of_one_that_died_keeps_its_journal(tmp_path):
+    os.close(journal(tmp_path)._fd)
+    for run, before, kept in (("20240115T110000-000001", RUN, True), ("20240115T110000-000002", "x-1", False)):
+        Journal(tmp_path, run, WORDS | {"resumes": [before]}, STORE).end("done")
+        assert path(tmp_path, run).exists() is kept
+    again = "20240115T110000-000003"
+    Journal(tmp_path, again, WORDS | {"resumes": [RUN, "20240115T110000-000001"]}, STORE).end("done")
+    assert not path(tmp_path, again).exists()
+
+
+def test_a_process_that_is_broken_off_keeps_that_its_runs_were_interrupted(tmp_path):
+    going, done = journal(tmp_path), journal(tmp_path, "20240115T110000-000001")
+    done.end("failed")
+    break_off()
+    assert [e.status for e in entries(tmp_path)] == ["interrupted", "failed"]
+    going.end("done")  # its thread may go on for a moment
+    assert [e.status for e in entries(tmp_path)] == ["interrupted", "failed"]
+    os.close(going._fd)
+
+
+BROKEN = {
+    "format": ({"format": 2}, {}, "format 2"),
+    "run": ({"run": None}, {}, "no 'run'"),
+    "at": ({"at": "yesterday"}, {}, "yesterday"),
+    "store": ({"store": {"url": "lake:/x"}}, {}, "no 'identity'"),
+    "request": ({"request": {"api": "dbn"}}, {}, "no 'symbols'"),
+    "another": ({"run": "20240115T103000-ffffff"}, {}, "journal of 20240115T103000-ffffff"),
+    "budget": ({"request": WORDS | {"budget": "much"}}, {}, "cannot be read"),
+    "outcome": ({}, {"units": "many"}, "cannot be read"),
+    "dollars": ({}, {"dollars": "NaN"}, "cannot be read"),
+    "symbols": ({}, {"symbols": None, "path": ""}, "cannot be read"),
+    "error": ({}, {"error": "no"}, "cannot be read"),
+    "event": ({}, {"event": []}, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("start", "outcome", "why"), BROKEN.values(), ids=BROKEN)
+def test_a_journal_that_cannot_be_read_is_told_of_and_hides_no_other(tmp_path, start, outcome, why):
+    other = "20240115T110000-000001"
+    for run in (RUN, other):
+        kept = journal(tmp_path, run)
+        kept.add(OUTCOME)
+        kept.end("failed")
+    lines = [json.loads(line) for line in path(tmp_path).read_text().splitlines()]
+    changed = [lines[0] | start, lines[1] | outcome, lines[2]]
+    text = [json.dumps({k: v for k, v in line.items() if (k, v) != ("run", None)}) for line in changed]
+    path(tmp_path).write_text("\n".join([*text, ""]))
+    told = []
+    assert [entry.run for entry in entries(tmp_path, told.append)] == [other]
+    (message,) = told
+    assert message.startswith(f"{path(tmp_path)} cannot be read: ")
+    assert why in message
+
+
+def test_what_is_no_file_is_told_of(tmp_path):
+    journal(tmp_path).end("failed")
+    path(tmp_path, "folder").mkdir()
+    path(tmp_path, "link").symlink_to("nowhere")
+    path(tmp_path, "text").write_text("hello\n")
+    told = []
+    assert [entry.run for entry in entries(tmp_path, told.append)] == [RUN]
+    assert [text.split(" cannot be read: ")[1] for text in told] == [
+        "it is not a file", "No such file or directory", "it does not begin as the journal of a run does",
+    ]  # fmt: skip
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "runs").write_text("")
+    assert list(entries(tmp_path / "other", told.append)) == []
+    assert told[-1].endswith("runs cannot be read: Not a directory")
 
 
 def test_a_journal_that_cannot_be_kept_is_a_store_that_refuses(tmp_path):
@@ -116,3 +178,9 @@ def test_a_run_is_found_by_the_beginning_of_its_name():
 
 def test_the_name_of_a_run_says_when_it_began():
     assert began(RUN) == 1_705_314_600 * 10**9
+
+
+def test_the_journal_of_a_run_says_when_it_began_to_the_nanosecond(tmp_path):
+    assert started(tmp_path, RUN) == began(RUN)
+    journal(tmp_path).end("failed")
+    assert started(tmp_path, RUN) == only(tmp_path).started > began(RUN)

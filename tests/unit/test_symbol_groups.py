@@ -6,7 +6,7 @@ import pytest
 
 from hdi import HistoricalData
 from hdi.errors import ConfigError, RequestError
-from hdi.symbol_groups import FILE, expand, load_groups
+from hdi.symbol_groups import FILE, expand, load_groups, named
 
 TEXT = """
 ENERGY: [CL.c.0, NG.c.0]
@@ -85,3 +85,32 @@ def test_the_packaged_groups_are_read_and_serve_queries_and_orders():
         buying = data.buying(dataset="GLBX.MDP3", schema="ohlcv-1d", symbols="@METALS,ES.FUT", start="2024-01-02",
                              end="2024-01-02", dry_run=True)  # fmt: skip
         assert buying.request.symbols == {"parent": ("ES.FUT",), "continuous": ("GC.c.0",)}
+
+
+def test_a_symbol_is_what_is_written_and_no_number_of_another_notation(folder):
+    text = "A: [0123, 020317, 5:37, 0x4F5D, 1_000, 0, 20317]"
+    assert load_groups(folder(text))["A"] == ("0123", "020317", "5:37", "0x4F5D", "1_000", "0", "20317")
+
+
+def test_groups_that_hold_each_other_many_times_over_are_taken_apart_once(folder):
+    text = "".join(f"G{i}: ['@G{i + 1}', '@G{i + 1}', S{i}]\n" for i in range(40)) + "G40: [S40]"
+    assert load_groups(folder(text))["G0"] == tuple(f"S{i}" for i in range(40, -1, -1))
+
+
+def test_a_long_chain_of_groups_is_followed_to_its_end(folder):
+    chain = "".join(f"G{i}: ['@G{i + 1}']\n" for i in range(1_500))
+    assert expand(["@G0"], folder(f"{chain}G1500: [ES.c.0]")) == ("ES.c.0",)
+    with pytest.raises(ConfigError, match="a group cannot hold itself"):
+        expand(["@G0"], folder(f"{chain}G1500: ['@G7']"))
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "folder"])
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path, kind):
+    path = tmp_path / FILE
+    path.mkdir() if kind == "folder" else path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"symbol_groups\.yaml: cannot be read"):
+        expand(["@ENERGY"], tmp_path)
+
+
+def test_what_was_asked_for_by_itself_is_told_apart_from_groups():
+    assert named(["ES.c.0, @ENERGY", "@INDEX", "SPY"]) == {"ES.c.0", "SPY"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hdi.api.opened import Opened, text
@@ -74,14 +74,18 @@ class Asking(Opened):
         """What is held of these symbols (none or ``ALL_SYMBOLS``: of all that was asked for), month by month.
 
         A date as ``end`` means through that UTC day; without dates, from the first month with anything to the last.
-        Raises RequestError for an unknown schema or dataset, UnknownSymbol for a symbol that was never stored.
+        Raises RequestError for an unknown schema or dataset, UnknownSymbol for a symbol that was never stored and is
+        asked for by itself: of a group it is ``absent``.
         """
         from hdi.covered import measure
+        from hdi.symbol_groups import named
 
         first, last = (None if when is None else text(when) for when in (start, end))
         window = Window.parse(first or "1970-01-01", last or "2262-04-10")
+        asked = self.symbols_of(symbols)
+        members = set(asked) - named((symbols,) if isinstance(symbols, str) else symbols)
         return measure(
-            self.store(), self.schemas, self.calendars, self.symbols_of(symbols), schema=schema, dataset=dataset,
+            self.store(), self.schemas, self.calendars, asked, members=members, schema=schema, dataset=dataset,
             start=window.start if first else None, end=window.end if last else None, now=time.time_ns(),
         )  # fmt: skip
 
@@ -146,16 +150,20 @@ class Asking(Opened):
         origin = ledger["origin"][0] if ledger.height else self.source().origin
         return summed(spending(ledger, self.settings.data_dir, origin), by, window, origin)
 
-    def runs(self) -> list[RunRecord]:
-        """The runs of this store, oldest first: by the journals of the data folder, and by the ledger."""
-        from hdi.journal import entries
+    def runs(self, on_bad: Callable[[str], None] | None = None) -> list[RunRecord]:
+        """The runs of this store, oldest first: by the journals of the data folder, and by the ledger.
+
+        ``on_bad`` is told of each journal that cannot be read; without it the log is.
+        """
+        from hdi.journal import entries, warned
         from hdi.runs import records
 
         store = self.store()
-        return records(entries(self.settings.data_dir), store.ledger(), store.identity(), masked(store.url))
+        journals = list(entries(self.settings.data_dir, on_bad or warned))
+        return records(journals, store.ledger(), store.identity(), masked(store.url))
 
-    def run(self, name: str) -> RunDetail:
+    def run(self, name: str, on_bad: Callable[[str], None] | None = None) -> RunDetail:
         """One run with its receipts; the beginning of its name is enough. RequestError, with the closest, for none."""
         from hdi.runs import detail
 
-        return detail(self.runs(), name, self.store().ledger())
+        return detail(self.runs(on_bad), name, self.store().ledger())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ class Bringing(Asking):
         batch_size: int | None = None,
         max_reject_percent: float | None = None,
         resumes: Sequence[str] = (),
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome]:
         """Ingest DBN files; one outcome for each as it is done.
 
         ``origin`` says who made the data: by default what a file was kept as, or the vendor. ``refetch`` stores again
@@ -83,6 +84,7 @@ class Bringing(Asking):
         max_reject_percent: float | None = None,
         resumes: Sequence[str] = (),
         wait: bool = True,
+        budget: Decimal | None = None,
         source: Source | None = None,
     ) -> Buying:
         """A request to a vendor's API: its ``offer()`` says what is missing and what it costs, ``run()`` buys it.
@@ -92,6 +94,7 @@ class Bringing(Asking):
         call has to wait, and for how many seconds. ``job`` is the predefined job that it comes from; ``derive`` makes
         bars from owned trades or finer bars where it can; ``resumes`` names the runs that this one goes on with.
         Without ``wait`` it ends when batch jobs are ordered; a later run of the same request takes their files.
+        ``budget`` refuses what costs more; that of the settings holds beside it.
         """
         from hdi.buying import Buying
         from hdi.downloads import Terms
@@ -109,8 +112,9 @@ class Bringing(Asking):
         request = parse_request(self.schemas, dataset=dataset, schema=schema, symbols=asked, window=window, stype=stype)
         ingest = self.settings.ingest
         limits = Limits(ingest.max_usd_per_day, ingest.max_usd_per_month)
+        budget = min((b for b in (budget, ingest.budget_usd) if b is not None), default=None)
         terms = Terms(
-            ingest.workers, ingest.download_records, ingest.budget_usd, limits=limits, min_split=ingest.min_split_usd,
+            ingest.workers, ingest.download_records, budget, limits=limits, min_split=ingest.min_split_usd,
             batch_above_bytes=ingest.batch_above_bytes, wait=wait, on_wait=on_wait,
         )  # fmt: skip
         source = source or self.source(api, on_wait)
@@ -120,7 +124,8 @@ class Bringing(Asking):
         words = {
             "api": api, "job": job, "dataset": request.dataset, "schema": schema, "symbols": list(asked),
             "stype": stype, "start": text(start), "end": text(end), "refetch": refetch, "derive": derive,
-            "origin": source.origin, "max_reject_percent": limit, "resumes": list(resumes),
+            "origin": source.origin, "max_reject_percent": limit, "resumes": list(resumes), "budget": budget,
+            "wait": wait,
         }  # fmt: skip
         if derive and not request.name.width:
             raise RequestError(f"{schema} is not made from anything", "--derive makes bars: leave it out.")
@@ -133,15 +138,18 @@ class Bringing(Asking):
         )  # fmt: skip
         return Buying(store, self.schemas, self._mapping, source, request, options, terms, self.calendars)
 
-    def resumable(self, name: str) -> dict[str, Any]:
+    def resumable(self, name: str, on_bad: Callable[[str], None] | None = None) -> dict[str, Any]:
         """The words that repeat a run: what :meth:`buying` or :meth:`ingest_files` takes, and ``api``.
 
+        How it was worked on, with how many threads and rows at once, is not among them; its budget is.
         RequestError for a run that lives, that ran elsewhere, or that asked another vendor than the settings name.
         """
         from hdi.runs import words
         from hdi.sources import FILES
 
-        found = words(self.run(name).record)
+        found = words(self.run(name, on_bad).record)
+        if found.get("budget") is not None:
+            found["budget"] = Decimal(found["budget"])
         if found["api"] not in FILES and (now := self.source(found["api"]).origin) != found["origin"]:
             raise RequestError(
                 f"{found['resumes'][-1]} asked for {found['origin']} data; the settings name a vendor of {now} data",

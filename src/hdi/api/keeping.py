@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hdi.api.bringing import Bringing
@@ -166,7 +166,7 @@ class Keeping(Bringing):
         )
         return filler.plan(report.missing)
 
-    def fill(self, filling: Filling) -> Iterator[Outcome]:
+    def fill(self, filling: Filling) -> Generator[Outcome]:
         """Fill gaps; an outcome for each download and file. Raises RequestError for what is over the budget."""
         from functools import partial
 

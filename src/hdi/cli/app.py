@@ -29,7 +29,7 @@ from hdi.cli import (
     symbols,
     sync,
 )
-from hdi.cli.session import DECLINED, OutputClosed, Session, say
+from hdi.cli.session import DECLINED, Interrupted, OutputClosed, Session, say
 from hdi.errors import HdiError, masked
 
 PROGRAM = "hdi"
@@ -111,7 +111,7 @@ def _end(exc: BaseException, session: Session) -> int:  # noqa: PLR0911  (one fo
         return 0
     if isinstance(exc, KeyboardInterrupt | EOFError | typer.Abort):
         say("interrupted")
-        return DECLINED
+        return exc.code if isinstance(exc, Interrupted) else DECLINED
     if session.debug or (session.log_level or "").upper() == "DEBUG":
         say("".join(traceback.format_exception(exc)).rstrip())
     if isinstance(exc, HdiError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -35,7 +36,7 @@ def run(  # noqa: PLR0913  (the options of the command)
     words = again or {
         **_words(data, order, api), "refetch": refetch, "job": order["job"], "derive": bool(order.get("derive")),
     }  # fmt: skip
-    buying = data.buying(api=api, dry_run=dry_run, on_wait=_waiting, wait=wait, **words)
+    buying = data.buying(api=api, dry_run=dry_run, on_wait=_waiting, **{"wait": wait, **words})
     _, name = data.schemas.find(words["schema"])
     if name.made_from is not None:
         say(f"note: {name.name} is made from {name.made_from} when it is read: that is what is bought")
@@ -57,7 +58,7 @@ def run(  # noqa: PLR0913  (the options of the command)
             put(dumps({"status": "skipped", **offer_dict(offer)}))
         list(buying.run(offer)[1])
         return
-    _confirm(data, offer, force=force)
+    _confirm(data, offer, buying.terms.budget, force=force)
     progress, outcomes = buying.run(offer)
     wanted = not shown.as_json and terminal(sys.stderr)
     try:
@@ -177,12 +178,11 @@ def offer_dict(offer: Offer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _confirm(data: HistoricalData, offer: Offer, *, force: bool) -> None:
+def _confirm(data: HistoricalData, offer: Offer, budget: Decimal | None, *, force: bool) -> None:
     """Ask before spending more than the settings allow without a question, and before buying a whole dataset."""
     from hdi.errors import RequestError
 
     limit, cost = data.settings.ingest.confirm_above_usd, offer.quote.dollars
-    budget = data.settings.ingest.budget_usd
     everything = offer.request.everything and bool(offer.purchases)
     if force or (cost <= limit and not everything) or (budget is not None and cost > budget):
         return

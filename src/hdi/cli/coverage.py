@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hdi.cli.render import NULL, count, dumps
-from hdi.cli.session import put, say, session, terminal
+from hdi.cli.session import put, say, session, tell_absent, terminal
 
 if TYPE_CHECKING:
     from hdi.covered import Coverage, Line, Month, State
@@ -73,6 +73,7 @@ def coverage(  # noqa: PLR0913, PLR0917  (each is an option)
             put(text)
     if plot is not None:
         say(f"{count(len(found.lines), 'strip')} drawn in {plot}")
+    tell_absent(found.absent)
     if synthetic:
         say("note: this is SYNTHETIC data, made by a rehearsal vendor")
 

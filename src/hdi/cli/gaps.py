@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -158,9 +159,13 @@ def _fill(data: HistoricalData, report: Report, *, api: str, dry_run: bool, forc
     _confirm(data, filling, force=force)
     shown = Shown(noted_rules(data.schemas), as_json=as_json)
     shown.what = "orders"
-    with interruptible():
-        for outcome in data.fill(filling):
-            shown.add(outcome)
+    try:
+        with interruptible(), contextlib.closing(data.fill(filling)) as outcomes:
+            for outcome in outcomes:
+                shown.add(outcome)
+    except KeyboardInterrupt:
+        say("interrupted; what was downloaded is kept: run the same command to go on")
+        raise
     shown.end()
     if shown.exit_code:
         raise typer.Exit(shown.exit_code)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import put, say, session, started
+from hdi.cli.stopping import interruptible
 from hdi.model import dollars_text, some
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from hdi.api import HistoricalData
     from hdi.model import Outcome
     from hdi.schema import Schemas
@@ -114,7 +118,7 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
         again = None
         if resume is not None:
             _alone({"api": api, **order, **of_files, "refetch": refetch or None})
-            again = resumed(data, resume, max_rejects)
+            again = resumed(data, resume, max_rejects, budget=budget is None, wait=not no_wait)
             api = again.pop("api")
         if api is None:
             raise RequestError("no source was named", f"Give --api NAME; known: {', '.join(data.sources())}.")
@@ -132,11 +136,21 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
             if not files and again is None:
                 raise RequestError("no file was named", f"hdi ingest --api {api} FILE...")
             asked = again or {"paths": files, "origin": origin or "", "refetch": refetch, "keep": not no_copy}
-            for outcome in data.ingest_files(**asked, dry_run=dry_run):
-                shown.add(outcome)
-            shown.end()
+            _read(shown, data.ingest_files(**asked, dry_run=dry_run))
     if shown.exit_code:
         raise typer.Exit(shown.exit_code)
+
+
+def _read(shown: Shown, outcomes: Generator[Outcome]) -> None:
+    """Show files as they are done."""
+    try:
+        with interruptible(), contextlib.closing(outcomes):
+            for outcome in outcomes:
+                shown.add(outcome)
+    except KeyboardInterrupt:
+        say("interrupted; what is stored is kept: run the same command to go on")
+        raise
+    shown.end()
 
 
 def _alone(others: dict[str, Any]) -> None:
@@ -146,20 +160,30 @@ def _alone(others: dict[str, Any]) -> None:
     for name, value in others.items():
         if value is not None and value != [] and name not in ("budget", "workers"):
             raise RequestError(
-                f"{_option(name)} stands beside --resume, which repeats a run as it was asked for",
+                f"{_option(name)} stands beside --resume, which repeats what a run asked for",
                 "Leave it out, or give the whole request without --resume; --force, --budget and --workers may stand.",
             )
 
 
-def resumed(data: HistoricalData, run: str, max_rejects: float | None) -> dict[str, Any]:
-    """What the facade takes to repeat a run, and ``api``; says what became of the run."""
+def resumed(
+    data: HistoricalData, run: str, max_rejects: float | None, *, budget: bool = True, wait: bool = True
+) -> dict[str, Any]:
+    """What the facade takes to repeat a run, and ``api``; says what became of the run.
+
+    ``budget``: that of the run holds too. Without ``wait`` no batch job is waited for, even if the run did.
+    """
     from hdi.sources import FILES
 
-    words = data.resumable(run)
+    words = data.resumable(run, on_bad=say)
     name = words["resumes"][-1]
-    status = data.run(name).record.status
+    record = data.run(name, on_bad=lambda _: None).record  # which was told already
+    status = f"resumed by {record.resumed_by}" if record.status == "resumed" else record.status
     end = "ended well: what is stored is left alone" if status == "done" else f"{status}; going on with it"
     say(f"{name}: {end}")
+    if not budget:
+        words.pop("budget", None)
+    if not wait:
+        words["wait"] = False
     if max_rejects is not None:
         words["max_reject_percent"] = max_rejects
     if words["api"] in FILES:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from hdi.runs import RunDetail, RunRecord
 
 _LAST = 20
-_BAD = ("failed", "died", "interrupted")
 _SECOND = 10**9
 _TIMES = ("start", "end", "committed_at")
 _JSON = ("rules", "conditions")
@@ -49,14 +48,16 @@ def runs(
     """
     with session(context).data() as data:
         if run is not None:
-            detail, records = data.run(run), []
+            detail, records = data.run(run, on_bad=say), []
         else:
-            detail, records = None, data.runs()
+            detail, records = None, data.runs(on_bad=say)
         color = data.settings.color
     if detail is not None:
         _one(detail, as_json=session(context).json, color=color)
         return
-    chosen = [r for r in records if not failed or r.status in _BAD]
+    from hdi.journal import UNDONE
+
+    chosen = [r for r in records if not failed or r.status in UNDONE]
     shown = chosen[-last:]
     if session(context).json:
         put(dumps([record.to_dict() for record in shown]))
@@ -116,13 +117,17 @@ def _one(detail: RunDetail, *, as_json: bool, color: bool) -> None:
         put(f"\nerror: {error['what']}\n  {error['message']}")
         if error["hint"]:
             put(f"  {error['hint']}")
-    if record.status in ("died", "interrupted", "failed") and record.entry is not None:
+    from hdi.journal import UNDONE
+
+    if record.status in UNDONE and record.entry is not None:
         say(f"hdi ingest --resume {record.run} goes on with it")
 
 
 def _summary(record: RunRecord) -> Sequence[str]:
     entry = record.entry
     until = f" to {_second(record.ended)}" if record.ended is not None else ""
+    if record.heard is not None:
+        until = f", last heard of at {_second(record.heard)}"
     took = f", {record.seconds:.1f} s" if record.seconds is not None else ""
     rate = f", {record.rate:.0f} rows/s" if record.rate is not None else ""
     lines = [
@@ -132,6 +137,10 @@ def _summary(record: RunRecord) -> Sequence[str]:
     ]
     if entry and entry.request["resumes"]:
         lines.append(f"  goes on with {', '.join(entry.request['resumes'])}")
+    if record.resumed_by is not None:
+        lines.append(f"  {record.resumed_by} went on with it")
+    if record.status == "earlier":
+        lines.append("  its rows went into a store that was at this address before; nothing of it is in this one")
     if entry and entry.offer:
         from decimal import Decimal
 

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 #: The exit code of a command that was told no, as of one that was interrupted.
 DECLINED = 130
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal that ends a command as Ctrl-C does. ``code`` is its exit code, as a shell has it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
 
 
 class OutputClosed(Exception):
@@ -66,6 +74,12 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
+def tell_absent(symbols: Sequence[str]) -> None:
+    """A note on stderr of the symbols of groups that nothing is stored of."""
+    if symbols:
+        say(f"note: nothing is stored of {', '.join(symbols)}, which a group names")
+
+
 def put(text: str) -> None:
     """One line of the result on stdout. Raises OutputClosed when nobody reads on."""
     with guarded():
@@ -98,4 +112,7 @@ def terminal(stream: Any) -> bool:
         return False
 
 
-__all__ = ["DECLINED", "OutputClosed", "Session", "guarded", "put", "say", "session", "started", "stdout", "terminal"]
+__all__ = [
+    "DECLINED", "Interrupted", "OutputClosed", "Session", "guarded", "put", "say", "session", "started", "stdout",
+    "tell_absent", "terminal",
+]  # fmt: skip

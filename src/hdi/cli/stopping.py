@@ -2,6 +2,7 @@
 
 A thread hears of the signal, whatever the main one is doing: libraries make signals restart what they interrupt, and a
 thread that waits for a vendor's bytes cannot be told. What arrived whole is kept, and a store takes whole commits only.
+What is broken off is kept as interrupted in the journals of the runs.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
-from hdi.cli.session import DECLINED, say
+from hdi.cli.session import Interrupted, say
 
 #: Seconds that what is under way has to come to its end.
 _GRACE = 10.0
@@ -24,9 +26,12 @@ _DONE = 0
 
 
 class Stop:
-    """Whether the program was told to end by one of its signals."""
+    """Whether the program was told to end by one of its signals. ``code`` is the exit code of what is broken off."""
 
-    def __init__(self, signals: Sequence[int], code: int, words: str) -> None:
+    def __init__(self, signals: Sequence[int], code: Callable[[int], int], words: str) -> None:
+        from hdi.journal import break_off
+
+        self._last = break_off
         self._signals = signals
         self._code = code
         self._words = words
@@ -59,9 +64,10 @@ class Stop:
         if select.select([self._heard], [], [], _GRACE)[0] and os.read(self._heard, 1)[0] == _DONE:
             return
         say(self._words)
+        self._last()
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
-        os._exit(self._code)
+        os._exit(self._code(heard))
 
 
 @contextlib.contextmanager
@@ -85,21 +91,30 @@ def _watched(stop: Stop, signals: Sequence[int], handler: Callable[..., Any]) ->
 def told_to_stop() -> Iterator[Stop]:
     """What SIGTERM and SIGINT end with success, for the main thread: soon, or at once when they come twice."""
     signals = (signal.SIGINT, signal.SIGTERM)
-    stop = Stop(signals, 0, "what was under way is broken off; the next run goes on with what was kept")
+    stop = Stop(signals, lambda _: 0, "what was under way is broken off; the next run goes on with what was kept")
     with _watched(stop, signals, lambda *_: None):
         yield stop
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """What Ctrl-C interrupts, for the main thread: soon, or at once when it comes twice."""
+    """What Ctrl-C, SIGTERM and SIGHUP interrupt, for the main thread: soon, or at once when they come twice.
+
+    A SIGHUP that is ignored stays so: ``nohup`` was asked for.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     words = "interrupted; what was under way is broken off: run the same command to go on with what was kept"
-    stop = Stop((signal.SIGINT,), DECLINED, words)
-    with _watched(stop, (signal.SIGINT,), signal.default_int_handler):
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    with _watched(Stop(signals, lambda number: Interrupted(number).code, words), signals, _interrupt):
         yield
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
 
 
 __all__ = ["Stop", "interruptible", "told_to_stop"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hdi.cli.render import count, dumps
-from hdi.cli.session import guarded, put, say, session, started, terminal
+from hdi.cli.session import guarded, put, say, session, started, tell_absent, terminal
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,7 +23,10 @@ def symbols(
     context: typer.Context,
     pattern: Annotated[
         str | None,
-        typer.Argument(metavar="PATTERN", help="A symbol, a root (ES), a parent (ES.FUT), or a pattern ('CL*')."),
+        typer.Argument(
+            metavar="PATTERN",
+            help="A symbol, a root (ES), a parent (ES.FUT), a pattern ('CL*'), or a group (@ENERGY).",
+        ),
     ] = None,
     on: Annotated[str | None, typer.Option("--on", metavar="DATE", help="What is held of that UTC day.")] = None,
     dataset: Annotated[str | None, typer.Option(metavar="CODE", help="This dataset only.")] = None,
@@ -31,18 +34,27 @@ def symbols(
     """List the symbols of the store: type, root, class, exchange, first and last day held, and schemas.
 
     Of a continuous symbol it shows the roll calendar: which contract it stood for, and when. Class and exchange come
-    from stored definitions. A raw symbol that came back has a line for each instrument that had it.
+    from stored definitions. A raw symbol that came back has a line for each instrument that had it; a symbol of a
+    group that nothing is stored of has one without days.
     """
+    from hdi.symbol_groups import MARK
+
     with session(context).data() as data:
+        members = data.symbols_of(pattern) if pattern and pattern.startswith(MARK) else ()
         catalog = data.catalog(on, dataset)
         started()
-        rolls = catalog.rolls(pattern) if pattern else None
-        found = catalog.listed(pattern or "") if rolls is None else rolls
+        absent: tuple[str, ...] = ()
+        rolls = catalog.rolls(pattern) if pattern and not members else None
+        if members:
+            found, absent = catalog.members(members)
+        else:
+            found = catalog.listed(pattern or "") if rolls is None else rolls
         if session(context).json:
             put(dumps([_plain(row) for row in found.iter_rows(named=True)]))
         else:
             _show(found, color=data.settings.color)
-            _tell(found, rolls is not None, on)
+            _tell(found.head(found.height - len(absent)), rolls is not None, on)
+        tell_absent(absent)
         if data.synthetic:
             say("note: this is SYNTHETIC data, made by a rehearsal vendor")
 

@@ -14,9 +14,12 @@ from hdi.cli.stopping import interruptible
 from hdi.model import SYNTHETIC, dollars_text, iso_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hdi.api import HistoricalData
     from hdi.errors import HdiError
     from hdi.model import Outcome
+    from hdi.revising import Changed
     from hdi.syncing import Result, Step, Sync
 
 _API = "databento"
@@ -72,7 +75,8 @@ def _planned(work: Sync, *, as_json: bool) -> int:
     for line in [dumps(step_dict(step)) for step in work.steps] if as_json else plan_lines(work):
         put(line)
     if as_json and work.again is not None:
-        put(dumps({"job": "revisions", "status": "planned", **_quoted(work.again)}))
+        put(dumps({"job": "revisions", "status": "planned", "outdated": [_stale(c) for c in work.outdated],
+                   **_quoted(work.again)}))  # fmt: skip
     errors = [e for e in (*(step.error for step in work.steps), work.due_error) if e is not None]
     for error in errors:
         told(error)
@@ -85,7 +89,7 @@ def _run(data: HistoricalData, work: Sync, *, force: bool, as_json: bool) -> int
         say(line)
     work.refuse_over_budget()
     _confirm(data, work, force=force)
-    total, code, seen = work.quote.records, 0, set()
+    total, code, seen, before = work.quote.records, 0, set(), work.outdated
     wanted = not as_json and bool(work.units) and terminal(sys.stderr)
     with (
         interruptible(),
@@ -109,9 +113,16 @@ def _run(data: HistoricalData, work: Sync, *, force: bool, as_json: bool) -> int
         except KeyboardInterrupt:
             say("interrupted; what was downloaded is kept: run the same command to go on")
             raise
+    _say_outdated(work, before)
     if work.units:
         say(f"{'SYNTHETIC data: ' if work.origin == SYNTHETIC else ''}{_state(work)}")
     return code
+
+
+def _say_outdated(work: Sync, before: tuple[Changed, ...]) -> None:
+    """Say which bars are to be made again, where it was not said before."""
+    for line in outdated_lines([c for c in work.outdated if c not in before]):
+        say(line)
 
 
 def _state(work: Sync) -> str:
@@ -184,7 +195,17 @@ def _revised_lines(work: Sync) -> list[str]:
         f"note: {u.dataset} {u.schema}, {u.first} to {u.last}: bought before changes were looked for; known from now on"
         for u in due.unmeasured
     ]  # fmt: skip
-    return lines or ["changed by the vendor: nothing"]
+    return [*(lines or ["changed by the vendor: nothing"]), *outdated_lines(work.outdated)]
+
+
+def outdated_lines(outdated: Iterable[Changed]) -> list[str]:
+    """Bars that are to be made again, with the command that does it."""
+    return [
+        f"to be derived again: {c.dataset} {c.schema}  {c.window}: what it was made of was changed since: "
+        f"hdi ingest --api {_API} --dataset {c.dataset} --schema {c.schema} -s {','.join(c.symbols)} "
+        f"--start-date {iso_ns(c.window.start)} --end-date {iso_ns(c.window.end)} --derive"
+        for c in outdated
+    ]
 
 
 def result_line(result: Result) -> str:
@@ -194,7 +215,7 @@ def result_line(result: Result) -> str:
     parts = [f"{result.status:<8}{result.name}"]
     if result.step is not None:
         parts.append(described(result.step))
-    if result.status != "current":
+    if result.status not in ("current", "stale"):
         rows = f"{result.fetched} fetched, {result.stored} stored, {result.quarantined} quarantined"
         parts += [rows, count(result.units, "unit"), dollars_text(result.dollars)]
     if result.through:
@@ -239,6 +260,13 @@ def _named(step: Step) -> dict[str, Any]:
 def _quoted(what: Any) -> dict[str, Any]:
     quote = what.quote
     return {"units": what.units, "records": quote.records, "bytes": quote.size, "dollars": str(quote.dollars)}
+
+
+def _stale(changed: Changed) -> dict[str, Any]:
+    return {
+        "dataset": changed.dataset, "schema": changed.schema, "symbols": list(changed.symbols),
+        "start": iso_ns(changed.window.start), "end": iso_ns(changed.window.end),
+    }  # fmt: skip
 
 
 def _error(error: HdiError) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""How old is what is stored: what was known of its days when it was bought, and what the vendor made of them since."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from hdi.attempt import heard
+from hdi.model import date_ns
+from hdi.paid import Slip, slips
+from hdi.restating import BOUGHT, TOLD, judged, odd, standing
+
+
+def bought(ledger: pl.DataFrame, coverage: pl.DataFrame) -> pl.DataFrame:
+    """The complete units (:data:`hdi.restating.BOUGHT`) of which coverage knows an instrument, dated by commits."""
+    known = coverage.drop_nulls("instrument_id").select("unit").unique()
+    units = ledger.filter(pl.col("status") == "complete").join(known, on="unit", how="semi", maintain_order="left")
+    return units.with_columns(bought_at="committed_at").select(pl.col(c).cast(t) for c, t in BOUGHT.items())
+
+
+def told(ledger: pl.DataFrame) -> pl.DataFrame:
+    """What the receipts of units say of days (:data:`hdi.restating.TOLD`)."""
+    rows = [
+        (unit, date_ns(dt.date.fromisoformat(day["day"])), day["condition"], _midnight(day["last_modified"]))
+        for unit, text in ledger.select("unit", "conditions").drop_nulls().iter_rows()
+        for day in json.loads(text)
+    ]
+    return pl.DataFrame(rows, schema=TOLD, orient="row")
+
+
+class Book:
+    """Units of one dataset and schema, and what was known of their days when they were bought.
+
+    ``coverage`` is theirs, ``said`` all that was heard of the dataset, ``now`` what its vendor says at last.
+    """
+
+    def __init__(
+        self, coverage: pl.DataFrame, ledger: pl.DataFrame, said: pl.DataFrame, data_dir: Path, units: pl.DataFrame,
+        now: pl.DataFrame,
+    ) -> None:  # fmt: skip
+        self._coverage = coverage
+        self._ledger = ledger.join(units.select("unit"), on="unit", how="semi")
+        self._said = said
+        self._bought = units
+        self._told = told(self._ledger)
+        self._odd = odd(said, self._told, now)
+        first = self._ledger.row(0, named=True)
+        self._slips = partial(slips, data_dir, first["origin"], first["dataset"], first["schema"])
+
+    def pieces(self) -> Iterator[pl.DataFrame]:
+        """Pieces (:func:`standing`) on the days of which not all that is known is what is said now, as judged."""
+        for pieces in standing(self._coverage, self._bought, self._odd):
+            verdicts = self._verdicts(pieces.select("unit", "day").unique(maintain_order=True))
+            yield pieces.join(verdicts, on=["unit", "day"])
+
+    def _verdicts(self, days: pl.DataFrame) -> pl.DataFrame:
+        """:func:`judged` of units and days; only slips of bytes that are in question are read."""
+        units = self._ledger.join(days, on="unit", how="semi").drop_nulls("raw_digest")
+        known = {slip.raw.digest: slip for slip in self._slips(set(units["raw_digest"])) if slip.raw}
+        brought = units.filter(pl.col("raw_digest").is_in(list(known))).select("unit", "raw_digest")
+        dates = {unit: known[digest].bought_at for unit, digest in brought.iter_rows()}
+        own = pl.col("unit").replace_strict(dates, default=None, return_dtype=pl.Int64)
+        dated = self._bought.select("unit", bought_at=pl.coalesce(own, "bought_at"))
+        asked = days.join(dated, on="unit").join(self._odd, on="day")
+        return judged(asked, self._said, pl.concat([_of_slips(known, brought.join(days, on="unit")), self._told]))
+
+
+def _of_slips(known: Mapping[str, Slip], brought: pl.DataFrame) -> pl.DataFrame:
+    """What the vendor said of days when the bytes of units were ordered (:data:`hdi.restating.TOLD`)."""
+    frames = [pl.DataFrame(schema=TOLD)]
+    for (digest,), days in brought.group_by("raw_digest"):
+        said = heard("", known[str(digest)].conditions, 0)
+        was = said.select("day", was="condition", was_modified="last_modified")
+        frames.append(days.join(was, on="day").select(*TOLD))
+    return pl.concat(frames)
+
+
+def _midnight(day: str | None) -> int | None:
+    return date_ns(dt.date.fromisoformat(day)) if day else None
+
+
+__all__ = ["Book", "bought", "told"]
