@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import polars as pl
 
 from hdi.attempt import heard
 from hdi.model import date_ns
-from hdi.paid import Slip, slips
+from hdi.paid import Slip, purchased, slips
 from hdi.restating import BOUGHT, TOLD, judged, odd, standing
 
 
@@ -33,6 +33,20 @@ def told(ledger: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=TOLD, orient="row")
 
 
+def marked(coverage: pl.DataFrame, ledger: pl.DataFrame) -> pl.DataFrame:
+    """Instruments and days (instrument_id, day) of one dataset and schema that were not available when bought.
+
+    Of each the newest unit counts: what was bought again is no longer what it was.
+    """
+    units = bought(ledger, coverage)
+    odd = told(ledger.join(units, on="unit", how="semi")).filter(pl.col("was") != "available").select("unit", "day")
+    found = [
+        pieces.join(odd, on=["unit", "day"], how="semi").select("instrument_id", "day")
+        for pieces in standing(coverage, units, odd.select("day").unique().sort("day"))
+    ]
+    return pl.concat([pl.DataFrame(schema={"instrument_id": pl.Int64(), "day": pl.Int64()}), *found]).unique()
+
+
 class Book:
     """Units of one dataset and schema, and what was known of their days when they were bought.
 
@@ -48,7 +62,9 @@ class Book:
         self._said = said
         self._bought = units
         self._told = told(self._ledger)
-        self._odd = odd(said, self._told, now)
+        self._odd = odd(said, self._told, now, units)
+        #: The purchases of units that were looked at.
+        self.purchases: dict[int, Slip] = {}
         first = self._ledger.row(0, named=True)
         self._slips = partial(slips, data_dir, first["origin"], first["dataset"], first["schema"])
 
@@ -61,20 +77,20 @@ class Book:
     def _verdicts(self, days: pl.DataFrame) -> pl.DataFrame:
         """:func:`judged` of units and days; only slips of bytes that are in question are read."""
         units = self._ledger.join(days, on="unit", how="semi").drop_nulls("raw_digest")
-        known = {slip.raw.digest: slip for slip in self._slips(set(units["raw_digest"])) if slip.raw}
-        brought = units.filter(pl.col("raw_digest").is_in(list(known))).select("unit", "raw_digest")
-        dates = {unit: known[digest].bought_at for unit, digest in brought.iter_rows()}
-        own = pl.col("unit").replace_strict(dates, default=None, return_dtype=pl.Int64)
-        dated = self._bought.select("unit", bought_at=pl.coalesce(own, "bought_at"))
+        known = self._slips(set(units["raw_digest"]))
+        brought = purchased(units, known).drop_nulls("at").unique("unit", keep="last").select("unit", "at", "bought_at")
+        self.purchases |= {unit: known[at] for unit, at in brought.select("unit", "at").iter_rows()}
+        own = brought.select("unit", own="bought_at")
+        dated = self._bought.join(own, on="unit", how="left").select("unit", bought_at=pl.coalesce("own", "bought_at"))
         asked = days.join(dated, on="unit").join(self._odd, on="day")
         return judged(asked, self._said, pl.concat([_of_slips(known, brought.join(days, on="unit")), self._told]))
 
 
-def _of_slips(known: Mapping[str, Slip], brought: pl.DataFrame) -> pl.DataFrame:
+def _of_slips(known: Sequence[Slip], brought: pl.DataFrame) -> pl.DataFrame:
     """What the vendor said of days when the bytes of units were ordered (:data:`hdi.restating.TOLD`)."""
     frames = [pl.DataFrame(schema=TOLD)]
-    for (digest,), days in brought.group_by("raw_digest"):
-        said = heard("", known[str(digest)].conditions, 0)
+    for (at,), days in brought.group_by("at"):
+        said = heard("", known[int(str(at))].conditions, 0)
         was = said.select("day", was="condition", was_modified="last_modified")
         frames.append(days.join(was, on="day").select(*TOLD))
     return pl.concat(frames)
@@ -84,4 +100,4 @@ def _midnight(day: str | None) -> int | None:
     return date_ns(dt.date.fromisoformat(day)) if day else None
 
 
-__all__ = ["Book", "bought", "told"]
+__all__ = ["Book", "bought", "marked", "told"]

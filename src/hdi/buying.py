@@ -248,7 +248,7 @@ class Buying:
         lost = slip.lost
         plan = self._plan(slip, header)
         left = [u for u in plan.units if parts is None or not u.symbol or (u.symbol, u.window) in parts]
-        paid_for = self.store.ledger().filter(pl.col("raw_digest") == slip.raw.digest, pl.col("dollars") > 0).height
+        paid_for = self.store.ledger().filter(paid.of(slip), pl.col("dollars") > 0).height
         price = slip.dollars / slip.arrived if slip.arrived and (bought or not paid_for) else None
         if slip.batch and self._ordered(slip.batch):
             price = None

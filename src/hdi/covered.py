@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from hdi.aging import marked
 from hdi.calendars import Calendars, product_of
 from hdi.frames import CONTENT
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Asked, Lookup, union
@@ -33,7 +34,7 @@ STATES: dict[State, str] = {
     "most": "half of the days or more",
     "part": "less",
     "empty": "held, and the vendor has nothing",
-    "degraded": "held, with days that the vendor does not call available",
+    "degraded": "held, with days not available by the vendor, now or when they were bought",
     "none": "nothing",
 }
 _AVAILABLE = "available"
@@ -48,7 +49,7 @@ _COUNTED = {"line": pl.Int64(), "month": pl.Int64(), **{c: CONTENT[c] for c in (
 class Month:
     """One month of a line. ``days`` have a session; of them ``held`` are claimed whole, ``partly`` in part.
 
-    ``degraded`` of the held ones the vendor called something else than available when it was last asked.
+    ``degraded`` of the held ones the vendor did not call available when it was last asked, or when they were bought.
     """
 
     month: dt.date
@@ -223,7 +224,25 @@ def _drafts(
             _Draft(dataset, schema, symbol, claims, meant[symbol].filter(pl.col("dataset") == dataset),
                    part["unit"].n_unique())
         )  # fmt: skip
-    return out
+    return _apart_from_others(out) if asked is None else out
+
+
+def _apart_from_others(drafts: Sequence[_Draft]) -> list[_Draft]:
+    """The drafts without instruments by id that another symbol stood for wherever they were asked for: they are its."""
+    numbers = {draft.symbol for draft in drafts if draft.symbol.isascii() and draft.symbol.isdigit()}
+    ids = pl.Series(sorted(map(int, numbers)), dtype=pl.Int64)
+    meant: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
+    for draft in drafts if numbers else ():
+        if draft.symbol not in numbers:
+            mine = draft.meant.filter(pl.col("instrument_id").is_in(ids.implode()))
+            for instrument, start, end in mine.select("instrument_id", "start", "end").iter_rows():
+                meant.setdefault((draft.dataset, draft.schema, instrument), []).append((start, end))
+
+    def others(draft: _Draft) -> bool:
+        spans = meant.get((draft.dataset, draft.schema, int(draft.symbol)), [])
+        return bool(draft.claims) and all(not subtract(Window(*claim), spans) for claim in draft.claims)
+
+    return [draft for draft in drafts if draft.symbol not in numbers or not others(draft)]
 
 
 def _known(
@@ -273,15 +292,27 @@ class _Frames:
     def __init__(self, coverage: pl.DataFrame, ledger: pl.DataFrame, conditions: pl.DataFrame) -> None:
         self.coverage = coverage
         self.ledger = ledger
+        self._bad: dict[tuple[str, str], pl.DataFrame] = {}
         latest = conditions.unique(["dataset", "day"], keep="last", maintain_order=True)
         self._marked = latest.filter(pl.col("condition") != _AVAILABLE)
 
-    def degraded(self, dataset: str, first: int, last: int) -> Mask:
-        """True for each of the days that the vendor does not call available."""
-        days = self._marked.filter(pl.col("dataset") == dataset)["day"].to_numpy() // DAY_NS
+    def degraded(self, draft: _Draft, first: int, last: int) -> Mask:
+        """True for each of the days that the vendor does not call available, or did not when they were bought."""
+        said = self._marked.filter(pl.col("dataset") == draft.dataset)["day"]
+        own = self._bought(draft.dataset, draft.schema).join(draft.meant, on="instrument_id").filter(
+            pl.col("day") < pl.col("end"), pl.col("day") + DAY_NS > pl.col("start")
+        )  # fmt: skip
+        days = pl.concat([said, own["day"]]).to_numpy() // DAY_NS
         out = np.zeros(last - first, dtype=np.bool_)
         out[days[(days >= first) & (days < last)] - first] = True
         return out
+
+    def _bought(self, dataset: str, schema: str) -> pl.DataFrame:
+        """Instruments and days that were not available when they were bought."""
+        if (dataset, schema) not in self._bad:
+            here = (pl.col("dataset") == dataset) & (pl.col("schema") == schema)
+            self._bad[dataset, schema] = marked(self.coverage.filter(here), self.ledger.filter(here))
+        return self._bad[dataset, schema]
 
     def instruments(self, dataset: str, schema: str, ids: pl.Series) -> pl.DataFrame:
         """What is held of these instruments, whatever it was asked for as: instrument_id, start, end."""
@@ -365,7 +396,7 @@ def _line(
         traded[run.start // DAY_NS - first : run.end // DAY_NS - first] = False
     held, partly = _days(_held(draft, frames), first, last)
     held, partly = held & traded, partly & traded
-    degraded = held & frames.degraded(draft.dataset, first, last)
+    degraded = held & frames.degraded(draft, first, last)
     months = []
     for cell in axis.cells("month"):
         here = slice(cell.start // DAY_NS - first, cell.end // DAY_NS - first)

@@ -139,7 +139,7 @@ class Deriver:
             return
         for source, days in self.changed.items():
             told = some([f"{ns_date(day * DAY_NS)}" for day in sorted(days)])
-            yield f"the vendor changed {told} since its {source} was bought: no bars are made of it"
+            yield f"{told}: changed by the vendor since its {source} rows were bought: no bars are made of them"
         if not derived and not self.changed:
             yield "nothing stored can make these bars: all are bought"
 

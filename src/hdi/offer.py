@@ -17,7 +17,7 @@ from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed
 from hdi.journal import started
 from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some
 from hdi.ordering import NAMED, RESOLVED, Again, Claim, Held, Need, Purchase, Request, cut, needed
-from hdi.paid import Slip, described, slips
+from hdi.paid import Slip, described, purchased, slips
 from hdi.plan import plan_file
 from hdi.reuse import Rest, done, rests
 from hdi.schema import closest
@@ -230,10 +230,10 @@ class Shopper:
         if not self._resumes:
             return ledger["unit"].clear()
         since = started(self._data_dir, self._resumes[0])
-        # Bytes that arrived in such a run may be those that were committed before.
+        # What arrived in such a run may have been committed by another one.
         known = slips(self._data_dir, self._source.origin, request.dataset, request.name.name)
-        arrived = [s.raw.digest for s in known if s.raw and s.bought_at >= since and s.arrived == s.records]
-        return ledger.filter(pl.col("run").is_in(self._resumes) | pl.col("raw_digest").is_in(arrived))["unit"]
+        books = purchased(ledger, [s for s in known if s.bought_at >= since and s.arrived == s.records])
+        return books.filter(pl.col("run").is_in(self._resumes) | pl.col("at").is_not_null())["unit"]
 
     def _lacking(self, request: Request) -> bool:
         held = self._held(request)

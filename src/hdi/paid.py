@@ -321,6 +321,36 @@ def receipts(data_dir: Path, origin: str, since: int = 0) -> Iterator[Slip]:
             yield _slip(note)
 
 
+def purchased(ledger: pl.DataFrame, known: Sequence[Slip]) -> pl.DataFrame:
+    """A ledger with the place ``at`` of the slip that brought a row's bytes, and ``bought_at``; null where none did.
+
+    The same bytes may have been bought again: the name of the file tells, or else the newest slip before the commit.
+    """
+    books = pl.DataFrame(
+        [(at, s.name, s.raw.digest, s.bought_at, bool(s.batch)) for at, s in enumerate(known) if s.raw],
+        schema={"at": pl.Int64, "name": pl.String, "raw_digest": pl.String, "bought_at": pl.Int64, "_job": pl.Boolean},
+        orient="row",
+    )
+    own = ledger.with_row_index("_row")
+    rows = own.select("_row", "raw_digest", "committed_at", file=file_name()).join(books, on="raw_digest")
+    # Instants of batch jobs are by the vendor's clock.
+    rows = rows.filter(pl.col("_job") | (pl.col("bought_at") <= pl.col("committed_at")))
+    rows = rows.sort(pl.col("file") == pl.col("name"), "bought_at", maintain_order=True)
+    found = rows.unique("_row", keep="last", maintain_order=True).select("_row", "at", "bought_at")
+    return own.join(found, on="_row", how="left", maintain_order="left").drop("_row")
+
+
+def file_name() -> pl.Expr:
+    """The name of the file that a ledger's row says its bytes are in."""
+    return pl.col("raw_file").str.split("/").list.last()
+
+
+def of(slip: Slip) -> pl.Expr:
+    """True for the rows of a ledger that are of this purchase."""
+    mine = file_name() == slip.name
+    return mine if slip.batch else mine & (pl.col("committed_at") >= slip.bought_at)
+
+
 def _slip(note: Path) -> Slip:
     """The slip of a file, checked. CorruptFile when it cannot be read."""
     path = note.with_name(note.name.removesuffix(_SLIP))
@@ -344,4 +374,7 @@ def claim(data_dir: Path, keys: Sequence[str]) -> Iterator[None]:
         yield
 
 
-__all__: list[Any] = ["Delivery", "Fetched", "Slip", "check", "claim", "described", "receipts", "recover", "slips"]
+__all__: list[Any] = [
+    "Delivery", "Fetched", "Slip", "check", "claim", "described", "file_name", "of", "purchased",
+    "receipts", "recover", "slips",
+]  # fmt: skip

@@ -20,7 +20,8 @@ BOUGHT: dict[str, pl.DataType] = {
     "unit": pl.Int32(), "dataset": pl.String(), "schema": pl.String(), "symbol": pl.String(), "stype": pl.String(),
     "start": pl.Int64(), "end": pl.Int64(), "bought_at": pl.Int64(),
 }  # fmt: skip
-#: What became of a day that a unit holds (``due``, ``waiting``, ``fresh``, ``unmeasured``), what was known, what is.
+#: What became of a day that a unit holds (``due``, ``waiting``, ``fresh``, ``unmeasured``, ``unsettled``: changed on the
+#: day on which it was bought, before or after), what was known, what is.
 FOUND: dict[str, pl.DataType] = {
     "unit": pl.Int32(), "day": pl.Int64(), "verdict": pl.String(), "was": pl.String(), "was_modified": pl.Int64(),
     "condition": pl.String(), "last_modified": pl.Int64(),
@@ -34,8 +35,14 @@ _SPAN = {"instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64()}
 _MOST_PIECES = 2_000_000
 
 
-def odd(said: pl.DataFrame, told: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """The days of a dataset (day, condition, last_modified) of which not all that is known is what is said ``now``."""
+def odd(
+    said: pl.DataFrame, told: pl.DataFrame, now: pl.DataFrame, bought: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """The days of a dataset (day, condition, last_modified) that raise a question.
+
+    Not all that is known of them is what is said ``now``; or that is of the day on which it was heard, or on which
+    some of ``bought`` (:data:`BOUGHT`) was.
+    """
     today = now.select("day", "condition", "last_modified")
     known = pl.concat([
         said.select("day", was="condition", was_modified="last_modified"), told.select("day", "was", "was_modified"),
@@ -43,9 +50,20 @@ def odd(said: pl.DataFrame, told: pl.DataFrame, now: pl.DataFrame) -> pl.DataFra
     differs = pl.col("was").ne_missing(pl.col("condition"))
     differs |= pl.col("was_modified").ne_missing(pl.col("last_modified"))
     heard = today.join(said, on="day", how="semi")
+    same = today.join(said.select("day", "seen_at"), on="day").filter(_of_that_day("seen_at"))
+    odd = [known.filter(differs).select("day"), same.select("day")]
+    if bought is not None and bought.height:
+        spans = bought.group_by("start", "end").agg(pl.col("bought_at").min())
+        within = (pl.col("start") < pl.col("day") + DAY_NS) & (pl.col("end") > pl.col("day"))
+        odd.append(today.join_where(spans, within).filter(_of_that_day("bought_at")).select("day"))
     return pl.concat([
-        today.join(heard, on="day", how="anti"), heard.join(known.filter(differs), on="day", how="semi"),
+        today.join(heard, on="day", how="anti"), heard.join(pl.concat(odd), on="day", how="semi"),
     ]).sort("day")  # fmt: skip
+
+
+def _of_that_day(column: str) -> pl.Expr:
+    """Whether the last change may be later than an instant: the vendor gives its day alone."""
+    return (pl.col("last_modified") >= pl.col(column) // DAY_NS * DAY_NS).fill_null(value=False)
 
 
 def judged(days: pl.DataFrame, said: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
@@ -71,14 +89,19 @@ def judged(days: pl.DataFrame, said: pl.DataFrame, told: pl.DataFrame) -> pl.Dat
     )  # fmt: skip
     early = pl.coalesce("was", "heard").is_null() & (pl.col("last_modified") > pl.col("bought_at"))
     known = both.with_columns(
-        was=pl.coalesce("was", "heard", "first"), was_modified=modified, early=early.fill_null(value=False)
-    )
+        late=pl.coalesce("was", "heard").is_null(), was=pl.coalesce("was", "heard", "first"), was_modified=modified,
+        early=early.fill_null(value=False),
+    )  # fmt: skip
     newer = pl.col("last_modified").is_not_null() & pl.col("was_modified").is_null()
     newer |= (pl.col("last_modified") > pl.col("was_modified")).fill_null(value=False)
     better = _rank("condition") > _rank("was")
     verdict = (
         pl.when(~pl.col("early") & pl.col("was").is_null()).then(pl.lit("unmeasured"))
-        .when(~(pl.col("early") | newer | better)).then(pl.lit("fresh"))
+        .when(~(pl.col("early") | newer | better)).then(
+            pl.when(~_of_that_day("bought_at")).then(pl.lit("fresh"))
+            .when("late").then(pl.lit("unmeasured"))
+            .otherwise(pl.lit("unsettled"))
+        )
         .when(_rank("condition") == 0).then(pl.lit("waiting"))
         .otherwise(pl.lit("due"))
     )  # fmt: skip
@@ -177,8 +200,8 @@ def outdated(
     bars = units.filter(pl.col("schema") == name)
     finer = units.filter(pl.col("schema").is_in(list(sources)))
     first = bars.filter("made")["order"].min()
-    later = finer.filter("changed", pl.col("order") > first)
-    if later.is_empty():
+    later = finer.filter("changed", pl.col("order") > (0 if first is None else first))
+    if first is None or later.is_empty():
         return pl.DataFrame(schema=_SPAN)
     spans = coverage.drop_nulls("instrument_id").select("unit", *_SPAN)
     news = spans.join(later, on="unit")

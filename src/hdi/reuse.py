@@ -5,14 +5,14 @@ Pure: it works on slips and on the frames ``coverage`` and ``ledger`` of a store
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from hdi.model import Window
 from hdi.ordering import RESOLVED
-from hdi.paid import Slip
+from hdi.paid import Slip, of, purchased
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ def rests(slips: Iterable[tuple[Slip, pl.DataFrame]], coverage: pl.DataFrame, le
     stands back where another has the same part.
     """
     known = sorted(slips, key=lambda each: each[0].bought_at)
-    bought = {slip.raw.digest: slip.bought_at for slip, _ in known if slip.raw}
-    aged = _aged(coverage, ledger, bought)
+    aged = _aged(coverage, ledger, [slip for slip, _ in known])
     found = [Rest(slip, _parts(slip, scope, aged), scope) for slip, scope in known]
     good = {(r.slip.order.stype, *part) for r in found if r.slip.arrived == r.slip.records for part in r.parts}
     kept = [
@@ -50,22 +49,16 @@ def rests(slips: Iterable[tuple[Slip, pl.DataFrame]], coverage: pl.DataFrame, le
 
 
 def done(slip: Slip, ledger: pl.DataFrame) -> bool:
-    """True when every unit of the slip was committed from its bytes."""
+    """True when every unit of the slip was committed from its bytes, by a purchase that is this one."""
     if slip.raw is None:
         return False
-    mine = ledger.filter(
-        pl.col("raw_digest") == slip.raw.digest, pl.col("status") == "complete", pl.col("symbol") != ""
-    )
+    mine = ledger.filter(of(slip), pl.col("status") == "complete", pl.col("symbol") != "")
     return mine["unit_id"].n_unique() >= len(slip.asked) * len(slip.cells)
 
 
-def _aged(coverage: pl.DataFrame, ledger: pl.DataFrame, bought: Mapping[str, int]) -> pl.DataFrame:
+def _aged(coverage: pl.DataFrame, ledger: pl.DataFrame, known: Sequence[Slip]) -> pl.DataFrame:
     """The coverage with the age of what is there: when its bytes were bought, or else when they were committed."""
-    if not bought:
-        ages = ledger.select("unit", age="committed_at")
-    else:
-        when = pl.col("raw_digest").replace_strict(bought, default=None, return_dtype=pl.Int64)
-        ages = ledger.select("unit", age=pl.coalesce(when, "committed_at"))
+    ages = purchased(ledger, known).select("unit", age=pl.coalesce("bought_at", "committed_at"))
     return coverage.join(ages, on="unit", how="left")
 
 

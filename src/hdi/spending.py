@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +19,7 @@ from hdi import paid
 from hdi.batches import unbooked
 from hdi.errors import RequestError
 from hdi.model import Grid, Window, cell_start, dollars_text, ns_date
-from hdi.paid import Slip
+from hdi.paid import Slip, purchased
 
 #: One amount. ``at`` is when it was spent (nanoseconds), ``booked`` False where the ledger does not have it yet.
 SPENDING: dict[str, pl.DataType] = {
@@ -48,38 +48,38 @@ def spending(ledger: pl.DataFrame, data_dir: Path, origin: str, since: int = 0) 
 def spent(ledger: pl.DataFrame, slips: Iterable[Slip], since: int = 0) -> pl.DataFrame:
     """The same of a ledger and of slips. A row of the ledger counts when its bytes were bought, if a slip says when."""
     known = list(slips)
-    bought = {slip.raw.digest: slip.bought_at for slip in known if slip.raw}
-    when = pl.col("raw_digest").replace_strict(bought, default=None, return_dtype=pl.Int64)
-    rows = ledger.filter(pl.col("dollars") != 0).select(
-        at=pl.coalesce(when, "committed_at"), dataset="dataset", schema="schema", job="job", symbol="symbol",
+    books = purchased(ledger, known)
+    rows = books.filter(pl.col("dollars") != 0).select(
+        at=pl.coalesce("bought_at", "committed_at"), dataset="dataset", schema="schema", job="job", symbol="symbol",
         dollars=pl.col("dollars").cast(SPENDING["dollars"]), booked=pl.lit(value=True),
     )  # fmt: skip
-    booked = _booked(ledger)
+    booked = _booked(books)
     # The price of a batch job is with the job, not with its files.
     whole = {slip.batch for slip in known if slip.raw is None}
     batches = set(ledger["batch"].drop_nulls())
     rest = [
         (slip.bought_at, slip.order.dataset, slip.order.schema, None, ",".join(slip.order.symbols), left, False)
-        for slip in known
-        if not (slip.batch in batches or (slip.raw and slip.batch in whole)) and (left := _unbooked(slip, booked))
+        for at, slip in enumerate(known)
+        if not (slip.batch in batches or (slip.raw and slip.batch in whole))
+        and (left := _unbooked(slip, booked.get(at)))
     ]
     both = pl.concat([rows, pl.DataFrame(rest, schema=SPENDING, orient="row")])
     return both.filter(pl.col("at") >= since).sort("at", maintain_order=True)
 
 
-def _booked(ledger: pl.DataFrame) -> dict[str, Decimal]:
-    """What the ledger says that bytes cost, by their digest."""
-    sums = ledger.drop_nulls("raw_digest").group_by("raw_digest").agg(pl.col("dollars").sum())
-    return {digest: dollars or Decimal(0) for digest, dollars in sums.iter_rows()}
+def _booked(books: pl.DataFrame) -> dict[int, Decimal]:
+    """What the ledger says that purchases cost, by their place."""
+    sums = books.drop_nulls("at").group_by("at").agg(pl.col("dollars").sum())
+    return {at: dollars or Decimal(0) for at, dollars in sums.iter_rows()}
 
 
-def _unbooked(slip: Slip, booked: Mapping[str, Decimal]) -> Decimal:
-    """What of a slip's price the ledger does not have."""
-    if slip.raw is None or slip.raw.digest not in booked:
+def _unbooked(slip: Slip, booked: Decimal | None) -> Decimal:
+    """What of a slip's price the ledger does not have, where it has ``booked`` of it (None: no receipt)."""
+    if booked is None:
         return slip.dollars
     if slip.arrived != slip.records:  # it cost what was sent, and the ledger says how much that was
         return Decimal(0)
-    left = slip.dollars - booked[slip.raw.digest]
+    left = slip.dollars - booked
     return left if left > _ROUNDING else Decimal(0)
 
 

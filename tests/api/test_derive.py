@@ -217,3 +217,107 @@ def test_what_cannot_be_made_or_is_to_be_bought_again_is_refused(seat):
     with pytest.raises(RequestError, match="contradict"):
         seat.offer(Ask("ES.c.0", FIRST, LAST, "ohlcv-1m"), derive=True, refetch=True)
     assert seat.offer(Ask("ES.c.0", FIRST, LAST, "ohlcv-1m"), derive=True).derived == ()
+
+
+DAYS = ("2024-06-25", "2024-06-27")
+CHANGED = "2024-06-26"
+TRADES, HOURS = (Ask("ESU4", *DAYS, name) for name in ("trades", "ohlcv-1h"))
+
+
+@pytest.fixture
+def faulty(vendor):
+    """The vendor, of which a test changes what it has and says."""
+    yield vendor
+    vendor.clear()
+
+
+def traded(seat):
+    """How much was traded on each day, by the trades and by the bars."""
+    return [
+        {d: sum(r[column] for r in rows if r["ts_event"] // DAY == d) for d in {r["ts_event"] // DAY for r in rows}}
+        for column, rows in (("size", seat.rows("trades")), ("volume", seat.rows("ohlcv-1h")))
+    ]
+
+
+def polled(seat):
+    with seat.open() as data:
+        return data.revisions_due()
+
+
+def test_no_bars_are_made_of_trades_that_the_vendor_changed_since_they_were_bought(seat, faulty, billed):
+    seat.stored(TRADES)
+    faulty.fault("restated", day=CHANGED, rows=5)
+    offer = seat.offer(HOURS, derive=True)
+    assert offer.notes == (
+        f"{CHANGED}: changed by the vendor since its trades rows were bought: no bars are made of them",
+    )
+    assert billed(lambda: seat.stored(HOURS, derive=True)) == offer.quote.size > 0
+    sources = {(r["ts_event"] // DAY, r["data_source"].partition(":")[0]) for r in seat.rows("ohlcv-1h")}
+    first = min(day for day, _ in sources)
+    assert sources == {(first, "derived"), (first + 1, "synthetic"), (first + 2, "derived")}
+    due = polled(seat)
+    assert [(c.schema, c.days) for c in due.changed] == [("trades", 1)]
+    # A day that changes after they were made is due for the bars as well.
+    faulty.fault("restated", day=DAYS[1], rows=1)
+    assert {c.schema for c in polled(seat).changed} == {"ohlcv-1h", "trades"}
+
+
+def test_bars_are_made_again_for_nothing_after_their_trades_were_changed_in_the_store(seat, faulty, billed):
+    seat.stored(TRADES)
+    seat.stored(HOURS, derive=True)
+    faulty.fault("restated", day=CHANGED, rows=20, schema="trades")
+    seat.stored(Ask("ESU4", CHANGED, CHANGED, "trades"), refetch=True)
+    trades, bars = traded(seat)
+    assert trades != bars
+    assert [c.schema for c in polled(seat).changed] == ["ohlcv-1h"]
+    receipts = []
+    assert billed(lambda: receipts.extend(seat.stored(HOURS, derive=True))) == 0
+    assert sum(r.superseded for r in receipts) > 0
+    trades, bars = traded(seat)
+    assert trades == bars
+    due = polled(seat)
+    assert (due.changed, due.outdated()) == ((), ())
+    assert seat.ingest(HOURS, derive=True) == []
+
+
+def test_a_day_that_was_degraded_is_so_in_the_receipts_of_its_bars_and_in_coverage(seat, faulty):
+    faulty.fault("degraded", day=CHANGED)
+    seat.stored(TRADES)
+    receipts = seat.stored(HOURS, derive=True)
+    said = {str(c.day): c.condition for r in receipts for c in r.conditions if r.fetched}
+    assert said == {CHANGED: "degraded"}
+    faulty.clear()
+    with seat.open() as data:
+        data.revisions_due().remember()
+    with seat.open() as data:
+        lines = data.coverage().lines
+    assert {(line.schema, line.symbol): line.total("degraded") for line in lines} == {
+        ("trades", "ESU4"): 1, ("ohlcv-1h", "ESU4"): 1
+    }  # fmt: skip
+
+
+def test_coverage_shows_what_was_made_under_the_symbols_that_were_asked_for(seat):
+    parent = [Ask("ES.FUT", DAYS[0], DAYS[0], name) for name in ("trades", "ohlcv-1h")]
+    seat.stored(parent[0])
+    assert len(seat.stored(parent[1], derive=True)) > 2
+    with seat.open() as data:
+        lines = data.coverage().lines
+        assert [line.symbol for line in data.coverage(["ES.FUT"]).lines] == ["ES.FUT", "ES.FUT"]
+    assert [(line.schema, line.symbol, line.total("held")) for line in lines] == [
+        ("ohlcv-1h", "ES.FUT", 1), ("trades", "ES.FUT", 1)
+    ]  # fmt: skip
+
+
+def test_an_offer_says_why_nothing_is_made_and_a_plan_how_many_days_can_be(seat):
+    everything = Ask("ALL_SYMBOLS", DAYS[0], DAYS[0], "ohlcv-1h")
+    assert seat.offer(everything, derive=True).notes == (
+        "ALL_SYMBOLS is never derived: what it stands for only an order says",
+    )
+    assert seat.offer(HOURS, derive=True).notes == ("nothing stored can make these bars: all are bought",)
+    seat.stored(Ask("ESU4", "2024-06-25", "2024-06-27T12:00:00Z", "trades"))
+    with seat.open() as data:
+        buying = seat.buying(data, Ask("ESU4,NQU4", "2024-06-25", "2024-06-28", "ohlcv-1h"))
+        (cheaper,) = buying.outlook(buying.offer()).cheaper
+    assert (
+        cheaper.gives == "2 of 8 days of 2 instruments, and part of 1 more, can be made from stored trades, for nothing"
+    )

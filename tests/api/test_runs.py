@@ -206,7 +206,7 @@ def test_a_store_made_anew_has_nothing_of_the_runs_of_the_one_before(desk, cli):
     old, new = runs(desk)
     assert (old.status, old.rows, new.status) == ("earlier", 0, "done")
     assert new.rows > 0
-    assert "in a store that was at this address before" in cli("runs", old.run)[1].replace("into", "in")
+    assert "of a store that was at this address before" in cli("runs", old.run)[1]
 
 
 def test_a_run_that_died_with_nothing_left_to_do_is_resumed_and_fails_no_more(cradle, desk, cli):

@@ -236,6 +236,26 @@ def test_a_job_without_an_end_needs_one_for_ingest(office, hdi):
     assert "2024-02-26 to open" in hdi("list-jobs")[1]
 
 
+def test_bars_that_are_older_than_what_they_were_made_of_are_not_called_current(office, vendor, hdi):
+    hours, minutes = (Ask("ES.c.0", "2024-02-26", "2024-03-08", name) for name in ("ohlcv-1h", "ohlcv-1m"))
+    office.plan(hourly=DAILY | {"schema": "ohlcv-1h", "sync": True})
+    office.stored(minutes)
+    office.stored(hours, derive=True)
+    vendor.fault("restated:day=2024-02-28,rows=20,symbol=ES.c.0,schema=ohlcv-1m")
+    office.stored(Ask("ES.c.0", "2024-02-28", "2024-02-28", "ohlcv-1m"), refetch=True)
+    vendor.clear()  # of which the vendor says nothing
+    code, out, err = hdi("sync", "--check-revisions")
+    assert code == 0
+    assert out.startswith("stale   revisions\ncurrent hourly")
+    (told,) = [line for line in err.splitlines() if line.startswith("to be derived again: ")]
+    command = told.rpartition(": hdi ")[2].split()
+    assert command[0] == "ingest"
+    vendor.books.reset()
+    assert hdi(*command)[0] == 0
+    assert hdi("sync", "--check-revisions")[1].startswith("current revisions\n")
+    assert vendor.books.entries == ()
+
+
 def test_days_that_the_vendor_changed_are_bought_again_and_only_those(office, vendor):
     office.plan(daily=DAILY | {"sync": True})
     office.sync()

@@ -396,8 +396,8 @@ def told(own, text):
             r"4:7: datasets.XNAS.ITCH.early.2024-03-04: the session of 2024-03-04 would open at .* 04:00 EST .*",
         ),
         (
-            "  XNAS.ITCH:\n    products: {p: {roots: [SPY], open: {2024-03-02: {opens: 17:00, closes: 16:00, reason: x}}}}\n",
-            r"3:43: datasets.XNAS.ITCH.products.p.open.2024-03-02: the session of 2024-03-02 would open at .*",
+            "  A:\n    calendar: XNYS\n    products: {p: {roots: [Z], open: {2024-03-02: {closes: 09:00, reason: x}}}}",
+            r"4:39: datasets.A.products.p.open.2024-03-02: the session of 2024-03-02 would open at .*",
         ),
     ],
 )

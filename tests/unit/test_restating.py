@@ -5,9 +5,10 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from hdi.frames import CONDITIONS
+from hdi.aging import marked
+from hdi.frames import CONDITIONS, COVERAGE, LEDGER, MAPPINGS
 from hdi.model import DAY_NS
-from hdi.restating import BOUGHT, TOLD, judged, odd, standing, together, wanted
+from hdi.restating import BOUGHT, TOLD, judged, odd, outdated, standing, together, wanted, without
 from hdi.revisions import APPEARED, CHANGED, DISAPPEARED, revised
 
 DAY = 100
@@ -190,3 +191,78 @@ def test_a_row_where_nobody_had_answered_before_is_no_revision():
 def test_a_row_at_another_instant_is_another_row():
     found = laid(rows(1, ("1", 1), time=5), rows(2, ("1", 1), time=6))
     assert [what for what, _ in found] == [DISAPPEARED, APPEARED]
+
+
+def books(*rows):
+    """(coverage, ledger) of units of instrument 7 by (schema, symbol, start, end, rows), the last of which changed.
+
+    A unit of bars that has no bytes was made here; ``rows`` are (stored, unchanged, superseded).
+    """
+    receipts, spans = [], []
+    for number, (schema, symbol, start, end, (stored, unchanged, superseded)) in enumerate(rows):
+        made = symbol == "7"
+        stype = "instrument_id" if made else "parent"
+        where = {"unit": number, "dataset": "D", "schema": schema, "symbol": symbol, "stype": stype,
+                 "start": start, "end": end}  # fmt: skip
+        receipts.append(where | {
+            "status": "complete", "raw_digest": None if made else "abc", "stored": stored, "unchanged": unchanged,
+            "superseded": superseded, "committed_at": number,
+        })  # fmt: skip
+        spans.append(where | {"instrument_id": 7})
+    return pl.DataFrame(spans, schema=COVERAGE), pl.DataFrame(receipts, schema=LEDGER)
+
+
+NEW, SAME, OTHER = (5, 0, 0), (5, 5, 0), (5, 4, 1)
+TRADES, MADE = ("trades", "ES.FUT", 0, 100, NEW), ("ohlcv-1h", "7", 0, 100, NEW)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([TRADES, MADE], []),
+        ([TRADES, MADE, ("trades", "ES.FUT", 0, 100, SAME)], []),
+        ([TRADES, MADE, ("trades", "ES.FUT", 34, 55, OTHER)], [(7, 30, 60)]),
+        ([TRADES, MADE, ("trades", "ES.FUT", 34, 55, (6, 5, 0))], [(7, 30, 60)]),
+        # What they were not made of: other days, another kind that came later, and what no bar is made of.
+        ([TRADES, MADE, ("trades", "ES.FUT", 100, 200, NEW)], []),
+        ([TRADES, MADE, ("ohlcv-1m", "ES.FUT", 0, 100, NEW)], []),
+        ([TRADES, MADE, ("tbbo", "ES.FUT", 0, 100, NEW), ("tbbo", "ES.FUT", 0, 100, OTHER)], []),
+        # Below what they were made of.
+        ([TRADES, ("ohlcv-1m", "7", 0, 100, NEW), MADE, ("trades", "ES.FUT", 0, 10, OTHER)], [(7, 0, 10)]),
+        # Bought, or made again, since; and bars that were bought at first.
+        ([TRADES, MADE, ("trades", "ES.FUT", 0, 100, OTHER), ("ohlcv-1h", "7", 20, 100, SAME)], [(7, 0, 20)]),
+        ([TRADES, MADE, ("trades", "ES.FUT", 0, 100, OTHER), ("ohlcv-1h", "ES.FUT", 0, 70, OTHER)], [(7, 70, 100)]),
+        ([TRADES, ("ohlcv-1h", "ES.FUT", 0, 100, NEW), ("trades", "ES.FUT", 0, 100, OTHER)], []),
+        # The bar that starts at 90 reaches to 100, beyond the stretch that has it; none starts before 20.
+        ([TRADES, ("ohlcv-1h", "7", 13, 95, NEW), ("trades", "ES.FUT", 97, 98, OTHER)], [(7, 90, 95)]),
+        ([TRADES, ("ohlcv-1h", "7", 13, 95, NEW), ("trades", "ES.FUT", 14, 15, OTHER)], []),
+    ],
+)
+def test_bars_that_were_made_are_outdated_where_what_they_were_made_of_was_changed_since(rows, expected):
+    found = outdated(*books(*rows), "D", "ohlcv-1h", ("ohlcv-1m", "trades"), 10)
+    assert found.rows() == expected
+
+
+def test_a_symbol_is_not_held_where_an_instrument_that_it_stood_for_is_held_no_more():
+    claims = [("7", "instrument_id", 7), ("8", "instrument_id", 8), ("7", "instrument_id", None),
+              ("ES.FUT", "parent", None), ("CL.FUT", "parent", None)]  # fmt: skip
+    coverage = pl.DataFrame([(1, "D", "ohlcv-1h", *claim, 0, 100) for claim in claims], schema=COVERAGE, orient="row")
+    mappings = pl.DataFrame(
+        [("D", "parent", "ES.FUT", 7, 0, 50), ("D", "parent", "CL.FUT", 8, 0, 100)], schema=MAPPINGS, orient="row"
+    )
+    spans = pl.DataFrame([(7, 40, 60)], schema=["instrument_id", "start", "end"], orient="row")
+    left = without(coverage, spans, mappings).select("symbol", "instrument_id", "start", "end")
+    assert set(left.rows()) == {
+        ("7", 7, 0, 40), ("7", 7, 60, 100), ("7", None, 0, 40), ("7", None, 60, 100), ("8", 8, 0, 100),
+        ("ES.FUT", None, 0, 40), ("ES.FUT", None, 50, 100), ("CL.FUT", None, 0, 100),
+    }  # fmt: skip
+
+
+def test_a_day_that_was_degraded_when_it_was_bought_stays_so_until_it_is_bought_again():
+    day = 86_400 * 10**9
+    coverage, ledger = books(*[("trades", "ES.FUT", 0, 3 * day, NEW)], *[("trades", "ES.FUT", day, 2 * day, SAME)])
+    words = [f'{{"day": "1970-01-0{n}", "condition": "{c}", "last_modified": null}}'
+             for n, c in ((1, "degraded"), (2, "degraded"), (3, "available"))]  # fmt: skip
+    ledger = ledger.with_columns(conditions=pl.Series([f"[{', '.join(words)}]", None]))
+    assert marked(coverage[:1], ledger[:1]).sort("day").rows() == [(7, 0), (7, day)]
+    assert marked(coverage, ledger).rows() == [(7, 0)]

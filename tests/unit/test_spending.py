@@ -1,6 +1,7 @@
 """What was spent: by the ledger and by slips, on the day on which it was bought; and what may still be."""
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 
 import polars as pl
@@ -64,6 +65,20 @@ def test_a_broken_delivery_costs_what_the_ledger_says_and_without_a_receipt_what
     broken = slip("0.25", arrived=-1)
     assert total(spent(ledger(("0.1", {"raw_digest": "d1"})), [broken])) == Decimal("0.1")
     assert total(spent(ledger(), [broken])) == Decimal("0.25")
+
+
+def test_bytes_that_were_bought_twice_are_paid_twice_each_at_its_time():
+    first, again = slip("2", at=MARCH), replace(slip("2", at=NOW), raw=RawFile("raw/p2", "d1", 1))
+    old = {"raw_digest": "d1", "raw_file": "raw/p", "committed_at": MARCH + 1}
+    rows = spent(ledger(("2", old)), [first, again])
+    assert (total(rows), unbooked(rows)) == (4, 2)
+    rows = spent(ledger(("2", old), ("2", old | {"raw_file": "raw/p2", "committed_at": NOW + 1})), [first, again])
+    assert (rows["at"].to_list(), unbooked(rows)) == ([MARCH, NOW], 0)
+
+
+def test_what_was_committed_before_a_purchase_was_not_paid_by_it():
+    rows = spent(ledger(("2", {"raw_digest": "d1", "raw_file": "raw/p", "committed_at": MARCH})), [slip("2", at=NOW)])
+    assert rows.select("at", "booked").rows() == [(MARCH, True), (NOW, False)]
 
 
 def test_a_batch_job_is_paid_once_with_the_job_and_not_with_its_files():

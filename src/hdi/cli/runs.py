@@ -140,7 +140,7 @@ def _summary(record: RunRecord) -> Sequence[str]:
     if record.resumed_by is not None:
         lines.append(f"  {record.resumed_by} went on with it")
     if record.status == "earlier":
-        lines.append("  its rows went into a store that was at this address before; nothing of it is in this one")
+        lines.append("  of a store that was at this address before: nothing of it is in this one")
     if entry and entry.offer:
         from decimal import Decimal
 
