@@ -207,7 +207,8 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, _Given]:
 
 def _dotenv(path: Path) -> dict[str, _Given]:
     """The variables of a ``.env`` file: quotes, ``export`` and comments as usual, ``$`` is itself."""
-    if not path.is_file():
+    # A folder of that name is somebody's virtual environment.
+    if not os.path.lexists(path) or path.is_dir():
         return {}
     from dotenv.parser import parse_stream
 
@@ -252,7 +253,7 @@ def api_file(config_dir: Path) -> Path | None:
 
 def _one_of(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The one file that exists under one of these names."""
-    found = [path for name in names for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+    found = [path for name in names for suffix in SUFFIXES if os.path.lexists(path := folder / f"{name}{suffix}")]
     if len(found) > 1:
         message = f"{found[0]}: the same settings are also in {', '.join(p.name for p in found[1:])}"
         raise ConfigError(message, "Keep one of them.")
