@@ -117,8 +117,12 @@ class Buying:
                 f"this costs {dollars_text(offer.quote.dollars)}, and the budget is {dollars_text(budget)}",
                 "Ask for less, or raise --budget. Nothing was bought.",
             )
+        self.refuse_over_limits(offer.quote.dollars)
+
+    def refuse_over_limits(self, dollars: Decimal) -> None:
+        """RequestError when so much more is over what may be spent in a day or a month."""
         if limits := self.terms.limits:
-            limits.check(offer.quote.dollars, self._spent())
+            limits.check(dollars, self._spent())
 
     def _spent(self) -> pl.DataFrame:
         """What was spent of late."""

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -20,7 +20,7 @@ FORM = f"A cron line has five fields: {', '.join(_FIELDS)}; '15 6 * * 2-6' is 06
 #: What crontabs do not know: the last day of a month (L), the n-th weekday (FRI#2), a step without a range (5/15).
 _OWN = re.compile(r"#|(?:^|[ ,])(?:L|LW|\d+L|\w+/)")
 _SECOND = dt.timedelta(seconds=1)
-#: Longer than any clock repeats: counted back from the second time round, a slot of the first would be missed.
+#: Longer than any clock repeats or leaves out.
 _REPEATED = dt.timedelta(hours=2)
 
 
@@ -53,9 +53,14 @@ class Cron:
 
     def last(self, at: dt.datetime) -> dt.datetime:
         """The latest slot at or before the instant."""
-        ahead = _SECOND if self.timezone == UTC else _REPEATED
-        from_here = self._slots(at.replace(microsecond=0) + ahead, reverse=True)
-        return next(dropwhile(lambda slot: slot > at, from_here))
+        back = self._slots(at.replace(microsecond=0) + _SECOND, reverse=True)
+        if self.timezone == UTC:
+            return next(dropwhile(lambda slot: slot > at, back))
+        # Counted back, some are missed where the zone changes its offset; counted forward from there, none is.
+        for before in dropwhile(lambda slot: slot > at, back):
+            if found := list(takewhile(lambda slot: slot <= at, self._slots(before - _REPEATED))):
+                return found[-1]
+        raise StopIteration
 
     @property
     def portable(self) -> bool:

@@ -49,6 +49,7 @@ class Slip:
     broke, at ``wasted_dollars``, which are in ``dollars``. ``lost`` are symbols that were ordered and that the answer
     does not resolve. ``conditions`` are what the vendor said of days when it was asked at ``seen_at``.
     ``batch`` is the batch job whose file the bytes are, "" for a stream: the job was paid for, they are its share.
+    ``counted_at`` is when the vendor was last asked again, and still counted as many records for the order.
     """
 
     origin: str
@@ -68,6 +69,7 @@ class Slip:
     raw: RawFile | None = None
     seen_at: int = 0
     batch: str = ""
+    counted_at: int = 0
 
     @property
     def unit_id(self) -> str:
@@ -102,6 +104,7 @@ class Slip:
             "dollars": str(self.dollars), "arrived": self.arrived, "wasted": self.wasted,
             "wasted_dollars": str(self.wasted_dollars),
             "bought_at": self.bought_at, "seen_at": self.seen_at, "batch": self.batch,
+            "counted_at": self.counted_at,
             "lost": self.lost, "raw": [self.raw.digest, self.raw.size] if self.raw else None,
             "conditions": [
                 (c.day.isoformat(), c.condition, c.last_modified.isoformat() if c.last_modified else None)
@@ -129,7 +132,7 @@ class Slip:
             given["bought_at"], tuple(given["lost"]),
             RawFile(str(path), *given["raw"]) if path and given["raw"] else None,
             given.get("seen_at", given["bought_at"]),  # slips of before say only when they were bought
-            given.get("batch", ""),
+            given.get("batch", ""), given.get("counted_at", 0),
         )  # fmt: skip
 
 
@@ -351,6 +354,14 @@ def of(slip: Slip) -> pl.Expr:
     return mine if slip.batch else mine & (pl.col("committed_at") >= slip.bought_at)
 
 
+def counted(data_dir: Path, slip: Slip, at: int) -> None:
+    """Note that the vendor counts as many records for an order as arrived, now that its bytes lie there for long."""
+    if slip.raw is not None:
+        path = Path(slip.raw.path)
+        folders = path.parent.relative_to(data_dir / "raw").parts
+        raw.put_note(data_dir, folders, f"{path.name}{_SLIP}", replace(slip, counted_at=at).to_json())
+
+
 def _slip(note: Path) -> Slip:
     """The slip of a file, checked. CorruptFile when it cannot be read."""
     path = note.with_name(note.name.removesuffix(_SLIP))
@@ -375,6 +386,6 @@ def claim(data_dir: Path, keys: Sequence[str]) -> Iterator[None]:
 
 
 __all__: list[Any] = [
-    "Delivery", "Fetched", "Slip", "check", "claim", "described", "file_name", "of", "purchased",
+    "Delivery", "Fetched", "Slip", "check", "claim", "counted", "described", "file_name", "of", "purchased",
     "receipts", "recover", "slips",
 ]  # fmt: skip

@@ -35,9 +35,7 @@ _SPAN = {"instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64()}
 _MOST_PIECES = 2_000_000
 
 
-def odd(
-    said: pl.DataFrame, told: pl.DataFrame, now: pl.DataFrame, bought: pl.DataFrame | None = None
-) -> pl.DataFrame:
+def odd(said: pl.DataFrame, told: pl.DataFrame, now: pl.DataFrame, bought: pl.DataFrame | None = None) -> pl.DataFrame:
     """The days of a dataset (day, condition, last_modified) that raise a question.
 
     Not all that is known of them is what is said ``now``; or that is of the day on which it was heard, or on which

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +23,7 @@ from hdi.bars import finer
 from hdi.errors import RequestError
 from hdi.frames import CONDITIONS, COVERAGE, REJECTS
 from hdi.model import DAY_NS, MAX_NS, Outcome, Quote, Unit, Window, dollars_text, iso_ns, ns_date, subtract
+from hdi.paid import Slip, counted
 from hdi.restating import FOUND, WANTED, made_here, outdated, together, wanted
 from hdi.schema import Schemas
 from hdi.sources import Source
@@ -31,6 +32,7 @@ from hdi.symbology import ALL_SYMBOLS, merge
 
 if TYPE_CHECKING:
     from hdi.buying import Buying
+    from hdi.downloads import Progress
     from hdi.offer import Offer
 
 _SAID = {c: CONDITIONS[c] for c in ("dataset", "day", "condition", "last_modified")}
@@ -67,6 +69,31 @@ class Unmeasured:
     days: int
     first: dt.date
     last: dt.date
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """Days that the vendor last changed on the day on which they were bought: before or after, it does not say.
+
+    ``counted``: of all of them it counts as many records now as arrived.
+    """
+
+    dataset: str
+    schema: str
+    symbols: tuple[str, ...]
+    days: int
+    first: dt.date
+    last: dt.date
+    counted: bool
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """Rows from files that do not say what they are all of: whether the vendor changed them is not measured."""
+
+    dataset: str
+    schema: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +134,9 @@ class Due:
     _order: Callable[..., Buying] = field(repr=False)
     _budget: Decimal | None = None
     _datasets: frozenset[str] = frozenset()
+    unsettled: tuple[Unsettled, ...] = ()
+    fragments: tuple[Fragments, ...] = ()
+    _counted: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def offer(self, job: str | None = None) -> DueOffer:
         """The price of buying again what has changed; nothing is billed. Raises as :meth:`hdi.buying.Buying.offer`.
@@ -126,10 +156,10 @@ class Due:
                 refused.append(Outcome("", "failed", c.dataset, c.schema, c.symbols, c.window, error=error))
         return DueOffer(tuple(orders), tuple(offers), tuple(refused))
 
-    def buy(self, offer: DueOffer) -> Iterator[Outcome]:
-        """Buy it; an outcome for each download. What fails stays due.
+    def buy(self, offer: DueOffer, began: Callable[[Progress], None] = lambda _: None) -> Iterator[Outcome]:
+        """Buy it; an outcome for each download. What fails stays due. ``began`` is given the progress of each order.
 
-        Raises RequestError, before anything is billed, for what is over the budget.
+        Raises RequestError, before anything is billed, for what is over the budget or over what may be spent.
         """
         if self._budget is not None and offer.quote.dollars > self._budget:
             raise RequestError(
@@ -137,9 +167,13 @@ class Due:
                 f"{dollars_text(self._budget)}",
                 "Ask for less, or raise --budget. Nothing was bought.",
             )
+        if offer.orders:
+            offer.orders[0].refuse_over_limits(offer.quote.dollars)
         self.remember()
         for order, each in zip(offer.orders, offer.offers, strict=True):
-            yield from order.run(each)[1]
+            progress, outcomes = order.run(each)
+            began(progress)
+            yield from outcomes
         yield from offer.refused
 
     def outdated(self) -> tuple[Changed, ...]:
@@ -178,6 +212,7 @@ class Due:
 
     def remember(self) -> None:
         """Keep what the vendor said, as far as it is news: from now on the days are known."""
+        self._counted()
         for (dataset,), said in self.heard.group_by("dataset"):
             news = _news(said, self._store.conditions())
             held = self._store.ledger().filter(pl.col("dataset") == dataset, pl.col("status") == "complete")
@@ -216,6 +251,8 @@ def due(  # noqa: PLR0913, PLR0917  (what is held, who is asked, and how is boug
     changed: list[Changed] = []
     waiting: list[Changed] = []
     unmeasured: list[Unmeasured] = []
+    unsettled: list[Unsettled] = []
+    recount = _Recount(source, data_dir)
     coverage, ledger, said = store.coverage(), store.ledger(), store.conditions()
     for (dataset, schema), units in held.group_by("dataset", "schema", maintain_order=True):
         here = pl.col("dataset") == dataset
@@ -223,24 +260,39 @@ def due(  # noqa: PLR0913, PLR0917  (what is held, who is asked, and how is boug
             coverage.filter(here, pl.col("schema") == schema), ledger, said.filter(here), data_dir, units,
             now.filter(here),
         )  # fmt: skip
-        again, blank, found = _judged(book, units)
+        again, blank, found = _judged(book, units, recount)
         where = str(dataset), str(schema)
         changed += _stretches(*where, again.filter(pl.col("verdict") == "due"), found)
         waiting += _stretches(*where, again.filter(pl.col("verdict") == "waiting"), found)
         unmeasured += _unmeasured(*where, blank)
+        unsettled += _unsettled(*where, again)
     return Due(
         tuple(changed), tuple(waiting), tuple(unmeasured), now, store, schemas, order, budget,
-        frozenset(dataset for dataset, _ in only),
+        frozenset(dataset for dataset, _ in only), tuple(unsettled), _fragments(ledger, source.origin, only),
+        recount.remember,
     )  # fmt: skip
 
 
 def _held(store: Store, origin: str, only: Collection[tuple[str, str]]) -> pl.DataFrame:
     """The units (:data:`hdi.restating.BOUGHT`) of an origin, of these datasets and schemas or of all."""
-    held = bought(store.ledger().filter(pl.col("origin") == origin), store.coverage())
-    if only:
-        pairs = pl.DataFrame([tuple(p) for p in only], schema={"dataset": pl.String, "schema": pl.String}, orient="row")
-        held = held.join(pairs, on=["dataset", "schema"], how="semi", maintain_order="left")
-    return held
+    return _only(bought(store.ledger().filter(pl.col("origin") == origin), store.coverage()), only)
+
+
+def _only(rows: pl.DataFrame, pairs: Collection[tuple[str, str]]) -> pl.DataFrame:
+    """The rows of these datasets and schemas; without any all."""
+    if not pairs:
+        return rows
+    wanted = pl.DataFrame([tuple(p) for p in pairs], schema={"dataset": pl.String, "schema": pl.String}, orient="row")
+    return rows.join(wanted, on=["dataset", "schema"], how="semi", maintain_order="left")
+
+
+def _fragments(ledger: pl.DataFrame, origin: str, only: Collection[tuple[str, str]]) -> tuple[Fragments, ...]:
+    """What of the store no coverage knows."""
+    mine = _only(ledger.filter(pl.col("status") == "fragment", pl.col("origin") == origin), only)
+    sums = mine.group_by("dataset", "schema", maintain_order=True).agg(
+        pl.col("stored").sum() - pl.col("unchanged").sum()
+    )
+    return tuple(Fragments(*row) for row in sums.filter(pl.col("stored") > 0).iter_rows())
 
 
 def _heard(source: Source, dataset: str, held: pl.DataFrame) -> pl.DataFrame:
@@ -254,16 +306,69 @@ def _heard(source: Source, dataset: str, held: pl.DataFrame) -> pl.DataFrame:
     return heard(dataset, tuple(source.conditions(dataset, Window(first, min(last, MAX_NS - DAY_NS)))), asked)
 
 
-def _judged(book: Book, units: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+class _Recount:
+    """Asks the vendor, for nothing, whether it still counts what arrived of orders that are unsettled."""
+
+    def __init__(self, source: Source, data_dir: Path) -> None:
+        self._source = source
+        self._data_dir = data_dir
+        self._same: dict[str, bool | None] = {}
+        #: Orders that need not be counted again, with when they were counted.
+        self._news: list[tuple[Slip, int]] = []
+
+    def judged(self, pieces: pl.DataFrame, purchases: Mapping[int, Slip]) -> pl.DataFrame:
+        """Pieces with their verdicts: due where rows were added or removed; ``counted`` where none were."""
+        open_ = pl.col("verdict") == "unsettled"
+        changed = {
+            u: purchases.get(u) for u in pieces.filter(pl.col("verdict").is_in(["due", "waiting"]))["unit"].unique()
+        }
+        others = {slip.name for slip in changed.values() if slip}
+        last = pieces.filter(open_).group_by("unit").agg(pl.col("last_modified").max())
+        same = {
+            unit: self._asked(slip, at) for unit, at in last.iter_rows()
+            if (slip := purchases.get(unit)) is not None and slip.name not in others
+        }  # fmt: skip
+        known = pl.col("unit").replace_strict(same, default=None, return_dtype=pl.Boolean)
+        return pieces.with_columns(
+            verdict=pl.when(open_ & ~known).then(pl.lit("due")).otherwise("verdict"),
+            counted=(open_ & known).fill_null(value=False),
+        )
+
+    def _asked(self, slip: Slip, last_modified: int) -> bool | None:
+        """Whether the vendor counts for an order what arrived; None where it does not know the order any more."""
+        if slip.counted_at >= last_modified + DAY_NS:  # its last change was over when it was asked
+            return True
+        if slip.name not in self._same:
+            now = time.time_ns()
+            try:
+                self._same[slip.name] = self._source.count(slip.order) == slip.arrived
+            except RequestError:
+                self._same[slip.name] = None
+            if self._same[slip.name]:
+                self._news.append((slip, now))
+        return self._same[slip.name]
+
+    def remember(self) -> None:
+        """Keep what was counted."""
+        for slip, at in self._news:
+            counted(self._data_dir, slip, at)
+
+
+def _judged(book: Book, units: pl.DataFrame, recount: _Recount) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """(what would be asked for again (:data:`WANTED`), days that are unmeasured, all that was found of others)."""
-    frames, blank = [pl.DataFrame(schema=WANTED)], [pl.DataFrame(schema={"day": pl.Int64()})]
+    frames, blank = [], [pl.DataFrame(schema={"day": pl.Int64()})]
     found = [pl.DataFrame(schema=FOUND)]
-    for pieces in book.pieces():
+    for each in book.pieces():
+        pieces = recount.judged(each, book.purchases)
         blank.append(pieces.filter(pl.col("verdict") == "unmeasured").select("day").unique())
         changed = pieces.filter(pl.col("verdict").is_in(["due", "waiting"]))
-        frames.append(wanted(changed, units))
+        frames += [wanted(changed, units).with_columns(counted=pl.lit(value=False))]
+        for same in (True, False):
+            open_ = pieces.filter(pl.col("verdict") == "unsettled", pl.col("counted") == same)
+            frames.append(wanted(open_, units).with_columns(counted=pl.lit(same)))
         found.append(changed.select(*FOUND).unique("day", keep="first", maintain_order=True))
-    return pl.concat(frames), pl.concat(blank).unique().sort("day"), pl.concat(found).sort("day")
+    empty = pl.DataFrame(schema={**WANTED, "counted": pl.Boolean()})
+    return pl.concat([empty, *frames]), pl.concat(blank).unique().sort("day"), pl.concat(found).sort("day")
 
 
 def _stretches(dataset: str, schema: str, wanted: pl.DataFrame, found: pl.DataFrame) -> Iterator[Changed]:
@@ -296,6 +401,8 @@ def _sentence(day: int, was: str | None, was_modified: int | None, condition: st
     if last_modified is not None and last_modified != was_modified:
         before = f", {ns_date(was_modified)} when it was bought" if was_modified is not None else ""
         told.append(f"last changed {ns_date(last_modified)}{before}")
+    if len(told) == 1:
+        told.append("has another number of records now than when it was bought, on the day of its last change")
     return ", ".join(told)
 
 
@@ -305,4 +412,14 @@ def _unmeasured(dataset: str, schema: str, days: pl.DataFrame) -> Iterator[Unmea
         yield Unmeasured(dataset, schema, days.height, first, last)
 
 
-__all__ = ["Changed", "Due", "DueOffer", "Unmeasured", "due"]
+def _unsettled(dataset: str, schema: str, again: pl.DataFrame) -> Iterator[Unsettled]:
+    mine = again.filter(pl.col("verdict") == "unsettled")
+    if mine.height:
+        day = pl.col("start") // DAY_NS
+        days = mine.select(day.unique().sort()).to_series().to_list()
+        first, last = ns_date(days[0] * DAY_NS), ns_date(days[-1] * DAY_NS)
+        symbols = tuple(mine["symbol"].unique().sort())
+        yield Unsettled(dataset, schema, symbols, len(days), first, last, bool(mine["counted"].all()))
+
+
+__all__ = ["Changed", "Due", "DueOffer", "Fragments", "Unmeasured", "Unsettled", "due"]

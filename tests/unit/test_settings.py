@@ -453,13 +453,13 @@ def test_a_settings_file_that_leads_nowhere_is_an_error_and_not_no_file(tmp_path
     folder.mkdir()
     (folder / "system_config.yaml").symlink_to(tmp_path / "gone.yaml")
     with pytest.raises(ConfigError, match=r"system_config\.yaml"):
-        load(folder, {}, cwd=tmp_path)
+        load(tmp_path)
 
 
 def test_an_env_file_that_leads_nowhere_is_an_error_and_a_folder_of_that_name_is_none(tmp_path):
     (tmp_path / ".env").symlink_to(tmp_path / "gone")
     with pytest.raises(ConfigError, match=r"\.env"):
-        load(None, {}, cwd=tmp_path)
+        load(tmp_path)
     (tmp_path / ".env").unlink()
     (tmp_path / ".env").mkdir()
-    assert load(None, {}, cwd=tmp_path).data_dir == tmp_path / "data"
+    assert load(tmp_path).data_dir == tmp_path / "data"

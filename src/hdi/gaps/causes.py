@@ -39,22 +39,25 @@ def judged(empty: pl.DataFrame) -> pl.DataFrame:
     available = pl.col("condition").eq_missing("available") & pl.col("condition_now").eq_missing("available")
     proven = pl.col("proven")
     traded = (pl.col("elsewhere") > 0) | pl.col("short")
-    nothing = (pl.col("agree") != "") | (pl.col("fetched") == 0) | proven
+    # Bars that were made of one schema lack what it lacks: they and it are one witness.
+    agree = (pl.col("agree") != "") & (~pl.col("made") | pl.col("agree").str.contains(", ", literal=True))
+    nothing = agree | (pl.col("counted") & (pl.col("fetched") == 0)) | proven | pl.col("summed")
     said = pl.col("condition").is_in(_CONDITIONS)
     # Where the vendor's bytes were looked at, they say whether it was us.
-    ours = (pl.col("gone") > 0).fill_null(value=False) & pl.col("unread").is_not_null()
+    unread = pl.col("unread").is_not_null()
+    ours = (pl.col("gone") > 0).fill_null(value=False) & unread
     steps: list[tuple[pl.Expr, str | pl.Expr, str | pl.Expr]] = [
-        (pl.col("rejected") > 0, "quarantined", CERTAIN),
+        (lost(), "our failure", CERTAIN),
+        ((pl.col("rejected") > 0) & ~ours, "quarantined", ~unread),
         (_over() <= pl.col("low"), "expired", CERTAIN),
         (pl.col("activation") >= pl.col("high"), "not listed", CERTAIN),
-        (pl.col("kept") > 0, "our failure", CERTAIN),
         (proven & available & ~traded & ~pl.col("lacks"), "no trade", CERTAIN),
+        (ours, "our failure", LIKELY),
         (
             said & (~proven | (pl.col("condition") == "missing")),
             pl.col("condition"),
-            pl.when(pl.col("condition") == "missing").then("alone").otherwise(pl.col("elsewhere") > 0),
+            ~unread & pl.when(pl.col("condition") == "missing").then("alone").otherwise(pl.col("elsewhere") > 0),
         ),
-        (ours, "our failure", LIKELY),
         (pl.col("ending"), "expired", LIKELY),
         (pl.col("beginning"), "not listed", LIKELY),
         (nothing & ~traded, "no trade", LIKELY),
@@ -68,6 +71,11 @@ def judged(empty: pl.DataFrame) -> pl.DataFrame:
         certainty = pl.when(holds).then(sure).otherwise(certainty)
     found = empty.with_columns(cause=cause, certainty=certainty, traded=traded)
     return _fillable(_thin(found))
+
+
+def lost() -> pl.Expr:
+    """True where the bytes that are kept hold more records than were rejected, and are in the store."""
+    return pl.col("kept") > pl.col("rejected")
 
 
 def _over() -> pl.Expr:
@@ -101,7 +109,7 @@ def _fillable(found: pl.DataFrame) -> pl.DataFrame:
         pl.col("condition").ne_missing(pl.col("condition_now"))
         | (pl.col("modified_now") > pl.col("modified")).fill_null(value=False)
     )  # fmt: skip
-    ours = pl.when(pl.col("kept") > 0).then(pl.lit(REFINE)).otherwise(pl.lit(AGAIN))
+    ours = pl.when(lost()).then(pl.lit(REFINE)).otherwise(pl.lit(AGAIN))
     said = pl.when(changed).then(pl.lit(AGAIN)).otherwise(pl.lit(CHANGED))
     fill = (
         pl.when(pl.col("cause") == "our failure").then(ours)
@@ -120,7 +128,8 @@ def told(found: pl.DataFrame, dataset: str, schema: str) -> pl.DataFrame:
         pl.col(
             "instrument_id", "symbol", "cause", "certainty", "fill", "condition", "modified", "condition_now",
             "modified_now", "expiration", "activation", "unit", "unread", "u_symbol", "fetched", "others", "lacking",
-            "expected", "traded", "proven", "ending", "beginning", "life_start", "life_end",
+            "expected", "traded", "proven", "ending", "beginning", "life_start", "life_end", "counted", "made",
+            "u_start", "u_end",
         ).first(),
         pl.col("rejected", "kept", "elsewhere").sum(),
         pl.col("gone").max(),
@@ -162,7 +171,7 @@ def _evidence() -> pl.Expr:
         pl.when(c("cause") == "not listed", c("beginning")).then(
             pl.format("{} is its first day by the vendor's symbology, and no row comes before", _day("first_day"))
         ),
-        pl.when(c("kept") > 0).then(
+        pl.when(lost()).then(
             pl.format("the vendor's bytes, which are kept, hold {} records of it; the store holds none", "kept")
         ),
         pl.when(c("cause") == "our failure", c("unread").is_not_null()).then(
@@ -195,8 +204,14 @@ def _evidence() -> pl.Expr:
             .otherwise(pl.format("the cleared volume of its sessions is {}, and the rows that are held add up to {}",
                                  "cleared", "cleared_held"))
         ),
-        pl.when(c("cause").is_in(["no trade", "unknown"]), c("fetched") == 0).then(
+        pl.when(c("cause").is_in(["no trade", "unknown"]), c("fetched") == 0, c("counted")).then(
             pl.format("the vendor counted no record for {} in the whole of unit {}", "u_symbol", "unit")
+        ),
+        pl.when(c("cause").is_in(["no trade", "unknown"]), c("fetched") == 0, ~c("counted"), ~c("made")).then(
+            pl.format("it was asked for alone, from {} to {}, and no record came", _at("u_start"), _at("u_end"))
+        ),
+        pl.when(c("cause").is_in(["no trade", "unknown"]), c("made")).then(
+            pl.lit("the bars of its unit were made here, of rows that are stored")
         ),
         pl.when(c("cause").is_in(["no trade", "unknown"])).then(
             pl.format("of its {} stretches {} have no row; other gaps of it as long: {}",
@@ -214,6 +229,26 @@ def _at(column: str) -> pl.Expr:
     return pl.col(column).cast(pl.Datetime("ns", "UTC")).dt.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def thinned(found: pl.DataFrame, dataset: str, schema: str, every: int) -> pl.DataFrame:
+    """Stretches (instrument_id, symbol, unit, at, there, kept, rejected) that lack rows, and have some: :data:`GAPS`."""
+    placed = found.with_columns(ord=pl.col("at") // every)
+    gaps = runs(placed, "symbol", "unit").group_by("run", maintain_order=True).agg(
+        pl.col("instrument_id", "symbol", "unit").first(), pl.col("there", "kept", "rejected").sum(),
+        start=pl.col("at").min(), end=pl.col("at").max() + every, stretches=pl.len().cast(pl.Int64),
+    )  # fmt: skip
+    words = pl.format(
+        "the vendor's bytes, which are kept, hold {} records of it; the store holds {}, and {} are in quarantine",
+        "kept", "there", "rejected",
+    )  # fmt: skip
+    return gaps.with_columns(
+        dataset=pl.lit(dataset), schema=pl.lit(schema), cause=pl.lit("our failure"), certainty=pl.lit(CERTAIN),
+        fill=pl.lit(REFINE), evidence=pl.concat_list(words),
+        stype=pl.when(pl.col("symbol").is_null()).then(pl.lit("instrument_id")).otherwise(pl.lit("raw_symbol")),
+        symbol=pl.coalesce("symbol", pl.col("instrument_id").cast(pl.String)),
+    ).select(pl.col(c).cast(t) for c, t in GAPS.items())  # fmt: skip
+
+
 __all__ = [
-    "AGAIN", "BUY", "CAUSES", "CERTAIN", "CHANGED", "CLOSED", "GAPS", "LIKELY", "REFINE", "judged", "told",
+    "AGAIN", "BUY", "CAUSES", "CERTAIN", "CHANGED", "CLOSED", "GAPS", "LIKELY", "REFINE", "judged", "lost", "thinned",
+    "told",
 ]  # fmt: skip

@@ -1,41 +1,39 @@
-"""What a store can say about stretches that lack rows: quarantine, conditions, kept bytes, definitions, other schemas.
+"""What a store can say about stretches that lack rows: quarantine, definitions, other schemas.
 
 Each part gives a frame to join to the empty stretches (``instrument_id``, ``at``, ``low``, ``high``, and what the part
-names). Rows are read as aggregates, by stretch; kept bytes only of units of which rows are gone.
+names). Rows are read as aggregates, by stretch. Bars that were made here of other rows say nothing that those do not.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 
 import polars as pl
 
-from hdi.errors import HdiError
 from hdi.frames import CONTENT
 from hdi.gaps.grid import HOUR_NS, Grain, runs
 from hdi.lookup import RECTANGLES
-from hdi.model import DAY_NS, Window, parse_instant
+from hdi.model import DAY_NS, Window
 from hdi.schema import Schema, SchemaName, Schemas
-from hdi.sources.dbn import Reader
 from hdi.stores import Store
-from hdi.symbology import Intervals, merge
+from hdi.symbology import Intervals, disjoint, merge
 
 #: The column that holds how much was traded, by kind of data.
 VOLUMES: Mapping[str, str] = {"ohlcv": "volume", "trades": "size", "tbbo": "size"}
 _CLEARED_VOLUME, _NEW = 6, 1
 #: The volume of a session is published within so many days.
 _PUBLISHED = 6 * DAY_NS
-_BATCH = 131_072
-_KEY = ["instrument_id", "at"]
+KEY = ["instrument_id", "at"]
 
 
 @dataclass(frozen=True)
 class Place:
-    """One schema of a dataset in a store, and how it is looked at. ``coverage`` is that of the dataset."""
+    """One schema of a dataset in a store, and how it is looked at.
+
+    ``coverage`` is that of the dataset; ``made`` are the units of it whose bars were made here.
+    """
 
     store: Store
     schemas: Schemas
@@ -44,19 +42,25 @@ class Place:
     name: SchemaName
     grain: Grain
     coverage: pl.DataFrame
+    made: frozenset[int] = frozenset()
 
     def covered(self, name: str) -> pl.DataFrame:
-        """What of a schema is held, by instrument: disjoint intervals."""
-        return merge(self.coverage.filter(pl.col("schema") == name).drop_nulls("instrument_id"))
+        """What of a schema came from the vendor, by instrument: disjoint intervals."""
+        held = self.coverage.filter(pl.col("schema") == name).drop_nulls("instrument_id")
+        own = held["unit"].is_in(list(self.made))
+        if not own.any():
+            return merge(held)
+        stands = disjoint(held)
+        return merge(stands.filter(~own.gather(stands["row"])))
 
     def counts(self, name: str, spans: pl.DataFrame, every: int) -> pl.DataFrame:
         """How many rows a schema has in spans (instrument_id, start, end): instrument_id, at, rows."""
         if spans.is_empty():
-            return pl.DataFrame(schema={c: CONTENT[c] for c in (*_KEY, "rows", "first")})
+            return pl.DataFrame(schema={c: CONTENT[c] for c in (*KEY, "rows", "first")})
         schema, found = self.schemas.find(name)
         window = Window(int(spans["start"].min()), int(spans["end"].max()))  # type: ignore[arg-type]
         content = self.store.content(schema, found.name, window, self.rectangles(spans), every, self.dataset)
-        return content.select(*_KEY, "rows", "first")
+        return content.select(*KEY, "rows", "first")
 
     def rectangles(self, spans: pl.DataFrame) -> pl.DataFrame:
         """Spans as a store takes them."""
@@ -74,7 +78,7 @@ class Place:
         hour = pl.col(schema.index_time).to_physical() // HOUR_NS * HOUR_NS
         for rows in self.store.read(schema, found.name, window, self.rectangles(spans), columns, self.dataset):
             part = rows.group_by("instrument_id", at=hour).agg(volume=pl.col(column).cast(pl.Int64).sum())
-            out = pl.concat([out, part.select(out.columns)]).group_by(_KEY).agg(pl.col("volume").sum())
+            out = pl.concat([out, part.select(out.columns)]).group_by(KEY).agg(pl.col("volume").sum())
         return out
 
 
@@ -97,83 +101,6 @@ def quarantined(rejects: pl.DataFrame, place: Place) -> pl.DataFrame:
     return mine.group_by("instrument_id", at=at).agg(
         rejected=pl.len().cast(pl.Int64), rules=pl.col("rules").explode().drop_nulls().unique().sort().str.join(", ")
     )
-
-
-def conditions(empty: pl.DataFrame, heard: pl.DataFrame, ledger: pl.DataFrame, dataset: str) -> pl.DataFrame:
-    """The stretches with what the vendor said of their day: ``condition`` and ``modified`` when it was ingested.
-
-    ``condition_now`` and ``modified_now`` are the latest that was heard. Null where nothing was.
-    """
-    noted = [
-        (dataset, _midnight(each["day"]), each["condition"], _midnight(each["last_modified"]), int(at) - 1)
-        for text, at in ledger.select("conditions", "committed_at").drop_nulls().unique().iter_rows()
-        for each in json.loads(text)
-    ]
-    mine = heard.filter(pl.col("dataset") == dataset)
-    # What receipts say is only what was not available, so it counts where nothing else is known of the day.
-    of_receipts = pl.DataFrame(noted, schema=heard.schema, orient="row").join(mine, on="day", how="anti")
-    both = pl.concat([mine, of_receipts]).sort("seen_at")
-    latest = both.group_by("day", maintain_order=True).agg(
-        condition_now=pl.col("condition").last(), modified_now=pl.col("last_modified").last()
-    )
-    known = both.select("day", "condition", seen="seen_at", modified="last_modified")
-    asked = empty.with_columns(day=pl.col("at") // DAY_NS * DAY_NS).sort("committed_at")
-    joined = asked.join_asof(
-        known.sort("seen"), left_on="committed_at", right_on="seen", by="day", strategy="backward",
-        check_sortedness=False,
-    )  # fmt: skip
-    return joined.join(latest, on="day", how="left").drop("seen")
-
-
-def _midnight(day: str | None) -> int | None:
-    return None if day is None or day == "None" else parse_instant(day)[0]
-
-
-def losses(place: Place, empty: pl.DataFrame, ledger: pl.DataFrame, claims: pl.DataFrame) -> pl.DataFrame:
-    """Of the units of the empty stretches those of which the store has another number of rows than was stored.
-
-    Columns: unit, gone (may be negative: later commits have changed some of its stretch), raw_file. ``claims`` is the
-    coverage of the schema by instrument, in the order in which it was committed.
-    """
-    units = ledger.filter(pl.col("unit").is_in(empty["unit"].unique().implode()), pl.col("stored") > 0)
-    spans = claims.filter(pl.col("unit").is_in(units["unit"].implode()))
-    if spans.is_empty():
-        return pl.DataFrame(schema={"unit": pl.Int32, "gone": pl.Int64, "raw_file": pl.String})
-    held = place.counts(place.name.name, spans.select("instrument_id", "start", "end"), DAY_NS)
-    owner = Intervals(claims).find(held["instrument_id"].to_numpy(), held["first"].to_numpy())
-    there = held.with_columns(unit=claims["unit"].gather(pl.Series(owner)))
-    found = units.join(there.group_by("unit").agg(pl.col("rows").sum()), on="unit", how="left")
-    return found.select(
-        "unit", "raw_file", gone=pl.col("stored") - pl.col("rows").fill_null(0)
-    ).filter(pl.col("gone") != 0).select("unit", "gone", "raw_file")  # fmt: skip
-
-
-def kept(files: Iterable[str], instruments: Sequence[int], place: Place) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Records that kept bytes have of some instruments, by stretch: raw_file, instrument_id, at, kept.
-
-    Beside it the files that cannot be read, and why.
-    """
-    every, index = place.grain.every, place.schema.index_time
-    wanted = pl.Series(list(instruments), dtype=pl.Int64)
-    out = pl.DataFrame(schema={"raw_file": pl.String, "instrument_id": pl.Int64, "at": pl.Int64, "kept": pl.Int64})
-    unread = {}
-    for file in files:
-        try:
-            with Reader(Path(file)) as reader:
-                for rows in reader.frames(_BATCH):
-                    part = (
-                        rows.select(
-                            pl.col("instrument_id").cast(pl.Int64),
-                            at=pl.col(index).to_physical() // every * every, raw_file=pl.lit(file),
-                        )
-                        .filter(pl.col("instrument_id").is_in(wanted.implode()))
-                        .group_by("raw_file", *_KEY)
-                        .agg(kept=pl.len().cast(pl.Int64))
-                    )  # fmt: skip
-                    out = pl.concat([out, part]).group_by("raw_file", *_KEY).agg(pl.col("kept").sum())
-        except HdiError as error:
-            unread[file] = error.message
-    return out, unread
 
 
 def lives(place: Place, empty: pl.DataFrame) -> pl.DataFrame:
@@ -208,15 +135,15 @@ def trading(place: Place, empty: pl.DataFrame, sessions: pl.DataFrame) -> pl.Dat
     ``agree``: schemas that hold the stretch and have no row either. ``elsewhere``: rows that others have in it,
     ``where`` their schemas. ``day_volume`` is the daily bar's, ``day_held`` what the rows of this schema add up to;
     ``cleared`` the cleared volume of the ``sessions`` that it touches, ``cleared_held`` what the rows of a schema
-    without a row in the stretch add up to. ``proven``: one of these sums is the whole volume, so nothing is left for
-    the stretch. ``lacks``: a sum of sessions lacks volume. ``short``: a sum lacks volume, and the stretch is in the
-    only gap that it can have come in.
+    without a row in the stretch add up to. ``proven``: the cleared volume is accounted for, so nothing is left for
+    the stretch; ``summed``: the daily bar is, which the vendor makes of the same trades. ``lacks``: a sum of sessions
+    lacks volume. ``short``: a sum lacks volume, and the stretch is in the only gap that it can have come in.
     """
     # What is known to be lost, or rejected, is a gap of its own: volume may be missing there.
-    apart = empty.with_columns(bad=pl.col("rejected") > 0)
+    apart = empty.with_columns(bad=(pl.col("rejected") > 0) | (pl.col("kept") > 0))
     empty = runs(apart, "condition", "bad").drop("bad").rename({"run": "gap"}).with_columns(
         agree=pl.lit(""), where=pl.lit(""), elsewhere=pl.lit(0, pl.Int64), proven=pl.lit(value=False),
-        short=pl.lit(value=False), day_volume=pl.lit(None, pl.Int64), day_held=pl.lit(None, pl.Int64),
+        summed=pl.lit(value=False), short=pl.lit(value=False), day_volume=pl.lit(None, pl.Int64), day_held=pl.lit(None, pl.Int64),
         lacks=pl.lit(value=False), cleared=pl.lit(None, pl.Int64), cleared_held=pl.lit(None, pl.Int64),
         touched=pl.lit(None, pl.Int64),
     )  # fmt: skip
@@ -248,8 +175,8 @@ def _spans(empty: pl.DataFrame, every: int, margin: int) -> pl.DataFrame:
 def _beside(place: Place, empty: pl.DataFrame, days: pl.DataFrame, name: str) -> tuple[pl.DataFrame, pl.Series]:
     """What a finer schema, or one as fine, has in the stretches; and where it holds them and has nothing."""
     held = within(empty, place.covered(name))
-    rows = place.counts(name, days, place.grain.every).select(*_KEY, there="rows")
-    empty = empty.with_columns(held.alias("held")).join(rows, on=_KEY, how="left", maintain_order="left")
+    rows = place.counts(name, days, place.grain.every).select(*KEY, there="rows")
+    empty = empty.with_columns(held.alias("held")).join(rows, on=KEY, how="left", maintain_order="left")
     there = pl.col("there").fill_null(0)
     none = empty.select(none=pl.col("held") & (there == 0))["none"]
     empty = empty.with_columns(
@@ -276,10 +203,12 @@ def _by_day(place: Place, empty: pl.DataFrame, days: pl.DataFrame, hours: pl.Dat
     empty = empty.with_columns(held.alias("held"), day=pl.col("at") // DAY_NS * DAY_NS)
     empty = empty.join(bars, on=key, how="left", maintain_order="left")
     empty = empty.join(sums, on=key, how="left", maintain_order="left").with_columns(pl.col("sum").fill_null(0))
+    # A bar that was made here can tell of rows that were there then, and never that there are no more.
+    tells = pl.col("bar").is_not_null() & (pl.col("held") | (pl.col("bar") > pl.col("sum")))
     return empty.with_columns(
         agree=pl.when(pl.col("held") & pl.col("bar").is_null()).then(_added("agree", name)).otherwise("agree"),
-        day_volume="bar", day_held=pl.when(pl.col("bar").is_not_null()).then("sum"),
-        proven=pl.col("proven") | (pl.col("bar") == pl.col("sum")).fill_null(value=False),
+        day_volume=pl.when(tells).then("bar"), day_held=pl.when(tells).then("sum"),
+        summed=pl.col("held") & (pl.col("bar") == pl.col("sum")).fill_null(value=False),
         short=pl.col("short") | ((pl.col("bar") > pl.col("sum")) & alone).fill_null(value=False),
     ).drop("held", "bar", "sum")  # fmt: skip
 
@@ -374,5 +303,5 @@ def joined(frames: Sequence[pl.DataFrame], on: Sequence[str]) -> pl.DataFrame:
 
 
 __all__ = [
-    "VOLUMES", "Place", "conditions", "joined", "kept", "lives", "losses", "quarantined", "trading", "within",
+    "KEY", "VOLUMES", "Place", "joined", "lives", "quarantined", "trading", "within",
 ]  # fmt: skip
