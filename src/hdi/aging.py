@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from hdi.attempt import heard
-from hdi.model import date_ns
+from hdi.model import DAY_NS, date_ns
 from hdi.paid import Slip, purchased, slips
-from hdi.restating import BOUGHT, TOLD, judged, odd, standing
+from hdi.restating import BOUGHT, TOLD, judged, made_here, odd, standing
 
 
 def bought(ledger: pl.DataFrame, coverage: pl.DataFrame) -> pl.DataFrame:
@@ -50,13 +50,15 @@ def marked(coverage: pl.DataFrame, ledger: pl.DataFrame) -> pl.DataFrame:
 class Book:
     """Units of one dataset and schema, and what was known of their days when they were bought.
 
-    ``coverage`` is theirs, ``said`` all that was heard of the dataset, ``now`` what its vendor says at last.
+    ``coverage`` is theirs, ``said`` all that was heard of the dataset, ``now`` what its vendor says at last. Bars that
+    were made are as old as what of ``finer`` (:func:`sources_of`) they were made of.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  (the books of a store, and where bytes are noted)
         self, coverage: pl.DataFrame, ledger: pl.DataFrame, said: pl.DataFrame, data_dir: Path, units: pl.DataFrame,
-        now: pl.DataFrame,
+        now: pl.DataFrame, finer: pl.DataFrame | None = None,
     ) -> None:  # fmt: skip
+        self._finer = finer
         self._coverage = coverage
         self._ledger = ledger.join(units.select("unit"), on="unit", how="semi")
         self._said = said
@@ -82,8 +84,28 @@ class Book:
         self.purchases |= {unit: known[at] for unit, at in brought.select("unit", "at").iter_rows()}
         own = brought.select("unit", own="bought_at")
         dated = self._bought.join(own, on="unit", how="left").select("unit", bought_at=pl.coalesce("own", "bought_at"))
-        asked = days.join(dated, on="unit").join(self._odd, on="day")
+        asked = self._aged(days.join(dated, on="unit")).join(self._odd, on="day")
         return judged(asked, self._said, pl.concat([_of_slips(known, brought.join(days, on="unit")), self._told]))
+
+    def _aged(self, days: pl.DataFrame) -> pl.DataFrame:
+        """Units and days with when they were bought; of bars that were made, when what they are made of was."""
+        made = self._ledger.filter(made_here(), pl.col("fetched") > 0)
+        if self._finer is None or made.is_empty():
+            return days
+        own = days.join(made.select("unit", instrument_id=pl.col("symbol").cast(pl.Int64)), on="unit")
+        within = (pl.col("start") < pl.col("day") + DAY_NS) & (pl.col("end") > pl.col("day"))
+        older = own.join(self._finer, on="instrument_id").filter(within, pl.col("source_at") <= pl.col("bought_at"))
+        ages = older.group_by("unit", "day").agg(pl.col("source_at").max())
+        joined = days.join(ages, on=["unit", "day"], how="left", maintain_order="left")
+        return joined.with_columns(bought_at=pl.coalesce("source_at", "bought_at")).drop("source_at")
+
+
+def sources_of(coverage: pl.DataFrame, ledger: pl.DataFrame, dataset: str, names: Sequence[str]) -> pl.DataFrame:
+    """What was bought of some schemas, and when: instrument_id, start, end, source_at."""
+    brought = ledger.filter(pl.col("dataset") == dataset, pl.col("schema").is_in(list(names)), ~made_here())
+    units = bought(brought, coverage).select("unit", source_at="bought_at")
+    spans = coverage.drop_nulls("instrument_id").join(units, on="unit")
+    return spans.select("instrument_id", "start", "end", "source_at")
 
 
 def _of_slips(known: Sequence[Slip], brought: pl.DataFrame) -> pl.DataFrame:
@@ -100,4 +122,4 @@ def _midnight(day: str | None) -> int | None:
     return date_ns(dt.date.fromisoformat(day)) if day else None
 
 
-__all__ = ["Book", "bought", "marked", "told"]
+__all__ = ["Book", "bought", "marked", "sources_of", "told"]

@@ -22,8 +22,8 @@ import structlog
 
 from hdi import raw
 from hdi.errors import CorruptFile, RequestError
-from hdi.model import DAY_NS, Order, Window, iso_ns, some
-from hdi.ordering import NAMED, RESOLVED, Request
+from hdi.model import DAY_NS, Condition, Order, Window, date_ns, iso_ns, some
+from hdi.ordering import NAMED, RESOLVED, Purchase, Request
 from hdi.paid import Slip, slips
 from hdi.sources import BatchJob, BatchSource, Source
 from hdi.symbology import ALL_SYMBOLS
@@ -32,8 +32,8 @@ _NOTE, _PART = ".batch", ".batch-part"
 _FORMAT = 1
 #: A job's files are kept by the vendor for 30 days after it was done; its own clock decides, ours only looks.
 _KEPT_NS = 45 * DAY_NS
-#: How far back the vendor's list of jobs is asked for: clocks differ, and a run may go on for long.
-_BACK_NS = DAY_NS
+#: How far back the vendor's list of jobs is asked for: as long as files are kept, and more, for clocks differ.
+_BACK_NS = 35 * DAY_NS
 #: Pauses in seconds before each look for a job whose submission nobody answered for: it may still be on its way.
 SETTLE = (0.0, 1.0, 3.0)
 Part = tuple[str, Window]
@@ -85,6 +85,11 @@ class Coming:
         return len(self.parts)
 
     @property
+    def window(self) -> Window:
+        """From the first of what is to come to the last."""
+        return Window(min(cell.start for _, cell in self.parts), max(cell.end for _, cell in self.parts))
+
+    @property
     def stretches(self) -> Iterator[Part]:
         """The parts, neighbours joined."""
         by_symbol: dict[str, list[Window]] = {}
@@ -101,6 +106,34 @@ class Coming:
         """How far it is."""
         progress = f", {self.job.progress} %" if self.job.progress is not None and not self.job.done else ""
         return f"batch job {self.id} ({self.job.state}{progress})"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that was over before all of it was taken: ``parts`` are the (symbol, cell) that it does not bring.
+
+    ``why`` says what became of it; ``booked`` and ``note`` are as those of :class:`Coming`.
+    """
+
+    slip: Slip
+    parts: frozenset[Part] = field(repr=False)
+    why: str
+    booked: bool
+    note: Path | None
+
+    @property
+    def sentence(self) -> str:
+        """What that means."""
+        return f"{self.why} before all of it was taken: what is left is ordered again"
+
+    def within(self, purchase: Purchase) -> bool:
+        """Whether a purchase replaces some of it."""
+        lost = {symbol for symbol, cell in self.parts if cell.cut(purchase.window) is not None}
+        if not lost or ALL_SYMBOLS in (*lost, *purchase.symbols):
+            return bool(lost)
+        named = purchase.stype == self.slip.order.stype and not lost.isdisjoint(purchase.symbols)
+        own = self.slip.resolved.filter(pl.col("asked").is_in(lost))["instrument_id"]
+        return named or not set(own).isdisjoint(purchase.rectangles["instrument_id"])
 
 
 class Intent:
@@ -184,8 +217,8 @@ def alike(source: BatchSource, order: Order, split: str, since: int) -> list[Bat
 def coming(
     source: Source, data_dir: Path, ledger: pl.DataFrame, request: Request, instruments: Collection[int],
     *, refetch: bool = False,
-) -> tuple[list[Coming], list[str]]:  # fmt: skip
-    """The jobs of which something of the request is to come, and what there is to say of those that are no more.
+) -> tuple[list[Coming], list[Ended]]:  # fmt: skip
+    """The jobs of which something of the request is to come, and those that ended before that.
 
     ``instruments`` is what the request's symbols stand for.
 
@@ -195,10 +228,13 @@ def coming(
     if not isinstance(source, BatchSource):
         return [], []
     _check_lost(source, data_dir, request, refetch=refetch)
-    found, gone = [], []
+    found, ended = [], []
     for slip, split, note, booked in _known(source, data_dir, ledger, request):
         parts = left(slip, ledger) - _taken(data_dir, slip)
         if not parts or slip.order.window.cut(request.window) is None:
+            continue
+        whole = slip if note else _resolved(source, slip)
+        if not _concerns(whole, request, instruments):
             continue
         try:
             job = source.batch_job(slip.batch, request.dataset)
@@ -208,17 +244,14 @@ def coming(
                     f"{what(slip)} was ordered, and the vendor does not know it: {error.message}",
                     "Is it the account and the gateway that it was ordered from? --refetch orders it again.",
                 ) from error
-            gone.append(f"{what(slip)} is not known to the vendor any more")
+            ended.append(Ended(whole, parts, f"{what(slip)} is not known to the vendor any more", booked, note))
             continue
         if not (job.done or job.coming):
-            if booked:
-                forget(data_dir, note, job.id)
-            gone.append(f"{what(slip)} {_ended(job)} before all of it was taken: what is left is ordered again")
+            ended.append(Ended(whole, parts, f"{what(slip)} {ending(job)}", booked, note))
             continue
-        whole = slip if note else _rebuilt(source, slip, job)
-        if _concerns(whole, request, instruments):
-            found.append(Coming(job, whole, split or job.split, parts, booked, note))
-    return found, gone
+        whole = whole if note else _rebuilt(source, whole, job)
+        found.append(Coming(job, whole, split or job.split, parts, booked, note))
+    return found, ended
 
 
 def _check_lost(source: BatchSource, data_dir: Path, request: Request, *, refetch: bool) -> None:
@@ -272,8 +305,8 @@ def _of_ledger(name: str, rows: pl.DataFrame) -> Slip:
     )  # fmt: skip
 
 
-def _rebuilt(source: BatchSource, slip: Slip, job: BatchJob) -> Slip:
-    """The slip of a job with its symbology and conditions, asked for once more."""
+def _resolved(source: BatchSource, slip: Slip) -> Slip:
+    """The slip of a job with its symbology, asked for once more."""
     order, window = slip.order, slip.order.window
     resolved, named = slip.resolved, slip.names
     if slip.asked != (ALL_SYMBOLS,):
@@ -284,17 +317,32 @@ def _rebuilt(source: BatchSource, slip: Slip, job: BatchJob) -> Slip:
             resolved = source.resolve(order.dataset, slip.asked, order.stype, window).select(*RESOLVED)
             ids = sorted(set(resolved["instrument_id"]))
             named = source.raw_symbols(order.dataset, ids, window).select(*NAMED) if ids else named
-    seen_at = time.time_ns()
+    return replace(slip, resolved=resolved, names=named)
+
+
+def _rebuilt(source: BatchSource, slip: Slip, job: BatchJob) -> Slip:
+    """The slip of a job with its order, records and conditions, asked for once more."""
+    order = slip.order
+    said = source.conditions(order.dataset, order.window)
     return replace(
-        slip, order=replace(job.order, stype=order.stype), resolved=resolved, names=named, seen_at=seen_at,
-        records=job.records or source.count(order), conditions=tuple(source.conditions(order.dataset, window)),
+        slip, order=replace(job.order, stype=order.stype), seen_at=time.time_ns(), conditions=unchanged(said, job),
+        records=job.records or source.count(order),
     )  # fmt: skip
 
 
+def unchanged(conditions: Iterable[Condition], job: BatchJob) -> tuple[Condition, ...]:
+    """What is said of days now, as far as it was so when the job was submitted."""
+    return tuple(c for c in conditions if c.last_modified is None or date_ns(c.last_modified) + DAY_NS <= job.received)
+
+
 def left(slip: Slip, ledger: pl.DataFrame) -> frozenset[Part]:
-    """The (symbol, cell) of a job that no receipt of it has brought yet."""
-    brought = ledger.filter(pl.col("batch") == slip.batch, pl.col("status") == "complete")
-    done = {(s, Window(a, b)) for s, a, b in brought.select("symbol", "start", "end").iter_rows()}
+    """The (symbol, cell) of a job that no receipt of it has brought yet, and none of another purchase since."""
+    ledger = ledger.with_row_index("_row")
+    mine, complete = pl.col("batch") == slip.batch, pl.col("status") == "complete"
+    ordered = ledger.filter(mine, pl.col("status") == "ordered").group_by("unit_id").agg(since=pl.col("_row").max())
+    since = ledger.filter(complete).join(ordered, on="unit_id").filter(pl.col("_row") > pl.col("since"))
+    brought = pl.concat([f.select("symbol", "start", "end") for f in (ledger.filter(mine, complete), since)])
+    done = {(s, Window(a, b)) for s, a, b in brought.iter_rows()}
     return frozenset((symbol, cell) for symbol in slip.asked for cell in slip.cells) - done
 
 
@@ -320,6 +368,26 @@ def unbooked(data_dir: Path, ledger: pl.DataFrame) -> list[Slip]:
     return [note.slip for note in notes(data_dir) if note.slip.batch not in booked]
 
 
+def lost(data_dir: Path, origin: str) -> list[Slip]:
+    """The jobs of which nobody knows whether they were submitted: what the notes without a job were about."""
+    found = [_read(path) for path in sorted((data_dir / "raw" / ".part").glob(f"*{_NOTE}"))]
+    return [note.slip for note in found if note and not note.slip.batch and note.slip.origin == origin]
+
+
+def adds_up(source: Source, data_dir: Path, slip: Slip) -> bool:
+    """Whether the files of a slip's job that lie under ``raw/`` are as many records as the vendor says that it has."""
+    order = slip.order
+    if not (slip.batch and isinstance(source, BatchSource)):
+        return False
+    try:
+        records = source.batch_job(slip.batch, order.dataset).records
+    except RequestError:  # it does not know the job any more
+        return False
+    here = {s.raw.digest: s.arrived for s in slips(data_dir, slip.origin, order.dataset, order.schema)
+            if s.batch == slip.batch and s.raw}  # fmt: skip
+    return records is not None and sum(here.values()) == records
+
+
 def part_file(data_dir: Path, job: str, name: str, digest: str) -> Path:
     """Where a file of a job is brought to: the same path in every run."""
     return raw.parts_folder(data_dir) / f"{job}-{digest[:16]}-{name}{_PART}"
@@ -340,7 +408,8 @@ def what(slip: Slip) -> str:
     return f"batch job {slip.batch} ({order.dataset} {order.schema} {symbols}, of {iso_ns(slip.bought_at)[:10]})"
 
 
-def _ended(job: BatchJob) -> str:
+def ending(job: BatchJob) -> str:
+    """How a job ended, in the vendor's words."""
     return "has expired" if job.state == "expired" else f"is {job.state} at the vendor"
 
 
@@ -392,7 +461,6 @@ def _parsed(text: str, path: Path) -> Note | None:
 
 
 __all__ = [
-    "Coming", "Intent", "Note", "alike", "coming", "forget", "left", "notes", "part_file", "submitted", "tidy",
-    "unbooked",
-    "what",
+    "Coming", "Ended", "Intent", "Note", "adds_up", "alike", "coming", "ending", "forget", "left", "lost", "notes",
+    "part_file", "submitted", "tidy", "unbooked", "unchanged", "what",
 ]  # fmt: skip

@@ -11,10 +11,12 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -22,14 +24,14 @@ import structlog
 
 from hdi import batches, raw
 from hdi.attempt import Options, heard, noted
-from hdi.batches import Coming, Intent, Note, alike, part_file
+from hdi.batches import Coming, Ended, Intent, Note, alike, part_file
 from hdi.downloads import Lot, Terms, checked, what
-from hdi.errors import HdiError, StoreError, UnitFailed, VendorUnavailable
+from hdi.errors import DataError, HdiError, RequestError, StoreError, UnitFailed, VendorRefused
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
-from hdi.model import Order, Outcome, Quote, Receipt, Unit, Window, date_ns
+from hdi.model import MONEY, Order, Outcome, Quote, Receipt, Unit, Window, date_ns
 from hdi.offer import Offer, quoted
-from hdi.ordering import Purchase, cut
-from hdi.paid import Fetched, Slip
+from hdi.ordering import Purchase, Request, cut
+from hdi.paid import Fetched, Found, Slip, check, slips
 from hdi.schema import Schema
 from hdi.sources import BatchFile, BatchJob, BatchSource, Source, Unanswered
 from hdi.stores import Store, Work
@@ -44,6 +46,8 @@ _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
 _MOST_UNITS = 10_000
 #: Pauses between two looks at a job, in seconds: they grow up to the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.5, 60.0, 2.0
+#: A pause that is worth telling a person about, and after how many seconds it is told again.
+_NOTEWORTHY, _AGAIN = 1.0, 60.0
 _TRIES = 3
 _DAY = re.compile(r"-(\d{4})(\d\d)(\d\d)(?:-\d{8})?\.")
 log = structlog.get_logger(component="PipelineOrchestrator")
@@ -96,6 +100,8 @@ class Batching:
         self._failed = failed
         self._coming: list[Coming] = list(offer.coming)
         self._nothing: list[Lot] = []
+        self._taken: set[str] = set()
+        self._found: dict[str, Found] = {}
         #: Jobs that were not waited for.
         self.waiting: list[Coming] = []
 
@@ -107,6 +113,8 @@ class Batching:
     def ordered(self) -> Iterator[Outcome]:
         """Submit what is to be ordered, and keep in the ledger what was; one outcome for each job."""
         self._coming = [job if job.booked else self._booked(job)[0] for job in self._coming]
+        for ended in self._offer.ended:
+            self._over(ended)
         for at in sorted(self.purchases):
             for draft in self._drafts(at):
                 if draft.order is None:
@@ -117,22 +125,23 @@ class Batching:
                     if not quote.records:
                         self._nothing.append(draft.lot)
                         continue
-                    job, receipts = self._booked(self._submitted(draft, draft.order, quote))
+                    job, said = self._submitted(draft, draft.order, quote)
+                    job, receipts = self._booked(job)
                 except StoreError:
                     raise
                 except HdiError as error:
                     yield self._failed(draft.order, draft.lot, error, self._run)
                     continue
                 self._coming.append(job)
-                yield self._outcome(job, receipts, job.slip.dollars, f"{job.sentence} was ordered")
+                yield self._outcome(job, receipts, job.slip.dollars, f"{job.sentence} {said}")
 
     def ready(self) -> Iterator[Sequence[Lot]]:
         """The lots of each job when it is done, which is waited for; first what is empty."""
         if self._nothing:
             yield self._nothing
-        before = {job.id for job in self._offer.coming}
+        before = {job.id for job in self._offer.coming} | self._taken
         for job in self._coming:
-            if job.id not in before and not self._terms.wait:
+            if job.id not in before and not self._terms.wait and (job.job.done or job.job.coming):
                 self.waiting.append(job)
                 continue
             try:
@@ -170,8 +179,8 @@ class Batching:
     def _quoted(self, order: Order) -> Quote:
         return quoted(self._source, order, self._offer.known.conditions if self._offer.known else ())
 
-    def _submitted(self, draft: _Draft, order: Order, quote: Quote) -> Coming:
-        """Order a job: noted before, and after."""
+    def _submitted(self, draft: _Draft, order: Order, quote: Quote) -> tuple[Coming, str]:
+        """Order a job, noted before, and after; or take one that is there for the same. And which of the two."""
         source, known = self._source, self._offer.known
         assert isinstance(source, BatchSource)  # noqa: S101  (else there are no drafts)
         if known is None:
@@ -184,79 +193,97 @@ class Batching:
             rectangles, names, known.conditions, bought_at=now, seen_at=known.seen_at,
         )  # fmt: skip
         split = split_of(self._name.grid, quote.records, order.window, self._terms.download_records)
-        there = [job.id for job in alike(source, order, split, now)]
-        with Intent(self._options.data_dir, slip, split, there, source.account()) as intent:
+        there = alike(source, order, split, now)
+        taken = None if self._options.refetch else self._unclaimed(there)
+        if taken is not None:
+            dollars = quote.dollars if taken.dollars is None else taken.dollars.quantize(MONEY)
+            slip = replace(slip, dollars=dollars, conditions=batches.unchanged(slip.conditions, taken))
+        with Intent(self._options.data_dir, slip, split, [job.id for job in there], source.account()) as intent:
             try:
-                job = self._submit(source, intent.note)
-            except VendorUnavailable:
-                raise  # nobody knows: the note says where to look
-            except HdiError:
+                job = taken or self._submit(source, intent.note)
+            except (RequestError, VendorRefused):
                 intent.nothing()
-                raise
+                raise  # after all else nobody knows: the note says where to look
             note = intent.became(job)
-        log.info("batch job submitted", job=job.id, order=what(order), split=split, dollars=str(slip.dollars))
         parts = frozenset((symbol, cell) for symbol in slip.asked for cell in slip.cells)
-        return Coming(job, note.slip, split, parts, booked=False, note=note.path)
+        found = Coming(job, note.slip, split, parts, booked=False, note=note.path)
+        if taken is not None:
+            self._taken.add(job.id)
+            log.info("batch job taken that was there", job=job.id, order=what(order), split=split)
+            return found, "was ordered before, and no ledger row had it: it is taken, and nothing is ordered again"
+        log.info("batch job submitted", job=job.id, order=what(order), split=split, dollars=str(slip.dollars))
+        return found, "was ordered"
+
+    def _unclaimed(self, there: Sequence[BatchJob]) -> BatchJob | None:
+        """The newest of jobs that can be had and that nobody here knows: whoever ordered it could not book it."""
+        known = set(self._store.ledger()["batch"].drop_nulls())
+        known |= {note.slip.batch for note in batches.notes(self._options.data_dir)}
+        return next((job for job in there if (job.done or job.coming) and job.id not in known), None)
 
     def _submit(self, source: BatchSource, note: Note) -> BatchJob:
         """Submit a job once: where nobody answered, it is looked for before it is submitted again."""
         for last in (*[False] * (_TRIES - 1), True):
             try:
                 return source.submit(note.slip.order, note.split)
-            except Unanswered as error:
-                log.warning("no answer to a batch job: looking whether it was taken", error=error.message)
+            except (Unanswered, DataError) as error:
+                log.warning("no usable answer to a batch job: looking whether it was taken", error=error.message)
                 if (job := batches.submitted(source, note, ())) is not None:
                     return job
-                if last:
+                if last or isinstance(error, DataError):  # what was answered was done, whatever the list says yet
                     raise
         raise AssertionError("the last try returns or raises")  # pragma: no cover
 
     def _booked(self, job: Coming) -> tuple[Coming, list[Receipt]]:
-        """Have the ledger know the job: one receipt for each unit, the price on the first."""
-        slip = job.slip
-        order = slip.order
-        units = [
-            Unit(slip.origin, order.dataset, order.schema, symbol, order.stype, cell)
-            for cell in slip.cells
-            for symbol in slip.asked
-        ]
-        numbers = self._store.reserve([u.id for u in units])
-        receipts = [
-            Receipt(
-                u, n, self._run, "ordered", 0, 0, 0, dollars=slip.dollars if i == 0 else None,
-                conditions=noted(slip.conditions, u), job=self._options.job, batch=job.id,
-            )
-            for i, (u, n) in enumerate(zip(units, numbers, strict=True))
-        ]  # fmt: skip
-        work = Work(
-            self._run, order.dataset, self._schema, self._name, dict(zip(numbers, units, strict=True)),
-            pl.DataFrame(schema=COVERAGE), pl.DataFrame(schema=MAPPINGS),
-            conditions=heard(order.dataset, slip.conditions, slip.seen_at),
-        )  # fmt: skip
-        self._store.record(work, receipts, pl.DataFrame(schema=REJECTS))
+        """Have the ledger know the job."""
+        receipts = book(self._store, self._schema, self._name, job.slip, self._run, self._options.job)
         return replace(job, booked=True), receipts
+
+    def _over(self, ended: Ended) -> None:
+        """Have the ledger know that a job has ended, and what it cost."""
+        slip, order = ended.slip, ended.slip.order
+        if not ended.booked:
+            book(self._store, self._schema, self._name, slip, self._run, self._options.job)
+        ledger = self._store.ledger().filter(pl.col("batch") == slip.batch).unique("unit_id", keep="last")
+        failed = set(ledger.filter(pl.col("status") == "failed")["unit_id"])
+        units = [u for u in _units(slip) if (u.symbol, u.window) in ended.parts and u.id not in failed]
+        if units:
+            numbers = self._store.reserve([u.id for u in units])
+            receipts = [
+                Receipt(u, n, self._run, "failed", 0, 0, 0, error=ended.why, exit_code=UnitFailed.exit_code,
+                        job=self._options.job, batch=slip.batch)
+                for u, n in zip(units, numbers, strict=True)
+            ]  # fmt: skip
+            work = Work(
+                self._run, order.dataset, self._schema, self._name, dict(zip(numbers, units, strict=True)),
+                pl.DataFrame(schema=COVERAGE), pl.DataFrame(schema=MAPPINGS),
+            )  # fmt: skip
+            self._store.record(work, receipts, pl.DataFrame(schema=REJECTS))
+        batches.forget(self._options.data_dir, ended.note, slip.batch)
 
     def _done(self, job: Coming) -> BatchJob | None:
         """The job when it is done; None when it is not, and is not to be waited for. UnitFailed when it never will."""
         source = self._source
         assert isinstance(source, BatchSource)  # noqa: S101
-        pause, told, found = _FIRST_PAUSE, "", job.job
+        pause, told, silent, found = _FIRST_PAUSE, "", _AGAIN, job.job
         while not found.done:
-            found = source.batch_job(job.id, job.slip.order.dataset)
+            if found.coming:
+                found = source.batch_job(job.id, job.slip.order.dataset)
             if found.done:
                 break
             if not found.coming:
                 raise UnitFailed(
-                    f"{batches.what(job.slip)} is {found.state} at the vendor",
-                    "Run the same command again: it says what an order of the rest costs, before it makes one.",
+                    f"{batches.what(job.slip)} {batches.ending(found)}",
+                    "Run the same command again: it says what an order of the rest costs, and asks before it makes "
+                    "one.",
                 )
             if not self._terms.wait:
                 return None
             sentence = replace(job, job=found).sentence
-            if self._terms.on_wait is not None and sentence != told:
+            if self._terms.on_wait is not None and (sentence != told or (pause >= _NOTEWORTHY and silent >= _AGAIN)):
                 self._terms.on_wait(f"{sentence}; interrupted, it goes on, and the same command finds it", pause)
-                told = sentence
+                told, silent = sentence, 0.0 if pause >= _NOTEWORTHY else _AGAIN
             time.sleep(pause)
+            silent += pause
             pause = min(pause * _GROWTH, _LONGEST_PAUSE)
         return found
 
@@ -273,7 +300,7 @@ class Batching:
                 continue
             purchase = Purchase(slip.order.stype, slip.asked, window, cut(slip.resolved, window))
             order = replace(slip.order, window=window)
-            bring = partial(self._bring, job, file, purchase, cells)
+            bring = partial(self._bring, job, files, file, purchase, cells)
             lots.append(Lot(purchase, cells, order, None, Decimal(0), Decimal(0), batch=job.id, bring=bring))
         return lots
 
@@ -283,20 +310,27 @@ class Batching:
         cells = tuple(sorted({cell for _, cell in job.parts}))
         purchase = Purchase(slip.order.stype, slip.asked, slip.order.window, slip.resolved)
 
-        def bring() -> Slip:
+        def bring() -> tuple[Slip, str]:
             raise error
 
         return Lot(purchase, cells, slip.order, None, Decimal(0), Decimal(0), batch=job.id, bring=bring)
 
-    def _bring(self, job: Coming, file: BatchFile, purchase: Purchase, cells: tuple[Window, ...]) -> Slip:
-        """Bring a file, check it as a stream is, and keep it. Runs in a thread."""
+    def _bring(
+        self, job: Coming, files: Sequence[BatchFile], file: BatchFile, purchase: Purchase, cells: tuple[Window, ...]
+    ) -> tuple[Slip, str]:
+        """Bring a file, check it as a stream is, and keep it; with what there is to note. Runs in a thread.
+
+        A vendor that has changed a day since counts otherwise than when it made the file: where all files together
+        are as many records as the job says, it is right.
+        """
         source, data_dir, whole = self._source, self._options.data_dir, job.slip
-        assert isinstance(source, BatchSource)  # noqa: S101
         order = purchase.order(whole.order.dataset, whole.order.schema) or replace(whole.order, window=purchase.window)
-        with raw.locked(data_dir, f"batch-{hashlib.sha256(file.digest.encode()).hexdigest()[:16]}"):
-            path = part_file(data_dir, job.id, file.name, file.digest)
-            source.fetch(file, path, whole.order.dataset)
-            records = source.count(order)
+        found, records, note = self._looked(job, file), source.count(order), ""
+        if found.header is not None and found.records != records and self._adds_up(job, files):
+            note = f"as the job was made it is {found.records} records; the vendor counts {records} now"
+            records = found.records
+        with self._held(file):
+            path = self._fetched(job, file)
             share = whole.dollars * records / whole.records if whole.records else Decimal(0)
             names = cut(whole.names, order.window).join(purchase.rectangles, on="instrument_id", how="semi")
             slip = Slip(
@@ -304,14 +338,90 @@ class Batching:
                 names, whole.conditions, bought_at=whole.bought_at, seen_at=whole.seen_at, batch=job.id,
             )  # fmt: skip
             with Fetched(data_dir, slip, path) as delivery:
-                return checked(source, delivery, whole.order)
+                return checked(source, delivery, whole.order, found), note
+
+    def _held(self, file: BatchFile) -> AbstractContextManager[None]:
+        """The right to bring a file."""
+        return raw.locked(self._options.data_dir, f"batch-{hashlib.sha256(file.digest.encode()).hexdigest()[:16]}")
+
+    def _fetched(self, job: Coming, file: BatchFile) -> Path:
+        """Where a file is, whole and with the right SHA-256; it is brought where it is not there."""
+        source = self._source
+        assert isinstance(source, BatchSource)  # noqa: S101
+        path = part_file(self._options.data_dir, job.id, file.name, file.digest)
+        if file.digest not in self._found or not path.exists() or path.stat().st_size != file.size:
+            source.fetch(file, path, job.slip.order.dataset)
+        return path
+
+    def _looked(self, job: Coming, file: BatchFile) -> Found:
+        """What a file is: read once."""
+        with self._held(file):
+            if file.digest not in self._found:
+                self._found[file.digest] = check(self._fetched(job, file))
+            return self._found[file.digest]
+
+    def _adds_up(self, job: Coming, files: Sequence[BatchFile]) -> bool:
+        """Whether all files of a job are as many records as it has; those that are not here yet are brought."""
+        order = job.slip.order
+        known = slips(self._options.data_dir, job.slip.origin, order.dataset, order.schema, [f.digest for f in files])
+        kept = {slip.raw.digest: slip.arrived for slip in known if slip.raw}
+        came = sum(kept[f.digest] if f.digest in kept else self._looked(job, f).records for f in files)
+        return came == (job.job.records if job.job.records is not None else job.slip.records)
 
     def _outcome(self, job: Coming, receipts: Sequence[Receipt], dollars: Decimal, note: str) -> Outcome:
-        order = job.slip.order
-        return Outcome(
-            "", "ordered", order.dataset, order.schema, order.symbols, order.window, tuple(receipts),
-            units=len(job.parts), note=note, dollars=dollars,
-        )  # fmt: skip
+        return _ordered(job.slip, receipts, len(job.parts), dollars, note)
+
+
+def _units(slip: Slip) -> list[Unit]:
+    """The units of a job."""
+    order = slip.order
+    return [
+        Unit(slip.origin, order.dataset, order.schema, symbol, order.stype, cell)
+        for cell in slip.cells
+        for symbol in slip.asked
+    ]
+
+
+def book(
+    store: Store, schema: Schema, name: SchemaName, slip: Slip, run: str, job: str | None
+) -> list[Receipt]:  # fmt: skip
+    """Have the ledger know a batch job that was ordered: one receipt for each unit, the price on the first."""
+    order, units = slip.order, _units(slip)
+    numbers = store.reserve([u.id for u in units])
+    receipts = [
+        Receipt(
+            u, n, run, "ordered", 0, 0, 0, dollars=slip.dollars if i == 0 else None,
+            conditions=noted(slip.conditions, u), job=job, batch=slip.batch,
+        )
+        for i, (u, n) in enumerate(zip(units, numbers, strict=True))
+    ]  # fmt: skip
+    work = Work(
+        run, order.dataset, schema, name, dict(zip(numbers, units, strict=True)),
+        pl.DataFrame(schema=COVERAGE), pl.DataFrame(schema=MAPPINGS),
+        conditions=heard(order.dataset, slip.conditions, slip.seen_at),
+    )  # fmt: skip
+    store.record(work, receipts, pl.DataFrame(schema=REJECTS))
+    return receipts
+
+
+def unbooked(
+    source: Source, store: Store, options: Options, request: Request, schema: Schema, run: str
+) -> Iterator[Outcome]:  # fmt: skip
+    """Have the ledger know the batch jobs of a request that it has not, where nothing is to be brought."""
+    booked = set(store.ledger()["batch"].drop_nulls())
+    for note in list(batches.notes(options.data_dir, source if isinstance(source, BatchSource) else None)):
+        slip = note.slip
+        if note.concerns(request, source.origin) and slip.batch not in booked:
+            receipts = book(store, schema, request.name, slip, run, options.job)
+            yield _ordered(slip, receipts, len(receipts), slip.dollars, f"{batches.what(slip)} is in the ledger now")
+
+
+def _ordered(slip: Slip, receipts: Sequence[Receipt], units: int, dollars: Decimal, note: str) -> Outcome:
+    order = slip.order
+    return Outcome(
+        "", "ordered", order.dataset, order.schema, order.symbols, order.window, tuple(receipts), units=units,
+        note=note, dollars=dollars,
+    )  # fmt: skip
 
 
 def split_of(grid: str, records: int, window: Window, most: int) -> str:
@@ -355,4 +465,4 @@ def _cell(slip: Slip, day: int) -> int | None:
     return next((i for i, cell in enumerate(slip.cells) if cell.start <= at < cell.end), None)
 
 
-__all__ = ["SPLITS", "Batching", "split_of", "stretches"]
+__all__ = ["SPLITS", "Batching", "book", "split_of", "stretches", "unbooked"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from decimal import Decimal
@@ -22,11 +22,12 @@ import polars as pl
 
 from hdi import batches, paid, raw
 from hdi.attempt import Options, Task, commit_units, heard, noted
-from hdi.batching import Batching, batched
+from hdi.batching import Batching, batched, unbooked
 from hdi.deriving import Deriver
 from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
-from hdi.errors import BrokenDelivery, CorruptFile, HdiError, RequestError, StoreError, UnitFailed, VendorUnavailable
+from hdi.errors import BrokenDelivery, CorruptFile, HdiError, RequestError, StoreError, UnitFailed
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
+from hdi.journal import entries, took
 from hdi.mapping import VendorMapping
 from hdi.model import MONEY, Order, Outcome, Receipt, Unit, Window, dollars_text, iso_ns
 from hdi.offer import Offer, Shopper
@@ -54,6 +55,7 @@ class Buying:
     def __init__(  # noqa: PLR0913, PLR0917  (where from, where to, and how)
         self, store: Store, schemas: Schemas, mapping: VendorMapping, source: Source, request: Request,
         options: Options, terms: Terms, calendars: Calendars | None = None,
+        names: Callable[[], Iterable[str]] = tuple,
     ) -> None:  # fmt: skip
         self.store = store
         self.source = source
@@ -67,16 +69,21 @@ class Buying:
         self._deriver = self._derives() if options.derive else None
         self._shopper = Shopper(
             store, source, options.data_dir, request, refetch=options.refetch, min_split=terms.min_split,
-            calendars=calendars, deriver=self._deriver, resumes=options.resumes,
+            calendars=calendars, deriver=self._deriver, resumes=options.resumes, names=names,
         )  # fmt: skip
 
-    def offer(self) -> Offer:
-        """What is missing and what it costs; nothing is billed. Raises as :meth:`Shopper.offer` does."""
+    def offer(self, after: Sequence[Offer] = ()) -> Offer:
+        """What is missing and what it costs, ``after`` others were bought; nothing is billed.
+
+        Raises as :meth:`Shopper.offer` does.
+        """
         check_origin(self.store, self.source.origin)
+        lost: tuple[str, ...] = ()
         if not self.options.dry_run:
             warm()
-            paid.recover(self.options.data_dir)
-        return self._shopper.offer()
+            lost = tuple(_lost(s) for s in paid.recover(self.options.data_dir) if s.arrived < 0)
+        offer = self._shopper.offer(after=after)
+        return replace(offer, notes=(*lost, *offer.notes)) if lost else offer
 
     def run(self, offer: Offer) -> tuple[Progress, Generator[Outcome]]:
         """Do it. The outcomes come as each download is committed; the progress is live.
@@ -89,12 +96,16 @@ class Buying:
         return progress, self._run(offer, progress)
 
     def outlook(self, offer: Offer) -> Outlook:
-        """What the offer means: days, what is left out and why, disk minutes, cheaper ways; nothing is asked."""
+        """What the offer means: days, what is left out and why, disk and minutes, other ways.
+
+        Of closed days on which the vendor says that it has data its count is asked for, which is free.
+        """
         deriver = self._deriver or self._derives()
         batches = batched(self.source, self.terms, offer)
         return outlook(
-            offer, self.store, self.schema, calendars=self._calendars, deriver=deriver, batches=batches,
-            refused=self._refused(offer),
+            offer, self.store, self.schema, held=self._shopper.held(offer.request), calendars=self._calendars,
+            deriver=deriver, batches=batches, count=self.source.count,
+            seconds=took(entries(self.options.data_dir)), refused=self._refused(offer),
         )  # fmt: skip
 
     def _derives(self) -> Deriver:
@@ -115,7 +126,7 @@ class Buying:
         if budget is not None and offer.quote.dollars > budget:
             raise RequestError(
                 f"this costs {dollars_text(offer.quote.dollars)}, and the budget is {dollars_text(budget)}",
-                "Ask for less, or raise --budget. Nothing was bought.",
+                "Ask for less, or raise --budget. Nothing of it was bought.",
             )
         self.refuse_over_limits(offer.quote.dollars)
 
@@ -136,10 +147,14 @@ class Buying:
 
     def _run(self, offer: Offer, progress: Progress) -> Generator[Outcome]:
         if not offer.units:
-            with Run(self.store, self.options):  # which mends what a process that died left behind
+            with Run(self.store, self.options) as run:  # which mends what a process that died left behind
+                jobs = unbooked(self.source, self.store, self.options, self.request, self.schema, run.id)
+                for outcome in jobs:
+                    run.add(outcome)
+                    yield outcome
                 batches.tidy(self.options.data_dir, self.store.ledger)
                 return
-        keys = claim_keys(offer.request.dataset, self.name, offer.request.window)
+        keys = self._keys(offer)
         if self.terms.limits and offer.quote.dollars:
             keys.append(CLAIM)
         if self._deriver is not None:
@@ -156,7 +171,12 @@ class Buying:
             if now.quote.dollars > offer.quote.dollars:
                 raise RequestError(
                     f"what is missing has changed meanwhile, and costs {dollars_text(now.quote.dollars)} now",
-                    "Run the same command again. Nothing was bought.",
+                    "Run the same command again. Nothing of it was bought.",
+                )
+            if not set(self._keys(now)) <= {*keys}:
+                raise RequestError(
+                    "a batch job was ordered meanwhile that brings more than this window",
+                    "Run the same command again: it takes its files. Nothing of it was bought.",
                 )
             progress.offer = now
             progress.jobs += [job.id for job in now.coming]
@@ -166,6 +186,11 @@ class Buying:
                 run.add(outcome)
                 yield outcome
             export_rejects(self.store, self.options.dlq_dir)
+
+    def _keys(self, offer: Offer) -> list[str]:
+        """What to claim: the window, and what the files of batch jobs bring beside it."""
+        spans = (offer.request.window, *(job.window for job in offer.coming))
+        return list(dict.fromkeys(k for s in spans for k in claim_keys(offer.request.dataset, self.name, s)))
 
     def _outcomes(self, offer: Offer, progress: Progress, run: str) -> Iterator[Outcome]:
         if self._deriver is not None and (known := offer.known) is not None:
@@ -239,7 +264,7 @@ class Buying:
         bought = parts is None
         if slip.raw is None:
             raise UnitFailed(f"{what(slip.order)}: its bytes are gone", "Run the same command again.")
-        if slip.arrived != slip.records and not bought and self.source.count(slip.order) != slip.arrived:
+        if slip.arrived != slip.records and not bought and not self._counts(slip):
             raise miscounted(slip)
         began, path = time.monotonic(), Path(slip.raw.path)
         if not bought and raw.file_digest(path) != slip.raw.digest:
@@ -277,6 +302,11 @@ class Buying:
             units=len(receipts), size=slip.raw.size, note="; ".join(notes), seconds=time.monotonic() - began,
             dollars=None if bought else Decimal(0),
         )  # fmt: skip
+
+    def _counts(self, slip: Slip) -> bool:
+        """Whether the vendor counts as many records as arrived, or says so of all files of the batch job together."""
+        whole = batches.adds_up(self.source, self.options.data_dir, slip)
+        return whole or self.source.count(slip.order) == slip.arrived
 
     def _ordered(self, batch: str) -> bool:
         """Whether the ledger has the order of a batch job, and what it cost."""
@@ -326,7 +356,9 @@ class Buying:
             receipts = self._commit_bare(plan, run, noting=offer) if plan else []
             broken = sorted({c.symbol for c in claims if c not in true})
             error = UnitFailed(
-                f"{', '.join(broken)} lacks what could not be ordered", "Run the same command again."
+                f"{', '.join(broken)} lacks what could not be ordered",
+                "What an earlier run bought is short: --refetch orders it again." if any(r.short for r in offer.paid)
+                else "Run the same command again.",
             ) if broken and not waiting else None  # fmt: skip
             yield self._outcome(
                 "failed" if error else "stored", order, receipts=tuple(receipts), units=len(receipts), error=error,
@@ -379,10 +411,8 @@ class Buying:
             )
             for u, n in zip(units, numbers, strict=True)
         ]  # fmt: skip
-        cost, kept = Decimal(0), None
-        if isinstance(error, VendorUnavailable):
-            cost = (error.wasted * lot.byte_price).quantize(MONEY)
-        elif isinstance(error, BrokenDelivery):
+        cost, kept = (error.wasted * lot.byte_price).quantize(MONEY), None
+        if isinstance(error, BrokenDelivery):
             cost, kept = error.dollars, error.raw
             receipts = [replace(r, raw=kept) for r in receipts]
         if cost:  # what it cost is somebody's: the first unit's
@@ -418,6 +448,14 @@ class Buying:
             run=run, dataset=self.request.dataset, schema=self.schema, name=self.name, units=units,
             coverage=coverage, mappings=mappings,
         )  # fmt: skip
+
+
+def _lost(slip: Slip) -> str:
+    """What a dead process paid for in vain."""
+    return (
+        f"a process that ended broke off {what(slip.order)}: the vendor billed at least {dollars_text(slip.dollars)} "
+        "for what it had sent"
+    )
 
 
 def _why(claims: Sequence[Claim]) -> str:

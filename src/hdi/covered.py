@@ -231,16 +231,15 @@ def _apart_from_others(drafts: Sequence[_Draft]) -> list[_Draft]:
     """The drafts without instruments by id that another symbol stood for wherever they were asked for: they are its."""
     numbers = {draft.symbol for draft in drafts if draft.symbol.isascii() and draft.symbol.isdigit()}
     ids = pl.Series(sorted(map(int, numbers)), dtype=pl.Int64)
-    meant: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
-    for draft in drafts if numbers else ():
-        if draft.symbol not in numbers:
-            mine = draft.meant.filter(pl.col("instrument_id").is_in(ids.implode()))
-            for instrument, start, end in mine.select("instrument_id", "start", "end").iter_rows():
-                meant.setdefault((draft.dataset, draft.schema, instrument), []).append((start, end))
+    meant: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    for draft in (d for d in drafts if numbers and d.symbol not in numbers):
+        mine = draft.meant.filter(pl.col("instrument_id").is_in(ids.implode()))
+        for instrument, start, end in mine.select("instrument_id", "start", "end").iter_rows():
+            meant.setdefault((draft.dataset, draft.schema, str(instrument)), []).append((start, end))
 
     def others(draft: _Draft) -> bool:
-        spans = meant.get((draft.dataset, draft.schema, int(draft.symbol)), [])
-        return bool(draft.claims) and all(not subtract(Window(*claim), spans) for claim in draft.claims)
+        spans = meant.get((draft.dataset, draft.schema, draft.symbol), [])
+        return bool(draft.claims) and not any(subtract(Window(*claim), spans) for claim in draft.claims)
 
     return [draft for draft in drafts if draft.symbol not in numbers or not others(draft)]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import dropwhile, takewhile
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -19,9 +18,9 @@ _FIELDS = (
 FORM = f"A cron line has five fields: {', '.join(_FIELDS)}; '15 6 * * 2-6' is 06:15 from Tuesday to Saturday."
 #: What crontabs do not know: the last day of a month (L), the n-th weekday (FRI#2), a step without a range (5/15).
 _OWN = re.compile(r"#|(?:^|[ ,])(?:L|LW|\d+L|\w+/)")
-_SECOND = dt.timedelta(seconds=1)
-#: Longer than any clock repeats or leaves out.
-_REPEATED = dt.timedelta(hours=2)
+_MINUTE = dt.timedelta(minutes=1)
+#: More than any clock is put forward or back.
+_SHIFT = dt.timedelta(hours=3)
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Cron:
             raise ValueError(f"{line!r} is not a cron line. {FORM}")
         cron = cls(line, timezone)
         try:
-            next(cron._slots(dt.datetime(2024, 1, 1, tzinfo=dt.UTC)))
+            next(cron._shown(dt.datetime(2024, 1, 1, tzinfo=dt.UTC)))
         except CronSimError as exc:
             raise ValueError(f"{line!r} is not a cron line: {str(exc).lower()}. {FORM}") from exc
         except StopIteration as exc:
@@ -48,30 +47,57 @@ class Cron:
 
     def after(self, at: dt.datetime) -> dt.datetime:
         """The first slot after the instant."""
-        # In the hour that a clock repeats the first of the two is the slot: it may lie before.
-        return next(dropwhile(lambda slot: slot <= at, self._slots(at)))
+        return self._nearest(at, lambda slot: slot > at, reverse=False)
 
     def last(self, at: dt.datetime) -> dt.datetime:
         """The latest slot at or before the instant."""
-        back = self._slots(at.replace(microsecond=0) + _SECOND, reverse=True)
-        if self.timezone == UTC:
-            return next(dropwhile(lambda slot: slot > at, back))
-        # Counted back, some are missed where the zone changes its offset; counted forward from there, none is.
-        for before in dropwhile(lambda slot: slot > at, back):
-            if found := list(takewhile(lambda slot: slot <= at, self._slots(before - _REPEATED))):
-                return found[-1]
-        raise StopIteration
+        return self._nearest(at, lambda slot: slot <= at, reverse=True)
 
     @property
     def portable(self) -> bool:
         """Whether every crontab knows what the line says."""
         return _OWN.search(self.line.upper()) is None
 
-    def _slots(self, at: dt.datetime, *, reverse: bool = False) -> Iterator[dt.datetime]:
-        return (slot.astimezone(dt.UTC) for slot in CronSim(self.line, at.astimezone(zone(self.timezone)), reverse))
+    def _nearest(self, at: dt.datetime, wanted: Callable[[dt.datetime], bool], *, reverse: bool) -> dt.datetime:
+        """The slot that is nearest to the instant of those that are wanted.
+
+        Clocks that are put forward or back show times in another order than they come: a little more is looked at.
+        """
+        here = zone(self.timezone)
+        ahead = _SHIFT if reverse else -_SHIFT
+        found: list[dt.datetime] = []
+        for shown in self._shown(_wall(at, here) + ahead, reverse=reverse):
+            if found and (_wall(found[0], here) - shown if reverse else shown - _wall(found[0], here)) > _SHIFT:
+                break
+            found = sorted([*found, *filter(wanted, self._instants(shown, here))], reverse=reverse)[:1]
+        return found[0]
+
+    def _shown(self, wall: dt.datetime, *, reverse: bool = False) -> CronSim:
+        """What a clock shows at the slots after (or before) some time, as UTC."""
+        return CronSim(self.line, wall, reverse)
+
+    def _instants(self, shown: dt.datetime, here: dt.tzinfo) -> list[dt.datetime]:
+        """When a clock of the zone shows that: once, as a rule.
+
+        Of a time that it shows twice the first counts, and one that it leaves out is made up for when it goes on; what
+        comes every hour or every few minutes goes by the time that passes.
+        """
+        first, second = (shown.replace(tzinfo=here, fold=fold).astimezone(dt.UTC) for fold in (0, 1))
+        steady = any(field.startswith("*") for field in self.line.split()[:2])
+        if first > second:  # left out
+            while not steady and first > second:
+                shown += _MINUTE
+                first, second = (shown.replace(tzinfo=here, fold=fold).astimezone(dt.UTC) for fold in (0, 1))
+            return [] if steady else [first]
+        return [first, second] if steady and second > first else [first]
 
     def __str__(self) -> str:
         return f"{self.line} {self.timezone}"
+
+
+def _wall(at: dt.datetime, here: dt.tzinfo) -> dt.datetime:
+    """What a clock of the zone shows at an instant, as UTC."""
+    return at.astimezone(here).replace(tzinfo=dt.UTC, microsecond=0, fold=0)
 
 
 def zone(name: str) -> dt.tzinfo:

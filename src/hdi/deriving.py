@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.aging import Book, bought
+from hdi.aging import Book, bought, sources_of
 from hdi.attempt import Options, heard, noted
 from hdi.bars import SPAN, TRADES, buckets, finer, holed, lacking, split, timeless
 from hdi.errors import HdiError, StoreError, TooManyRejects
@@ -208,7 +208,9 @@ class Deriver:
         if conditions and self._data_dir is not None and units.height:
             said = self._store.conditions().filter(pl.col("dataset") == self._dataset)
             now = heard(self._dataset, conditions, 0)
-            for pieces in Book(claims, ledger, said, self._data_dir, units, now).pieces():
+            names = finer(self._schemas, source)
+            below = sources_of(self._store.coverage(), self._store.ledger(), self._dataset, names)
+            for pieces in Book(claims, ledger, said, self._data_dir, units, now, below).pieces():
                 changed.append(pieces.filter(pl.col("verdict").is_in(["due", "waiting"])).select(*SPAN))
                 words.append(pieces.filter(pl.col("verdict") == "fresh").select(*_WORDS))
         spans = pl.concat(changed)

@@ -20,6 +20,7 @@ from hdi.errors import (
     EndUnavailable,
     HdiError,
     NothingResolved,
+    StoreError,
     TruncatedFile,
     UnitFailed,
 )
@@ -27,7 +28,7 @@ from hdi.frames import BROUGHT
 from hdi.model import DAY_NS, MONEY, Header, Order, Outcome, Window, some
 from hdi.offer import Offer, floor_end, quoted
 from hdi.ordering import Purchase, cut
-from hdi.paid import Delivery, Slip
+from hdi.paid import Delivery, Found, Slip
 from hdi.sources import Source
 from hdi.spending import Limits
 
@@ -44,7 +45,7 @@ _MOST_UNITS = 10_000
 class Terms:
     """How orders are made: threads that download ahead, and how many records one download should hold.
 
-    ``budget`` and ``limits`` are what may be spent; asking for a rest by ids must save ``min_split`` US dollars.
+    ``budget`` and ``limits`` are what may be spent; less than ``min_split`` may go to what is held.
     Orders of more than ``batch_above_bytes`` become batch jobs (None: never), which are waited for if ``wait``;
     ``on_wait`` is told why, and for how many seconds.
     """
@@ -65,7 +66,8 @@ class Lot:
 
     ``price`` is US dollars per record, ``byte_price`` per billed byte. ``note`` says why it is asked for after all,
     where its market is closed, ``purchase_at`` which of the offer's purchases it is part of.
-    ``batch`` names the batch job that it is a file of; ``bring`` then does what a download does.
+    ``batch`` names the batch job that it is a file of; ``bring`` then does what a download does, and says what
+    is to be noted.
     """
 
     purchase: Purchase
@@ -77,7 +79,7 @@ class Lot:
     purchase_at: int = 0
     note: str = ""
     batch: str = ""
-    bring: Callable[[], Slip] | None = field(default=None, compare=False, repr=False)
+    bring: Callable[[], tuple[Slip, str]] | None = field(default=None, compare=False, repr=False)
 
     @property
     def window(self) -> Window:
@@ -203,6 +205,21 @@ class Downloads:
                     yield lot, future
             finally:
                 pool.shutdown(cancel_futures=True)
+                for lot, future in coming:
+                    self._untold(lot, future)
+
+    def _untold(self, lot: Lot, future: Future[tuple[Lot, Slip | None]]) -> None:
+        """Note what a download was billed that failed, and that nobody is told of: the run ends before."""
+        if future.cancelled() or not isinstance(error := future.exception(), HdiError) or lot.order is None:
+            return
+        if not isinstance(error, StoreError):  # with that one it is noted
+            self._noted(lot, lot.order, error.wasted)
+
+    def _noted(self, lot: Lot, order: Order, size: int) -> None:
+        """Keep that an order was billed so many bytes for nothing, where no receipt will say so."""
+        slip = paid.wasted(self._slip(lot, order, 0), size)
+        if slip.dollars:
+            paid.keep_note(self._data_dir, slip)
 
     def _lots(self, at: int) -> Iterator[Lot]:
         """The downloads of a purchase but for its closed days."""
@@ -238,14 +255,14 @@ class Downloads:
             raise UnitFailed(f"{what(lot.order)}: not asked for: {why}", "Mend that, and run the same command again.")
         try:
             if lot.bring is not None:
-                slip = lot.bring()
+                slip, note = lot.bring()
                 self._progress.came(slip)
-                return lot, slip
+                return replace(lot, note=note), slip
             try:
                 return lot, self._download(lot)
             except EndUnavailable as error:
                 lot = self._shortened(lot, error)
-                return lot, self._download(lot)
+                return lot, self._download(lot, error.wasted)
         except AccountRefused as error:
             self._stopped_by = error
             raise
@@ -260,33 +277,45 @@ class Downloads:
         order = lot.purchase.order(lot.order.dataset, lot.order.schema, window)
         return replace(lot, cells=cells, order=order, records=None)
 
-    def _download(self, lot: Lot) -> Slip | None:
+    def _download(self, lot: Lot, before: int = 0) -> Slip | None:
+        """The slip of what arrived; ``before`` are bytes that were billed for nothing until now."""
         order = lot.order
         if order is None or self._offer.known is None:
             return None
-        records = self._counted(order) if lot.records is None else lot.records
-        if not records:
-            return None
-        rectangles = cut(lot.purchase.rectangles, order.window)
-        names = cut(self._offer.known.names, order.window)
-        dollars = (lot.price * records).quantize(MONEY)
-        slip = Slip(
-            self._source.origin, order, lot.purchase.symbols, lot.cells, records, dollars, rectangles,
-            names.join(rectangles, on="instrument_id", how="semi"), self._offer.known.conditions,
-            seen_at=self._offer.known.seen_at,
-        )  # fmt: skip
-        with Delivery(self._data_dir, slip) as delivery:
-            with self._progress.receiving(delivery):
-                done = self._source.download(order, delivery.path, self._may_waste(lot))
-            delivery.arrived(done.wasted, (done.wasted * lot.byte_price).quantize(MONEY))
-            return checked(self._source, delivery)
+        try:
+            records = self._counted(order) if lot.records is None else lot.records
+            if not records:
+                self._noted(lot, order, before)
+                return None
+            with Delivery(self._data_dir, paid.wasted(self._slip(lot, order, records), before)) as delivery:
+                with self._progress.receiving(delivery):
+                    done = self._source.download(order, delivery.path, self._may_waste(lot, delivery, before))
+                delivery.arrived(before + done.wasted)
+                before = 0  # it is part of the slip's price
+                return checked(self._source, delivery)
+        except HdiError as error:
+            error.wasted += before
+            raise
 
-    def _may_waste(self, lot: Lot) -> Callable[[int], bool]:
+    def _slip(self, lot: Lot, order: Order, records: int) -> Slip:
+        """The slip of an order that is about to be made."""
+        known = self._offer.known
+        if known is None:
+            raise UnitFailed(f"{what(order)}: nothing is known of its symbols", "Run the same command again.")
+        rectangles = cut(lot.purchase.rectangles, order.window)
+        names = cut(known.names, order.window).join(rectangles, on="instrument_id", how="semi")
+        return Slip(
+            self._source.origin, order, lot.purchase.symbols, lot.cells, records, (lot.price * records).quantize(MONEY),
+            rectangles, names, known.conditions, seen_at=known.seen_at, byte_price=lot.byte_price,
+        )  # fmt: skip
+
+    def _may_waste(self, lot: Lot, delivery: Delivery, before: int) -> Callable[[int], bool]:
         """Says, of the bytes that broken tries of a lot were billed for, whether one more is within the budget."""
         told = 0
 
         def within(size: int) -> bool:
             nonlocal told
+            delivery.broke(before + size)
             with self._lock:
                 self._wasted += (size - told) * lot.byte_price
                 told = size
@@ -304,29 +333,31 @@ class Downloads:
         return quoted(self._source, order, self._offer.known.conditions if self._offer.known else ()).records
 
 
-def checked(source: Source, delivery: Delivery, said: Order | None = None) -> Slip:
+def checked(source: Source, delivery: Delivery, said: Order | None = None, found: Found | None = None) -> Slip:
     """Keep what arrived, whatever it is; UnitFailed when it is not what was ordered.
 
     ``said`` is what its header says that was ordered, where that is more: a file of a batch job names all of it.
+    ``found`` is what it is, where it was read already.
     """
-    order, expected = delivery.slip.order, delivery.slip.records
-    found = paid.check(delivery.path)
+    slip = delivery.slip
+    order, expected = slip.order, slip.records
+    found = found or paid.check(delivery.path)
     header = found.header
     if header is None:
         kept = delivery.keep(-1)
         why = found.problem.message.removeprefix(f"{delivery.path}: ") if found.problem else "it is not whole"
         # A stream that was cut is billed for what was sent; of one that was damaged on its way all was sent.
-        cut_short = isinstance(found.problem, TruncatedFile)
+        by_bytes = slip.batch or isinstance(found.problem, TruncatedFile)
         raise BrokenDelivery(
             f"{what(order)}: what arrived is not whole: {why}",
             f"The bytes are kept in {where(kept)}. Run the same command again to order it once more.",
-            _cost(kept, found.records if cut_short else expected), kept.raw,
+            _cost(kept) if by_bytes else kept.dollars, kept.raw,
         )  # fmt: skip
     if other := _other(header, said or order):
         kept = delivery.keep(-1)
         raise BrokenDelivery(
             f"{what(order)}: {other} arrived instead", f"The bytes are kept in {where(kept)}.",
-            _cost(kept, found.records), kept.raw,
+            _cost(kept), kept.raw,
         )  # fmt: skip
     delivery.lost(header.not_found)
     kept = delivery.keep(found.records)
@@ -375,11 +406,11 @@ def _other(header: Header, order: Order) -> str:
     return ""
 
 
-def _cost(slip: Slip, records: int) -> Decimal:
-    """The price of so many records of an order, and of what broken tries brought before."""
-    if not slip.records or slip.batch:  # the job was paid for, whatever becomes of its files
+def _cost(slip: Slip) -> Decimal:
+    """The price of the records that came, however many the vendor counts, and of what broken tries brought before."""
+    if slip.batch or slip.raw is None:  # the job was paid for, whatever becomes of its files
         return Decimal(0)
-    return ((slip.dollars - slip.wasted_dollars) / slip.records * records + slip.wasted_dollars).quantize(MONEY)
+    return paid.came(slip, Path(slip.raw.path))
 
 
 def miscounted(slip: Slip) -> BrokenDelivery:
@@ -388,7 +419,7 @@ def miscounted(slip: Slip) -> BrokenDelivery:
         f"{what(slip.order)}: {slip.arrived} records arrived, and the vendor counts {slip.records}",
         f"The bytes are kept in {where(slip)} and are not bought again by themselves: a later run asks for the "
         "count once more, and --refetch orders them again.",
-        _cost(slip, slip.arrived),
+        _cost(slip),
         slip.raw,
     )
 

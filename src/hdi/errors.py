@@ -64,9 +64,13 @@ def masked(text: str) -> str:
 
 
 class HdiError(Exception):
-    """The root. ``message`` says what is wrong, ``hint`` what to do next."""
+    """The root. ``message`` says what is wrong, ``hint`` what to do next.
+
+    ``wasted`` counts the bytes that a vendor billed all the same, for what it did not bring.
+    """
 
     exit_code: ClassVar[int] = 1
+    wasted: int = 0
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.message = masked(message)
@@ -139,7 +143,7 @@ class BrokenDelivery(UnitFailed):
 
 
 class VendorUnavailable(UnitFailed):
-    """The vendor gave no usable answer in any try. ``wasted`` counts the bytes that it billed all the same."""
+    """The vendor gave no usable answer in any try."""
 
     def __init__(self, message: str, hint: str = "", wasted: int = 0) -> None:
         super().__init__(message, hint)

@@ -28,7 +28,6 @@ USUAL: dict[str, tuple[float, float, float]] = {
 }
 #: Of fewer rows the files' own overhead would be measured.
 _ENOUGH = 10_000
-_NS = 10**9
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,18 @@ class Estimate:
     minutes: float | None
 
 
-def estimate(records: int, ledger: pl.DataFrame, health: Mapping[str, Any], schema: Schema, name: str) -> Estimate:
-    """What so many records of a kind will take; ``health`` is :meth:`hdi.stores.Store.health`."""
+def estimate(
+    records: int, ledger: pl.DataFrame, health: Mapping[str, Any], schema: Schema, name: str,
+    seconds: Mapping[str, float],
+) -> Estimate:  # fmt: skip
+    """What so many records of a kind will take.
+
+    ``health`` is :meth:`hdi.stores.Store.health`, ``seconds`` are what runs that bought something took, by name.
+    """
     mine = ledger.filter(pl.col("schema") == name, pl.col("status") == "complete")
     raw, raw_from = _raw(mine, name)
     stored, stored_from = _stored(health, schema, name)
-    pace = rate(mine)
+    pace = rate(mine, seconds)
     return Estimate(
         None if raw is None else round(records * raw), raw_from,
         None if stored is None else round(records * stored), stored_from,
@@ -55,21 +60,15 @@ def estimate(records: int, ledger: pl.DataFrame, health: Mapping[str, Any], sche
     )  # fmt: skip
 
 
-def rate(ledger: pl.DataFrame) -> float | None:
-    """Records a second of earlier runs, from the start of a run's first commit to its last; None without any."""
-    runs = (
-        ledger.filter(pl.col("fetched") > 0)
-        .group_by("run")
-        .agg(
-            pl.col("fetched").sum(),
-            began=(pl.col("committed_at") - (pl.col("seconds") * _NS).cast(pl.Int64)).min(),
-            ended=pl.col("committed_at").max(),
-        )
-        .filter(pl.col("ended") > pl.col("began"))
-    )
+def rate(ledger: pl.DataFrame, seconds: Mapping[str, float]) -> float | None:
+    """Records a second of earlier runs, download and all, by what they took; None where no run is known."""
+    known = {run: each for run, each in seconds.items() if each > 0}
+    runs = ledger.filter(pl.col("fetched") > 0, pl.col("run").is_in(list(known))).group_by("run").agg(
+        pl.col("fetched").sum()
+    )  # fmt: skip
     if runs.is_empty():
         return None
-    return int(runs["fetched"].sum()) * _NS / int((runs["ended"] - runs["began"]).sum())
+    return float(runs["fetched"].sum()) / sum(known[run] for run in runs["run"])
 
 
 def _raw(ledger: pl.DataFrame, name: str) -> tuple[float | None, Basis | None]:

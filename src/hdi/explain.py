@@ -54,8 +54,12 @@ class Story:
             lines.append(f"{files} of {self._what} ingested, without a row that fits")
         failed = history.filter(pl.col("status") == "failed")["error"].unique(maintain_order=True)
         lines += [f"failed to ingest: {error}" for error in failed.head(_SHOWN)]
-        jobs = history.filter(pl.col("status") == "ordered")["batch"].unique(maintain_order=True)
-        lines += [f"ordered, and not here yet: the vendor's batch job {job}" for job in jobs.head(_SHOWN)]
+        jobs = history.filter(pl.col("status") == "ordered").unique("batch", maintain_order=True).head(_SHOWN)
+        lines += [
+            f"ordered as batch job {job} on {ns_date(at)}, and not here yet; whether it is still prepared is not known "
+            "here"
+            for job, at in jobs.select("batch", "committed_at").iter_rows()
+        ]
         lines += self._instead(claims)
         who = self.asked.symbol if self.asked else "every symbol"
         return [line if line.startswith("  ") else f"{who}: {line}" for line in lines]

@@ -19,7 +19,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -202,6 +202,15 @@ class Entry:
         return sum((Decimal(o["dollars"]) for o in self.outcomes if o["dollars"] is not None), Decimal(0))
 
 
+def took(journals: Iterable[Entry]) -> dict[str, float]:
+    """Seconds of each run that ended well and bought what it stored, from its first line to its last, by its name."""
+    return {
+        entry.run: (entry.ended - entry.started) / NS
+        for entry in journals
+        if entry.status == "done" and not entry.request.get("derive") and entry.offer and entry.offer["records"]
+    }
+
+
 def about(outcome: Mapping[str, Any]) -> str:
     """The file or the order of an ``outcome`` line in a few words."""
     if outcome["path"] and outcome["dollars"] is None:
@@ -378,5 +387,5 @@ def _sync(folder: Path) -> None:
 
 __all__ = [
     "COUNTS", "UNDONE", "Entry", "Journal", "RunStatus", "about", "began", "break_off", "entries", "find", "started",
-    "warned",
+    "took", "warned",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ import polars as pl
 
 from hdi.errors import RequestError, UnknownSymbol
 from hdi.frames import BROUGHT
-from hdi.model import MAX_NS, Window, subtract
+from hdi.model import MAX_NS, Window, ns_date, subtract
 from hdi.symbology import ALL_SYMBOLS, Intervals, disjoint, infer_stype, merge, root_of
 
 #: The rows of one query: ``read`` of a store takes it as ``instruments``.
@@ -170,9 +170,12 @@ class Lookup:
         what = f"unknown symbol{'s' * (len(unknown) > 1)}: {', '.join(unknown)}"
         pending = self._pending.filter(pl.any_horizontal(*(among(text) for text in unknown)))
         pending = pending.unique("unit_id", keep="last")
-        if ordered := pending.filter(pl.col("status") == "ordered").height:
+        ordered = pending.filter(pl.col("status") == "ordered")
+        if number := ordered.height:
+            batch, at = ordered.select("batch", "committed_at").row(-1)
             return UnknownSymbol(
-                f"{what}: ordered, and the vendor prepares {ordered} unit{'s' * (ordered > 1)}",
+                f"{what}: ordered as batch job {batch} on {ns_date(at)}, and not here yet: "
+                f"{number} unit{'s' * (number > 1)}; whether it is still prepared is not known here",
                 "Run the same ingest again: it brings what is ready, and is not paid twice.",
             )
         if failed := pending.height:

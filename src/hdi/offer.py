@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.batches import Coming, coming
-from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed, UnknownSymbol
+from hdi.batches import Coming, Ended, coming
+from hdi.errors import EndUnavailable, HdiError, NothingResolved, RequestError, UnitFailed, UnknownSymbol
 from hdi.journal import started
-from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some
-from hdi.ordering import NAMED, RESOLVED, Again, Claim, Held, Need, Purchase, Request, cut, needed
+from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some, subtract
+from hdi.ordering import NAMED, RESOLVED, Again, Claim, Held, Need, Purchase, Request, Split, cut, needed
 from hdi.paid import Slip, described, purchased, slips
 from hdi.plan import plan_file
 from hdi.reuse import Rest, done, rests
@@ -24,7 +27,7 @@ from hdi.schema import closest
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
 from hdi.stores import Store
-from hdi.symbology import ALL_SYMBOLS, CONTRACT, merge, root_of
+from hdi.symbology import ALL_SYMBOLS, infer_stype, merge, root_of
 
 if TYPE_CHECKING:
     from hdi.calendars import Calendars
@@ -38,7 +41,11 @@ _DAILY = ("definition", "statistics")
 _CLAMPS = 3
 #: So many instruments at most are asked for by their ids where the rest of a dataset is held.
 _MOST_IDS = 40_000
+#: So many orders at most are priced to know what of a symbol is bought again.
+_MOST_PRICED = 50
 _BLIND = f"{ALL_SYMBOLS} is ordered whole: what is stored of it under other names is bought again"
+#: Four characters at most, as exchanges have them; a spread is written with more.
+_ROOT = re.compile(r"[A-Z0-9]{1,4}")
 _SPAN = {name: pl.col(name) for name in ("instrument_id", "start", "end")}
 
 
@@ -63,7 +70,8 @@ class Offer:
 
     ``closed`` are, for each purchase, the days on which its market is closed: they are not asked for. ``again`` is
     what the purchases bring once more, ``derived`` is made from what is stored. ``notes`` say how the window was cut.
-    ``total`` counts the units of the whole request, ``coming`` are the batch jobs that bring some of them.
+    ``coming`` are the batch jobs that bring some of its units, ``ended`` those that do not any more; ``stored`` counts
+    the units that nothing is to be done for.
     """
 
     request: Request
@@ -78,6 +86,13 @@ class Offer:
     again: tuple[Again, ...] = ()
     derived: tuple[Derived, ...] = ()
     coming: tuple[Coming, ...] = ()
+    ended: tuple[Ended, ...] = ()
+    stored: int = 0
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """What became of the batch jobs of which something is ordered again: that is for a person to decide."""
+        return tuple(e.sentence for e in self.ended if any(e.within(p) for p in self.purchases))
 
     @property
     def quote(self) -> Quote:
@@ -112,8 +127,8 @@ class Offer:
 
     @property
     def total(self) -> int:
-        """How many units the whole request has."""
-        return self._cells(self.request.window) * sum(map(len, self.request.symbols.values()))
+        """How many units the whole request has: those that are stored, and those that would be committed."""
+        return self.stored + self.units
 
     def _cells(self, window: Window) -> int:
         return len(list(window.cells(self.request.name.grid)))
@@ -134,8 +149,9 @@ class Shopper:
         calendars: Calendars | None = None,
         deriver: Deriver | None = None,
         resumes: Sequence[str] = (),
+        names: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        """``min_split``: asking for a rest by ids must save so many dollars. Without calendars no day is closed."""
+        """``min_split``: less than that may go to what is held, to save orders. Without calendars all days are open."""
         self._store = store
         self._source = source
         self._data_dir = data_dir
@@ -143,28 +159,33 @@ class Shopper:
         self._refetch = refetch
         self._deriver = deriver
         self._resumes = resumes
+        self._names = names
         # What is made for nothing is not bought again for the sake of a cheaper split.
         self._min_split = Decimal(0) if deriver else min_split
         self._calendars = calendars
         self._limit = request.window  # what the vendor has, once it was asked
         self._quoted: dict[Purchase, Quote] = {}
         self._coming: tuple[Coming, ...] = ()
-        self._gone: tuple[str, ...] = ()
+        self._over: tuple[Ended, ...] = ()
+        self._after: tuple[Offer, ...] = ()
 
-    def offer(self, before: Offer | None = None) -> Offer:
+    def offer(self, before: Offer | None = None, after: Sequence[Offer] = ()) -> Offer:
         """What is missing and what it costs; ``before`` is an earlier offer whose answers still hold.
+
+        What the orders of ``after`` bring is counted as held, also when it is looked at again.
 
         Raises RequestError for a window or a symbol that the vendor does not know, VendorRefused and UnitFailed as
         the source does.
         """
         if before is not None:
             return self._again(before)
+        self._after = tuple(after)
         self._quoted.clear()
         if not self._lacking(self._asked) and not self._rests(self._asked, set()):
-            return Offer(self._asked, origin=self._source.origin)
+            return Offer(self._asked, origin=self._source.origin, stored=self._stored(self._asked))
         request, notes = self._clamped(self._asked)
         if request != self._asked and not self._lacking(request) and not self._rests(request, set()):
-            return Offer(request, notes=tuple(notes), origin=self._source.origin)
+            return Offer(request, notes=tuple(notes), origin=self._source.origin, stored=self._stored(request))
         for _ in range(_CLAMPS):
             try:
                 known = self._know(request)
@@ -185,7 +206,8 @@ class Shopper:
         notes: Sequence[str],
     ) -> Offer:  # fmt: skip
         """The offer of what is needed, with the price of each order."""
-        notes = [*notes, *(gone for gone in self._gone if gone not in notes)]
+        gone = [ended.sentence for ended in self._over if any(ended.within(p) for p in need.purchases)]
+        notes = [*notes, *(each for each in gone if each not in notes)]
         if known.blind and need.purchases and _BLIND not in notes:
             notes = [*notes, _BLIND]
         if self._deriver is not None and need.purchases:
@@ -194,27 +216,25 @@ class Shopper:
             request, need.purchases, tuple(self._quote(request, p, known.conditions) for p in need.purchases),
             need.claims, paid, tuple(notes), known, self._source.origin,
             tuple(self._closed(request, p, known) for p in need.purchases), need.again, derived, self._coming,
+            self._over, self._stored(request),
         )  # fmt: skip
 
     def _closed(self, request: Request, purchase: Purchase, known: Known) -> tuple[Window, ...]:
         """The days of a purchase on which no session of its symbols is held, of what is kept day by day."""
-        calendars = self._calendars
-        if (
-            calendars is None
-            or request.name.grid != "day"
-            or request.everything
-            or not calendars.knows(request.dataset)
-        ):
-            return ()
-        symbols: Iterable[str] = purchase.symbols
-        if purchase.stype == "instrument_id":
-            ids = set(map(int, purchase.symbols))
-            named = known.names.filter(pl.col("instrument_id").is_in(ids))
-            if ids - set(named["instrument_id"]):
-                return ()
-            symbols = named["symbol"].unique().sort()
-        runs = calendars.closed(request.dataset, purchase.window, tuple(symbols))
-        return tuple(day for run in runs for day in run.cells("day"))
+        return closed_days(self._calendars, request, purchase, known) if request.name.grid == "day" else ()
+
+    def _stored(self, request: Request) -> int:
+        """How many units of the request are held, by the stretches of its symbols."""
+        held, stretches = self.held(request), Counter[Window]()
+        for stype, group in request.symbols.items():
+            for symbol in group:
+                gaps = [(w.start, w.end) for w in held.lacks(stype, symbol, request.window)]
+                stretches.update(subtract(request.window, gaps))
+        return sum(number * len(list(w.cells(request.name.grid))) for w, number in stretches.items())
+
+    def held(self, request: Request) -> Held:
+        """What of the store counts as held for the request."""
+        return self._held(request)
 
     def _held(self, request: Request) -> Held:
         coverage = self._store.coverage()
@@ -245,14 +265,29 @@ class Shopper:
             self._quoted[purchase] = quoted(self._source, order, conditions) if order else NOTHING
         return self._quoted[purchase]
 
-    def _split(self, request: Request, known: Known, whole: Purchase, rest: Sequence[Purchase]) -> Decimal | None:
-        """What the whole costs more than the rest alone, where that is too little to split it."""
-        if not self._min_split:
-            return None
-        more = self._quote(request, whole, known.conditions).dollars
-        if more >= self._min_split:
-            more -= sum(self._quote(request, p, known.conditions).dollars for p in rest)
-        return max(more, Decimal(0)) if more < self._min_split else None
+    def _split(self, request: Request, known: Known) -> Split:
+        """Says what a whole costs more than its rest alone, as long as the request's sum of that is little."""
+        left = self._min_split
+
+        def price(purchases: Sequence[Purchase]) -> Decimal:
+            return sum((self._quote(request, p, known.conditions).dollars for p in purchases), Decimal(0))
+
+        def more(whole: Purchase, rest: Sequence[Purchase], had: Sequence[Purchase]) -> Decimal | None:
+            nonlocal left
+            if not left:
+                return None
+            if min(len(rest), len(had)) > _MOST_PRICED:
+                dollars = price([whole])  # at most
+            elif len(had) <= len(rest):
+                dollars = price(had)
+            else:
+                dollars = max(price([whole]) - price(rest), Decimal(0))
+            if dollars >= left:
+                return None
+            left -= dollars
+            return dollars
+
+        return more
 
     def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Rest, ...], tuple[Derived, ...]]:
         held = self._held(request)
@@ -267,20 +302,31 @@ class Shopper:
                     for window in held.instrument_lacks(instrument, Window(start, end)):
                         held.add(instrument, window)
         self._hold_coming(request, known, held)
+        self._hold_planned(request, known, held)
         derived: tuple[Derived, ...] = ()
         if self._deriver is not None:
             derived = self._deriver.derivable(request, known.resolved, held, known.conditions)
-        need = needed(request, known.resolved, held, lambda *parts: self._split(request, known, *parts))
+        need = needed(request, known.resolved, held, self._split(request, known))
         return need, tuple(left), derived
+
+    def _hold_planned(self, request: Request, known: Known, held: Held) -> None:
+        """Count what other offers bring before as held."""
+        for offer in self._after:
+            if (offer.request.dataset, offer.request.name) != (request.dataset, request.name):
+                continue
+            for purchase in offer.purchases:
+                own = known.resolved if purchase.symbols == (ALL_SYMBOLS,) else purchase.rectangles
+                for instrument, start, end in cut(own, purchase.window).select(**_SPAN).iter_rows():
+                    held.add(instrument, Window(start, end))
 
     def _hold_coming(self, request: Request, known: Known, held: Held) -> None:
         """Count what batch jobs are to bring as held; what was taken of them already is paid for like a stream."""
         wanted = known.resolved.select("instrument_id", "start", "end")
-        jobs, gone = coming(
+        jobs, ended = coming(
             self._source, self._data_dir, self._store.ledger(), request, set(wanted["instrument_id"]),
             refetch=self._refetch,
         )  # fmt: skip
-        self._coming, self._gone = tuple(jobs), tuple(gone)
+        self._coming, self._over = tuple(jobs), tuple(ended)
         for job in self._coming:
             order = job.slip.order
             for symbol, cell in job.stretches:
@@ -410,21 +456,54 @@ class Shopper:
         return named.with_columns(asked=pl.col("instrument_id").cast(pl.String)).select(*RESOLVED)
 
     def _meant(self, request: Request, stype: str, symbol: str) -> str:
-        """What an unknown symbol may have meant: stored symbols, and the contracts of its root."""
-        known = set(self._store.mappings().filter(pl.col("dataset") == request.dataset)["symbol"])
-        if stype == "raw_symbol" and (match := CONTRACT.fullmatch(symbol)):
-            children = self._source.resolve(request.dataset, [f"{match[1]}.FUT"], "parent", request.window)
-            ids = sorted(set(children["instrument_id"]))
-            if ids:
+        """What an unknown symbol may have meant: stored ones, and those of near roots that the vendor knows."""
+        stored = set(self._store.mappings().filter(pl.col("dataset") == request.dataset)["symbol"])
+        own = root_of(symbol)
+        near = [own, *near_roots(own, {*stored, *self._names()})]
+        known = {s for s in stored if infer_stype(s) == stype}
+        with contextlib.suppress(HdiError):  # the vendor's advice is wanted here, and its refusal would hide the error
+            children = self._source.resolve(
+                request.dataset, [f"{root}.FUT" for root in near], "parent", request.window
+            )  # fmt: skip
+            found = set(children["asked"])
+            near = [root for root in near if f"{root}.FUT" in found]
+            if stype == "raw_symbol" and (ids := sorted(set(children["instrument_id"]))):
                 known |= set(self._source.raw_symbols(request.dataset, ids, request.window)["symbol"])
-        roots = {root_of(s) for s in known}
-        if stype == "parent":
-            known |= {f"{root}.{symbol.rpartition('.')[2]}" for root in roots}
-        elif stype == "continuous":
-            known |= {f"{root}.{symbol.split('.')[1]}.0" for root in roots}
-        close = difflib.get_close_matches(symbol, sorted(known - {symbol}), n=4, cutoff=0.6)
+            elif stype == "continuous":
+                known |= {f"{root}.{symbol.split('.')[1]}.0" for root in near}
+            elif stype == "parent":
+                kind = symbol.rpartition(".")[2]
+                made = [f"{root}.{kind}" for root in near if root != own]
+                known |= set(self._resolve(request, stype, made, request.window)["asked"]) if made else set()
+            known |= {f"{root}.FUT" for root in near}
+        close = difflib.get_close_matches(symbol, sorted(known - {symbol}), n=4, cutoff=0.5)
+        close = close or [f"{root}.FUT" for root in near if f"{root}.FUT" in known - {symbol}]
         meant = f"Did you mean {', '.join(close)}? " if close else ""
         return f"{meant}The vendor's symbology knows none of it on these days or around. Nothing was bought."
+
+
+def near_roots(root: str, symbols: Iterable[str]) -> list[str]:
+    """Roots of symbols that are like this one, or that it begins with, the closest first; no spread has one."""
+    roots = sorted({own for s in symbols if _ROOT.fullmatch(own := root_of(s))} - {root})
+    begun = sorted((own for own in roots if len(own) > 1 and root.startswith(own)), key=len, reverse=True)
+    return list(dict.fromkeys((*begun, *difflib.get_close_matches(root, roots, n=4, cutoff=0.5))))
+
+
+def closed_days(
+    calendars: Calendars | None, request: Request, purchase: Purchase, known: Known
+) -> tuple[Window, ...]:  # fmt: skip
+    """The days of a purchase on which no session of its symbols is held; none where that is not known."""
+    if calendars is None or request.everything or not calendars.knows(request.dataset):
+        return ()
+    symbols: Iterable[str] = purchase.symbols
+    if purchase.stype == "instrument_id":
+        ids = set(map(int, purchase.symbols))
+        named = known.names.filter(pl.col("instrument_id").is_in(ids))
+        if ids - set(named["instrument_id"]):
+            return ()
+        symbols = named["symbol"].unique().sort()
+    runs = calendars.closed(request.dataset, purchase.window, tuple(symbols))
+    return tuple(day for run in runs for day in run.cells("day"))
 
 
 def quoted(source: Source, order: Order, conditions: Sequence[Condition]) -> Quote:
@@ -456,10 +535,19 @@ def quoted(source: Source, order: Order, conditions: Sequence[Condition]) -> Quo
     return quote
 
 
+def unasked(replaced: Sequence[str]) -> RequestError:
+    """The refusal to order again what a batch job was paid for, where nobody is there to say yes."""
+    return RequestError(
+        f"{'; '.join(replaced)}, and that needs a yes",
+        "The job was paid for. hdi sync or hdi ingest orders it again: on a terminal they ask, or with --force. "
+        "Nothing was bought.",
+    )
+
+
 def floor_end(end: int, request: Request) -> int:
     """An available end, floored to whole bars; to whole days for what is published by day."""
     width = request.name.width or (DAY_NS if request.name.name in _DAILY else 1)
     return end // width * width
 
 
-__all__ = ["NOTHING", "Known", "Offer", "Shopper", "floor_end", "quoted"]
+__all__ = ["NOTHING", "Known", "Offer", "Shopper", "closed_days", "floor_end", "quoted", "unasked"]

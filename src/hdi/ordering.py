@@ -38,7 +38,7 @@ NAMED: dict[str, pl.DataType] = {
 #: The vendor takes so many symbols in one request.
 MOST_SYMBOLS = 2_000
 #: Wider groups of instruments first: what they bring need not be ordered again for the narrower ones.
-_WIDTH = ("parent", "continuous", "raw_symbol", "instrument_id")
+WIDTH = ("parent", "continuous", "raw_symbol", "instrument_id")
 _EXAMPLES = {"continuous": "ES.c.0", "parent": "ES.FUT", "instrument_id": "1234", "raw_symbol": "ESH4"}
 _Spans = list[tuple[int, int]]
 _SPAN = ("instrument_id", "start", "end")
@@ -92,7 +92,7 @@ def parse_request(
         usual = usual_spelling(symbol, kind)
         if usual not in groups.setdefault(kind, []):
             groups[kind].append(usual)
-    return Request(dataset, name, {k: tuple(groups[k]) for k in _WIDTH if k in groups}, window)
+    return Request(dataset, name, {k: tuple(groups[k]) for k in WIDTH if k in groups}, window)
 
 
 def _fitting(symbol: str, stype: str | None) -> str:
@@ -157,7 +157,7 @@ class Claim:
 class Again:
     """A symbol's stretch that is ordered whole although these of its instruments are held: splitting saves little.
 
-    ``dollars`` is what it costs more than the rest alone, or at most that.
+    ``dollars`` is at most what they cost, which the rest alone would not.
     """
 
     stype: str
@@ -176,8 +176,9 @@ class Need:
     again: tuple[Again, ...] = ()
 
 
-#: What a symbol's stretch costs more than its rest (the second, by instrument ids); None: the rest is to be ordered.
-Split = Callable[[Purchase, Sequence[Purchase]], Decimal | None]
+#: What of a symbol's stretch is bought again (the price of the third), where that is little enough; None: only the rest
+#: of it (the second, by instrument ids as the third) is to be ordered.
+Split = Callable[[Purchase, Sequence[Purchase], Sequence[Purchase]], Decimal | None]
 
 
 class Held:
@@ -230,7 +231,9 @@ class Held:
         return subtract(window, [(w.start, w.end) for w in lacking])
 
 
-def needed(request: Request, resolved: pl.DataFrame, held: Held, split: Split = lambda whole, rest: None) -> Need:  # noqa: ARG005
+def needed(
+    request: Request, resolved: pl.DataFrame, held: Held, split: Split = lambda whole, rest, had: None  # noqa: ARG005
+) -> Need:
     """What has to be ordered so that the store holds the request; ``held`` then counts the orders too.
 
     ``resolved`` (:data:`RESOLVED`, with ``stype``) is the symbology of the whole request. Of a symbol that is held in
@@ -253,14 +256,16 @@ def needed(request: Request, resolved: pl.DataFrame, held: Held, split: Split = 
                 bought, mixed = _parts(rectangles, lacking, held, whole=unknown)
                 for window, pieces in mixed:
                     whole = Purchase(stype, (symbol,), window, cut(rectangles, window))
-                    more = split(whole, _by_ids(pieces)) if pieces else None
+                    had = _held_of(whole.rectangles, held)
+                    more = split(whole, _by_ids(pieces), _by_ids(had)) if pieces else None
                     if more is not None:
                         bought.append(window)
-                        again.append(Again(stype, symbol, window, _held_of(whole.rectangles, held), more))
+                        again.append(Again(stype, symbol, window, tuple(sorted({i for i, _ in had})), more))
                         continue
                     for instrument, left in pieces:
                         by_id.setdefault(left, []).append(instrument)
                         held.add(instrument, left)
+                bought = _joined(bought)
                 for window in bought:
                     alone.setdefault(window, []).append(symbol)
                     for instrument, start, end in cut(rectangles, window).select(_SPAN).iter_rows():
@@ -286,10 +291,20 @@ def _by_ids(pieces: Iterable[tuple[int, Window]]) -> list[Purchase]:
     ]
 
 
-def _held_of(rectangles: pl.DataFrame, held: Held) -> tuple[int, ...]:
-    """The instruments of which something is held in their rectangles."""
-    rows = rectangles.select(_SPAN).iter_rows()
-    return tuple(sorted({i for i, s, e in rows if held.of(i, Window(s, e))}))
+def _held_of(rectangles: pl.DataFrame, held: Held) -> list[tuple[int, Window]]:
+    """What is held of instruments in their rectangles."""
+    return [(i, span) for i, s, e in merge(rectangles).iter_rows() for span in held.of(i, Window(s, e))]
+
+
+def _joined(windows: Iterable[Window]) -> list[Window]:
+    """Windows in their order; those that touch are one."""
+    found: list[Window] = []
+    for window in sorted(windows, key=lambda w: w.start):
+        if found and found[-1].end == window.start:
+            found[-1] = Window(found[-1].start, window.end)
+        else:
+            found.append(window)
+    return found
 
 
 def _grouped(stype: str, windows: Mapping[Window, list[str]], resolved: pl.DataFrame) -> list[Purchase]:
@@ -373,6 +388,7 @@ def _kinds(wanted: _Spans, covered: _Spans, window: Window) -> list[tuple[Window
 __all__ = [
     "NAMED",
     "RESOLVED",
+    "WIDTH",
     "Again",
     "Claim",
     "Held",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import json
 import os
 import time
@@ -23,16 +24,18 @@ import polars as pl
 import structlog
 
 from hdi import raw
-from hdi.errors import CorruptFile, HdiError
-from hdi.model import Condition, Header, Order, RawFile, Unit, Window, ns_date
+from hdi.errors import CorruptFile, HdiError, StoreError
+from hdi.model import MONEY, Condition, Header, Order, RawFile, Unit, Window, ns_date
 from hdi.ordering import NAMED, RESOLVED
-from hdi.sources.dbn import Reader
+from hdi.sources.dbn import Reader, record_bytes
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 #: Records that are looked at together when a file is checked.
 _BATCH = 131_072
+#: The digest of no bytes.
+_NOTHING = hashlib.sha256().hexdigest()
 _SLIP = ".json"
 _FORMAT = 1
 log = structlog.get_logger(component="PipelineOrchestrator")
@@ -50,6 +53,7 @@ class Slip:
     does not resolve. ``conditions`` are what the vendor said of days when it was asked at ``seen_at``.
     ``batch`` is the batch job whose file the bytes are, "" for a stream: the job was paid for, they are its share.
     ``counted_at`` is when the vendor was last asked again, and still counted as many records for the order.
+    ``byte_price`` is US dollars per billed byte of a stream.
     """
 
     origin: str
@@ -70,6 +74,7 @@ class Slip:
     seen_at: int = 0
     batch: str = ""
     counted_at: int = 0
+    byte_price: Decimal = Decimal(0)
 
     @property
     def unit_id(self) -> str:
@@ -104,7 +109,7 @@ class Slip:
             "dollars": str(self.dollars), "arrived": self.arrived, "wasted": self.wasted,
             "wasted_dollars": str(self.wasted_dollars),
             "bought_at": self.bought_at, "seen_at": self.seen_at, "batch": self.batch,
-            "counted_at": self.counted_at,
+            "counted_at": self.counted_at, "byte_price": str(self.byte_price),
             "lost": self.lost, "raw": [self.raw.digest, self.raw.size] if self.raw else None,
             "conditions": [
                 (c.day.isoformat(), c.condition, c.last_modified.isoformat() if c.last_modified else None)
@@ -132,7 +137,7 @@ class Slip:
             given["bought_at"], tuple(given["lost"]),
             RawFile(str(path), *given["raw"]) if path and given["raw"] else None,
             given.get("seen_at", given["bought_at"]),  # slips of before say only when they were bought
-            given.get("batch", ""), given.get("counted_at", 0),
+            given.get("batch", ""), given.get("counted_at", 0), Decimal(given.get("byte_price", 0)),
         )  # fmt: skip
 
 
@@ -160,17 +165,26 @@ class Delivery:
         # Said before anything is billed: whoever finds the bytes knows which purchase they are.
         self.slip = replace(self.slip, bought_at=self.slip.bought_at or time.time_ns())
         self._fd = raw.hold_new(self._note)
-        raw.write_all(self._fd, self.slip.to_json().encode(), self._note)
+        self._say()
         return self
+
+    def _say(self) -> None:
+        """Add the slip as it is now to the note: its last whole line counts."""
+        raw.write_all(self._fd, f"{self.slip.to_json()}\n".encode(), self._note)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Bytes that have arrived are paid: what could not be put in its place is left for a later run.
-        if error is None or not self._arrived:
-            self.path.unlink(missing_ok=True)
-            self._note.unlink(missing_ok=True)
-        os.close(self._fd)
+        try:
+            if error is None or not self._arrived:
+                # What an order's own error cost is for the ledger, by whoever is told of it; others end the run.
+                if error is not None and (isinstance(error, StoreError) or not isinstance(error, HdiError)):
+                    _broken(self._data_dir, self.path, self.slip)
+                self.path.unlink(missing_ok=True)
+                self._note.unlink(missing_ok=True)
+        finally:
+            os.close(self._fd)
 
     def received(self) -> int:
         """Bytes that have arrived so far."""
@@ -178,11 +192,15 @@ class Delivery:
             return self.path.stat().st_size
         return 0
 
-    def arrived(self, size: int, dollars: Decimal) -> None:
-        """All bytes have come; add what broken tries were billed to the price."""
+    def broke(self, size: int) -> None:
+        """Broken tries were billed so many bytes in all: part of the price, whatever becomes of this process."""
+        self.slip = wasted(self.slip, size)
+        self._say()
+
+    def arrived(self, size: int) -> None:
+        """All bytes have come; broken tries were billed so many more."""
         self._arrived = True
-        slip = self.slip
-        self.slip = replace(slip, wasted=size, wasted_dollars=dollars, dollars=slip.dollars + dollars)
+        self.slip = wasted(self.slip, size)
 
     def lost(self, symbols: Sequence[str]) -> None:
         """Symbols that the answer itself does not resolve: it does not answer for them."""
@@ -237,6 +255,18 @@ def check(path: Path) -> Found:
         return Found(None, reader.records if reader else 0, error)
 
 
+def wasted(slip: Slip, size: int) -> Slip:
+    """The slip with so many bytes in all that were billed for broken tries in its price."""
+    dollars = (size * slip.byte_price).quantize(MONEY)
+    price = slip.dollars - slip.wasted_dollars + dollars
+    return replace(slip, wasted=size, wasted_dollars=dollars, dollars=price)
+
+
+def came(slip: Slip, path: Path) -> Decimal:
+    """The price of the records in a file, as far as it can be read, and of what broken tries brought before it."""
+    return (record_bytes(path) * slip.byte_price).quantize(MONEY) + slip.wasted_dollars
+
+
 def described(slip: Slip, header: Header) -> Header:
     """The header of bytes that are all symbols, as a plan takes it: only the answer itself says what they are."""
     window = slip.order.window
@@ -257,6 +287,28 @@ def _place(data_dir: Path, path: Path, slip: Slip) -> Slip:
     return replace(slip, raw=kept)
 
 
+def _broken(data_dir: Path, path: Path, slip: Slip) -> Slip | None:
+    """Keep the slip of an order that did not come to its end, without its bytes; None where it cost nothing.
+
+    The vendor has billed at least what can be read of them.
+    """
+    there = path.exists()
+    if not (dollars := came(slip, path) if there else slip.wasted_dollars):
+        return None
+    file = RawFile("", raw.file_digest(path), path.stat().st_size) if there else RawFile("", _NOTHING, 0)
+    return keep_note(data_dir, replace(slip, arrived=-1, dollars=dollars, raw=file))
+
+
+def keep_note(data_dir: Path, slip: Slip) -> Slip:
+    """Keep a slip of what was billed and is not there; it says so until the end of time."""
+    order = slip.order
+    folders = (slip.origin, order.dataset, order.schema, ns_date(order.window.start).isoformat())
+    slip = replace(slip, bought_at=slip.bought_at or time.time_ns(), raw=slip.raw or RawFile("", _NOTHING, 0))
+    name = _name(slip.unit_id, slip.raw.digest if slip.raw else _NOTHING, slip.bought_at)
+    raw.put_note(data_dir, folders, f"{name}{_SLIP}", slip.to_json())
+    return slip
+
+
 def _name(unit_id: str, digest: str, bought_at: int | None = None) -> str:
     """The name of bytes; with the instant of their purchase where the same ones were bought before."""
     return f"{unit_id}-{'' if bought_at is None else f'{bought_at}-'}{digest[:12]}{_BYTES}"
@@ -275,33 +327,36 @@ def _taken(note: Path, bought_at: int) -> bool:
 def recover(data_dir: Path) -> list[Slip]:
     """Finish what processes that died left in the part folder: whole bytes are kept, broken ones removed.
 
-    Returns the slips of what was kept. A warning says what was paid for in vain.
+    Returns the slips of what was kept, and of what was paid for in vain (``arrived`` -1).
     """
-    found = []
+    found: list[Slip] = []
     for note in (data_dir / "raw" / ".part").glob(f"*{_ORDERED}"):
         with raw.abandoned(note) as text:
             if text is None:
                 continue
             path = note.with_name(note.name.removesuffix(_ORDERED) + _BYTES)
-            if text and path.exists() and (slip := _whole(path, text)):
-                found.append(_place(data_dir, path, slip))
+            if text and (slip := _left(data_dir, path, text)):
+                found.append(slip)
             path.unlink(missing_ok=True)
             note.unlink(missing_ok=True)
     return found
 
 
-def _whole(path: Path, text: str) -> Slip | None:
-    """The slip of bytes that are all that was ordered; None when they are not."""
-    slip, found = Slip.from_json(text), check(path)
-    if found.problem is None:
+def _left(data_dir: Path, path: Path, text: str) -> Slip | None:
+    """The slip of what a dead process had ordered: kept with its bytes where they are whole, else without them."""
+    slip = Slip.from_json(text[: text.rfind("\n")].rpartition("\n")[2] if "\n" in text else text)
+    found = check(path) if path.exists() else None
+    if found and found.problem is None:
         # As many as the vendor counted or not: whoever refines it asks for the count once more.
-        return replace(slip, arrived=found.records)
-    reason = found.problem.message
-    log.warning(
-        "a download that was cut by the end of its process is removed; the vendor may have billed what it sent",
-        order=str(slip.order), bytes=path.stat().st_size, reason=reason,
-    )  # fmt: skip
-    return None
+        return _place(data_dir, path, replace(slip, arrived=found.records))
+    broken = _broken(data_dir, path, slip)
+    if found and found.problem:
+        log.warning(
+            "a download that was cut by the end of its process is removed; the vendor bills what it had sent",
+            order=str(slip.order), bytes=path.stat().st_size, reason=found.problem.message,
+            dollars=str(broken.dollars if broken else 0),
+        )  # fmt: skip
+    return broken
 
 
 def slips(data_dir: Path, origin: str, dataset: str, schema: str, digests: Collection[str] | None = None) -> list[Slip]:
@@ -386,6 +441,6 @@ def claim(data_dir: Path, keys: Sequence[str]) -> Iterator[None]:
 
 
 __all__: list[Any] = [
-    "Delivery", "Fetched", "Slip", "check", "claim", "counted", "described", "file_name", "of", "purchased",
-    "receipts", "recover", "slips",
+    "Delivery", "Fetched", "Slip", "came", "check", "claim", "counted", "described", "file_name", "keep_note",
+    "of", "purchased", "receipts", "recover", "slips", "wasted",
 ]  # fmt: skip

@@ -20,8 +20,8 @@ BOUGHT: dict[str, pl.DataType] = {
     "unit": pl.Int32(), "dataset": pl.String(), "schema": pl.String(), "symbol": pl.String(), "stype": pl.String(),
     "start": pl.Int64(), "end": pl.Int64(), "bought_at": pl.Int64(),
 }  # fmt: skip
-#: What became of a day that a unit holds (``due``, ``waiting``, ``fresh``, ``unmeasured``, ``unsettled``: changed on the
-#: day on which it was bought, before or after), what was known, what is.
+#: What became of a day that a unit holds (``due``, ``waiting``, ``fresh``, ``unmeasured``, or
+#: ``unsettled``: changed on the day on which it was bought, before or after), what was known, what is.
 FOUND: dict[str, pl.DataType] = {
     "unit": pl.Int32(), "day": pl.Int64(), "verdict": pl.String(), "was": pl.String(), "was_modified": pl.Int64(),
     "condition": pl.String(), "last_modified": pl.Int64(),

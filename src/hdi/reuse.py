@@ -28,6 +28,11 @@ class Rest:
         """How many units that is."""
         return len(self.parts)
 
+    @property
+    def short(self) -> bool:
+        """True where its bytes are not as many records as the vendor counted."""
+        return self.slip.arrived != self.slip.records
+
 
 def rests(slips: Iterable[tuple[Slip, pl.DataFrame]], coverage: pl.DataFrame, ledger: pl.DataFrame) -> list[Rest]:
     """What is left of slips (each with its scope, :data:`hdi.ordering.RESOLVED`), the oldest first.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.aging import Book, bought
+from hdi.aging import Book, bought, sources_of
 from hdi.attempt import heard
 from hdi.bars import finer
 from hdi.errors import RequestError
@@ -258,7 +258,7 @@ def due(  # noqa: PLR0913, PLR0917  (what is held, who is asked, and how is boug
         here = pl.col("dataset") == dataset
         book = Book(
             coverage.filter(here, pl.col("schema") == schema), ledger, said.filter(here), data_dir, units,
-            now.filter(here),
+            now.filter(here), sources_of(coverage, ledger, str(dataset), finer(schemas, str(schema))),
         )  # fmt: skip
         again, blank, found = _judged(book, units, recount)
         where = str(dataset), str(schema)

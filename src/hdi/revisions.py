@@ -2,7 +2,8 @@
 
 A commit that replaces rows keeps those it supersedes. Here each of them is laid beside the row that took its place: the
 one with the same key (dataset, publisher, instrument, index time), and among several of one key the same place in their
-order, once those that are equal are set aside. What has no counterpart appeared or disappeared.
+order, once those that are equal are set aside. What has no counterpart appeared or disappeared. Where a bar that was made
+here (``--derive``) gave way to a bought one, or the other way about, nobody changed it: it was replaced.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from hdi.errors import RequestError
 from hdi.frames import BROUGHT
 from hdi.lookup import RECTANGLES, Lookup, split, union
 from hdi.model import MAX_NS, Window, parse_instant
+from hdi.resample import DERIVED
+from hdi.restating import made_here
 from hdi.schema import PLACE, Schema, SchemaName, Schemas, closest
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 
@@ -32,7 +35,7 @@ REVISIONS: dict[str, pl.DataType] = {
     "replaced_run": pl.String(), "replaced_at": pl.Datetime("ns", "UTC"),
     "changes": pl.List(pl.Struct({"column": pl.String(), "before": pl.String(), "after": pl.String()})),
 }  # fmt: skip
-CHANGED, APPEARED, DISAPPEARED = "changed", "appeared", "disappeared"
+CHANGED, APPEARED, DISAPPEARED, REPLACED = "changed", "appeared", "disappeared", "replaced"
 _UTC = pl.Datetime("ns", "UTC")
 _TIME = "%Y-%m-%dT%H:%M:%S%.9fZ"
 #: Superseded rows that are looked at together, with as many that stand.
@@ -100,6 +103,7 @@ class Revisions:
             event = pl.col("_replaced_run").is_in(replacing.runs.implode())
             old = past.filter(event).with_columns(event="_replaced_run")
             fragments = old.join(replacing.fragments, left_on="_replaced_unit", right_on="unit", how="semi")
+            old = old.with_columns(_by_made=pl.col("_replaced_unit").is_in(replacing.made.implode()))
             rectangles = replacing.rectangles(window, fragments)
             now = self._now(schema, name, window, rectangles, replacing.written)
             written = pl.concat([past.select(now.columns), now]).with_columns(event="_written_run")
@@ -163,7 +167,8 @@ class _Replacing:
 
     def __init__(self, ledger: pl.DataFrame, coverage: pl.DataFrame, dataset: str, schema: str, since: int) -> None:
         self._ledger = ledger
-        order = ledger.select("unit", "order", "run")
+        order = ledger.select("unit", "order", "run", made=made_here() & (pl.col("fetched") > 0))
+        self.made = order.filter("made")["unit"]
         here = coverage.drop_nulls("instrument_id").filter(pl.col("dataset") == dataset, pl.col("schema") == schema)
         self._held = here.select("unit", "instrument_id", "start", "end").join(order, on="unit")
         wrote = ledger.filter(
@@ -228,39 +233,44 @@ class _Replacing:
             pl.col(c).cast(t) for c, t in RECTANGLES.items()
         )
 
-    def before(self, window: Window, rows: pl.DataFrame) -> pl.Series:
-        """For rows of a window (event, instrument_id, index_time): whether another run had answered there first."""
+    def before(self, window: Window, rows: pl.DataFrame) -> pl.DataFrame:
+        """For rows of a window (event, instrument_id, index_time): whether another run had answered there first.
+
+        Columns: answered, and made: with bars that were made here.
+        """
         near = self._held.join(rows.select("instrument_id").unique(), on="instrument_id", how="semi").filter(
             pl.col("start") < window.end, pl.col("end") > window.start
         )  # fmt: skip
         near = near.sort("order", descending=True)  # of several the last one counts
-        intervals, runs = Intervals(near), near
-        at = pl.Series(intervals.find(rows["instrument_id"].to_numpy(), rows["index_time"].to_numpy()))
-        first = runs["run"].gather(pl.select(pl.when(at >= 0).then(at)).to_series())
-        return first.is_not_null() & (first != rows["event"])
+        at = pl.Series(Intervals(near).find(rows["instrument_id"].to_numpy(), rows["index_time"].to_numpy()))
+        place = pl.select(pl.when(at >= 0).then(at)).to_series()
+        first = near["run"].gather(place)
+        answered = first.is_not_null() & (first != rows["event"])
+        return pl.DataFrame({"answered": answered, "made": near["made"].gather(place)})
 
 
 def _plain(rows: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """Rows with their index time as a whole number, beside the others as they are."""
+    """Rows with their index time as a whole number and whether they were made here, beside the others as they are."""
     return rows.with_columns(
         pl.col(schema.index_time).to_physical().alias("index_time"), pl.col("instrument_id").cast(pl.Int64),
-        pl.col("publisher_id").cast(pl.Int64),
+        pl.col("publisher_id").cast(pl.Int64), _made=pl.col("data_source").str.starts_with(DERIVED),
     )  # fmt: skip
 
 
 def _content(schema: Schema, name: SchemaName) -> list[str]:
-    """The columns that make a row another one: not its key, nor a name, which is not of the vendor's record."""
-    key = {schema.index_time, "dataset", "publisher_id", "instrument_id", "symbol", *name.constants}
+    """The columns that make a row another one: not its key, nor its name and where it is from, which nobody sent."""
+    key = {schema.index_time, "dataset", "publisher_id", "instrument_id", "symbol", "data_source", *name.constants}
     return [c for c in schema.dtypes if c not in key]
 
 
 def revised(
-    old: pl.DataFrame, new: pl.DataFrame, content: Sequence[str], before: Callable[[pl.DataFrame], pl.Series]
+    old: pl.DataFrame, new: pl.DataFrame, content: Sequence[str], before: Callable[[pl.DataFrame], pl.DataFrame]
 ) -> pl.DataFrame:
     """Superseded rows beside those that took their place; pairs that are equal are left out.
 
     Both have ``event`` (the run that replaced, and that wrote), the key, ``content``, ``symbol`` and the hidden
-    columns. ``before`` says of rows without a counterpart whether somebody had answered for their place earlier.
+    columns; ``old`` also ``_by_made``: replaced by bars that were made. ``before`` says of rows without a counterpart whether
+    somebody had answered for their place earlier, and with what.
     Columns: what, event, those of the key, symbol, written_run, replaced_at, unit (of the row after), changes.
     """
     grown = old.select(_KEY).unique().with_columns(_grown=pl.lit(value=True))
@@ -274,13 +284,15 @@ def revised(
         for one, other in ((old, new), (new, old))
     )
     both = left.join(
-        right.select(*_KEY, "_nth", "_there", "_unit", "symbol", *content), on=[*_KEY, "_nth"], how="full",
+        right.select(*_KEY, "_nth", "_there", "_unit", "_made", "symbol", *content), on=[*_KEY, "_nth"], how="full",
         coalesce=True, suffix="_after",
     ).join(grown, on=list(_KEY), how="left")  # fmt: skip
     restated = pl.any_horizontal("_there", "_grown").fill_null(value=False)
-    both = both.with_columns(_before=before(both)).filter(restated | pl.col("_before"))
+    both = pl.concat([both, before(both)], how="horizontal").filter(restated | pl.col("answered"))
+    was, now = pl.coalesce("_made", "made"), pl.coalesce("_made_after", "_by_made")
     what = (
-        pl.when(pl.col("_there").is_null()).then(pl.lit(APPEARED))
+        pl.when((was != now).fill_null(value=False)).then(pl.lit(REPLACED))
+        .when(pl.col("_there").is_null()).then(pl.lit(APPEARED))
         .when(pl.col("_there_after").is_null()).then(pl.lit(DISAPPEARED))
         .otherwise(pl.lit(CHANGED))
     )  # fmt: skip
@@ -312,4 +324,4 @@ def _text(column: str, dtype: pl.DataType) -> pl.Expr:
     return pl.col(column).dt.strftime(_TIME) if isinstance(dtype, pl.Datetime) else pl.col(column).cast(pl.String)
 
 
-__all__ = ["APPEARED", "CHANGED", "DISAPPEARED", "REVISIONS", "Asked", "Revisions", "revised"]
+__all__ = ["APPEARED", "CHANGED", "DISAPPEARED", "REPLACED", "REVISIONS", "Asked", "Revisions", "revised"]

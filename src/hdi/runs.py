@@ -127,7 +127,7 @@ def _record(entry: Entry, row: Mapping[str, Any] | None, by: str | None, *, here
         status = "earlier"
     elif by is not None and status in UNDONE:
         status = "resumed"
-    elif status == "done" and _only_ordered(counts):
+    elif status == "done" and (_only_ordered(counts) or _awaits(entry, counts)):
         status = "ordered"
     died = entry.status == "died"
     ended = time.time_ns() if entry.status == "running" else entry.ended
@@ -136,6 +136,11 @@ def _record(entry: Entry, row: Mapping[str, Any] | None, by: str | None, *, here
         None if died else (ended - entry.started) / NS, counts["units"], max(counts["failed"], len(entry.errors)),
         counts["rows"], counts["rejects"], counts["dollars"] or Decimal(0), entry, entry.ended if died else None, by,
     )  # fmt: skip
+
+
+def _awaits(entry: Entry, counts: Mapping[str, Any]) -> bool:
+    """True where all that is said of a run is that batch jobs are not done yet."""
+    return not counts["units"] and bool(entry.outcomes) and all(o["status"] == "ordered" for o in entry.outcomes)
 
 
 def _only_ordered(counts: Mapping[str, Any]) -> bool:

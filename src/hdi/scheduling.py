@@ -15,6 +15,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,7 +31,6 @@ from hdi.syncing import Result
 
 _STATE, _LOCK = "schedule.json", "schedule.lock"
 _FORMAT = 1
-_DAY = dt.timedelta(days=1)
 #: A session within so many days says that the calendar reaches so far.
 _AHEAD = 14 * DAY_NS
 log = structlog.get_logger(component="Scheduler")
@@ -40,7 +40,8 @@ log = structlog.get_logger(component="Scheduler")
 class Pace:
     """Seconds: before a failed job is tried again, and before a vendor that refused the account is asked again.
 
-    Both double with each failure, up to the longest. ``look`` is how often a sleeper looks at the clock.
+    Both double with each failure, up to the longest, and no slot that comes meanwhile makes them shorter. ``look`` is
+    how often a sleeper looks at the clock.
     """
 
     retry: float = 60.0
@@ -80,6 +81,8 @@ class State:
 
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / _STATE
+        #: Whether there was one that could not be read.
+        self.damaged = False
         self._done: dict[str, Done] = {}
         with contextlib.suppress(FileNotFoundError):
             self._read()
@@ -92,6 +95,14 @@ class State:
     def put(self, name: str, done: Done) -> None:
         """Keep it, whole or not at all. Raises StoreError when that cannot be."""
         self._done[name] = done
+        self._write()
+
+    def forget(self, name: str) -> None:
+        """Nothing is known of a job from now on. Raises StoreError when that cannot be kept."""
+        del self._done[name]
+        self._write()
+
+    def _write(self) -> None:
         jobs = {n: {"key": d.key, "slot": d.slot.isoformat(), "through": d.through and iso_ns(d.through)}
                 for n, d in self._done.items()}  # fmt: skip
         part = self.path.with_name(f".{_STATE}.{uuid4().hex}.part")
@@ -109,14 +120,21 @@ class State:
     def _read(self) -> None:
         try:
             given = json.loads(self.path.read_text(encoding="utf-8"))
-            self._done = {name: _done(**each) for name, each in given["jobs"].items() if given["format"] == _FORMAT}
+            self._done = _read(**given)
         except FileNotFoundError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, OSError, RequestError) as exc:
             # All that is lost is which slots were served: each job runs once more, and finds what is missing.
+            self.damaged = True
             log.warning(
                 "the state of the schedule cannot be read: every job is due", file=str(self.path), error=str(exc)
             )
+
+
+def _read(format: int, jobs: dict[str, dict[str, Any]]) -> dict[str, Done]:  # noqa: A002  (as it is written)
+    if format != _FORMAT:
+        raise ValueError(f"format {format} is not known")
+    return {name: _done(**each) for name, each in jobs.items()}
 
 
 def _done(key: str, slot: str, through: str | None) -> Done:
@@ -167,7 +185,6 @@ class _Pause:
     seconds: float
     failures: int
     why: str = ""
-    slot: dt.datetime | None = None
 
     def until(self, now: dt.datetime) -> dt.datetime:
         """When it is over; a clock that went back makes it no longer."""
@@ -210,6 +227,8 @@ class Scheduler:
         self._pace = pace or Pace()
         #: By dataset; "" stands for all of the vendor.
         self._pauses: dict[str, _Pause] = {}
+        #: Jobs that ran last when the clock was ahead.
+        self._ahead: set[str] = set()
 
     def once(self) -> int:
         """Run what is due now; the highest exit code."""
@@ -224,7 +243,7 @@ class Scheduler:
             until, job = min((self._next(entry, now), entry.job.name) for entry in self._entries)
             if self._stopped():
                 break
-            if until != announced:
+            if until > now and until != announced:
                 self._say(Event("waiting", now, job, until=until))
                 announced = until
             self._sleep(now, until)
@@ -256,31 +275,26 @@ class Scheduler:
 
     def _due(self, entry: _Entry, now: dt.datetime) -> dt.datetime | None:
         """The latest slot of a job when it was not served yet and may be now."""
-        slot = entry.cron.last(now)
-        done = self._state.done(entry.job.name, entry.key)
-        if done is not None and done.slot > now + _DAY:
+        slot, name = entry.cron.last(now), entry.job.name
+        done = self._state.done(name, entry.key)
+        if done is not None and done.slot > now:
+            # What was served then is not known: to look once more is free.
             why = f"{done.slot.isoformat()} is done already by the state of the schedule: the clock was ahead"
-            self._say(Event("clock", now, entry.job.name, slot=slot, why=why))
-            done = Done(done.key, slot, None)
-            self._keep(entry, done)
+            self._say(Event("clock", now, name, slot=slot, why=why))
+            self._ahead.add(name)
+            self._kept(name, partial(self._state.forget, name))
+            done = None
         if done is not None and slot <= done.slot:
             return None
-        failed = entry.failed
-        if failed is not None and failed.slot == slot and now < failed.until(now):
-            return None
-        return slot
+        return None if entry.failed is not None and now < entry.failed.until(now) else slot
 
     def _next(self, entry: _Entry, now: dt.datetime) -> dt.datetime:
         """When to look at a job again."""
         done = self._state.done(entry.job.name, entry.key)
-        slot = entry.cron.last(now)
-        if done is not None and slot <= done.slot:
-            return entry.cron.after(max(now, done.slot))
-        if (pause := self._paused(entry, now)) is not None:
-            return pause.until(now)
-        if entry.failed is not None:
-            return min(entry.failed.until(now), entry.cron.after(now))
-        return now
+        if done is not None and entry.cron.last(now) <= done.slot <= now:
+            return entry.cron.after(now)
+        pauses = (self._paused(entry, now), entry.failed)
+        return max([now, *(pause.until(now) for pause in pauses if pause is not None)])
 
     def _paused(self, entry: _Entry, now: dt.datetime) -> _Pause | None:
         for scope in ("", entry.job.dataset):
@@ -320,6 +334,10 @@ class Scheduler:
 
     def _missed(self, entry: _Entry, slot: dt.datetime) -> str:
         done = self._state.done(entry.job.name, entry.key)
+        if done is None and entry.job.name in self._ahead:
+            return "when it ran last the clock was ahead: for what, is not known"
+        if done is None and self._state.damaged:
+            return f"when it ran last is not known: {self._state.path} could not be read"
         if done is None:
             return "it never ran before"
         first = entry.cron.after(done.slot)
@@ -344,42 +362,42 @@ class Scheduler:
         """Note a failure: the job is tried again after a while, or all of the vendor's jobs where it refused."""
         name, pace = entry.job.name, self._pace
         refused = next((e for e in result.errors if isinstance(e, AccountRefused)), None)
-        error = refused or result.errors[0]
+        # What is wrong with the request itself does not pass by itself: somebody has to do something.
+        wrong = next((e for e in result.errors if e.exit_code == RequestError.exit_code), None)
+        error = refused or wrong or result.errors[0]
         if refused is not None:
             scope = refused.dataset
             before = self._pauses.get(scope)
             failures = before.failures + 1 if before else 1
             pause = _Pause(now, _doubled(pace.probe, failures, pace.longest_probe), failures, error.message)
             self._pauses[scope] = pause
-            entry.failed = None
             self._say(Event("failed", now, name, slot, pause.until(now), error.message, result))
             what = f"the jobs of {scope}" if scope else "all jobs"
             self._say(Event("paused", now, until=pause.until(now), why=f"the vendor refused: {what} wait"))
             return
         failures = entry.failed.failures + 1 if entry.failed else 1
-        # What is wrong with the request itself does not pass by itself.
-        seconds = pace.longest_retry if error.exit_code == RequestError.exit_code else pace.retry
-        entry.failed = _Pause(now, _doubled(seconds, failures, pace.longest_retry), failures, error.message, slot)
-        until = min(entry.failed.until(now), entry.cron.after(now))
-        self._say(Event("failed", now, name, slot, until, error.message, result))
+        seconds = pace.longest_retry if wrong else pace.retry
+        why = f"{error.message}. {error.hint}" if wrong and error.hint else error.message
+        entry.failed = _Pause(now, _doubled(seconds, failures, pace.longest_retry), failures, why)
+        self._say(Event("failed", now, name, slot, entry.failed.until(now), why, result))
 
     def _ordered(self, entry: _Entry, slot: dt.datetime, now: dt.datetime, result: Result) -> None:
         """Note that the vendor prepares a batch job: it is looked at again after a while, other jobs go on."""
         times = entry.failed.failures + 1 if entry.failed else 1
         seconds = _doubled(self._pace.retry, times, self._pace.longest_retry)
         why = "; ".join(result.awaited.values())
-        entry.failed = _Pause(now, seconds, times, why, slot)
-        self._say(
-            Event(
-                "ordered", now, entry.job.name, slot, min(entry.failed.until(now), entry.cron.after(now)), why, result
-            )
-        )
+        entry.failed = _Pause(now, seconds, times, why)
+        self._say(Event("ordered", now, entry.job.name, slot, entry.failed.until(now), why, result))
 
     def _keep(self, entry: _Entry, done: Done) -> None:
+        self._ahead.discard(entry.job.name)
+        self._kept(entry.job.name, partial(self._state.put, entry.job.name, done))
+
+    def _kept(self, name: str, keep: Callable[[], None]) -> None:
         try:
-            self._state.put(entry.job.name, done)
+            keep()
         except StoreError as error:  # it is known here; after a restart the job runs once more
-            log.warning("the state of the schedule is not kept", job=entry.job.name, error=error.message)
+            log.warning("the state of the schedule is not kept", job=name, error=error.message)
 
     def _say(self, event: Event) -> None:
         level = log.error if event.what == "failed" else log.warning if event.what in ("paused", "clock") else log.info

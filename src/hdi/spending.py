@@ -105,7 +105,10 @@ def grouped(rows: pl.DataFrame, by: By) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Spent:
-    """What was spent in a window: ``rows`` (:func:`grouped`), what they add up to, and who made the data."""
+    """What was spent in a window: ``rows`` (:func:`grouped`), what they add up to, and who made the data.
+
+    ``lost`` are batch jobs that may have been ordered: nobody answered, and it is not among the rows.
+    """
 
     by: By
     window: Window
@@ -113,6 +116,7 @@ class Spent:
     dollars: Decimal
     unbooked: Decimal
     origin: str
+    lost: tuple[Slip, ...] = ()
 
 
 def summed(rows: pl.DataFrame, by: str, window: Window, origin: str) -> Spent:
@@ -158,7 +162,7 @@ class Limits:
                     f"ingest.max_usd_per_{name} is {dollars_text(limit)}: {dollars_text(max(limit - had, Decimal(0)))} "
                     "is left",
                     f"Ask for less, wait for the next {name}, or raise ingest.max_usd_per_{name}; hdi spend shows what "
-                    "was spent. Nothing was bought.",
+                    "was spent. Nothing of it was bought.",
                 )
 
     def _spans(self, rows: pl.DataFrame, now: int | None) -> Iterator[tuple[Grid, Decimal, pl.DataFrame, str]]:

@@ -20,9 +20,22 @@ from hdi.downloads import Progress
 from hdi.errors import AccountRefused, HdiError, RequestError, StoreError
 from hdi.frames import BROUGHT
 from hdi.jobs import WHERE, Job, find_job
-from hdi.model import MONEY, Outcome, Quote, Window, dollars_text, iso_ns, parse_instant, some
-from hdi.offer import NOTHING, Offer, floor_end
+from hdi.model import (
+    DAY_NS,
+    MONEY,
+    Condition,
+    Outcome,
+    Quote,
+    Window,
+    date_ns,
+    dollars_text,
+    iso_ns,
+    parse_instant,
+    some,
+)  # fmt: skip
+from hdi.offer import NOTHING, Offer, floor_end, unasked
 from hdi.schema import closest
+from hdi.settling import pending, unsettled
 from hdi.sources import Source
 from hdi.spending import Limits, spending
 
@@ -62,7 +75,9 @@ def chosen(jobs: Mapping[str, Job], names: Sequence[str], *, scheduled: bool = F
 class Step:
     """What one job lacks: ``offer``, or ``error`` says why that is not known.
 
-    ``through`` is the instant up to which the vendor has data for it, 0 when it has none yet, None when not known.
+    ``through`` is the instant up to which the vendor has whole days for it, 0 when it has none yet, None when not
+    known: it ends before the first day that is pending. ``odd`` are the days that the vendor does not call available,
+    of what is to be bought; of what is held those that were pending or degraded when they were bought.
     """
 
     job: Job
@@ -70,6 +85,7 @@ class Step:
     offer: Offer | None = field(default=None, repr=False)
     error: HdiError | None = None
     through: int | None = None
+    odd: tuple[Condition, ...] = ()
 
     @property
     def units(self) -> int:
@@ -100,6 +116,8 @@ class Result:
     dollars: Decimal = Decimal(0)
     errors: list[HdiError] = field(default_factory=list)
     awaited: dict[str | None, str] = field(default_factory=dict)
+    #: Days that the vendor last changed on the day on which they were bought.
+    unsettled: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -148,12 +166,13 @@ class Sync:
     """Some jobs on their way up to date: :meth:`plan`, then :meth:`run`.
 
     ``buy`` gives the request of a job up to an instant. ``revise`` looks for days that the vendor changed; None: not
-    looked for. ``budget`` is for all of it together.
+    looked for, but for those that were not whole when they were bought, by ``settle``. ``budget`` is for all of it.
     """
 
     def __init__(
         self, jobs: Sequence[Job], source: Source, buy: Callable[[Job, str], Buying], *,
-        revise: Callable[[Sequence[Step]], Due] | None = None, budget: Decimal | None = None,
+        settle: Callable[[Sequence[Step]], Due], revise: Callable[[Sequence[Step]], Due] | None = None,
+        budget: Decimal | None = None,
     ) -> None:  # fmt: skip
         self.jobs = tuple(jobs)
         self.origin = source.origin
@@ -163,6 +182,7 @@ class Sync:
         self.due_error: HdiError | None = None
         self.outdated: tuple[Changed, ...] = ()
         self.progress: Progress | None = None
+        self._begun: list[Progress] = []
         self.spent = Decimal(0)
         self.rows = 0
         self._amounts = 0
@@ -170,6 +190,7 @@ class Sync:
         self._source = source
         self._buy = buy
         self._revise = revise
+        self._settle = settle
         self._budget = budget
         self._ends: dict[str, Mapping[str, Window]] = {}
         #: By dataset; "" stands for the account.
@@ -178,11 +199,14 @@ class Sync:
     def plan(self) -> tuple[Step, ...]:
         """What each job lacks and what it costs: the vendor is asked only what is free."""
         self.steps = tuple(self._step(job) for job in self.jobs)
-        if self._revise is not None and "" not in self._refused:
+        asked = [step for step in self.steps if step.buying is not None]
+        if "" not in self._refused and (self._revise is not None or any(step.odd for step in asked)):
             try:
-                self.due = self._revise([step for step in self.steps if step.buying is not None])
-                self.again = self.due.offer()
-                self.outdated = self.due.outdated()
+                due = (self._revise or self._settle)(asked)
+                if self._revise is not None or due.changed:
+                    self.due = due
+                    self.again = due.offer()
+                    self.outdated = due.outdated()
             except StoreError:
                 raise
             except HdiError as error:
@@ -204,6 +228,22 @@ class Sync:
     def units(self) -> int:
         """How many units are to be committed, those that are bought again among them."""
         return sum(step.units for step in self.steps) + (self.again.units if self.again else 0)
+
+    @property
+    def size(self) -> int:
+        """Bytes that have arrived so far, of all of it."""
+        return sum(progress.size for progress in self._begun)
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """What became of the batch jobs of which something is ordered again."""
+        offers = [step.offer for step in self.steps if step.offer] + list(self.again.offers if self.again else ())
+        return tuple(dict.fromkeys(each for offer in offers for each in offer.replaced))
+
+    def refuse_replacing(self) -> None:
+        """RequestError when what a batch job was paid for is ordered again, and nobody is there to say yes."""
+        if replaced := self.replaced:
+            raise unasked(replaced)
 
     def refuse_above(self, limit: Decimal) -> None:
         """RequestError when it costs more than what needs a yes, and nobody is there to say it."""
@@ -237,7 +277,7 @@ class Sync:
         more is ordered. Raises RequestError, before anything is billed, for more than the budget; StoreError.
         """
         self.refuse_over_budget()
-        if self._revise is not None:
+        if self._revise is not None or self.due is not None or self.due_error is not None:
             yield self._looked(self._done(Result(REVISIONS), self._bought_again, self.due_error, on_outcome, stopped))
         for step in self.steps:
             result = Result(step.job.name, step=step)
@@ -246,6 +286,7 @@ class Sync:
     def _looked(self, result: Result) -> Result:
         """The result of looking for what was changed, with the bars that are to be made again since."""
         self.outdated = self.due.outdated() if self.due is not None else ()
+        result.unsettled = sum(u.days for u in self.due.unsettled) if self.due is not None else 0
         if self.outdated and result.status == "current":
             result.status = "stale"
         return result
@@ -268,6 +309,8 @@ class Sync:
             except HdiError as failure:
                 self._noted(failure)
                 result.fail(failure)
+        if (step := result.step) is not None and step.buying is not None and (step.odd or result.units):
+            result.step = _standing(step, step.buying.request.window.end)
         log.info(
             "sync", status=result.status, job=result.name, units=result.units, stored=result.stored,
             quarantined=result.quarantined, dollars=str(result.dollars), errors=[e.message for e in result.errors],
@@ -305,7 +348,8 @@ class Sync:
         offer = step.buying.offer() if (request.dataset, request.name.name) in self._brought else step.offer
         if offer.units:
             self._brought.add((request.dataset, request.name.name))
-        self.progress, outcomes = step.buying.run(offer)
+        progress, outcomes = step.buying.run(offer)
+        self._began(progress)
         return outcomes
 
     def _bought_again(self) -> Iterable[Outcome]:
@@ -315,7 +359,11 @@ class Sync:
         if not self.again:
             self.due.remember()
             return ()
-        return self.due.buy(self.again)
+        return self.due.buy(self.again, self._began)
+
+    def _began(self, progress: Progress) -> None:
+        self.progress = progress
+        self._begun.append(progress)
 
     def _step(self, job: Job) -> Step:
         """What a job lacks."""
@@ -343,7 +391,8 @@ class Sync:
         if end <= start:
             return Step(job, through=0)
         buying = self._buy(job, iso_ns(end))
-        return Step(job, buying, buying.offer(), through=end)
+        offer = buying.offer()
+        return _standing(Step(job, buying, offer, through=end), end, _bought_odd(offer))
 
     def _noted(self, error: HdiError) -> None:
         """Remember an error after which nothing more is to be ordered, or nothing more of a dataset."""
@@ -352,6 +401,24 @@ class Sync:
 
     def _refusal(self, job: Job) -> AccountRefused | None:
         return self._refused.get("") or self._refused.get(job.dataset)
+
+
+def _standing(step: Step, end: int, more: Iterable[Condition] = ()) -> Step:
+    """A step with the days of it that are not whole, as the store is now, and ``more``; ``end`` is all there is."""
+    if step.buying is None:
+        return step
+    held = unsettled(step.buying.store, step.buying.request)
+    odd = tuple(sorted({(c.day, c.condition) for c in (*held, *more)}))
+    first = pending(days := tuple(Condition(day, word, None) for day, word in odd))
+    return replace(step, through=end if first is None else min(end, date_ns(first)), odd=days)
+
+
+def _bought_odd(offer: Offer) -> Iterator[Condition]:
+    """The days of what is to be bought that the vendor does not call available."""
+    for each in offer.known.conditions if offer.known else ():
+        day = Window(date_ns(each.day), date_ns(each.day) + DAY_NS)
+        if each.condition != "available" and any(day.cut(purchase.window) for purchase in offer.purchases):
+            yield each
 
 
 def _untried(name: str, why: AccountRefused) -> AccountRefused:

@@ -215,8 +215,9 @@ def test_filling_shows_its_price_asks_and_keeps_to_the_budget(cli, desk, vendor)
     assert code == 2
     assert "need a yes" in err
     assert vendor.books.entries == ()
-    code, out, _ = cli("gaps", "--fill", "--force")
+    code, out, err = cli("gaps", "--fill", "--force")
     assert code == 0
+    assert "--dry-run" not in err
     assert vendor.books.billed_bytes == 2 * Truth.width("ohlcv-1d")
     code, out, _ = cli("gaps", "--fill", "--force")
     assert (code, out.splitlines()[0]) == (0, "no gap in 5 stretches of what was asked for")
@@ -230,6 +231,8 @@ def test_what_is_wrong_with_the_question_is_said(cli):
         (["--start-date", "2031-01-01"], "2031-01-01"),
         (["--schema", "trades", "-s", "ESH4"], "nothing of ESH4 was ever asked for as trades"),
         (["--force"], "--force is for --fill"),
+        (["--api", "nope"], "--api is for --fill"),
+        (["--start-date", "2031-01-01", "--end-date", "2031-01-02"], "has not happened yet"),
         (["--fill", "--budget", "much"], "budget"),
         (["--dataset", "XX.YY"], "unknown dataset"),
     ):
@@ -282,3 +285,44 @@ def test_a_budget_is_of_all_gaps_together(desk, vendor):
         with pytest.raises(RequestError, match="budget"):
             list(data.fill(tight))
     assert vendor.books.entries == ()
+
+
+def test_what_may_be_spent_is_of_all_gaps_together(desk, vendor):
+    for first in ("2024-01-08", "2024-01-10", "2024-01-12"):
+        desk.stored(Ask("ESH4", first, first, "ohlcv-1h"))
+    with desk.open() as data:
+        cost = data.filling(data.gaps(), dry_run=True).quote.dollars
+        spent = data.spent().dollars
+    vendor.books.reset()
+    desk.settings["ingest.max_usd_per_day"] = spent + cost - Decimal("1e-9")
+    with desk.open() as data, pytest.raises(RequestError, match="max_usd_per_day"):
+        list(data.fill(data.filling(data.gaps())))
+    assert vendor.books.entries == ()
+
+
+def test_what_several_symbols_lack_of_one_instrument_is_counted_and_bought_once(desk, vendor):
+    for symbols in ("ES.FUT", "ES.c.0", "ESH4"):
+        for day in ("2024-01-08", "2024-01-10"):
+            desk.stored(Ask(symbols, day, day))
+    vendor.books.reset()
+    with desk.open() as data:
+        report = data.gaps()
+        assert set(report.gaps["symbol"]) == {"ES.FUT", "ES.c.0", "ESH4"}
+        filling = data.filling(report)
+        assert {o.status for o in data.fill(filling)} == {"stored"}
+        assert listed(data) == []
+    assert vendor.books.billed_bytes == filling.quote.size > 0
+    assert sum((entry.dollars for entry in vendor.books.entries), Decimal(0)) == filling.quote.dollars
+
+
+def test_a_day_that_was_bought_degraded_stays_so_when_it_is_refined_after_the_vendor_mended_it(desk, vendor):
+    vendor.fault("degraded:day=2024-01-10,hours=14-16")
+    desk.stored(Ask("ESH4", "2024-01-08", "2024-01-12", "ohlcv-1h"))
+    vendor.clear()
+    other = desk.beside("other", shared=True)
+    other.stored(Ask("NQH4", "2024-01-08", "2024-01-12", "ohlcv-1h"))
+    assert [o.note for o in other.ingest(Ask("ESH4", "2024-01-08", "2024-01-12", "ohlcv-1h"))] == [
+        "bought by an earlier run"
+    ]
+    with other.open() as data:
+        assert listed(data) == [("ohlcv-1h", "ESH4", "01-10T14:00", "01-10T16:00", "degraded", "likely")]

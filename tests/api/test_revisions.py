@@ -5,6 +5,7 @@ import datetime as dt
 import json
 from collections import Counter
 from decimal import Decimal
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -13,7 +14,7 @@ from polars.testing import assert_frame_equal
 from api.cradles import KILLED, Cradle
 from api.desk import Ask, Desk
 from api.truth import Truth, alike
-from hdi import HistoricalData
+from hdi import HistoricalData, buying, offer, paid
 from hdi.cli.app import run
 from hdi.errors import RequestError
 from hdi.model import DAY_NS, Window, date_ns
@@ -339,6 +340,100 @@ def test_a_budget_that_is_too_small_for_all_changed_days_refuses_before_anything
     with pytest.raises(RequestError, match="the budget is"):
         desk.again()
     assert not vendor.books.entries
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Buys, and ends between the download and the commit."""
+
+    def call(work):
+        def stop(*_, **__):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(buying, "commit_units", stop)
+            with pytest.raises(KeyboardInterrupt):
+                work()
+
+    return call
+
+
+def test_the_same_bytes_that_were_bought_twice_are_paid_twice_and_the_ledger_learns_it(desk, vendor, stopped):
+    def spent():
+        with desk.open() as data:
+            found = data.spent()
+        return found.dollars, found.unbooked
+
+    desk.stored(Ask("ESH4", DAY, DAY, "ohlcv-1h"))
+    vendor.fault("restated", day=DAY, rows=2, schema="trades")
+    stopped(desk.again)
+    once, again = (entry.dollars for entry in vendor.books.entries)
+    assert len({slip["raw"][0] for slip in desk.slips()}) == 1
+    assert spent() == (pytest.approx(once + again, abs=Decimal("1e-8")), pytest.approx(again, abs=Decimal("1e-8")))
+    due, outcomes = desk.again()
+    assert [c.symbols for c in due.changed] == [("ESH4",)]
+    stored(outcomes)
+    assert len(vendor.books.entries) == 2
+    assert spent() == (pytest.approx(once + again, abs=Decimal("1e-8")), 0)
+    assert desk.store().ledger()["dollars"].sum() == pytest.approx(once + again, abs=Decimal("1e-8"))
+    assert not desk.due().changed
+    assert desk.revisions() == []
+
+
+def test_changed_days_that_together_are_over_a_limit_are_refused_before_anything_is_billed(desk, vendor):
+    for schema in ("ohlcv-1d", "ohlcv-1h"):
+        desk.stored(Ask("ESH4", DAY, DAY, schema))
+    vendor.fault("restated", day=DAY)
+    entries, dollars = len(vendor.books.entries), vendor.books.dollars
+    with desk.open() as data:
+        prices = [offer.quote.dollars for offer in data.revisions_due().offer().offers]
+    assert len(prices) == 2
+    desk.settings["ingest.max_usd_per_day"] = dollars + sum(prices) - min(prices) / 2
+    with pytest.raises(RequestError, match="max_usd_per_day"):
+        desk.again()
+    assert len(vendor.books.entries) == entries
+
+
+@pytest.fixture
+def on_the_day(desk, monkeypatch):
+    """Buys on the day that the vendor calls that of its last change, when something is restated."""
+
+    def call(ask):
+        clock = SimpleNamespace(time_ns=lambda: ns("2024-07-01") + 10 * HOUR_NS)
+        with monkeypatch.context() as patch:
+            for module in (paid, offer):
+                patch.setattr(module, "time", clock)
+            desk.stored(ask)
+
+    return call
+
+
+def test_a_day_that_changed_on_the_day_of_its_purchase_is_unsettled_until_the_vendor_counts_otherwise(
+    desk, vendor, on_the_day
+):
+    vendor.fault("restated", day=DAY, rows=1, schema="ohlcv-1h")
+    on_the_day(Ask("ESH4", *WEEK, "ohlcv-1h"))
+    vendor.books.reset()
+    for times in (1, 0):  # the count is asked for once, and kept
+        calls = vendor.books.calls["metadata.get_record_count"]
+        due, outcomes = desk.again()
+        assert (due.changed, outcomes) == ((), [])
+        assert [(u.symbols, u.days, str(u.first), u.counted) for u in due.unsettled] == [(("ESH4",), 1, DAY, True)]
+        assert vendor.books.calls["metadata.get_record_count"] == calls + times
+
+
+def test_a_day_that_changed_on_the_day_of_its_purchase_is_due_where_rows_came_or_went(desk, vendor, on_the_day):
+    vendor.fault("restated", day=DAY, rows=1, schema="ohlcv-1h")
+    on_the_day(Ask("ESH4", *WEEK, "ohlcv-1h"))
+    vendor.clear()
+    vendor.fault("restated", day=DAY, drop=1, schema="ohlcv-1h", symbol="ESH4")
+    due, outcomes = desk.again()
+    assert [c.days for c in due.changed] == [1]
+    assert "another number of records" in due.changed[0].why[0]
+    stored(outcomes)
+    assert Counter(r["what"] for r in desk.revisions())["disappeared"] == 1
+    due = desk.due()
+    assert (due.changed, due.unsettled) == ((), ())
 
 
 @pytest.fixture(scope="module")

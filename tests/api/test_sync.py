@@ -3,15 +3,17 @@
 import datetime as dt
 import json
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
 from api.desk import Ask
 from api.planned import DAILY, Office
 from api.truth import alike
+from hdi import offer, paid
 from hdi.cli import run
 from hdi.errors import AccountRefused, ConfigError, RequestError, UnknownSymbol
-from hdi.model import MONEY
+from hdi.model import MONEY, date_ns
 
 FREE = {"metadata.get_dataset_range", "metadata.get_dataset_condition", "symbology.resolve"}
 GET_RANGE = "timeseries.get_range"
@@ -236,6 +238,35 @@ def test_a_job_without_an_end_needs_one_for_ingest(office, hdi):
     assert "2024-02-26 to open" in hdi("list-jobs")[1]
 
 
+def test_the_list_of_jobs_says_whether_and_when_they_are_synced(office, hdi):
+    office.plan(a=DAILY | {"cron": "15 6 * * 2-6", "timezone": "America/Chicago"}, b=DAILY | {"end_date": "2024-02-27"})
+    first, second = hdi("list-jobs")[1].splitlines()[2:]
+    assert "yes   15 6 * * 2-6 America/Chicago" in first
+    assert second.split()[-2:] == ["no", "-"]
+
+
+def test_what_was_found_of_changed_days_is_told_by_symbol_and_what_is_bought_again_counts(
+    office, vendor, hdi, monkeypatch
+):
+    office.plan(daily=DAILY | {"sync": True})
+    vendor.fault("restated:day=2024-02-29,rows=1,schema=ohlcv-1d")
+    clock = SimpleNamespace(time_ns=lambda: date_ns(dt.date(2024, 3, 9)) + 10**9)
+    with monkeypatch.context() as patch:
+        for module in (paid, offer):
+            patch.setattr(module, "time", clock)
+        office.sync()
+    vendor.fault("restated:day=2024-02-28,rows=1,schema=ohlcv-1d")
+    looked = json.loads(hdi("--json", "sync", "--check-revisions", "--dry-run")[1].splitlines()[-1])
+    assert [(each["symbols"], each["days"]) for each in looked["unsettled"]] == [(["ES.c.0"], 2)]
+    assert [each["symbols"] for each in looked["changed"]] == [["ES.c.0"]]
+    code, out, err = hdi("sync", "--check-revisions")
+    assert (code, "unsettled: 2 days" in out) == (0, True)
+    assert "changed by the vendor: GLBX.MDP3 ohlcv-1d ES.c.0  2024-02-28" in err
+    assert "unsettled: 2 days: GLBX.MDP3 ohlcv-1d ES.c.0, 2024-02-29 to 2024-03-08: bought on the day" in err
+    assert "SYNTHETIC data: 1 row, " in err
+    assert "0 B" not in err
+
+
 def test_bars_that_are_older_than_what_they_were_made_of_are_not_called_current(office, vendor, hdi):
     hours, minutes = (Ask("ES.c.0", "2024-02-26", "2024-03-08", name) for name in ("ohlcv-1h", "ohlcv-1m"))
     office.plan(hourly=DAILY | {"schema": "ohlcv-1h", "sync": True})
@@ -271,3 +302,42 @@ def test_days_that_the_vendor_changed_are_bought_again_and_only_those(office, ve
     assert {result.status for result in again.values()} == {"current"}
     assert vendor.books.entries == ()
     assert set(vendor.books.calls) <= FREE
+
+
+def test_a_pending_day_ends_what_is_up_to_date_and_is_bought_again_when_it_is_whole(office, vendor, hdi, truth):
+    job = DAILY | {"schema": "ohlcv-1h", "start_date": "2024-03-06", "sync": True}
+    office.plan(hourly=job, later=job | {"symbols": "CL.c.0", "start_date": "2024-03-08"})
+    vendor.fault("pending:day=2024-03-07,hours=10-24")
+    _, out, err = hdi("sync")
+    first, second = out.splitlines()
+    assert first.startswith("synced  hourly ")
+    assert first.endswith("up to 2024-03-07T00:00:00Z  pending: 2024-03-07")
+    assert second.endswith("up to 2024-03-09T00:00:00Z")
+    assert "pending, by the vendor when asked for: 2024-03-07" in err
+    vendor.books.reset()
+    _, out, err = hdi("sync")
+    assert out.splitlines()[0].endswith("up to 2024-03-07T00:00:00Z  pending: 2024-03-07")
+    assert "; what is pending is looked at again by the next sync" in err
+    assert vendor.books.calls == {"metadata.get_dataset_range": 1, "metadata.get_dataset_condition": 1}
+
+    vendor.clear()
+    told = json.loads(hdi("--json", "sync", "--dry-run", "hourly")[1].splitlines()[0])
+    assert told["conditions"] == [{"day": "2024-03-07", "condition": "pending"}]
+    with pytest.raises(RequestError, match="this costs"):
+        office.sync(settings={"ingest.budget_usd": Decimal(0)})
+    assert vendor.books.entries == ()
+    _, out, err = hdi("sync")
+    assert "2024-03-07 is available, was pending when it was bought" in err
+    again, first, second = out.splitlines()
+    assert again.startswith("synced  revisions ")
+    assert [line.endswith("up to 2024-03-09T00:00:00Z") for line in (first, second)] == [True, True]
+    day = date_ns(dt.date(2024, 3, 7))
+    assert [(entry.symbols, entry.start, entry.end) for entry in vendor.books.entries] == [
+        (("ES.c.0",), day, day + 86_400 * 10**9)
+    ]
+    whole = until(truth, vendor, job, "2024-03-09")
+    ids = {row["instrument_id"] for row in whole}
+    alike([row for row in office.rows("ohlcv-1h") if row["instrument_id"] in ids], whole)
+    vendor.books.reset()
+    assert {result.status for result in office.sync().values()} == {"current"}
+    assert vendor.books.calls == {"metadata.get_dataset_range": 1}

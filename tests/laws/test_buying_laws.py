@@ -4,7 +4,7 @@ import contextlib
 import datetime as dt
 import os
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from itertools import count
 
 import polars as pl
@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hdi import HistoricalData
+from hdi.cli.buy import offer_lines
 from hdi.errors import UnknownSymbol
-from hdi.model import DAY_NS, Window, date_ns, iso_ns
+from hdi.model import DAY_NS, Window, date_ns, dollars_text, iso_ns
 from hdi.ordering import NAMED, parse_request
 from hdi.rehearsal import Rehearsal, prices
 from hdi.rehearsal.body import record_size
@@ -241,8 +242,9 @@ def test_what_is_bought_again_to_save_a_split_is_told_and_costs_less_than_the_le
     for request, _ in history:
         with contextlib.suppress(UnknownSymbol):
             offer = buy(TILL, store, request, min_split=least)
-            assert all(0 <= more.dollars < least for more in offer.again)
-            told += sum(more.dollars for more in offer.again)
+            again = sum(more.dollars for more in offer.again)
+            assert 0 <= again < least
+            told += again
             asked.setdefault((request.dataset, request.name.name), []).extend(wanted(request))
     due = sum(
         prices.cost(*key, measure(*key, joined(spans))) for key, spans in asked.items()
@@ -265,6 +267,51 @@ def test_a_rest_that_is_cheap_is_bought_whole_unless_nothing_is_too_little():
     (more,) = offer.again
     assert (more.symbol, more.instruments) == ("ES.FUT", tuple({i for i, _, _ in wanted(front)}))
     assert not buy(TILL, store, parent, min_split=least).units
+
+
+def by_the_books(call):
+    """What is billed meanwhile, in dollars."""
+    TILL.books.reset()
+    call()
+    return TILL.books.dollars
+
+
+@pytest.mark.parametrize("least", ["0.001", "0.00002"])
+def test_what_a_request_buys_again_is_bounded_over_all_its_stretches_and_said_exactly(least):
+    whole = Window(FIRST, FIRST + 20 * DAY_NS)
+    bars = {"dataset": GLBX, "schema": "ohlcv-1m"}
+    store, least = Ledgers(), Decimal(least)
+    owned = Decimal(0)
+    for day in range(0, 20, 2):
+        window = Window(FIRST + day * DAY_NS, FIRST + (day + 1) * DAY_NS)
+        front = parse_request(schemas(), symbols=["ES.c.0"], window=window, **bars)
+        with contextlib.suppress(UnknownSymbol):
+            owned += by_the_books(partial(buy, TILL, store, front))
+    parent = parse_request(schemas(), symbols=["ES.FUT"], window=whole, **bars)
+    offers = []
+    billed = by_the_books(lambda: offers.append(buy(TILL, store, parent, min_split=least)))
+    again = sum(more.dollars for more in offers[0].again)
+    assert 0 <= again < least < owned
+    assert billed + owned - again == pytest.approx(prices.cost(GLBX, "ohlcv-1m", measure(GLBX, "ohlcv-1m", joined(
+        wanted(parent)))), abs=Decimal("1e-8"))  # fmt: skip
+    assert not buy(TILL, store, parent, min_split=least).units
+
+
+def test_stretches_that_touch_are_one_order_though_some_of_one_is_bought_again():
+    store = Ledgers()
+    day = Window(FIRST + 4 * DAY_NS, FIRST + 5 * DAY_NS)
+    buy(TILL, store, parse_request(schemas(), symbols=["ES.c.0"], **GLBX_DAY | {"window": day}))
+    offer = buy(TILL, store, parse_request(schemas(), symbols=["ES.FUT"], **GLBX_DAY), min_split=Decimal(1))
+    assert [(p.symbols, p.window) for p in offer.purchases] == [(("ES.FUT",), GLBX_DAY["window"])]
+    (more,) = offer.again
+    front = prices.cost(GLBX, "ohlcv-1d", measure(GLBX, "ohlcv-1d", joined(wanted(
+        parse_request(schemas(), symbols=["ES.c.0"], **GLBX_DAY | {"window": day})))))  # fmt: skip
+    assert more.dollars == pytest.approx(front, abs=Decimal("1e-9"))
+    (line,) = [line for line in offer_lines(offer) if "again" in line]
+    assert line == (
+        f"  bought again: 1 instrument of ES.FUT, {more.window}: at most {dollars_text(more.dollars)} more than "
+        "without, which is below ingest.min_split_usd"
+    )
 
 
 # All symbols of a dataset.

@@ -86,7 +86,7 @@ class TestSubmitting:
         wire.says(LIST, said([JOB | {"encoding": "csv", "id": "GLBX-2"}, JOB | {"symbols": ["ES.c.0", "ESH4"]}, JOB]))
         found = source.batch_jobs(0)
         assert [job.order.symbols for job in found] == [("ES.c.0", "ESH4"), ("ES.c.0",)]
-        assert wire.asked[0][2]["states"] == "received,queued,processing,done,expired"
+        assert wire.asked[0][2]["states"] == "received,queued,processing,done,expired,failed"
 
     def test_what_is_done_says_what_it_cost(self, wire, source):
         wire.says("batch.get_job_details", said(JOB | {"state": "done", "cost_usd": 1.25, "record_count": 7}))

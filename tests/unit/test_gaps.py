@@ -5,10 +5,11 @@ import datetime as dt
 import polars as pl
 import pytest
 
-from hdi.frames import COVERAGE, LEDGER
-from hdi.gaps.asking import Target, unasked
+from hdi.frames import CONDITIONS, COVERAGE, LEDGER
+from hdi.gaps.asking import Target, targets, unasked
 from hdi.gaps.causes import GAPS, judged, told
 from hdi.gaps.grid import DAY_NS, HOUR_NS, STRETCHES, Grain, expected, grain, lacking, runs, stretches, whole_time
+from hdi.gaps.said import conditions
 from hdi.lookup import RECTANGLES
 from hdi.model import MAX_NS, Window, date_ns
 from hdi.testing.material import schemas
@@ -107,7 +108,8 @@ PLAIN = {
     "rules": "", "gone": None, "kept": 0, "unread": None, "activation": None, "expiration": None, "ending": False,
     "beginning": False, "agree": "", "where": "", "elsewhere": 0, "proven": False, "short": False, "lacks": False,
     "day_volume": None, "day_held": None, "cleared": None, "cleared_held": None, "touched": None, "alone": False,
-    "expected": 1000, "lacking": 1,
+    "expected": 1000, "lacking": 1, "summed": False, "counted": True, "made": False, "u_start": DAY - DAY_NS,
+    "u_end": DAY + DAY_NS,
 }  # fmt: skip
 TYPES = {
     name: pl.Boolean
@@ -164,6 +166,22 @@ def verdict(**change):
         ({"agree": "ohlcv-1h", "short": True}, ("unknown", "", "")),
         ({"agree": "ohlcv-1h", "elsewhere": 4}, ("unknown", "", "")),
         ({"fetched": 0}, ("no trade", "likely", "")),
+        # An order that was cut to the gap, and bars that were made here, count nothing of their own.
+        ({"fetched": 0, "counted": False}, ("unknown", "", "")),
+        ({"agree": "ohlcv-1m", "made": True}, ("unknown", "", "")),
+        ({"agree": "ohlcv-1m, trades", "made": True}, ("no trade", "likely", "")),
+        # The vendor makes its daily bar of the same trades that may be lost.
+        ({"summed": True}, ("no trade", "likely", "")),
+        ({"summed": True, "condition": "degraded", "condition_now": "degraded"}, ("degraded", "likely", "changed")),
+        ({"rejected": 1, "gone": 54, "kept": 55}, ("our failure", "certain", "refine")),
+        ({"rejected": 3, "gone": 5, "kept": 3}, ("quarantined", "certain", "")),
+        ({"rejected": 3, "gone": 5, "unread": "gone too"}, ("our failure", "likely", "again")),
+        ({"rejected": 3, "unread": "gone too"}, ("quarantined", "likely", "")),
+        ({"gone": 5, "unread": "gone too", "condition": "degraded", "elsewhere": 2},
+         ("our failure", "likely", "again")),
+        ({"gone": 5, "unread": "gone too", "condition": "missing", "condition_now": "missing", "alone": True},
+         ("our failure", "likely", "again")),
+        ({"unread": "gone too", "condition": "degraded", "elsewhere": 2}, ("degraded", "likely", "again")),
     ],
 )  # fmt: skip
 def test_a_cause_is_certain_only_where_a_fact_proves_it(change, cause):
@@ -204,7 +222,7 @@ def rectangles(*rows):
 def ledger(*rows):
     return pl.DataFrame(
         [{"unit": n, "unit_id": str(n), "symbol": "A", "status": status, "start": start, "end": end, "error": "why",
-          "exit_code": 3, "batch": "JOB-1"} for n, (status, start, end) in enumerate(rows)], schema=LEDGER,
+          "exit_code": 3, "batch": "JOB-1", "committed_at": DAY} for n, (status, start, end) in enumerate(rows)], schema=LEDGER,
     )  # fmt: skip
 
 
@@ -240,6 +258,49 @@ def test_what_nothing_is_held_of_is_told_apart(given, found):
 def test_a_contract_is_not_listed_where_its_parent_was_asked_for_without_it():
     found = causes("ESH4", [(7, 20, 60)], [("S", "ES.FUT", None, 0, 100), ("S", "ES.FUT", 7, 20, 60)])
     assert found == [("not listed", 0, 20), ("expired", 60, 100)]
+
+
+def looked(window, *, whole, ids=()):
+    """What is looked at of a symbol asked for from 20 to 60, and of an id asked for from 30 to 50."""
+    books = ledger(("complete", 20, 60), ("complete", 30, 50)).with_columns(
+        dataset=pl.lit("D"),
+        schema=pl.lit("S"),
+        symbol=pl.Series(["A", "7"]),
+        stype=pl.Series(["raw_symbol", "instrument_id"]),
+    )
+    lives = pl.DataFrame(ids, schema={"dataset": pl.String, "symbol": pl.String, "start": pl.Int64, "end": pl.Int64},
+                         orient="row")  # fmt: skip
+    found = targets(covered(), books, None, schemas=(), dataset=None, window=window, until=90, whole=whole, lives=lives)
+    return {each.symbol: (each.window.start, each.window.end) for each in found}
+
+
+def test_a_window_with_an_open_side_only_limits_what_was_asked_for():
+    assert looked(None, whole=False) == {"A": (20, 60), "7": (30, 50)}
+    assert looked(Window(0, 40), whole=False) == {"A": (20, 40), "7": (30, 40)}
+    assert looked(Window(55, 90), whole=False) == {"A": (55, 60)}
+    assert looked(Window(0, 90), whole=True)["A"] == (0, 90)
+
+
+def test_an_instrument_is_not_looked_for_by_its_id_beyond_its_known_life():
+    assert looked(Window(0, 90), whole=True, ids=[("D", "7", 25, 55)])["7"] == (25, 55)
+    assert looked(Window(0, 90), whole=True)["7"] == (30, 50)
+
+
+def test_what_the_vendor_said_is_what_a_unit_was_bought_with_and_not_what_was_heard_until_its_commit():
+    books = ledger(("complete", DAY, DAY + DAY_NS)).with_columns(
+        committed_at=pl.lit(300, pl.Int64), conditions=pl.lit(
+            '[{"day": "2024-01-09", "condition": "degraded", "last_modified": null}]'),
+    )  # fmt: skip
+    heard = pl.DataFrame(
+        [("D", DAY, "degraded", None, 100), ("D", DAY, "available", DAY, 200)], schema=CONDITIONS, orient="row"
+    )
+    empty = pl.DataFrame(
+        {"unit": [0, 8], "at": [DAY, DAY], "committed_at": [300, 300]},
+        schema={"unit": pl.Int32, "at": pl.Int64, "committed_at": pl.Int64},
+    )
+    found = conditions(empty, heard, books, "D").sort("unit")
+    assert found["condition"].to_list() == ["degraded", "available"]
+    assert found["condition_now"].to_list() == ["available", "available"]
 
 
 def test_stretches_have_the_declared_types():

@@ -5,10 +5,11 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from hdi.aging import marked
+from hdi.aging import Book, bought, marked, sources_of
 from hdi.frames import CONDITIONS, COVERAGE, LEDGER, MAPPINGS
 from hdi.model import DAY_NS
 from hdi.restating import BOUGHT, TOLD, judged, odd, outdated, standing, together, wanted, without
+from hdi.revising import Fragments, _fragments
 from hdi.revisions import APPEARED, CHANGED, DISAPPEARED, revised
 
 DAY = 100
@@ -70,6 +71,39 @@ def verdict(now, known=(), own=()):
 )
 def test_a_day_is_due_by_what_was_in_force_when_it_was_bought(now, known, own, expected):
     assert verdict(now, known, own) == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "own", "expected"),
+    [
+        ([("available", 1_001, EARLY)], [], "unsettled"),
+        ([], [("available", 1_001)], "unsettled"),
+        ([("available", 1_000, EARLY)], [], "due"),
+        ([("available", 1_001, LATE)], [], "unmeasured"),
+        ([], [], "unmeasured"),
+    ],
+)
+def test_a_day_that_changed_on_the_day_on_which_it_was_bought_is_never_fresh(known, own, expected):
+    assert verdict(("available", 1_001), known, own) == expected
+
+
+def test_a_day_that_changed_when_it_was_bought_or_heard_of_raises_a_question():
+    now = said(("available", 1_001, LATE))
+    assert odd(said(("available", 1_001, BOUGHT_AT)), told(), now).height == 1
+    kept = said(("available", 1_001, LATE))
+    assert odd(kept, told(), now, units(("A", "raw_symbol", DAY, DAY + 1))).height == 1
+    assert odd(kept, told(), now, units(("A", "raw_symbol", DAY + 1, DAY + 2))).is_empty()
+    assert odd(kept, told(), now).is_empty()
+
+
+def test_rows_of_fragments_are_not_measured_and_it_is_told_how_many():
+    row = {"unit": 1, "origin": "o", "dataset": "D", "schema": "trades", "status": "fragment", "stored": 5}
+    ledger = pl.DataFrame(
+        [row | {"unchanged": 1}, row | {"unchanged": 5, "schema": "tbbo"}, row | {"status": "complete"}], schema=LEDGER
+    )
+    assert _fragments(ledger, "o", ()) == (Fragments("D", "trades", 4),)
+    assert _fragments(ledger, "o", [("D", "tbbo")]) == ()
+    assert _fragments(ledger, "other", ()) == ()
 
 
 def test_days_of_which_all_that_is_known_is_what_is_said_now_raise_no_question():
@@ -144,21 +178,25 @@ def test_symbols_that_lack_the_same_stretch_are_together_and_no_stretch_is_in_tw
 KEY = {"event": pl.String(), "index_time": pl.Int64(), "publisher_id": pl.Int64(), "instrument_id": pl.Int64()}
 ROW = {
     **KEY, "price": pl.Decimal(18, 9), "size": pl.Int64(), "symbol": pl.String(), "_unit": pl.Int32(),
-    "_row": pl.Int32(), "_written_run": pl.String(), "_replaced_at": pl.Int64(),
+    "_row": pl.Int32(), "_written_run": pl.String(), "_replaced_at": pl.Int64(), "_made": pl.Boolean(),
 }  # fmt: skip
 
 
-def rows(unit, *values, time=0):
+def rows(unit, *values, time=0, made=False):
     """Rows of one instant by (price, size), as one commit wrote them."""
     return pl.DataFrame(
-        [("r2", time, 1, 7, Decimal(p), s, "ES", unit, n, f"r{unit}", 9) for n, (p, s) in enumerate(values)],
+        [("r2", time, 1, 7, Decimal(p), s, "ES", unit, n, f"r{unit}", 9, made) for n, (p, s) in enumerate(values)],
         schema=ROW, orient="row",
     )  # fmt: skip
 
 
-def laid(old, new, *, answered=True):
+def laid(old, new, *, answered=True, made=False, by_made=False):
     """(what, changes) of old rows beside new ones, as plain text."""
-    found = revised(old, new, ["price", "size"], lambda both: pl.Series([answered] * both.height, dtype=pl.Boolean))
+    def before(both):
+        return pl.DataFrame({"answered": [answered] * both.height, "made": [made] * both.height},
+                            schema={"answered": pl.Boolean, "made": pl.Boolean})  # fmt: skip
+
+    found = revised(old.with_columns(_by_made=pl.lit(by_made)), new, ["price", "size"], before)
     found = found.sort("index_time", "what")
     return [
         (what, {c["column"]: (c["before"], c["after"]) for c in changes})
@@ -186,6 +224,17 @@ def test_rows_that_are_equal_are_set_aside_before_those_of_one_key_are_matched_i
 def test_a_row_where_nobody_had_answered_before_is_no_revision():
     assert laid(rows(1).clear(), rows(2, ("1", 1)), answered=False) == []
     assert laid(rows(1).clear(), rows(2, ("1", 1)), answered=True)[0][0] == APPEARED
+
+
+def test_a_bar_that_was_made_and_is_bought_now_was_replaced_and_nobody_changed_it():
+    made = rows(1, ("1", 1), made=True)
+    assert laid(made, rows(2, ("1", 1))) == []
+    assert laid(made, rows(2, ("1", 2))) == [("replaced", {"size": ("1", "2")})]
+    assert laid(rows(1, ("1", 1)), rows(2, ("1", 2), made=True))[0][0] == "replaced"
+    assert laid(made, rows(2, ("1", 2), made=True))[0][0] == CHANGED
+    assert laid(made, rows(2).clear())[0][0] == "replaced"
+    assert laid(made, rows(2).clear(), by_made=True)[0][0] == DISAPPEARED
+    assert laid(rows(1).clear(), rows(2, ("1", 1)), made=True)[0][0] == "replaced"
 
 
 def test_a_row_at_another_instant_is_another_row():
@@ -266,3 +315,18 @@ def test_a_day_that_was_degraded_when_it_was_bought_stays_so_until_it_is_bought_
     ledger = ledger.with_columns(conditions=pl.Series([f"[{', '.join(words)}]", None]))
     assert marked(coverage[:1], ledger[:1]).sort("day").rows() == [(7, 0), (7, day)]
     assert marked(coverage, ledger).rows() == [(7, 0)]
+
+
+def test_bars_that_were_made_are_as_old_as_what_they_were_made_of(tmp_path):
+    day, at = 86_400 * 10**9, 50 * 86_400 * 10**9
+    coverage, ledger = books(("trades", "ES.FUT", 0, day, NEW), ("ohlcv-1h", "7", 0, day, NEW))
+    ledger = ledger.with_columns(
+        committed_at=pl.Series([at, at + 5 * day]), fetched=pl.lit(5, pl.Int64), origin=pl.lit("databento")
+    )
+    # Changed on the day on which the trades were bought, before or after: days before the bars were made.
+    said = pl.DataFrame([("D", 0, "available", at, at)], schema=CONDITIONS, orient="row")
+    bars = coverage.filter(pl.col("schema") == "ohlcv-1h")
+    for names, verdict in (((), "fresh"), (("trades",), "unsettled")):
+        finer = sources_of(coverage, ledger, "D", names)
+        book = Book(bars, ledger, said, tmp_path, bought(ledger, bars), said, finer)
+        assert [piece["verdict"].to_list() for piece in book.pieces()] == [[verdict]]

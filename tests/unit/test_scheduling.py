@@ -124,11 +124,46 @@ def test_a_failing_job_is_tried_again_after_waits_that_double(world):
     assert len(found.what("end")) == 1
 
 
-def test_a_failing_job_is_tried_at_its_next_slot_at_the_latest(world):
+def _ordered(_, job):
+    return Result(job.name, "ordered", awaited={"B-1": "batch job B-1 (processing) was ordered"})
+
+
+@pytest.mark.parametrize(("trouble", "what"), [(UnitFailed("x"), "failed"), (_ordered, "ordered")])
+def test_no_slot_makes_a_wait_shorter_and_failures_count_until_a_run_succeeds(world, trouble, what):
     quick = [job(cron="*/5 * * * *")]
-    found = world(end="2024-03-04T12:31", jobs=quick, script=[UnitFailed("x")] * 5)
-    assert found.live()[:8] == ["03-04T12:00", "03-04T12:01", "03-04T12:03", "03-04T12:05", "03-04T12:10",
-                                "03-04T12:15", "03-04T12:20", "03-04T12:25"]  # fmt: skip
+    found = world(end="2024-03-04T12:36", jobs=quick, script=[trouble] * 5)
+    assert found.live() == ["03-04T12:00", "03-04T12:01", "03-04T12:03", "03-04T12:07", "03-04T12:15", "03-04T12:25",
+                            "03-04T12:30", "03-04T12:35"]  # fmt: skip
+    assert [f"{e.until:%H:%M}" for e in found.what(what)] == ["12:01", "12:03", "12:07", "12:15", "12:25"]
+    found.script = [trouble]
+    found.end = at("2024-03-04T12:42")
+    assert found.live()[-2:] == ["03-04T12:40", "03-04T12:41"]
+
+
+def test_what_somebody_has_to_do_is_said_and_waited_for_longest(world):
+    def partly(_, job):
+        result = Result(job.name, "ordered", awaited={"B-1": "batch job B-1"})
+        result.fail(UnitFailed("batch job B-2 failed"))
+        result.fail(RequestError("batch job B-2 is to be ordered again", "Run hdi sync on a terminal."))
+        return result
+
+    found = world(end="2024-03-04T12:25", jobs=[job(cron="*/5 * * * *")], script=[partly] * 9)
+    assert found.live() == ["03-04T12:00", "03-04T12:10", "03-04T12:20"]
+    assert found.what("failed")[0].why == "batch job B-2 is to be ordered again. Run hdi sync on a terminal."
+    assert found.scheduler(stopped=lambda: False).once() == RequestError.exit_code
+
+
+def test_nobody_is_told_to_wait_until_what_is_past(world):
+    found = world("2024-03-04T05:59", "2024-03-04T07:00")
+    clock = iter(range(10_000))  # time goes by between two looks
+
+    def now():
+        found.now += dt.timedelta(seconds=29 * (next(clock) < 9))
+        return found.now
+
+    found.live(clock=now)
+    assert found.what("waiting")
+    assert all(event.until > event.at for event in found.what("waiting"))
 
 
 def test_what_is_wrong_with_the_request_itself_is_tried_again_slowly(world):
@@ -232,21 +267,24 @@ def test_a_clock_that_jumps_ahead_makes_one_run_of_all_slots_between(world):
     assert found.live(wait=jump)[:3] == ["03-04T12:00", "03-13T12:00", "03-14T06:00"]
 
 
-def test_a_clock_that_goes_back_a_little_repeats_no_slot(world):
+def test_a_clock_that_goes_back_looks_once_more_and_then_at_each_slot(world):
     found = world("2024-03-04T05:00", "2024-03-05T12:00")
     back = [dt.timedelta(minutes=-30)]
 
     def wait(seconds):
         found.now += back.pop() if back and found.now >= at("2024-03-04T06:00") else dt.timedelta(seconds=seconds)
 
-    assert found.live(wait=wait) == ["03-04T05:00", "03-04T06:00", "03-05T06:00"]
-
-
-def test_a_clock_that_was_years_ahead_stops_no_job_when_it_is_put_right(world):
-    world("2034-03-04T12:00", "2034-03-04T13:00").live()
-    found = world()
-    assert found.live() == ["03-05T06:00", "03-06T06:00", "03-07T06:00"]
+    assert found.live(wait=wait) == ["03-04T05:00", "03-04T06:00", "03-04T05:30", "03-04T06:00", "03-05T06:00"]
     assert len(found.what("clock")) == 1
+
+
+@pytest.mark.parametrize("ahead", ["2034-03-04T12:00", "2024-03-05T06:30"])
+def test_a_clock_that_was_ahead_stops_no_job_when_it_is_put_right(world, ahead):
+    world(ahead, f"{ahead[:-2]}50").live()
+    found = world()
+    assert found.live() == ["03-04T12:00", "03-05T06:00", "03-06T06:00", "03-07T06:00"]
+    assert len(found.what("clock")) == 1
+    assert found.what("start")[0].why == "when it ran last the clock was ahead: for what, is not known"
 
 
 def test_a_clock_that_goes_back_makes_no_wait_longer(world):
@@ -308,6 +346,8 @@ def test_a_state_that_cannot_be_read_makes_every_job_due(world, tmp_path, text):
     (tmp_path / "schedule.json").write_text(text)
     found = world(end="2024-03-04T13:00")
     assert found.live() == ["03-04T12:00"]
+    why = f"when it ran last is not known: {tmp_path / 'schedule.json'} could not be read"
+    assert [event.why for event in found.what("start")] == [why]
     assert json.loads((tmp_path / "schedule.json").read_text())["jobs"]["daily"]["slot"] == "2024-03-04T06:00:00+00:00"
 
 

@@ -116,7 +116,7 @@ def test_a_limit_is_of_the_utc_day_and_of_the_utc_month(limits, cost, left):
     with pytest.raises(RequestError) as refused:
         limits.check(Decimal(cost), rows, NOW)
     assert f"{left} is left" in refused.value.message
-    assert "Nothing was bought" in refused.value.hint
+    assert "Nothing of it was bought" in refused.value.hint
 
 
 def test_without_a_limit_there_is_none():

@@ -101,19 +101,17 @@ class Asking(Opened):
     ) -> Report:
         """Every stretch of what was asked for that has no row, with its cause; nothing is asked of a vendor.
 
-        Without dates each symbol is looked at from the first to the last instant that was asked for; a date as ``end``
-        means through that UTC day. ``closed`` adds the times at which the market is closed. Raises RequestError,
-        UnknownSymbol for what was never asked for.
+        Both dates say what should be there; without, or with one of them, each symbol is looked at no further than from
+        the first to the last instant that was asked for. A date as ``end`` means through that UTC day. ``closed`` adds
+        the times at which the market is closed. Raises RequestError, UnknownSymbol for what was never asked for.
         """
         from hdi.gaps import Wanted, find
 
         schemas = (schema,) if isinstance(schema, str) else tuple(schema)
-        window = None
-        if start is not None or end is not None:
-            last = text(end) if end is not None else dt.datetime.now(dt.UTC).date().isoformat()
-            window = Window.parse(text(start) if start is not None else "1970-01-01", last)
-        wanted = Wanted(schemas, self.symbols_of(symbols), dataset, window, closed)
-        return find(self.store(), self.schemas, self.calendars, wanted, time.time_ns())
+        window = Window.parse("1970-01-01" if start is None else text(start), _LAST_DAY if end is None else text(end))
+        first, last = None if start is None else window.start, None if end is None else window.end
+        wanted = Wanted(schemas, self.symbols_of(symbols), dataset, first, last, closed)
+        return find(self.store(), self.schemas, self.calendars, wanted, time.time_ns(), self.settings.data_dir)
 
     def revisions(
         self,
@@ -142,13 +140,17 @@ class Asking(Opened):
         Without dates of all times; a date as ``end`` means through that UTC day. Raises RequestError for what it
         cannot be shown by, and for what is not a date.
         """
+        from dataclasses import replace
+
+        from hdi.batches import lost
         from hdi.spending import spending, summed
 
         first = "1970-01-01" if start is None else text(start)
         window = Window.parse(first, ns_date(MAX_NS - 2 * DAY_NS).isoformat() if end is None else text(end))
         ledger = self.store().ledger()
         origin = ledger["origin"][0] if ledger.height else self.source().origin
-        return summed(spending(ledger, self.settings.data_dir, origin), by, window, origin)
+        found = summed(spending(ledger, self.settings.data_dir, origin), by, window, origin)
+        return replace(found, lost=tuple(lost(self.settings.data_dir, origin)))
 
     def runs(self, on_bad: Callable[[str], None] | None = None) -> list[RunRecord]:
         """The runs of this store, oldest first: by the journals of the data folder, and by the ledger.

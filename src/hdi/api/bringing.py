@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
@@ -136,7 +137,18 @@ class Bringing(Asking):
         options = replace(
             options, job=job, max_reject_percent=limit, derive=derive, resumes=tuple(resumes), words=words
         )  # fmt: skip
-        return Buying(store, self.schemas, self._mapping, source, request, options, terms, self.calendars)
+        return Buying(store, self.schemas, self._mapping, source, request, options, terms, self.calendars, lambda: self._named(request.dataset))
+
+    def _named(self, dataset: str) -> list[str]:
+        """The symbols of jobs of a dataset and of groups: what a mistyped one may have meant."""
+        from hdi.symbol_groups import load_groups
+
+        found: list[str] = []
+        with contextlib.suppress(ConfigError):  # a file that is wrong is told of where it is asked for
+            found += [s for job in self.jobs().values() if job.dataset == dataset for s in job.symbols]
+        with contextlib.suppress(ConfigError):
+            found += [s for group in load_groups(self.settings.config_dir).values() for s in group]
+        return found
 
     def resumable(self, name: str, on_bad: Callable[[str], None] | None = None) -> dict[str, Any]:
         """The words that repeat a run: what :meth:`buying` or :meth:`ingest_files` takes, and ``api``.

@@ -49,6 +49,9 @@ class Keeping(Bringing):
         self, jobs: Sequence[Job], *, api: str, check_revisions: bool, dry_run: bool = False,
         on_wait: Callable[[str, float], None] | None = None, source: Source | None = None, wait: bool = True,
     ) -> Sync:  # fmt: skip
+        from functools import partial
+
+        from hdi.settling import settle as settled
         from hdi.syncing import Sync, schemas_of
 
         source = source or self.source(api, on_wait)
@@ -61,10 +64,19 @@ class Keeping(Bringing):
             )  # fmt: skip
 
         def revise(steps: Sequence[Step]) -> Due:
-            return self.revisions_due(api=api, only=schemas_of(steps), dry_run=dry_run, on_wait=on_wait)
+            return self.revisions_due(api=api, only=schemas_of(steps), dry_run=dry_run, on_wait=on_wait, wait=wait)
+
+        def settle(steps: Sequence[Step]) -> Due:
+            order = partial(
+                self.buying, api=api, refetch=True, dry_run=dry_run, on_wait=on_wait, source=source, wait=wait
+            )
+            requests = [step.buying.request for step in steps if step.buying is not None]
+            return settled(
+                self.store(write=not dry_run), self.schemas, source, requests, order, self.settings.ingest.budget_usd
+            )
 
         return Sync(
-            jobs, source, buy, revise=revise if check_revisions else None,
+            jobs, source, buy, settle=settle, revise=revise if check_revisions else None,
             budget=self.settings.ingest.budget_usd,
         )  # fmt: skip
 
@@ -86,8 +98,8 @@ class Keeping(Bringing):
         """The schedule of jobs by their cron lines, without names of all that have one; ``loop()``, ``once()`` run it.
 
         ``wait`` sleeps so many seconds or less, and ``stopped`` says when to end. What costs more than
-        ``ingest.confirm_above_usd`` is bought only with ``force``. Raises RequestError for a job without a cron line,
-        and when another process runs the schedule of the data folder.
+        ``ingest.confirm_above_usd`` is bought only with ``force``; what replaces a batch job that failed never is.
+        Raises RequestError for a job without a cron line, and when another process runs the schedule of the data folder.
         """
         from hdi.scheduling import Scheduler, State, held, untraded
         from hdi.syncing import chosen
@@ -103,6 +115,7 @@ class Keeping(Bringing):
                 work = self._sync([job], api=api, check_revisions=check_revisions, on_wait=on_wait, source=source,
                                   wait=False)  # fmt: skip
                 work.plan()
+                work.refuse_replacing()
                 if not force:
                     work.refuse_above(self.settings.ingest.confirm_above_usd)
                 *others, result = work.run(stopped=stopped)
@@ -128,6 +141,7 @@ class Keeping(Bringing):
         only: Collection[tuple[str, str]] = (),
         dry_run: bool = False,
         on_wait: Callable[[str, float], None] | None = None,
+        wait: bool = True,
     ) -> Due:
         """The days that the vendor changed since they were bought, by its own word; free. They can be bought again.
 
@@ -138,7 +152,7 @@ class Keeping(Bringing):
 
         from hdi.revising import due
 
-        order = partial(self.buying, api=api, refetch=True, dry_run=dry_run, on_wait=on_wait)
+        order = partial(self.buying, api=api, refetch=True, dry_run=dry_run, on_wait=on_wait, wait=wait)
         settings, store = self.settings, self.store(write=not dry_run)
         source = self.source(api, on_wait)
         return due(store, self.schemas, source, settings.data_dir, only, order, settings.ingest.budget_usd)

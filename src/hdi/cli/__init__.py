@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: What a shell says of a program that Ctrl-C ended; ``session.DECLINED`` is not loaded yet.
+_INTERRUPTED = 130
+
 
 def main() -> NoReturn:
     """Run the command of this process's arguments, and exit."""
     # Importing makes many objects and no garbage: looking for some costs a fifth of a small query's time.
     # Each command calls ``session.started`` before it works.
     gc.disable()
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while the commands are imported: nothing was begun
+        sys.stderr.write("interrupted\n")
+        code = _INTERRUPTED
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

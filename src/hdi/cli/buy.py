@@ -14,13 +14,14 @@ from hdi.cli.live import live
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import DECLINED, put, say, started, terminal
 from hdi.cli.stopping import interruptible
-from hdi.model import SYNTHETIC, dollars_text
+from hdi.model import SYNTHETIC, dollars_text, some
 
 if TYPE_CHECKING:
     from hdi.api import HistoricalData
     from hdi.cli.ingest import Shown
     from hdi.downloads import Progress
     from hdi.offer import Offer
+    from hdi.paid import Slip
 
 _NEEDED = ("dataset", "schema", "symbols", "start_date", "end_date")
 
@@ -121,13 +122,14 @@ def offer_lines(offer: Offer) -> list[str]:
     synthetic = "SYNTHETIC " if offer.origin == SYNTHETIC else ""
     lines = [f"{synthetic}{request.dataset} {request.name.name}: {types}", f"  {request.window}"]
     lines += [f"  note: {note}" for note in offer.notes]
-    held = max(offer.total - offer.units, 0)
     if not offer.units:
         return [*lines, f"  nothing to do: {count(offer.total, 'unit')} stored already; 0 units, 0 bytes, $0.00"]
-    if held:
-        lines.append(f"  stored already: {count(held, 'unit')}")
-    if offer.paid:
-        lines.append(f"  bought by an earlier run, to be refined: {count(len(offer.paid), 'download')}")
+    if offer.stored:
+        lines.append(f"  stored already: {count(offer.stored, 'unit')}")
+    whole = [rest for rest in offer.paid if not rest.short]
+    if whole:
+        lines.append(f"  bought by an earlier run, to be refined: {count(len(whole), 'download')}")
+    lines += [_short_line(rest.slip) for rest in offer.paid if rest.short]
     lines += [f"  derived: {count(d.units, 'unit')} from {d.source}" for d in offer.derived]
     nothing = [c for c in offer.claims if c.rectangles.is_empty()]
     for claims, why in (
@@ -140,18 +142,41 @@ def offer_lines(offer: Offer) -> list[str]:
     for job in offer.coming:
         units, price = count(job.units, "unit"), dollars_text(job.slip.dollars)
         lines.append(f"  ordered before for {price}, to be taken: {job.sentence}, {units}")
-    if offer.purchases or not (offer.claims or offer.coming):
+    if not offer.purchases:
+        lines.append("  to buy: nothing, $0.00")
+    else:
         units, records = count(offer.bought_units, "unit"), count(quote.records, "record")
         lines.append(f"  to buy: {units}, {records}, {bytes_text(quote.size)}, {dollars_text(quote.dollars)}")
-    for more in offer.again:
-        number = count(len(more.instruments), "instrument")
-        lines.append(
-            f"  bought again: {number} of {more.symbol}, about {dollars_text(more.dollars)}: cheaper than splitting"
-        )
+    lines += _again_lines(offer)
     if offer.known is not None:
         odd = [c for c in offer.known.conditions if c.condition != "available"]
         lines += [f"  note: {c.day} is {c.condition}, by the vendor" for c in odd]
     return lines
+
+
+def _again_lines(offer: Offer) -> list[str]:
+    """What is bought once more to save orders by ids: a line for each symbol."""
+    lines = []
+    for symbol in dict.fromkeys(more.symbol for more in offer.again):
+        mine = [more for more in offer.again if more.symbol == symbol]
+        number = count(len({i for more in mine for i in more.instruments}), "instrument")
+        others = f" and {count(len(mine) - 1, 'other stretch', 'other stretches')}" if len(mine) > 1 else ""
+        cost = dollars_text(sum((more.dollars for more in mine), Decimal(0)))
+        lines.append(
+            f"  bought again: {number} of {symbol}, {mine[0].window}{others}: at most {cost} more than without, which "
+            "is below ingest.min_split_usd"
+        )
+    return lines
+
+
+def _short_line(slip: Slip) -> str:
+    """What of an earlier run did not arrive whole, and will do only where the vendor counts no more."""
+    arrived, price = slip.arrived, dollars_text(slip.dollars - slip.wasted_dollars)
+    return (
+        f"  bought by an earlier run, and short: {some(slip.order.symbols)}, {slip.order.window}: {arrived} of "
+        f"{count(slip.records, 'record')} arrived; refined only if the vendor now counts {arrived}; "
+        f"--refetch orders it again (it cost {price})"
+    )
 
 
 def _few(symbols: tuple[str, ...]) -> list[str]:
@@ -171,22 +196,32 @@ def offer_dict(offer: Offer) -> dict[str, Any]:
         "units_total": offer.total, "units": offer.units, "units_to_buy": offer.bought_units,
         "units_derived": {d.source: d.units for d in offer.derived},
         "bought_again": [
-            {"symbol": a.symbol, "instruments": len(a.instruments), "dollars": str(a.dollars)} for a in offer.again
+            {
+                "symbol": a.symbol, "start": iso_ns(a.window.start), "end": iso_ns(a.window.end),
+                "instruments": len(a.instruments), "dollars": str(a.dollars),
+            }
+            for a in offer.again
         ],
         "jobs_coming": [{"id": job.id, "state": job.job.state, "units": job.units} for job in offer.coming],
-        "downloads_paid": len(offer.paid), "records": quote.records, "bytes": quote.size, "dollars": str(quote.dollars),
+        "downloads_paid": len(offer.paid),
+        "downloads_short": sum(rest.short for rest in offer.paid),
+        "records": quote.records, "bytes": quote.size, "dollars": str(quote.dollars),
     }  # fmt: skip
 
 
 def _confirm(data: HistoricalData, offer: Offer, budget: Decimal | None, *, force: bool) -> None:
     """Ask before spending more than the settings allow without a question, and before buying a whole dataset."""
     from hdi.errors import RequestError
+    from hdi.offer import unasked
 
     limit, cost = data.settings.ingest.confirm_above_usd, offer.quote.dollars
     everything = offer.request.everything and bool(offer.purchases)
-    if force or (cost <= limit and not everything) or (budget is not None and cost > budget):
+    sure = cost <= limit and not everything and not offer.replaced
+    if force or sure or (budget is not None and cost > budget):
         return
     if not (terminal(sys.stdin) and terminal(sys.stderr)):
+        if offer.replaced:
+            raise unasked(offer.replaced)
         more = f"more than {dollars_text(limit)} (ingest.confirm_above_usd)" if cost > limit else "a whole dataset"
         raise RequestError(
             f"this costs {dollars_text(cost)}; {more} needs a yes", "Give --force, or ask for less. Nothing was bought."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hdi.gaps.filling import Filling
 
 _CENT = 100
+_VENDOR = "databento"
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +55,7 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="With --fill: ask no question.")] = False,  # noqa: FBT002
     budget: Annotated[str | None, typer.Option(metavar="USD", help="With --fill: refuse what costs more.")] = None,
-    api: Annotated[str, typer.Option(metavar="NAME", help="With --fill: where to buy.")] = "databento",
+    api: Annotated[str, typer.Option(metavar="NAME", help="With --fill: where to buy.")] = _VENDOR,
 ) -> None:
     """List every stretch of the sessions that has no row, with its cause, how certain that is, and the evidence.
 
@@ -63,10 +64,16 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
     """
     flags: dict[str, Any] = {"ingest.budget_usd": budget}
     with session(context).data(**flags) as data:
-        _check(fill=fill, others={"--dry-run": dry_run, "--force": force, "--budget": budget is not None})
+        given = {"--dry-run": dry_run, "--force": force, "--budget": budget is not None, "--api": api != _VENDOR}
+        _check(fill=fill, others=given)
         report = data.gaps(symbols or (), start_date, end_date, schema=schema or (), dataset=dataset, closed=closed)
         as_json = session(context).json
-        _show(report, as_json=as_json)
+        _show(report, as_json=as_json, fill=fill)
+        if report.fragments:
+            say(
+                f"note: {count(report.fragments, 'row')} came in fragments, which claim nothing: whether anything is "
+                "missing of them cannot be told"
+            )
         if data.synthetic:
             say("note: this is SYNTHETIC data, made by a rehearsal vendor")
         if fill:
@@ -80,7 +87,7 @@ def _check(*, fill: bool, others: dict[str, bool]) -> None:
         raise RequestError(f"{', '.join(given)} is for --fill", "Give --fill as well, or leave it out.")
 
 
-def _show(report: Report, *, as_json: bool) -> None:
+def _show(report: Report, *, as_json: bool, fill: bool) -> None:
     import polars as pl
 
     from hdi.gaps.causes import CLOSED
@@ -92,7 +99,7 @@ def _show(report: Report, *, as_json: bool) -> None:
         put(dumps({
             "summary": report.summary.to_dicts(), "gaps": everything, "unknown": unknown,
             "unknown_percent": round(_CENT * unknown / everything, 2) if everything else 0.0,
-            "stretches_looked_at": report.looked,
+            "stretches_looked_at": report.looked, "fragment_rows": report.fragments,
         }))  # fmt: skip
         return
     for (dataset, schema), part in report.gaps.group_by("dataset", "schema", maintain_order=True):
@@ -108,7 +115,7 @@ def _show(report: Report, *, as_json: bool) -> None:
     elif report.gaps.is_empty():
         put(f"no gap in {count(report.looked, 'stretch', 'stretches')} of what was asked for")
     fillable = report.missing.filter(pl.col("fill") != "").height
-    if fillable:
+    if fillable and not fill:
         say(f"{count(fillable, 'gap')} may be filled: hdi gaps --fill --dry-run says what it would cost")
 
 
@@ -174,13 +181,18 @@ def _fill(data: HistoricalData, report: Report, *, api: str, dry_run: bool, forc
 def _confirm(data: HistoricalData, filling: Filling, *, force: bool) -> None:
     """Ask once, before spending more than the settings allow without a question, or asking for all symbols."""
     from hdi.errors import RequestError
+    from hdi.offer import unasked
 
     limit, cost = data.settings.ingest.confirm_above_usd, filling.quote.dollars
     budget = data.settings.ingest.budget_usd
     everything = any(offer.request.everything for offer in filling.offers)
-    if force or (cost <= limit and not everything) or (budget is not None and cost > budget):
+    replaced = [each for offer in filling.offers for each in offer.replaced]
+    sure = cost <= limit and not everything and not replaced
+    if force or sure or (budget is not None and cost > budget):
         return
     if not (terminal(sys.stdin) and terminal(sys.stderr)):
+        if replaced:
+            raise unasked(replaced)
         raise RequestError(
             f"filling costs {dollars_text(cost)}; more than {dollars_text(limit)} (ingest.confirm_above_usd), and "
             "all symbols of a dataset, need a yes",

@@ -29,7 +29,7 @@ def list_jobs(
     context: typer.Context,
     api: Annotated[str, typer.Option(metavar="NAME", help="The source whose jobs to list.")] = _SOURCE,
 ) -> None:
-    """List the predefined jobs: name, dataset, schema, symbols, window and description.
+    """List the predefined jobs: name, dataset, schema, symbols, window, whether and when they are synced, description.
 
     They stand in api_specific/databento_config.yaml of the config folder; hdi ingest --job NAME runs one.
     """
@@ -83,10 +83,13 @@ def _frame(jobs: Iterable[Job]) -> pl.DataFrame:
     import polars as pl
 
     rows = [
-        (j.name, j.dataset, j.schema, ", ".join(j.symbols), f"{j.start_date} to {j.end_date or 'open'}", j.description)
+        (
+            j.name, j.dataset, j.schema, ", ".join(j.symbols), f"{j.start_date} to {j.end_date or 'open'}",
+            "yes" if j.synced else "no", f"{j.cron} {j.timezone or 'UTC'}" if j.cron else None, j.description,
+        )
         for j in jobs
-    ]
-    names = ("name", "dataset", "schema", "symbols", "window", "description")
+    ]  # fmt: skip
+    names = ("name", "dataset", "schema", "symbols", "window", "sync", "cron", "description")
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String()), orient="row")
 
 

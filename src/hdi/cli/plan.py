@@ -8,7 +8,7 @@ import typer
 
 from hdi.cli.render import bytes_text, count
 from hdi.cli.session import session
-from hdi.model import some
+from hdi.model import DAY_NS, ns_date, some
 
 if TYPE_CHECKING:
     from hdi.outlook import Outlook, Skipped
@@ -76,11 +76,18 @@ def outlook_lines(outlook: Outlook) -> list[str]:
     """What a plan says beside the offer."""
     offer, guess = outlook.offer, outlook.estimate
     lines = []
-    if outlook.held_units:
-        lines.append(f"  stored: {count(outlook.held_days, 'day')} of {offer.request.window.days} whole")
+    if outlook.held_days:
+        whole = f"{count(outlook.held_days, 'day')} of {offer.request.window.days} whole"
+        lines.append(f"  stored: {whole}{_bare(outlook)}")
     if offer.purchases:
         jobs = f", {count(outlook.batches, 'batch job')}" if outlook.batches else ""
-        lines.append(f"  days to fetch: {outlook.days}{jobs}")
+        shut = f", and {count(outlook.shut_days, 'closed day')} among them" if outlook.shut_days else ""
+        lines.append(f"  days to fetch: {outlook.days}{shut}{jobs}")
+    lines += [
+        f"  closed by the calendar, and asked for after all: {ns_date(day * DAY_NS)}: the vendor counts "
+        f"{count(records, 'record')} there"
+        for day, records in outlook.after_all.items()
+    ]
     if offer.quote.records:
         raw, stored = (
             f"{bytes_text(size)} ({basis})" if size is not None else "not known"
@@ -90,9 +97,16 @@ def outlook_lines(outlook: Outlook) -> list[str]:
         lines.append(f"  minutes, by earlier runs: {_minutes(guess.minutes)}")
     lines += [f"  left out: {_skipped(s)}" for s in outlook.skipped]
     lines += [f"  cheaper: {c.way}: {c.gives}" for c in outlook.cheaper]
+    lines += [f"  other way: {c.way}: {c.gives}" for c in outlook.others]
     if outlook.refused:
         lines.append(f"  it would be refused: {outlook.refused}")
     return lines
+
+
+def _bare(outlook: Outlook) -> str:
+    """What of the stored days has no rows of its own."""
+    empty = f", {outlook.empty_days} of them confirmed empty" if outlook.empty_days else ""
+    return empty + (f", {outlook.named_days} of them under other names" if outlook.named_days else "")
 
 
 def _minutes(minutes: float | None) -> str:
@@ -110,7 +124,12 @@ def outlook_dict(outlook: Outlook) -> dict[str, Any]:
     """The same as plain values."""
     guess = outlook.estimate
     return {
-        "days": outlook.days, "days_stored": outlook.held_days, "units_stored": outlook.held_units,
+        "days": outlook.days, "days_closed": outlook.shut_days, "days_stored": outlook.held_days,
+        "days_empty": outlook.empty_days, "days_under_other_names": outlook.named_days,
+        "units_stored": outlook.offer.stored,
+        "asked_after_all": [
+            {"day": str(ns_date(day * DAY_NS)), "records": records} for day, records in outlook.after_all.items()
+        ],
         "batch_jobs": outlook.batches, "raw_bytes": guess.raw_bytes, "raw_bytes_from": guess.raw_from,
         "store_bytes": guess.store_bytes, "store_bytes_from": guess.store_from,
         "minutes": None if guess.minutes is None else round(guess.minutes, 3),
@@ -121,6 +140,7 @@ def outlook_dict(outlook: Outlook) -> dict[str, Any]:
             {"day": str(c.day), "condition": c.condition} for c in outlook.odd
         ],
         "cheaper": [{"way": c.way, "gives": c.gives} for c in outlook.cheaper],
+        "other_ways": [{"way": c.way, "gives": c.gives} for c in outlook.others],
         "refused": outlook.refused or None,
     }  # fmt: skip
 

@@ -48,7 +48,7 @@ def revisions(  # noqa: PLR0913, PLR0917  (each is an option)
     """Show which stored rows the vendor changed after the fact: before and after, column by column.
 
     A row is found again by its dataset, publisher, instrument and index time, and among several of these by its place.
-    Rows that came or went are shown too. --json gives one object for each row, with all columns that differ.
+    Rows that came or went are shown too, and derived bars that gave way to bought ones as "replaced". --json gives one object for each row, with all columns that differ.
     """
     with session(context).data() as data:
         frames = data.revisions(
@@ -73,11 +73,14 @@ def _counted(frames: Iterator[pl.DataFrame], totals: dict[tuple[str, str], int])
 
 
 def _sums(totals: dict[tuple[str, str], int]) -> list[str]:
-    """How many rows changed, appeared and disappeared, by schema."""
-    words = ("changed", "appeared", "disappeared")
+    """How many rows changed, appeared and disappeared, by schema; and what was replaced without a change."""
+    words = {
+        "changed": "changed", "appeared": "appeared", "disappeared": "disappeared",
+        "replaced": "replaced (derived bars by bought ones, or the other way about)",
+    }  # fmt: skip
     lines = []
     for schema in sorted({schema for schema, _ in totals}):
-        parts = [f"{count(n, 'row')} {what}" for what in words if (n := totals.get((schema, what), 0))]
+        parts = [f"{count(n, 'row')} {said}" for what, said in words.items() if (n := totals.get((schema, what), 0))]
         lines.append(f"{schema}: {', '.join(parts)}")
     return lines or [_NOTHING]
 
@@ -121,7 +124,7 @@ def _lines(rows: pl.DataFrame, display: Sequence[str]) -> pl.DataFrame:
     import polars as pl
 
     flat = rows.explode("changes").unnest("changes")
-    return flat.filter((pl.col("what") == "changed") | pl.col("column").is_in(list(display))).select(
+    return flat.filter(pl.col("what").is_in(["changed", "replaced"]) | pl.col("column").is_in(list(display))).select(
         "what", pl.col("index_time").alias("time"), pl.col("instrument_id").alias("instrument"), "symbol", "column",
         "before", "after",
     )  # fmt: skip

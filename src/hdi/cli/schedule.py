@@ -65,7 +65,7 @@ def schedule(  # noqa: PLR0913, PLR0917  (each is an option)
         if systemd or cron:
             _print(data, session(context).store, jobs or [], options, as_unit=systemd)
             return
-        with told_to_stop() as end:
+        with told_to_stop(success=not once) as end:
             shown = Shown(as_json=session(context).json)
             with data.schedule(
                 jobs or (), api=api, check_revisions=check_revisions, force=force, wait=end.wait, stopped=end.told,
@@ -73,6 +73,8 @@ def schedule(  # noqa: PLR0913, PLR0917  (each is an option)
             ) as scheduler:  # fmt: skip
                 started()
                 code = scheduler.once() if once else scheduler.loop()
+            if end.told():
+                code = end.code
     if code:
         raise typer.Exit(code)
 

@@ -9,7 +9,7 @@ import typer
 
 from hdi.cli.render import dumps
 from hdi.cli.session import guarded, put, say, session, terminal
-from hdi.model import SYNTHETIC, dollars_text
+from hdi.model import SYNTHETIC, dollars_text, some
 
 if TYPE_CHECKING:
     from hdi.spending import Spent
@@ -46,6 +46,12 @@ def spend(
         put(dumps(spent_dict(found)))
         return
     _show(found, color=color)
+    for slip in found.lost:
+        order = slip.order
+        say(
+            f"not among it: a batch job of {order.dataset} {order.schema} {some(order.symbols)}, {order.window}, for "
+            f"{dollars_text(slip.dollars)} may have been ordered: not known; the same hdi ingest again looks for it"
+        )
     for name, limit in limits:
         say(f"limit: {dollars_text(limit)} a {name} (ingest.max_usd_per_{name}), UTC")
 
@@ -54,6 +60,11 @@ def spent_dict(found: Spent) -> dict[str, Any]:
     """What was spent as plain values; dollars as text, exactly."""
     return {
         "by": found.by, "origin": found.origin, "dollars": f"{found.dollars:f}", "not_in_ledger": f"{found.unbooked:f}",
+        "not_known": [
+            {"dataset": s.order.dataset, "schema": s.order.schema, "symbols": list(s.order.symbols),
+             "dollars": f"{s.dollars:f}"}
+            for s in found.lost
+        ],
         "rows": [
             {found.by: key, "dollars": f"{dollars:f}", "not_in_ledger": f"{unbooked:f}"}
             for key, dollars, unbooked in found.rows.iter_rows()

@@ -26,7 +26,10 @@ _DONE = 0
 
 
 class Stop:
-    """Whether the program was told to end by one of its signals. ``code`` is the exit code of what is broken off."""
+    """Whether the program was told to end by one of its signals: ``number``.
+
+    ``code`` gives the exit code of what is broken off.
+    """
 
     def __init__(self, signals: Sequence[int], code: Callable[[int], int], words: str) -> None:
         from hdi.journal import break_off
@@ -35,7 +38,7 @@ class Stop:
         self._signals = signals
         self._code = code
         self._words = words
-        self._told = False
+        self.number = 0
         self._heard, self.wakeup = os.pipe()  # the interpreter writes the number of each signal
         self._waiting, self._tell = os.pipe()
         os.set_blocking(self.wakeup, False)
@@ -47,19 +50,24 @@ class Stop:
 
     def told(self) -> bool:
         """Whether it is to end."""
-        return self._told
+        return self.number != 0
+
+    @property
+    def code(self) -> int:
+        """The exit code of what ends because it was told to."""
+        return self._code(self.number)
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, or until it is told; whether it was."""
         select.select([self._waiting], [], [], max(seconds, 0))
-        return self._told
+        return self.told()
 
     def watch(self) -> None:
         """Pass on that it is to end; break off what has not ended some time later, or when it is told again."""
         while (heard := os.read(self._heard, 1)[0]) not in self._signals:
             if heard == _DONE:
                 return
-        self._told = True
+        self.number = heard
         os.write(self._tell, b"x")
         if select.select([self._heard], [], [], _GRACE)[0] and os.read(self._heard, 1)[0] == _DONE:
             return
@@ -88,10 +96,14 @@ def _watched(stop: Stop, signals: Sequence[int], handler: Callable[..., Any]) ->
 
 
 @contextlib.contextmanager
-def told_to_stop() -> Iterator[Stop]:
-    """What SIGTERM and SIGINT end with success, for the main thread: soon, or at once when they come twice."""
+def told_to_stop(*, success: bool) -> Iterator[Stop]:
+    """What SIGTERM and SIGINT end, for the main thread: soon, or at once when they come twice.
+
+    ``success``: to end then is what was meant; else the exit code is the signal's.
+    """
     signals = (signal.SIGINT, signal.SIGTERM)
-    stop = Stop(signals, lambda _: 0, "what was under way is broken off; the next run goes on with what was kept")
+    words = "what was under way is broken off; the next run goes on with what was kept"
+    stop = Stop(signals, lambda number: 0 if success else Interrupted(number).code, words)
     with _watched(stop, signals, lambda *_: None):
         yield stop
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from hdi.cli.live import live
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import DECLINED, put, say, session, started, terminal
 from hdi.cli.stopping import interruptible
-from hdi.model import SYNTHETIC, dollars_text, iso_ns
+from hdi.model import SYNTHETIC, dollars_text, iso_ns, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from hdi.api import HistoricalData
     from hdi.errors import HdiError
     from hdi.model import Outcome
-    from hdi.revising import Changed
+    from hdi.revising import Changed, Due, Unsettled
     from hdi.syncing import Result, Step, Sync
 
 _API = "databento"
+PENDING = "pending"
 
 
 def register(app: typer.Typer) -> None:
@@ -75,8 +77,7 @@ def _planned(work: Sync, *, as_json: bool) -> int:
     for line in [dumps(step_dict(step)) for step in work.steps] if as_json else plan_lines(work):
         put(line)
     if as_json and work.again is not None:
-        put(dumps({"job": "revisions", "status": "planned", "outdated": [_stale(c) for c in work.outdated],
-                   **_quoted(work.again)}))  # fmt: skip
+        put(dumps({"job": "revisions", "status": "planned", **_looked(work), **_quoted(work.again)}))
     errors = [e for e in (*(step.error for step in work.steps), work.due_error) if e is not None]
     for error in errors:
         told(error)
@@ -85,6 +86,8 @@ def _planned(work: Sync, *, as_json: bool) -> int:
 
 def _run(data: HistoricalData, work: Sync, *, force: bool, as_json: bool) -> int:
     """Buy it, after saying what it costs; the exit code."""
+    from hdi.syncing import REVISIONS
+
     for line in plan_lines(work):
         say(line)
     work.refuse_over_budget()
@@ -105,7 +108,8 @@ def _run(data: HistoricalData, work: Sync, *, force: bool, as_json: bool) -> int
         try:
             for result in work.run(failed):
                 clear()
-                put(dumps(result_dict(result)) if as_json else result_line(result))
+                more = _looked(work) if result.name == REVISIONS and result.step is None else {}
+                put(dumps(result_dict(result) | more) if as_json else result_line(result))
                 for error in result.errors:
                     if id(error) not in seen:
                         told(error)
@@ -126,16 +130,17 @@ def _say_outdated(work: Sync, before: tuple[Changed, ...]) -> None:
 
 
 def _state(work: Sync) -> str:
-    size = f"{bytes_text(work.progress.size)}, " if work.progress else ""
+    size = f"{bytes_text(work.size)}, " if work.progress else ""
     return f"{count(work.rows, 'row')}, {size}{dollars_text(work.spent)}"
 
 
 def _confirm(data: HistoricalData, work: Sync, *, force: bool) -> None:
     """Ask once for all jobs before spending more than the settings allow without a question."""
     limit, cost = data.settings.ingest.confirm_above_usd, work.quote.dollars
-    if force or cost <= limit:
+    if force or (cost <= limit and not work.replaced):
         return
     if not (terminal(sys.stdin) and terminal(sys.stderr)):
+        work.refuse_replacing()
         work.refuse_above(limit)
     what = "SYNTHETIC data" if work.origin == SYNTHETIC else "this"
     if not typer.confirm(f"Buy {what} for {dollars_text(cost)}?", err=True):
@@ -163,7 +168,9 @@ def plan_lines(work: Sync) -> list[str]:
             f"{'SYNTHETIC ' if work.origin == SYNTHETIC else ''}{dollars_text(quote.dollars)}"
         )
     elif not any(step.error for step in work.steps) and work.due_error is None:
-        lines.append("nothing to do: all is stored that the vendor has; 0 units, 0 bytes, $0.00")
+        unfinished = any(c.condition == PENDING for step in work.steps for c in step.odd)
+        pending = "; what is pending is looked at again by the next sync" if unfinished else ""
+        lines.append(f"nothing to do: all is stored that the vendor has; 0 units, 0 bytes, $0.00{pending}")
     return lines
 
 
@@ -175,7 +182,7 @@ def _step_lines(step: Step, width: int) -> list[str]:
         return [f"{name}  not known: {step.error.message}"]
     if not step.through or step.offer is None:
         return [f"{name}  nothing yet: the vendor has no data from {step.job.start_date} on"]
-    notes = [f"{' ' * width}  note: {note}" for note in step.offer.notes]
+    notes = [f"{' ' * width}  note: {note}" for note in (*step.offer.notes, *odd_notes(step))]
     if not step.units:
         return [f"{name}  up to date: {iso_ns(step.through)}", *notes]
     quote = step.quote
@@ -183,19 +190,45 @@ def _step_lines(step: Step, width: int) -> list[str]:
     return [f"{name}  up to {iso_ns(step.through)}: {what}", *notes]
 
 
+def odd_notes(step: Step) -> list[str]:
+    """The days of a job that are not whole, by the vendor's word."""
+    words = dict.fromkeys(c.condition for c in step.odd)
+    days = {word: [str(c.day) for c in step.odd if c.condition == word] for word in words}
+    return [f"{word}, by the vendor when asked for: {some(each)}" for word, each in days.items()]
+
+
 def _revised_lines(work: Sync) -> list[str]:
     due = work.due
     if due is None:
         return []
     lines = [
-        f"changed by the vendor: {c.dataset} {c.schema}  {c.window}: {'; '.join(c.why)}" for c in due.changed
+        f"changed by the vendor: {_what(c)}  {c.window}: {'; '.join(c.why)}" for c in due.changed
     ] + [
-        f"changed, and not to be had yet: {c.dataset} {c.schema}  {c.window}: {'; '.join(c.why)}" for c in due.waiting
+        f"changed, and not to be had yet: {_what(c)}  {c.window}: {'; '.join(c.why)}" for c in due.waiting
     ] + [
         f"note: {u.dataset} {u.schema}, {u.first} to {u.last}: bought before changes were looked for; known from now on"
         for u in due.unmeasured
     ]  # fmt: skip
-    return [*(lines or ["changed by the vendor: nothing"]), *outdated_lines(work.outdated)]
+    if not lines:
+        lines = ["changed by the vendor: nothing"]
+    lines += [_unsettled_line(u) for u in due.unsettled]
+    lines += [
+        f"note: {f.dataset} {f.schema}: {count(f.rows, 'row')} of fragments (files that claim nothing): not measured"
+        for f in due.fragments
+    ]
+    return [*lines, *outdated_lines(work.outdated)]
+
+
+def _what(each: Changed | Unsettled) -> str:
+    return f"{each.dataset} {each.schema} {some(each.symbols, ',')}"
+
+
+def _unsettled_line(each: Unsettled) -> str:
+    counted = "; the vendor counts as many records as then" if each.counted else ""
+    return (
+        f"unsettled: {count(each.days, 'day')}: {_what(each)}, {each.first} to {each.last}: bought on the day of the "
+        f"vendor's last change, before it or after{counted}; hdi ingest --refetch buys them again"
+    )
 
 
 def outdated_lines(outdated: Iterable[Changed]) -> list[str]:
@@ -220,6 +253,10 @@ def result_line(result: Result) -> str:
         parts += [rows, count(result.units, "unit"), dollars_text(result.dollars)]
     if result.through:
         parts.append(f"up to {iso_ns(result.through)}")
+    if result.step is not None and (days := [str(c.day) for c in result.step.odd if c.condition == PENDING]):
+        parts.append(f"pending: {some(days)}")
+    if result.unsettled:
+        parts.append(f"unsettled: {count(result.unsettled, 'day')}")
     if result.errors:
         parts.append(count(len(result.errors), "error"))
     return "  ".join(parts)
@@ -231,6 +268,7 @@ def result_dict(result: Result) -> dict[str, Any]:
         **(_named(result.step) if result.step else {"job": result.name}),
         "status": result.status,
         "through": iso_ns(result.through) if result.through else None,
+        "conditions": _odd(result.step),
         "units": result.units,
         "fetched": result.fetched,
         "stored": result.stored,
@@ -245,8 +283,12 @@ def step_dict(step: Step) -> dict[str, Any]:
     """What a job lacks as plain values: what ``hdi --json sync --dry-run`` prints for it."""
     found = _named(step) | {"status": "failed" if step.error else "planned" if step.units else "current"}
     found["through"] = iso_ns(step.through) if step.through else None
-    found |= _quoted(step) | {"notes": list(step.offer.notes) if step.offer else []}
+    found |= _quoted(step) | {"notes": list(step.offer.notes) if step.offer else [], "conditions": _odd(step)}
     return found | {"error": _error(step.error) if step.error else None}
+
+
+def _odd(step: Step | None) -> list[dict[str, str]]:
+    return [{"day": str(c.day), "condition": c.condition} for c in step.odd] if step else []
 
 
 def _named(step: Step) -> dict[str, Any]:
@@ -260,6 +302,23 @@ def _named(step: Step) -> dict[str, Any]:
 def _quoted(what: Any) -> dict[str, Any]:
     quote = what.quote
     return {"units": what.units, "records": quote.records, "bytes": quote.size, "dollars": str(quote.dollars)}
+
+
+def _looked(work: Sync) -> dict[str, Any]:
+    """What was found of days that the vendor may have changed."""
+    found: dict[str, Any] = {"outdated": [_stale(c) for c in work.outdated]}
+    return found | due_dict(work.due) if work.due is not None else found
+
+
+def due_dict(due: Due) -> dict[str, Any]:
+    """What a poll has found as plain values."""
+    return {
+        "changed": [_stale(c) | {"why": list(c.why)} for c in due.changed],
+        "waiting": [_stale(c) | {"why": list(c.why)} for c in due.waiting],
+        "unmeasured": [asdict(each) for each in due.unmeasured],
+        "unsettled": [asdict(each) for each in due.unsettled],
+        "fragments": [asdict(each) for each in due.fragments],
+    }
 
 
 def _stale(changed: Changed) -> dict[str, Any]:

@@ -15,15 +15,18 @@ from pathlib import Path
 import polars as pl
 
 from hdi.calendars import Calendars, product_of
-from hdi.errors import RequestError, UnknownSymbol
 from hdi.frames import BROUGHT
-from hdi.gaps.asking import Target, stated, targets, unasked
-from hdi.gaps.causes import CAUSES, CLOSED, GAPS, judged, told
-from hdi.gaps.evidence import Place, conditions, kept, lives, losses, quarantined, trading
+from hdi.gaps.asking import Target, stated, unasked
+from hdi.gaps.books import Losses, losses
+from hdi.gaps.causes import AGAIN, CAUSES, CERTAIN, CLOSED, GAPS, judged, lost, thinned, told
+from hdi.gaps.evidence import KEY, Place, lives, quarantined, trading
 from hdi.gaps.grid import expected, grain, lacking, runs, stretches, whole_time
+from hdi.gaps.looking import Look, Wanted
+from hdi.gaps.said import conditions
 from hdi.gaps.shut import closed
-from hdi.lookup import Asked, Lookup, union
-from hdi.model import DAY_NS, Window, subtract
+from hdi.lookup import Asked, union
+from hdi.model import DAY_NS, MAX_NS, Window, cell_end, cell_start, subtract
+from hdi.restating import made_here
 from hdi.schema import Schemas
 from hdi.stores import Store
 from hdi.symbology import Array, Intervals, disjoint, merge
@@ -34,26 +37,15 @@ _LIFE = {
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is looked at: some schemas (none: all), symbols (none: all that was asked for), a dataset, a window.
-
-    Without a window each symbol is looked at from the first to the last instant that was asked for. ``closed`` adds
-    the times at which the market is closed.
-    """
-
-    schemas: tuple[str, ...] = ()
-    symbols: tuple[str, ...] = ()
-    dataset: str | None = None
-    window: Window | None = None
-    closed: bool = False
-
-
-@dataclass(frozen=True)
 class Report:
-    """The gaps (:data:`hdi.gaps.causes.GAPS`), by dataset, schema and time; ``looked`` says how much was looked at."""
+    """The gaps (:data:`hdi.gaps.causes.GAPS`), by dataset, schema and time; ``looked`` says how much was looked at.
+
+    ``fragments`` are the rows that came in fragments: they claim nothing, so that no gap among them can be told.
+    """
 
     gaps: pl.DataFrame = field(repr=False)
     looked: int = 0
+    fragments: int = 0
 
     @property
     def missing(self) -> pl.DataFrame:
@@ -74,11 +66,16 @@ class Report:
         return missing.filter(pl.col("cause") == "unknown").height, missing.height
 
 
-def find(store: Store, schemas: Schemas, calendars: Calendars, wanted: Wanted, now: int) -> Report:
-    """Look for gaps up to ``now``. Raises RequestError, UnknownSymbol for what was never asked for."""
+def find(
+    store: Store, schemas: Schemas, calendars: Calendars, wanted: Wanted, now: int, data_dir: Path | None = None
+) -> Report:
+    """Look for gaps up to ``now``; slips under ``data_dir`` say what was known of days when they were bought.
+
+    Raises RequestError, UnknownSymbol for what was never asked for.
+    """
     for name in wanted.schemas:
         schemas.find(name)
-    look = _Look(store, schemas, calendars, wanted, now)
+    look = Look(store, schemas, calendars, wanted, now, data_dir)
     frames = [pl.DataFrame(schema=GAPS)]
     looked = 0
     for dataset, name, each in look.parts():
@@ -86,74 +83,27 @@ def find(store: Store, schemas: Schemas, calendars: Calendars, wanted: Wanted, n
         frames += part.gaps()
         looked += part.looked
     gaps = pl.concat(frames).sort("dataset", "schema", "start", "symbol", "end", maintain_order=True)
-    return Report(gaps, looked)
-
-
-class _Look:
-    """The frames of a store, and what is wanted of it."""
-
-    def __init__(self, store: Store, schemas: Schemas, calendars: Calendars, wanted: Wanted, now: int) -> None:
-        self.store, self.schemas, self.calendars, self.wanted = store, schemas, calendars, wanted
-        self.coverage, self.ledger, self.mappings = store.coverage(), store.ledger(), store.mappings()
-        self.heard, self.rejects = store.conditions(), store.quarantine()
-        self.window = wanted.window.cut(Window(0, now)) if wanted.window else None
-        if wanted.window is not None and self.window is None:
-            raise RequestError(f"{wanted.window} has not happened yet", "Give an earlier --start-date.")
-        self.lookup = Lookup(self.mappings, self.coverage, self.ledger, wanted.dataset)
-        self.now = now
-        self._known: dict[tuple[str, str], Asked] = {}
-
-    def parts(self) -> Iterator[tuple[str, str, list[Target]]]:
-        """What was asked for, by dataset and schema."""
-        only = self._only() if self.wanted.symbols else None
-        names = tuple(self.schemas.find(s)[1].made_from or self.schemas.find(s)[1].name for s in self.wanted.schemas)
-        found = targets(
-            self.coverage, self.ledger, only, schemas=names, dataset=self.wanted.dataset, window=self.window,
-            until=self.now,
-        )  # fmt: skip
-        by_part: dict[tuple[str, str], list[Target]] = {}
-        for target in found:
-            if target.schema in self.schemas.names:
-                by_part.setdefault((target.dataset, target.schema), []).append(target)
-        for (dataset, name), each in sorted(by_part.items()):
-            yield dataset, name, each
-
-    def _only(self) -> list[Asked]:
-        """The symbols that are wanted; of those that were asked for and never came nothing else is known."""
-        tried = {s.casefold(): s for text in self.ledger["symbol"].unique() for s in text.split(",")}
-        known = {s.casefold() for s in self.lookup.symbols}
-        never = [s for s in self.wanted.symbols if s.casefold() in tried.keys() - known]
-        found = self.lookup.find([s for s in self.wanted.symbols if s not in never])
-        return [*found, *(Asked(tried[s.casefold()], union([])) for s in never)]
-
-    def asked(self, symbol: str, dataset: str) -> Asked:
-        """The rectangles of a symbol in a dataset, over all time; none where nothing is known of it."""
-        if (symbol, dataset) not in self._known:
-            self._known[symbol, dataset] = self._found(symbol, dataset)
-        return self._known[symbol, dataset]
-
-    def _found(self, symbol: str, dataset: str) -> Asked:
-        here = Lookup(self.mappings, self.coverage, self.ledger, dataset)
-        try:
-            found = here.find([symbol])[0]
-        except UnknownSymbol:  # asked for, and nothing of it ever came
-            return Asked(symbol, union([]))
-        return Asked(found.symbol, found.rectangles.filter(pl.col("dataset") == dataset))
+    return Report(gaps, looked, look.fragments())
 
 
 class _Part:
     """One schema of a dataset."""
 
-    def __init__(self, look: _Look, dataset: str, name: str, each: list[Target]) -> None:
+    def __init__(self, look: Look, dataset: str, name: str, each: list[Target]) -> None:
         self.look, self.dataset, self.targets = look, dataset, each
         schema, self.name = look.schemas.find(name)
         mine = pl.col("dataset") == dataset
         self.coverage = look.coverage.filter(mine)
         self.ledger = look.ledger.filter(mine, pl.col("schema") == name)
         self.grain = grain(schema, self.name)
-        self.place = Place(look.store, look.schemas, dataset, schema, self.name, self.grain, self.coverage)
+        # A number is that of the last commit that used it.
+        brought = look.ledger.filter(mine, pl.col("status").is_in(BROUGHT)).unique("unit", keep="last")
+        made = frozenset(brought.filter(made_here())["unit"])
+        self.place = Place(look.store, look.schemas, dataset, schema, self.name, self.grain, self.coverage, made)
+        self.books = brought.filter(pl.col("schema") == name)
         self.claims = self.coverage.filter(pl.col("schema") == name).drop_nulls("instrument_id")
         self.looked = 0
+        self._blamed: dict[int, int] = {}
 
     def gaps(self) -> Iterator[pl.DataFrame]:
         """All gaps, in frames (:data:`GAPS`)."""
@@ -168,6 +118,8 @@ class _Part:
         for product, pieces in self._pieces():
             span = Window(int(pieces["start"].min()), int(pieces["end"].max()))  # type: ignore[arg-type]
             yield from self._empties(pieces, product, span)
+        yield self._thinned()
+        yield self._vanished()
 
     def _asked(self, target: Target) -> Asked:
         if target.everything:
@@ -183,11 +135,9 @@ class _Part:
         sessions = self._sessions(product, window) if known else whole_time(window)
         return stretches(sessions, self.grain, window)
 
-    def _pieces(self) -> Iterator[tuple[str, pl.DataFrame]]:
-        """What is held, by instrument and life, cut to what is looked at; for each group with the same sessions.
-
-        Each with a product of the group.
-        """
+    @cached_property
+    def _held(self) -> pl.DataFrame:
+        """What is held by instrument (instrument_id, start, end), cut to what is looked at."""
         held = merge(self.claims)
         if self.look.wanted.symbols:
             rectangles = union([self._asked(t) for t in self.targets])
@@ -197,6 +147,14 @@ class _Part:
             held = held.with_columns(
                 pl.col("start").clip(lower_bound=window.start), pl.col("end").clip(upper_bound=window.end)
             ).filter(pl.col("start") < pl.col("end"))
+        return held
+
+    def _pieces(self) -> Iterator[tuple[str, pl.DataFrame]]:
+        """What is held, by instrument and life, cut to what is looked at; for each group with the same sessions.
+
+        Each with a product of the group.
+        """
+        held = self._held
         if held.is_empty():
             return
         pieces = self._named(held)
@@ -248,19 +206,26 @@ class _Part:
             sizes = wanted.group_by("instrument_id").agg(expected=pl.len().cast(pl.Int64))
             lack = empty.group_by("instrument_id").agg(lacking=pl.len().cast(pl.Int64))
             empty = empty.join(sizes, on="instrument_id").join(lack, on="instrument_id")
-            yield told(judged(self._weighed(empty, sessions)), self.dataset, self.name.name)
+            found = judged(self._weighed(empty, sessions))
+            blamed = found.filter(pl.col("cause") == "our failure", ~lost())
+            for unit, count in blamed.group_by("unit").len().iter_rows():
+                self._blamed[unit] = self._blamed.get(unit, 0) + count
+            yield told(found, self.dataset, self.name.name)
 
     def _weighed(self, empty: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
         """The empty stretches with all that the store can say of them."""
         look = self.look
         empty = self._edges(self._units(empty))
-        empty = conditions(empty, look.heard, self.ledger, self.dataset)
-        key = ["instrument_id", "at"]
-        rejects = quarantined(look.rejects, self.place)
-        empty = empty.join(rejects, on=key, how="left").with_columns(
+        empty = conditions(empty, look.heard, self.ledger, self.dataset, look.data_dir)
+        empty = self._counted(empty, sessions)
+        empty = empty.join(self._rejects, on=KEY, how="left").with_columns(
             pl.col("rejected").fill_null(0), pl.col("rules").fill_null("")
         )
-        empty = self._lost(empty)
+        gone = self._losses
+        empty = empty.join(gone.units.select("unit", "gone", "unread"), on="unit", how="left").join(
+            gone.kept, on=KEY, how="left"
+        )
+        empty = empty.with_columns(pl.col("kept").fill_null(0))
         defined = lives(self.place, empty)
         empty = empty.join(defined, on=["instrument_id", "life_start"], how="left", nulls_equal=True)
         empty = trading(self.place, empty, sessions)
@@ -274,8 +239,33 @@ class _Part:
             *(_taken(self._lives[c], life) for c in ("symbol", "life_start", "life_end")),
             _taken(self.claims["unit"], claim), _taken(self.claims["symbol"], claim).alias("u_symbol"),
         )  # fmt: skip
-        books = self.ledger.filter(pl.col("status").is_in(BROUGHT)).unique("unit", keep="last")
-        return empty.join(books.select("unit", "fetched", "committed_at", "raw_file"), on="unit", how="left")
+        books = self.books.select("unit", "fetched", "committed_at", made=made_here(), u_start="start", u_end="end")
+        return empty.join(books, on="unit", how="left").with_columns(pl.col("made").fill_null(value=False))
+
+    def _counted(self, empty: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
+        """``counted``: the vendor was asked for a whole session around the stretch, or a whole cell of the grid.
+
+        An order that was cut to a gap says nothing new of it.
+        """
+        units = empty.select("u_start", "u_end").drop_nulls().unique()
+        grid = self.name.grid
+        whole = [
+            (start, end, cell_start(start, grid) == start and cell_end(start, grid) <= end)
+            for start, end in units.iter_rows()
+        ]
+        kinds = {"u_start": pl.Int64, "u_end": pl.Int64, "counted": pl.Boolean}
+        empty = empty.join(pl.DataFrame(whole, schema=kinds, orient="row"), on=["u_start", "u_end"], how="left")
+        if self.look.calendars.knows(self.dataset):
+            windows = empty.select("low", "high", "u_start", "u_end").drop_nulls().unique()
+            touching = windows.join_where(
+                sessions.select("open", "close"), pl.col("open") < pl.col("high"), pl.col("close") > pl.col("low")
+            ).filter(pl.col("u_start") <= pl.col("open"), pl.col("close") <= pl.col("u_end"))
+            key = ["low", "high", "u_start", "u_end"]
+            inside = touching.select(key).unique().with_columns(session=pl.lit(value=True))
+            empty = empty.join(inside, on=key, how="left").with_columns(
+                counted=pl.col("counted") | pl.col("session").fill_null(value=False)
+            ).drop("session")  # fmt: skip
+        return empty.with_columns(counted=pl.col("counted").fill_null(value=False) & ~pl.col("made"))
 
     @cached_property
     def _life_spans(self) -> pl.DataFrame:
@@ -309,22 +299,58 @@ class _Part:
             & pl.col("in_life_start").fill_null(value=False),
         ).drop("run", "in_life_start", "in_life_end")  # fmt: skip
 
-    def _lost(self, empty: pl.DataFrame) -> pl.DataFrame:
-        """What was stored once and is gone: ``gone`` rows of the unit, ``kept`` records of its bytes; ``unread``."""
-        gone = losses(self.place, empty.filter(pl.col("rejected") == 0), self.ledger, self.claims)
-        empty = empty.join(gone.select("unit", "gone"), on="unit", how="left")
-        files = gone.drop_nulls("raw_file")["raw_file"].unique().sort()
-        there = [file for file in files if Path(file).exists()]
-        found, problems = kept(there, empty["instrument_id"].unique().to_list(), self.place)
-        problems |= {file: "they are not there" for file in files if file not in there}
-        unread = pl.DataFrame(
-            {"raw_file": list(problems), "unread": list(problems.values())},
-            schema={"raw_file": pl.String, "unread": pl.String},
+    @cached_property
+    def _rejects(self) -> pl.DataFrame:
+        return quarantined(self.look.rejects, self.place)
+
+    @cached_property
+    def _losses(self) -> Losses:
+        return losses(self.place, self.books, self.claims, self._held)
+
+    def _thinned(self) -> pl.DataFrame:
+        """The stretches that have rows, and less than were brought, by the bytes that are kept."""
+        if self._held.is_empty():
+            return pl.DataFrame(schema=GAPS)
+        gone = self._losses
+        both = gone.kept.join(gone.there, on=KEY).join(self._rejects, on=KEY, how="left")
+        lacking = both.with_columns(pl.col("rejected").fill_null(0)).filter(
+            pl.col("kept") > pl.col("there") + pl.col("rejected")
         )
-        empty = empty.join(found, on=["raw_file", "instrument_id", "at"], how="left")
-        empty = empty.join(unread, on="raw_file", how="left").with_columns(pl.col("kept").fill_null(0))
-        nowhere = pl.col("gone").is_not_null() & pl.col("raw_file").is_null()
-        return empty.with_columns(unread=pl.when(nowhere).then(pl.lit("no copy of them was kept")).otherwise("unread"))
+        looked = Intervals(self._held)
+        instruments, low = (lacking[c].to_numpy() for c in KEY)
+        inside = pl.Series(looked.find(instruments, low) >= 0, dtype=pl.Boolean)
+        lacking = lacking.filter(inside)
+        at = [lacking[c].to_numpy() for c in KEY]
+        life, claim = Intervals(self._life_spans).find(*at), Intervals(self.claims).find(*at)
+        named = lacking.with_columns(_taken(self._lives["symbol"], life), _taken(self.claims["unit"], claim))
+        return thinned(named, self.dataset, self.name.name, self.grain.every)
+
+    def _vanished(self) -> pl.DataFrame:
+        """Units that lack more rows than their empty stretches can have had, and of which nothing says where."""
+        if self._held.is_empty():
+            return pl.DataFrame(schema=GAPS)
+        width = self.name.width
+        most = self.grain.every // width if 0 < width <= self.grain.every else MAX_NS
+        lacking = self._losses.units.filter(pl.col("gone") > 0).drop_nulls("unread")
+        units = lacking.join(self.books, on="unit")
+        rows = []
+        for each in units.sort("unit").iter_rows(named=True):
+            if each["gone"] <= self._blamed.get(each["unit"], 0) * most or not each["symbol"]:
+                continue
+            window = Window(each["start"], each["end"]).cut(self.look.window or Window(0, MAX_NS))
+            if window is None:
+                continue
+            count = self._stretches(product_of(each["symbol"]), window).height
+            numbers = ", ".join(map(str, each["shared"]))
+            words = (
+                f"{each['gone']} of the {each['of']} rows of unit {numbers} that were stored are gone; which ones is "
+                f"not known, because its bytes cannot be looked at: {each['unread']}"
+            )
+            rows.append((
+                self.dataset, self.name.name, each["symbol"], each["stype"], None, window.start, window.end, count,
+                "our failure", CERTAIN, AGAIN, each["unit"], [words],
+            ))  # fmt: skip
+        return pl.DataFrame(rows, schema=GAPS, orient="row")
 
     def _alone(self, empty: pl.DataFrame) -> pl.Series:
         """True on days that the vendor called missing and of which nothing at all is stored."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from hdi.errors import RequestError
-from hdi.gaps.causes import BUY, CERTAIN, GAPS
+from hdi.gaps.causes import BUY, CERTAIN, GAPS, LIKELY
 from hdi.lookup import Asked, among
-from hdi.model import MAX_NS, Window, subtract
+from hdi.model import MAX_NS, Window, ns_date, subtract
 from hdi.symbology import ALL_SYMBOLS, infer_stype, root_of
 
 _Spans = list[tuple[int, int]]
@@ -45,16 +45,18 @@ class Lack:
     fill: str
     evidence: str
     unit: int | None = None
+    certainty: str = CERTAIN
 
 
 def targets(  # noqa: PLR0913  (each limits what is looked at)
     coverage: pl.DataFrame, ledger: pl.DataFrame, only: Sequence[Asked] | None, *, schemas: Sequence[str],
-    dataset: str | None, window: Window | None, until: int,
+    dataset: str | None, window: Window | None, until: int, whole: bool = True, lives: pl.DataFrame | None = None,
 ) -> list[Target]:  # fmt: skip
-    """What was asked for, each symbol from its first to its last instant, or in the window.
+    """What was asked for, each symbol from its first to its last instant, or in the window where that is ``whole``.
 
-    ``only`` limits it to some symbols, which may be known through others alone. RequestError for one of which nothing
-    was ever asked for, where no window says what is meant.
+    ``only`` limits it to some symbols, which may be known through others alone. ``lives`` (dataset, symbol, start,
+    end) says when instruments were known, by their ids: no id is looked at beyond that, or what was asked for of it.
+    RequestError for a symbol of which nothing was ever asked for, where no window says what is meant.
     """
     asked = _asked(coverage, ledger)
     if dataset is not None:
@@ -64,13 +66,19 @@ def targets(  # noqa: PLR0913  (each limits what is looked at)
     if only is not None:
         named = asked.filter(pl.col("symbol").is_in([each.symbol for each in only]))
         missing = [each for each in only if each.symbol not in set(named["symbol"])]
-        others = [row for each in missing for row in _through(each, coverage, schemas, window)]
+        others = [row for each in missing for row in _through(each, coverage, schemas, window if whole else None)]
         asked = pl.concat([named, pl.DataFrame(others, schema=asked.schema, orient="row")])
+    known = {} if lives is None else {(d, s): (low, high) for d, s, low, high in lives.iter_rows()}
     found = []
     for each, schema, stype, symbol, start, end in asked.sort(asked.columns).iter_rows():
-        hull = window or Window(start, min(end, until))
-        if hull.start < hull.end:
-            found.append(Target(each, schema, stype, symbol, hull))
+        hull = Window(start, max(start, min(end, until)))
+        looked = window if window is not None and whole else hull
+        if stype == "instrument_id":
+            low, high = known.get((each, symbol), (start, end))
+            looked = Window(max(looked.start, min(low, start)), min(looked.end, max(high, end)))
+        cut = looked if window is None else Window(max(looked.start, window.start), min(looked.end, window.end))
+        if cut.start < cut.end:
+            found.append(Target(each, schema, stype, symbol, cut))
     return found
 
 
@@ -178,19 +186,20 @@ def _reasons(lacks: Iterable[Window], target: Target, ledger: pl.DataFrame) -> l
     """Windows for which nothing is held, cut by what became of those that were asked for."""
     last = ledger.filter(among(target.symbol)).unique("unit_id", keep="last", maintain_order=True)
     tried = last.filter(pl.col("status").is_in(["failed", "ordered"])).select(
-        "start", "end", "status", "unit", "error", "exit_code", "batch"
+        "start", "end", "status", "unit", "error", "exit_code", "batch", "committed_at"
     )
     found = []
     for lack in lacks:
         taken: _Spans = []
-        for start, end, status, unit, error, code, batch in tried.iter_rows():
+        for start, end, status, unit, error, code, batch, at in tried.iter_rows():
             for left in subtract(lack, taken):
                 if cut := left.cut(Window(start, end)):
                     failed = status == "failed"
                     words = f"asked for, and failed: {error} (exit code {code})" if failed else (
-                        f"ordered: the vendor prepares it as batch job {batch}"
+                        f"ordered as batch job {batch} on {ns_date(at)}; whether it is still prepared is not known here"
                     )  # fmt: skip
-                    found.append(Lack(cut, "our failure" if failed else "ordered", BUY if failed else "", words, unit))
+                    cause, fill, sure = ("our failure", BUY, CERTAIN) if failed else ("ordered", "", LIKELY)
+                    found.append(Lack(cut, cause, fill, words, unit, sure))
                     taken.append((cut.start, cut.end))
         found += [Lack(w, "never requested", BUY, "no request ever asked for it") for w in subtract(lack, taken)]
     return found
@@ -209,7 +218,7 @@ def stated(lacks: Iterable[Lack], target: Target, open_times: pl.DataFrame) -> p
         if count > 0:
             rows.append((
                 target.dataset, target.schema, target.symbol, target.stype, None, lack.window.start, lack.window.end,
-                count, lack.cause, CERTAIN, lack.fill, lack.unit, [lack.evidence],
+                count, lack.cause, lack.certainty, lack.fill, lack.unit, [lack.evidence],
             ))  # fmt: skip
     return pl.DataFrame(rows, schema=GAPS, orient="row")
 

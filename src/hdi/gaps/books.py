@@ -1,4 +1,4 @@
-"""Rows that the ledger says were stored, and that are gone: which units lack some, and where by the bytes that are kept.
+"""Rows that the ledger says were stored, and that are gone: which units lack some, and where, by the kept bytes.
 
 A unit that nothing has overtaken lacks what its receipt says was stored and is not there. Of one that a later commit
 has overtaken in part, the receipts of all of them together tell whether all is there, else only its bytes.
@@ -23,13 +23,16 @@ _BATCH = 131_072
 _MOST_DAYS = 2_000_000
 _SPAN = ["instrument_id", "start", "end"]
 _KEPT = {"instrument_id": pl.Int64(), "at": pl.Int64(), "kept": pl.Int64()}
-_UNITS = {"unit": pl.Int32(), "gone": pl.Int64(), "unread": pl.String()}
+_UNITS = {
+    "unit": pl.Int32(), "gone": pl.Int64(), "unread": pl.String(), "of": pl.Int64(), "shared": pl.List(pl.Int32()),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Losses:
     """What is gone. ``units``: unit, ``gone`` rows (null: not known how many), ``unread``: why its bytes tell nothing.
 
+    ``gone`` are rows ``of`` so many that were stored, by the units that ``shared`` instruments in a commit together.
     Of units whose bytes were read, by stretch: ``kept`` records of them, and ``there`` rows in the store.
     """
 
@@ -45,7 +48,8 @@ def losses(place: Place, ledger: pl.DataFrame, claims: pl.DataFrame, looked: pl.
     """
     groups = _Groups(ledger, claims, looked)
     lacking = groups.lacking(_rows(place, groups.counted))
-    units = groups.units.join(lacking, on="group").with_columns(
+    shared = groups.units.sort("unit").group_by("group").agg(shared="unit")
+    units = groups.units.join(lacking, on="group").join(shared, on="group").with_columns(
         problem=pl.when(pl.col("raw_file").is_null()).then(pl.lit("no copy of them was kept"))
     )  # fmt: skip
     files = units.drop_nulls("raw_file")["raw_file"].unique().sort()
@@ -92,7 +96,7 @@ class _Groups:
         self.standing = pieces.filter(pl.col("group").is_in(here.implode()))
 
     def lacking(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Groups (group, gone) that lack rows, or may: ``rows`` (group, rows) is what is there."""
+        """Groups (group, gone, of) that lack rows, or may: ``rows`` (group, rows) is what is there."""
         units = self.units.join(
             self._books.select("unit", "stored", added=pl.col("stored") - pl.col("unchanged") - pl.col("superseded")),
             on="unit",
@@ -108,7 +112,7 @@ class _Groups:
         return sums.with_columns(gone=gone, settled=settled).filter(
             pl.col("group").is_in(self._here.implode()),
             pl.when(whole).then(pl.col("gone") > 0).otherwise(~pl.col("settled") & (pl.col("stored") > 0)),
-        ).select("group", "gone")  # fmt: skip
+        ).select("group", "gone", of="stored")  # fmt: skip
 
 
 def _sizes(coded: pl.DataFrame, pieces: pl.DataFrame) -> pl.DataFrame:

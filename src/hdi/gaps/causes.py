@@ -230,7 +230,7 @@ def _at(column: str) -> pl.Expr:
 
 
 def thinned(found: pl.DataFrame, dataset: str, schema: str, every: int) -> pl.DataFrame:
-    """Stretches (instrument_id, symbol, unit, at, there, kept, rejected) that lack rows, and have some: :data:`GAPS`."""
+    """Stretches that lack rows and have some (instrument_id, symbol, unit, at, there, kept, rejected), as gaps."""
     placed = found.with_columns(ord=pl.col("at") // every)
     gaps = runs(placed, "symbol", "unit").group_by("run", maintain_order=True).agg(
         pl.col("instrument_id", "symbol", "unit").first(), pl.col("there", "kept", "rejected").sum(),

@@ -143,9 +143,9 @@ def trading(place: Place, empty: pl.DataFrame, sessions: pl.DataFrame) -> pl.Dat
     apart = empty.with_columns(bad=(pl.col("rejected") > 0) | (pl.col("kept") > 0))
     empty = runs(apart, "condition", "bad").drop("bad").rename({"run": "gap"}).with_columns(
         agree=pl.lit(""), where=pl.lit(""), elsewhere=pl.lit(0, pl.Int64), proven=pl.lit(value=False),
-        summed=pl.lit(value=False), short=pl.lit(value=False), day_volume=pl.lit(None, pl.Int64), day_held=pl.lit(None, pl.Int64),
-        lacks=pl.lit(value=False), cleared=pl.lit(None, pl.Int64), cleared_held=pl.lit(None, pl.Int64),
-        touched=pl.lit(None, pl.Int64),
+        summed=pl.lit(value=False), short=pl.lit(value=False), day_volume=pl.lit(None, pl.Int64),
+        day_held=pl.lit(None, pl.Int64), lacks=pl.lit(value=False), cleared=pl.lit(None, pl.Int64),
+        cleared_held=pl.lit(None, pl.Int64), touched=pl.lit(None, pl.Int64),
     )  # fmt: skip
     if place.schema.kind not in VOLUMES or empty.is_empty():
         return empty

@@ -18,9 +18,11 @@ from hdi.errors import RequestError
 from hdi.gaps.causes import AGAIN, BUY, CHANGED, REFINE
 from hdi.model import Condition, Outcome, Quote, Window, date_ns, dollars_text, iso_ns, ns_date
 from hdi.offer import Offer
-from hdi.ordering import parse_request
+from hdi.ordering import WIDTH, parse_request
 from hdi.paid import Slip, slips
 from hdi.reuse import Rest
+from hdi.spending import Limits, spending
+from hdi.symbology import ALL_SYMBOLS
 
 if TYPE_CHECKING:
     from hdi.buying import Buying
@@ -58,7 +60,7 @@ class Filling:
     def run(self, ingest: Callable[[Sequence[Path]], Iterator[Outcome]]) -> Generator[Outcome]:
         """Do it; an outcome for each download and file. ``ingest`` reads files again.
 
-        Raises RequestError, before anything is billed, for what is over the budget.
+        Raises RequestError, before anything is billed, for what is over the budget, or over what may be spent.
         """
         if self.budget is not None and self.quote.dollars > self.budget:
             raise RequestError(
@@ -66,9 +68,18 @@ class Filling:
                 f"{dollars_text(self.budget)}",
                 "Name fewer with --symbols, --schema and dates, or raise --budget. Nothing was bought.",
             )
+        self._refuse_over_limits()
         yield from ingest(self.files) if self.files else ()
         for order, offer in zip(self.orders, self.offers, strict=True):
             yield from order.run(offer)[1]
+
+    def _refuse_over_limits(self) -> None:
+        """RequestError when all of it together costs more than may still be spent today, or this month."""
+        first = next(iter(self.orders), None)
+        if first is None or not (limits := first.terms.limits):
+            return
+        rows = spending(first.store.ledger(), first.options.data_dir, first.source.origin, Limits.since())
+        limits.check(self.quote.dollars, rows)
 
 
 class Filler:
@@ -92,7 +103,7 @@ class Filler:
         made = [order for order, _ in orders]
         for part, refetch in ((gaps.filter(pl.col("fill") == BUY), False), (again, True)):
             for order in self._orders(part, refetch=refetch):
-                offer = order.offer()
+                offer = order.offer(after=offers)
                 if offer.units:
                     made.append(order)
                     offers.append(offer)
@@ -100,8 +111,8 @@ class Filler:
         return Filling(filled, tuple(made), tuple(offers), tuple(files), self._budget)
 
     def _orders(self, gaps: pl.DataFrame, *, refetch: bool) -> Iterator[Buying]:
-        """Symbols of a type that lack the same stretch are ordered together."""
-        for key, part in gaps.group_by(*_KEY, maintain_order=True):
+        """Symbols of a type that lack the same stretch are ordered together, those that stand for more first."""
+        for key, part in gaps.sort(_width(), maintain_order=True).group_by(*_KEY, maintain_order=True):
             dataset, schema, stype, start, end = key
             yield self._order(
                 dataset=dataset, schema=schema, stype=stype, symbols=sorted(set(part["symbol"])),
@@ -167,6 +178,13 @@ class Filler:
             start=iso_ns(window.start), end=iso_ns(window.end),
         )  # fmt: skip
         return buying, Offer(request, paid=(Rest(slip, parts, slip.resolved),), origin=slip.origin)
+
+
+def _width() -> pl.Expr:
+    """What all symbols or a parent bring need not be ordered again for a contract."""
+    everything = pl.col("symbol") == ALL_SYMBOLS
+    places = {stype: at for at, stype in enumerate(WIDTH, 1)}
+    return pl.when(everything).then(0).otherwise(pl.col("stype").replace_strict(places, default=len(WIDTH) + 1))
 
 
 def _better(now: Condition, before: tuple[str, int | None] | None) -> bool:

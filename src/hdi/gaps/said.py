@@ -30,9 +30,8 @@ def conditions(
     )  # fmt: skip
     mine = heard.filter(pl.col("dataset") == dataset)
     # What receipts say is only what was not available, so it counts where nothing else is known of the day.
-    both = pl.concat([
-        mine.select(*CONDITIONS), noted.join(mine, on="day", how="anti").select(pl.col(c).cast(t) for c, t in CONDITIONS.items()),
-    ]).sort("seen_at")  # fmt: skip
+    of_receipts = noted.join(mine, on="day", how="anti").select(pl.col(c).cast(t) for c, t in CONDITIONS.items())
+    both = pl.concat([mine.select(*CONDITIONS), of_receipts]).sort("seen_at")
     latest = both.group_by("day", maintain_order=True).agg(
         condition_now=pl.col("condition").last(), modified_now=pl.col("last_modified").last()
     )

@@ -189,7 +189,8 @@ class Desk:
         began = {name: job.received + int(self._preparation * share) for name, share in _STATES}
         if job.ended or now >= done + KEPT_NS:
             return job.ended or "expired", 100, began
-        progress = 100 if now >= done else int(100 * (now - job.received) / max(1, self._preparation))
+        share = (now - job.received) / max(1, self._preparation)
+        progress = 100 if now >= done else max(0, int(100 * share))
         if fault is not None and fault.kind == "stuck-job":
             return "processing", min(progress, 99), {n: t for n, t in began.items() if n != "done"}
         reached = {name: at for name, at in began.items() if now >= at}

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -30,6 +30,9 @@ from hdi.settings.addresses import TIMESCALEDB, SslMode
 
 TIMESCALEDB_HOST = "TIMESCALEDB_HOST"
 SUFFIXES = (".yaml", ".yml")
+_AMOUNT = re.compile(r"[0-9]+(\.[0-9]+)?")
+#: More than this is a slip, and no limit.
+_MOST_DOLLARS = Decimal(1_000_000_000)
 _LEVELS = {"WARN": "WARNING", "FATAL": "CRITICAL"}
 
 
@@ -79,11 +82,10 @@ def _number(value: object) -> object:
 def _dollars(value: object) -> object:
     value = _number(value)
     if isinstance(value, str):
-        try:
-            return Decimal(value.strip())
-        except InvalidOperation:
-            raise ValueError("a number of US dollars is needed, such as 25 or 0.5") from None
-    return value
+        if not _AMOUNT.fullmatch(value.strip()):
+            raise ValueError("a number of US dollars is needed, such as 25 or 0.5")
+        return Decimal(value.strip())
+    return value or 0  # -0.0 is none either
 
 
 def _gateway(value: str) -> str:
@@ -108,7 +110,7 @@ Folder = Annotated[Path, AfterValidator(_path)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
 Number = BeforeValidator(_number)
 Word = Annotated[str, AfterValidator(_word)]
-Dollars = Annotated[Decimal, BeforeValidator(_dollars), Field(ge=0)]
+Dollars = Annotated[Decimal, BeforeValidator(_dollars), Field(ge=0, le=_MOST_DOLLARS)]
 
 
 class Frozen(BaseModel):
@@ -170,10 +172,8 @@ class Ingest(Frozen):
         Field(ge=1, description="Records that one download holds at most, as far as the grid of units allows."),
     ] = 500_000
     batch_above_bytes: Annotated[
-        int | None,
-        Number,
+        Annotated[int, Number, Field(ge=0)] | None,
         Field(
-            ge=0,
             description="An order of more bytes than this, as they are billed, becomes a batch job: prepared as files, "
             "paid once, free to download again for 30 days; null: never.",
         ),
@@ -197,8 +197,8 @@ class Ingest(Frozen):
     min_split_usd: Annotated[
         Dollars,
         Field(
-            description="Where some contracts of a symbol are stored, the rest is asked for by instrument ids if that "
-            "saves at least so many US dollars, else all are bought once more; 0: always by ids."
+            description="Where some contracts of a symbol are stored, the rest is asked for by instrument ids; or all, "
+            "to save orders, as long as what a request buys again costs less than so many US dollars; 0: always by ids."
         ),
     ] = Decimal("0.01")
 

@@ -69,7 +69,8 @@ class Source(Protocol):
         """Write the order's DBN bytes to ``path``, which must not exist: the only billed call.
 
         ``may_waste`` is asked, before another try, with the bytes that broken tries were billed for so far. Raises
-        VendorUnavailable, with what that cost, when no try came to its end or no other was allowed.
+        VendorUnavailable when no try came to its end or no other was allowed. Every error says in ``wasted`` how many
+        bytes were billed before it.
         """
 
     def check(self) -> dict[str, Any]:

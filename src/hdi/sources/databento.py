@@ -222,7 +222,8 @@ class Databento:
 
         What arrives is not judged here: the service may end a stream early and cleanly, so its reader has to compare
         the count. A try that breaks leaves no file, and is billed for what it brought: each is logged, counted in
-        ``lost``, and followed by the next try. Raises DownloadBroken when all of them broke.
+        ``lost``, and followed by the next try. Raises DownloadBroken when all of them broke; whatever is raised says
+        in ``wasted`` what was billed.
         """
         if path.exists():
             raise RequestError(f"{path} exists already", "A download never overwrites: name another file.")
@@ -247,6 +248,7 @@ class Databento:
             raise DownloadBroken(error.message, f"{lost.sentence}{error.hint}", took) from error
         except HdiError as error:
             error.hint = f"{lost.sentence}{error.hint}"
+            error.wasted = lost.billed
             raise
         done = Download(path.stat().st_size, tries, time.monotonic() - began, lost)
         log.info(

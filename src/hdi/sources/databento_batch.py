@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _STATES = "received,queued,processing,done,expired"
+#: Not among the states of the vendor's client; one that failed was submitted all the same.
+_FAILED = f"{_STATES},failed"
 _SHA256 = re.compile(r"sha256:([0-9a-f]{64})")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 #: A plain file name: nothing that leads to another folder.
@@ -52,6 +54,7 @@ class Batch:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._session: Session | None = None
+        self._states = _FAILED
 
     def submit(self, order: Order, terms: Mapping[str, Any], split: str) -> BatchJob:
         """Submit a job: the only billed call. Unanswered where it may have been taken all the same."""
@@ -69,7 +72,13 @@ class Batch:
     def jobs(self, since: int) -> list[BatchJob]:
         """The account's jobs since, in any state; those of other forms than ours are left out."""
         ask = Ask("batch.list_jobs")
-        found = self._calls.make(ask, lambda c: c.batch.list_jobs(states=_STATES, since=since))
+        try:
+            found = self._calls.make(ask, lambda c: c.batch.list_jobs(states=self._states, since=since))
+        except RequestError:
+            if self._states == _STATES:
+                raise
+            self._states = _STATES
+            found = self._calls.make(ask, lambda c: c.batch.list_jobs(states=self._states, since=since))
         with declared(ask.method):
             return sorted((_job(each) for each in found if _ours(each)), key=lambda job: job.received)
 

@@ -12,18 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from hdi.sources.dbn import record_bytes
 from hdi.sources.retries import Transient
 
 if TYPE_CHECKING:
     from databento import Historical
-try:
-    from compression import zstd  # type: ignore[import-not-found, unused-ignore]
-except ImportError:  # Python before 3.14
-    from backports import zstd
-
-_PIECE = 1 << 16
-#: "DBN", the version, and the length of the rest of the header.
-_LEAD = 8
 log = structlog.get_logger(component="DatabentoAdapter")
 
 
@@ -111,21 +104,6 @@ def _discard(path: Path, lose: Callable[[Loss], None]) -> None:
             received_bytes=loss.received, billed_bytes=loss.billed,
         )  # fmt: skip
         lose(loss)
-
-
-def record_bytes(path: Path) -> int:
-    """Bytes of records in a zstd DBN file, as far as it can be read: it may end anywhere."""
-    total, lead = 0, b""
-    unpack = zstd.ZstdDecompressor()
-    with path.open("rb") as file, contextlib.suppress(zstd.ZstdError):
-        while piece := unpack.unused_data or file.read(_PIECE):
-            if unpack.eof:
-                unpack = zstd.ZstdDecompressor()
-            out = unpack.decompress(piece)
-            lead = lead if len(lead) >= _LEAD else lead + out[:_LEAD]
-            total += len(out)
-    header = _LEAD + int.from_bytes(lead[4:_LEAD], "little")
-    return max(0, total - header)
 
 
 def _close_open_files(error: BaseException) -> None:

@@ -7,6 +7,7 @@ bytes after the last whole record are errors; the vendor's own reader takes the 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import re
@@ -141,6 +142,21 @@ class Reader:
             f"type {int(record['rtype'])} of {int(record['length']) * 4} bytes, not type {rtype} of {length * 4}",
             "The file is damaged, or mixes kinds of records (a live recording does). Nothing of it was stored.",
         )
+
+
+def record_bytes(path: Path) -> int:
+    """Bytes of records in a zstd DBN file, as far as it can be read: it may end anywhere."""
+    total, lead = 0, b""
+    unpack = zstd.ZstdDecompressor()
+    with path.open("rb") as file, contextlib.suppress(zstd.ZstdError):
+        while piece := unpack.unused_data or file.read(_SLICE):
+            if unpack.eof:
+                unpack = zstd.ZstdDecompressor()
+            out = unpack.decompress(piece)
+            lead = lead if len(lead) >= _LEAD else lead + out[:_LEAD]
+            total += len(out)
+    header = _LEAD + int.from_bytes(lead[4:_LEAD], "little")
+    return max(0, total - header)
 
 
 def pack(data: bytes) -> bytes:

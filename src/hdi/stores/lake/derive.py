@@ -192,15 +192,20 @@ class Derived:
         behind = sum(max(latest(self._root, t) - at.get(t, -1), 0) for t in self._tables if _made_from(name, t))
         if not behind:
             return
-        files = self._files(name)
+        # The lock is held: what is opened once stays the newest.
+        table = DeltaTable(str(self._root / name)) if latest(self._root, name) >= 0 else None
+        files = _files(table) if table else []
         # Only what a commit may take rows from is needed whole; of the others, what is new is added.
-        grown = self._lacks_columns(name)
+        # A persisted table that an older version made lacks columns that it has now.
+        grown = table is not None and not {f.name for f in table.schema().fields}.issuperset(self._dtypes[name])
         whole = name == "quarantine" or grown or (name in TABLES and len(files) >= _MANY_FILES)
-        before = self._persisted(name)[0] if whole else pl.DataFrame(schema=self._dtypes[name])
+        before = self._read(name, files) if whole else pl.DataFrame(schema=self._dtypes[name])
         after, now, appended = self._folded(name, before, at)
         if appended and after.height == before.height and behind < _BEHIND:
             return
-        table = self._open(name)
+        table = table or DeltaTable.create(
+            str(self._root / name), self._delta_schema(name), mode="ignore", configuration=CONFIGURATION
+        )
         version = table.version()
         clear_log(self._root, name)
         # Names sort by the version that they came with; what bears a coming one was left by a writer that died.
@@ -247,47 +252,28 @@ class Derived:
         marks = [entry["txn"] for line in text.splitlines() if "txn" in (entry := json.loads(line))]
         return {m["appId"].removeprefix("fold:"): m["version"] for m in marks if m["appId"].startswith("fold:")}
 
-    def _files(self, name: str) -> list[dict[str, Any]]:
-        """The live files of a persisted table."""
-        if latest(self._root, name) < 0:
-            return []
-        table = DeltaTable(str(self._root / name))
-        return pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True)
-
-    def _lacks_columns(self, name: str) -> bool:
-        """True for a persisted table that an older version made, without columns that it has now."""
-        if latest(self._root, name) < 0:
-            return False
-        there = {field.name for field in DeltaTable(str(self._root / name)).schema().fields}
-        return not there.issuperset(self._dtypes[name])
-
     def _delta_schema(self, name: str) -> Schema:
         empty = pl.DataFrame(schema=self._dtypes[name])
         return Schema.from_arrow(empty.to_arrow(compat_level=pl.CompatLevel.oldest()).schema)
 
-    def _open(self, name: str) -> DeltaTable:
-        return (
-            DeltaTable.create(
-                str(self._root / name), self._delta_schema(name), mode="ignore", configuration=CONFIGURATION
-            )
-            if latest(self._root, name) < 0
-            else DeltaTable(str(self._root / name))
-        )
-
     def _persisted(self, name: str, keep: pl.Expr | None = None) -> tuple[pl.DataFrame, dict[str, int]]:
-        empty = pl.DataFrame(schema=self._dtypes[name])
         if latest(self._root, name) < 0:
-            return empty, {}
+            return pl.DataFrame(schema=self._dtypes[name]), {}
         while True:
             at = self._positions(name)
-            files = self._files(name)
+            files = _files(DeltaTable(str(self._root / name)))
             if at == self._positions(name):  # nobody persisted in between
                 break
+        return self._read(name, files, keep), at
+
+    def _read(self, name: str, files: Sequence[Mapping[str, Any]], keep: pl.Expr | None = None) -> pl.DataFrame:
+        """The rows of files of a persisted table."""
+        empty = pl.DataFrame(schema=self._dtypes[name])
         scans = [pl.scan_parquet(self._root / name / path) for path in sorted(f["path"] for f in files)]
         frames = [empty, *((scan if keep is None else scan.filter(keep)).collect() for scan in scans)]
         # What an older version wrote lacks columns.
         both = pl.concat(frames, how="diagonal_relaxed") if len(files) else empty
-        return both.select(pl.col(c).cast(t) for c, t in self._dtypes[name].items()), at
+        return both.select(pl.col(c).cast(t) for c, t in self._dtypes[name].items())
 
     def _folded(
         self, name: str, frame: pl.DataFrame, at: Mapping[str, int]
@@ -357,6 +343,11 @@ def _with_raw_file(rejects: pl.DataFrame, commit: Commit) -> pl.DataFrame:
     files = {unit["unit"]: unit["raw_file"] for unit in commit.payload["units"]}
     known = pl.col("unit").replace_strict(files, default=None, return_dtype=pl.String)
     return rejects.with_columns(pl.coalesce("raw_file", known))
+
+
+def _files(table: DeltaTable) -> list[dict[str, Any]]:
+    """The live files of a persisted table."""
+    return pl.DataFrame(table.get_add_actions(flatten=True)).rows(named=True)
 
 
 def _made_from(name: str, table: str) -> bool:
