@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,8 +13,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from hdi.batches import Coming, Ended, coming
-from hdi.errors import EndUnavailable, HdiError, NothingResolved, RequestError, UnitFailed, UnknownSymbol
+from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed, UnknownSymbol
 from hdi.journal import started
+from hdi.meant import meant
 from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some, subtract
 from hdi.ordering import NAMED, RESOLVED, Again, Claim, Held, Need, Purchase, Request, Split, cut, needed
 from hdi.paid import Slip, described, purchased, slips
@@ -27,7 +25,7 @@ from hdi.schema import closest
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
 from hdi.stores import Store
-from hdi.symbology import ALL_SYMBOLS, infer_stype, merge, root_of
+from hdi.symbology import ALL_SYMBOLS, merge
 
 if TYPE_CHECKING:
     from hdi.calendars import Calendars
@@ -44,8 +42,6 @@ _MOST_IDS = 40_000
 #: So many orders at most are priced to know what of a symbol is bought again.
 _MOST_PRICED = 50
 _BLIND = f"{ALL_SYMBOLS} is ordered whole: what is stored of it under other names is bought again"
-#: Four characters at most, as exchanges have them; a spread is written with more.
-_ROOT = re.compile(r"[A-Z0-9]{1,4}")
 _SPAN = {name: pl.col(name) for name in ("instrument_id", "start", "end")}
 
 
@@ -435,6 +431,11 @@ class Shopper:
         }  # fmt: skip
         return named if len(lacking) <= _MOST_IDS else named.clear()
 
+    def _symbols(self, request: Request) -> tuple[set[str], set[str]]:
+        """The symbols that are stored of a dataset, and those that the user wrote down."""
+        here = self._store.mappings().filter(pl.col("dataset") == request.dataset)
+        return set(here["symbol"]), set(self._names())
+
     def _resolved(self, request: Request, stype: str, symbols: Sequence[str]) -> pl.DataFrame:
         found = self._resolve(request, stype, symbols, request.window)
         missing = [s for s in symbols if s not in set(found["asked"])]
@@ -445,7 +446,7 @@ class Shopper:
             if unknown := [s for s in missing if s not in there]:
                 raise UnknownSymbol(
                     f"{request.dataset} has no {', '.join(unknown)} ({stype}) in {request.window}",
-                    self._meant(request, stype, unknown[0]),
+                    meant(self._source, request, stype, unknown[0], self._symbols(request)),
                 )
         return cut(found, request.window)
 
@@ -454,39 +455,6 @@ class Shopper:
             return self._source.resolve(request.dataset, symbols, stype, window).select(*RESOLVED)
         named = self._source.raw_symbols(request.dataset, [int(s) for s in symbols], window)
         return named.with_columns(asked=pl.col("instrument_id").cast(pl.String)).select(*RESOLVED)
-
-    def _meant(self, request: Request, stype: str, symbol: str) -> str:
-        """What an unknown symbol may have meant: stored ones, and those of near roots that the vendor knows."""
-        stored = set(self._store.mappings().filter(pl.col("dataset") == request.dataset)["symbol"])
-        own = root_of(symbol)
-        near = [own, *near_roots(own, {*stored, *self._names()})]
-        known = {s for s in stored if infer_stype(s) == stype}
-        with contextlib.suppress(HdiError):  # the vendor's advice is wanted here, and its refusal would hide the error
-            children = self._source.resolve(
-                request.dataset, [f"{root}.FUT" for root in near], "parent", request.window
-            )  # fmt: skip
-            found = set(children["asked"])
-            near = [root for root in near if f"{root}.FUT" in found]
-            if stype == "raw_symbol" and (ids := sorted(set(children["instrument_id"]))):
-                known |= set(self._source.raw_symbols(request.dataset, ids, request.window)["symbol"])
-            elif stype == "continuous":
-                known |= {f"{root}.{symbol.split('.')[1]}.0" for root in near}
-            elif stype == "parent":
-                kind = symbol.rpartition(".")[2]
-                made = [f"{root}.{kind}" for root in near if root != own]
-                known |= set(self._resolve(request, stype, made, request.window)["asked"]) if made else set()
-            known |= {f"{root}.FUT" for root in near}
-        close = difflib.get_close_matches(symbol, sorted(known - {symbol}), n=4, cutoff=0.5)
-        close = close or [f"{root}.FUT" for root in near if f"{root}.FUT" in known - {symbol}]
-        meant = f"Did you mean {', '.join(close)}? " if close else ""
-        return f"{meant}The vendor's symbology knows none of it on these days or around. Nothing was bought."
-
-
-def near_roots(root: str, symbols: Iterable[str]) -> list[str]:
-    """Roots of symbols that are like this one, or that it begins with, the closest first; no spread has one."""
-    roots = sorted({own for s in symbols if _ROOT.fullmatch(own := root_of(s))} - {root})
-    begun = sorted((own for own in roots if len(own) > 1 and root.startswith(own)), key=len, reverse=True)
-    return list(dict.fromkeys((*begun, *difflib.get_close_matches(root, roots, n=4, cutoff=0.5))))
 
 
 def closed_days(

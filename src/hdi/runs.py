@@ -139,8 +139,8 @@ def _record(entry: Entry, row: Mapping[str, Any] | None, by: str | None, *, here
 
 
 def _awaits(entry: Entry, counts: Mapping[str, Any]) -> bool:
-    """True where all that is said of a run is that batch jobs are not done yet."""
-    return not counts["units"] and bool(entry.outcomes) and all(o["status"] == "ordered" for o in entry.outcomes)
+    """True where a run found batch jobs that are not done yet, and brought nothing."""
+    return not counts["units"] and any(o["status"] == "ordered" for o in entry.outcomes)
 
 
 def _only_ordered(counts: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from api.truth import alike
 from hdi import batches, batching
 from hdi.errors import RequestError, UnitFailed
 from hdi.model import Outcome
+from hdi.sources import databento_batch
 from lakes import Place
 
 SUBMIT, DOWNLOAD = "batch.submit_job", "batch.download"
@@ -191,6 +192,126 @@ def test_a_submission_that_nobody_answers_for_is_found_by_the_next_run(desk, ven
     settled(desk, vendor, truth)
 
 
+def test_an_answer_of_another_form_is_looked_for_and_its_note_is_kept_until_it_is_found(
+    desk, vendor, truth, monkeypatch
+):
+    real, wrong = databento_batch._job, [True, False]
+
+    def answer(found):
+        if wrong and wrong.pop(0):
+            raise KeyError("id")
+        return real(found)
+
+    monkeypatch.setattr(databento_batch, "_job", answer)
+    assert statuses(desk.ingest(DAY)) == ["ordered", "stored"]
+    wrong += [False, *[True] * 10]  # after the look before it the list is not of the form either
+    other = replace(DAY, start="2024-03-08", end="2024-03-08")
+    [failed] = desk.ingest(other)
+    assert (failed.status, failed.error.exit_code) == ("failed", 4)
+    with desk.open() as data:
+        assert [slip.order.window for slip in data.spent().lost] == [failed.window]
+    wrong.clear()
+    assert statuses(desk.ingest(other)) == ["stored"]
+    settled(desk, vendor, truth, replace(DAY, end="2024-03-08"), bills=2)
+
+
+def test_another_data_folder_takes_a_job_that_no_ledger_knows_and_the_first_one_finds_out(desk, vendor, truth):
+    def die(_):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(databento_batch, "_job", die)
+        with pytest.raises(KeyboardInterrupt):
+            desk.ingest(DAY)
+    elsewhere = replace(desk, shared=desk.folder / "elsewhere")
+    taken, stored = elsewhere.ingest(DAY, wait=False)
+    assert (taken.status, stored.status) == ("ordered", "stored")
+    assert "nothing is ordered again" in taken.note
+    assert len(desk.leftovers()) == 1
+    assert desk.ingest(DAY) == []
+    settled(desk, vendor, truth, DAY)
+    other = desk.beside("other")
+    assert statuses(other.ingest(DAY, refetch=True, wait=False)) == ["ordered"]
+    assert len(jobs(vendor)) == 2
+
+
+def test_a_job_is_booked_also_where_nothing_is_to_be_brought(desk, vendor):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "heard", die)
+        with pytest.raises(KeyboardInterrupt):
+            desk.ingest(DAY)
+    elsewhere = replace(desk, shared=desk.folder / "elsewhere", settings={})
+    elsewhere.stored(DAY)
+    [booked] = desk.ingest(DAY)
+    assert (booked.status, booked.dollars) == ("ordered", vendor.books.entries[0].dollars)
+    assert set(desk.store().ledger()["batch"].drop_nulls()) == {vendor.books.entries[0].job}
+    assert desk.ingest(DAY) == []
+
+
+def test_the_job_says_what_its_files_hold_when_the_vendor_changes_a_day_before_they_come(desk, vendor):
+    job = ordered(desk)
+    with desk.open() as data:
+        data.source().batch_files(job, DAYS.dataset)  # the files are made
+    records = vendor.books.entries[0].records
+    vendor.fault("restated:drop=3", day="2024-03-08")
+    outcomes = desk.ingest(DAYS)
+    assert statuses(outcomes) == ["stored", "stored"]
+    assert ["vendor counts" in o.note for o in outcomes] == [False, True]
+    assert len(desk.rows("trades")) == records
+    assert [slip["records"] - slip["arrived"] for slip in desk.slips()] == [0, 0]
+    with desk.open() as data:
+        due = data.revisions_due(wait=False)
+    assert [(c.window.days, c.schema) for c in due.changed] == [(1, "trades")]
+    assert due._order.keywords["wait"] is False
+
+
+def test_a_job_that_has_ended_does_not_concern_other_symbols_and_says_so_once_it_is_known(desk, vendor):
+    job = ordered(desk)
+    vendor.fault("failed-job")
+    before = vendor.books.calls["batch.get_job_details"]
+    other = desk.offer(replace(DAYS, symbols="CL.c.0"))
+    assert (other.notes, other.replaced, other.ended) == ((), (), ())
+    assert vendor.books.calls["batch.get_job_details"] == before
+    part = replace(DAYS, start="2024-03-08", end="2024-03-08")
+    elsewhere = replace(desk, shared=desk.folder / "elsewhere", settings={})
+    offer = elsewhere.offer(part)
+    vendor.clear()
+    [sentence] = offer.replaced
+    assert job in sentence
+    elsewhere.stored(part)
+    failed = desk.store().ledger().filter(batch=job, status="failed")
+    assert set(failed["error"]) == {sentence.partition(" before all")[0]}
+    assert desk.offer(part).units == 0
+
+
+def test_the_window_of_a_job_is_claimed_with_that_of_the_request(desk):
+    ordered(desk)
+    inside = replace(DAYS, start="2024-03-08", end="2024-03-08")
+    with desk.open() as data:
+        one, all_days = (desk.buying(data, ask) for ask in (inside, DAYS))
+        assert set(one._keys(one.offer())) == set(all_days._keys(all_days.offer()))
+
+
+def test_waiting_is_told_again_every_minute(desk, vendor, monkeypatch):
+    monkeypatch.setattr(batching, "_FIRST_PAUSE", 0.5)
+    vendor.fault("stuck-job")
+    slept, told = [], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 12:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(batching.time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        desk.ingest(DAY, on_wait=lambda why, seconds: told.append((why, seconds)))
+    assert [seconds for _, seconds in told] == [0.5, 1, 60, 60, 60, 60, 60]
+    assert all("(processing, 0 %)" in why for why, _ in told)
+
+
 def test_a_job_that_is_not_waited_for_is_neither_held_nor_missing(desk, vendor, truth):
     job = ordered(desk)
     offer = desk.offer(DAYS)
@@ -215,6 +336,9 @@ def test_claims_on_what_is_still_to_come_are_made_when_it_has_come(desk, vendor)
     outcomes = desk.ingest(own, wait=False)
     assert [o.error for o in outcomes] == [None] * len(outcomes)
     assert "is not done yet" in outcomes[0].note
+    assert statuses(desk.ingest(DAYS, wait=False)) == ["ordered"]
+    with desk.open() as data:
+        assert [run.status for run in data.runs()] == ["ordered"] * 3
     assert not desk.rows("trades")
     vendor.clear()
     assert {o.status for o in desk.ingest(own)} == {"stored"}

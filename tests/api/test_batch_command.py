@@ -49,6 +49,26 @@ def test_without_waiting_it_ends_well_and_the_same_command_takes_the_files(inges
     assert err
 
 
+def test_a_job_that_fails_is_paid_once_and_replaced_only_when_somebody_says_yes(ingest, vendor):
+    vendor.fault("lost-answer", times=1)
+    vendor.fault("failed-job")
+    code, out, err = ingest("--no-wait")
+    [entry] = vendor.books.entries
+    assert code == 1
+    assert f"batch job {entry.job} (failed" in out
+    assert "is failed at the vendor" in err
+    vendor.clear()
+    code, _, err = ingest()
+    assert code == 2
+    assert "needs a yes" in err
+    assert "to buy: 1 unit" in err
+    assert vendor.books.entries == (entry,)
+    code, out, _ = ingest("--force", json=True)
+    assert code == 0
+    assert [json.loads(line)["status"] for line in out.splitlines()] == ["ordered", "stored"]
+    assert len(vendor.books.entries) == 2
+
+
 def test_interrupted_while_it_waits_it_says_how_to_go_on(ingest, vendor):
     vendor.fault("stuck-job")
 

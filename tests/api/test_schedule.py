@@ -134,6 +134,20 @@ def test_what_costs_more_than_needs_a_yes_is_bought_only_with_force(office, vend
     assert len(vendor.books.entries) == 1
 
 
+def test_what_replaces_a_batch_job_that_failed_is_bought_by_nobody_but_a_person(office, vendor, hdi):
+    (office.configs / "system_config.yaml").write_text("ingest: {batch_above_bytes: 0}\n")
+    vendor.fault("failed-job")
+    assert hdi("schedule", "--once")[0] == 1
+    [entry] = vendor.books.entries
+    vendor.clear()
+    for words in (("schedule", "--once", "--force"), ("sync",)):
+        code, _, err = hdi(*words)
+        assert (code, entry.job in err, "needs a yes" in err) == (2, True, True)
+    assert vendor.books.entries == (entry,)
+    assert hdi("sync", "--force")[0] == 0
+    assert len(vendor.books.entries) == 2
+
+
 def test_a_refusal_of_the_account_lets_the_next_try_ask_again(office, vendor):
     vendor.fault("402")
     start = dt.datetime(2024, 3, 9, 12, tzinfo=UTC)

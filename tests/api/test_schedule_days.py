@@ -21,7 +21,7 @@ TROUBLES = (
     lambda dice: f"503:times={dice.randint(1, 5)}",
     lambda dice: f"500:times={dice.randint(1, 3)}",
     lambda dice: f"504:times={dice.randint(1, 3)}",
-    lambda dice: f"429:times={dice.randint(1, 4)}",
+    lambda dice: f"429:retry_after=0,times={dice.randint(1, 4)}",
     lambda dice: f"timeout:seconds=0.01,times={dice.randint(1, 3)}",
     lambda dice: f"reset:times={dice.randint(1, 4)}",
     lambda dice: f"cut:after={dice.randint(0, 250)},times={dice.randint(1, 3)}",

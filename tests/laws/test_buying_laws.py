@@ -164,7 +164,7 @@ def test_a_thousand_histories_are_billed_as_the_union_of_what_was_asked(history)
 BEGIN = "-----BEGIN CERTIFICATE-----"
 #: What takes no time to make: `make laws` asks for many more histories.
 CHEAP = {GLBX: ["ohlcv-1d", "ohlcv-1h", "statistics"], XNAS: ["ohlcv-1d"]}
-MANY = int(os.environ.get("HDI_TEST_LAWS", "8"))
+MANY = int(os.environ.get("HDI_TEST_LAWS", "5"))
 
 
 @pytest.fixture(scope="module")

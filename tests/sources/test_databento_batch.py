@@ -7,8 +7,9 @@ from decimal import Decimal
 
 import pytest
 
+from hdi.batches import alike
 from hdi.errors import AccountRefused, DataError, RequestError, UnitFailed, VendorUnavailable
-from hdi.model import Order, Window
+from hdi.model import DAY_NS, Order, Window
 from hdi.sources import BatchFile, Unanswered
 from hdi.sources.databento_batch import trusted
 from hdi.sources.databento_calls import CONNECTIONS, PER_MINUTE
@@ -87,6 +88,19 @@ class TestSubmitting:
         found = source.batch_jobs(0)
         assert [job.order.symbols for job in found] == [("ES.c.0", "ESH4"), ("ES.c.0",)]
         assert wire.asked[0][2]["states"] == "received,queued,processing,done,expired,failed"
+
+    def test_where_failed_is_no_state_that_the_vendor_lists_the_others_are_asked_for(self, wire, source):
+        wire.says(LIST, detail(422, "Invalid `states`"), said([JOB]))
+        assert [job.id for job in source.batch_jobs(0)] == ["GLBX-1"]
+        assert [job.id for job in source.batch_jobs(0)] == ["GLBX-1"]
+        states = "received,queued,processing,done,expired"
+        assert [sent["states"] for _, _, sent in wire.asked] == [f"{states},failed", states, states]
+
+    def test_a_job_is_looked_for_a_month_back_whatever_the_clock_here_says(self, wire, source):
+        wire.says(LIST, said([JOB]))
+        now = 1_720_000_000 * 10**9
+        assert [job.id for job in alike(source, ORDER, "day", now)] == ["GLBX-1"]
+        assert int(wire.asked[0][2]["since"]) <= now - 31 * DAY_NS
 
     def test_what_is_done_says_what_it_cost(self, wire, source):
         wire.says("batch.get_job_details", said(JOB | {"state": "done", "cost_usd": 1.25, "record_count": 7}))

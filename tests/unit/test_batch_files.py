@@ -6,8 +6,9 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from hdi import batching
+from hdi import batches, batching
 from hdi.errors import UnitFailed
+from hdi.frames import LEDGER
 from hdi.model import Order, Window
 from hdi.ordering import NAMED, RESOLVED
 from hdi.paid import Slip
@@ -68,6 +69,17 @@ def test_files_that_are_not_cut_as_was_ordered_are_an_error(names):
 )  # fmt: skip
 def test_a_file_holds_the_longest_stretch_that_is_no_more_than_a_download(grid, records, most, split):
     assert batching.split_of(grid, records, Window.parse("2024-03-04", "2024-03-10"), most) == split
+
+
+def test_what_a_later_purchase_brought_of_a_job_is_not_to_come_any_more():
+    job = slip(Window.parse("2024-03-06", "2024-03-08"))
+    rows = [("complete", None, 0), ("ordered", "J-1", 0), ("ordered", "J-1", 1), ("ordered", "J-1", 2),
+            ("complete", "J-2", 1), ("complete", "J-1", 2)]  # fmt: skip
+    ledger = pl.DataFrame(
+        [{"unit_id": str(at), "symbol": "ES.FUT", "start": job.cells[at].start, "end": job.cells[at].end,
+          "status": status, "batch": batch} for status, batch, at in rows], schema=LEDGER,
+    )  # fmt: skip
+    assert batches.left(job, ledger) == {("ES.FUT", job.cells[0])}
 
 
 def test_a_slip_keeps_its_job():

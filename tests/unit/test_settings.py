@@ -39,6 +39,17 @@ def refused(cwd, env=None, **given):
     return str(caught.value)
 
 
+NULLABLE = ("batch_above_bytes", "budget_usd", "max_usd_per_day", "max_usd_per_month")
+
+
+@pytest.mark.parametrize("name", NULLABLE)
+def test_null_is_no_number_and_a_negative_one_is_refused(tmp_path, write, name):
+    file = write("configs/system_config.yaml", f"ingest:\n  {name}: null\n")
+    assert getattr(load(tmp_path).ingest, name) is None
+    file.write_text(f"ingest:\n  {name}: -1\n", encoding="utf-8")
+    assert name in refused(tmp_path)
+
+
 def get(loaded, key):
     for name in key.split("."):
         loaded = getattr(loaded, name)

@@ -10,6 +10,7 @@ import pytest
 from hdi.errors import RequestError
 from hdi.estimate import USUAL, estimate, rate
 from hdi.frames import LEDGER
+from hdi.journal import Entry, took
 from hdi.model import DAY_NS, Order, RawFile, Window, date_ns
 from hdi.ordering import NAMED, RESOLVED
 from hdi.paid import Slip
@@ -128,25 +129,43 @@ def test_without_a_limit_there_is_none():
 # Estimates.
 
 
-def test_the_pace_is_that_of_whole_runs():
+def entry(run, took, **of):
+    """A journal of a run that took so many seconds and bought something."""
+    return Entry(**{
+        "run": run, "status": "done", "started": 10**9, "ended": round((1 + took) * 10**9), "pid": 1, "host": "",
+        "store": {}, "request": {"derive": False}, "offer": {"units": 1, "records": 5, "dollars": "1"}, **of,
+    })  # fmt: skip
+
+
+def test_the_pace_is_that_of_whole_runs_with_their_downloads():
     rows = ledger(*(
-        ("0", {"run": run, "fetched": 1_000, "seconds": 1.0, "committed_at": at * 10**9})
-        for run, at in (("a", 101), ("a", 103), ("b", 201))
-    ), ("0", {"fetched": 0, "seconds": 100.0}))  # fmt: skip
-    assert rate(rows) == pytest.approx(3_000 / (3 + 1))
-    assert rate(ledger()) is None
+        ("0", {"run": run, "fetched": 1_000, "seconds": 0.1, "committed_at": at * 10**9})
+        for run, at in (("a", 21), ("a", 22), ("b", 201), ("without a journal", 300))
+    ), ("0", {"run": "a", "fetched": 0, "seconds": 100.0}))  # fmt: skip
+    seconds = took([entry("a", 21.9), entry("b", 8.1), entry("of another kind", 1_000)])
+    assert rate(rows, seconds) == pytest.approx(3_000 / 30)
+    assert rate(rows, {}) is None
+    assert rate(ledger(), seconds) is None
+
+
+@pytest.mark.parametrize("of", [
+    {"status": "died"}, {"status": "failed"}, {"status": "running"}, {"offer": None}, {"request": {"derive": True}},
+    {"offer": {"units": 1, "records": 0, "dollars": "0"}},
+])  # fmt: skip
+def test_runs_that_died_or_bought_nothing_say_nothing_of_the_pace(of):
+    assert took([entry("a", 2, **of)]) == {}
 
 
 def test_sizes_come_from_what_is_stored_and_from_usual_ratios_without():
     schema, _ = schemas().find("trades")
-    few = estimate(1_000_000, ledger(), {"type": "lake", "tables": {}}, schema, "trades")
+    few = estimate(1_000_000, ledger(), {"type": "lake", "tables": {}}, schema, "trades", {})
     assert (few.raw_bytes, few.raw_from) == (USUAL["trades"][0] * 1_000_000, "usual ratio")
     assert (few.store_bytes, few.store_from, few.minutes) == (USUAL["trades"][1] * 1_000_000, "usual ratio", None)
     stored = ledger(*(
         ("0", {"fetched": 10_000, "raw_digest": d, "raw_bytes": 50_000, "unit_id": d, "seconds": 1.0}) for d in "ab"
     ))  # fmt: skip
     tables = {schema.table: {"rows": 20_000, "bytes": 60_000}}
-    known = estimate(1_000, stored, {"type": "timescaledb", "tables": tables}, schema, "trades")
+    known = estimate(1_000, stored, {"type": "timescaledb", "tables": tables}, schema, "trades", {})
     assert (known.raw_bytes, known.raw_from) == (5_000, "stored data")
     assert (known.store_bytes, known.store_from) == (3_000, "stored data")
 

@@ -142,11 +142,13 @@ class Asking(Opened):
         """
         from dataclasses import replace
 
+        from hdi import paid
         from hdi.batches import lost
         from hdi.spending import spending, summed
 
         first = "1970-01-01" if start is None else text(start)
         window = Window.parse(first, ns_date(MAX_NS - 2 * DAY_NS).isoformat() if end is None else text(end))
+        paid.recover(self.settings.data_dir)  # what a process that died was billed
         ledger = self.store().ledger()
         origin = ledger["origin"][0] if ledger.height else self.source().origin
         found = summed(spending(ledger, self.settings.data_dir, origin), by, window, origin)

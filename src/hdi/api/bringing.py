@@ -137,7 +137,10 @@ class Bringing(Asking):
         options = replace(
             options, job=job, max_reject_percent=limit, derive=derive, resumes=tuple(resumes), words=words
         )  # fmt: skip
-        return Buying(store, self.schemas, self._mapping, source, request, options, terms, self.calendars, lambda: self._named(request.dataset))
+        return Buying(
+            store, self.schemas, self._mapping, source, request, options, terms, self.calendars,
+            lambda: self._named(request.dataset),
+        )  # fmt: skip
 
     def _named(self, dataset: str) -> list[str]:
         """The symbols of jobs of a dataset and of groups: what a mistyped one may have meant."""

@@ -99,7 +99,8 @@ class Keeping(Bringing):
 
         ``wait`` sleeps so many seconds or less, and ``stopped`` says when to end. What costs more than
         ``ingest.confirm_above_usd`` is bought only with ``force``; what replaces a batch job that failed never is.
-        Raises RequestError for a job without a cron line, and when another process runs the schedule of the data folder.
+        Raises RequestError for a job without a cron line, and when another process runs the schedule of the data
+        folder.
         """
         from hdi.scheduling import Scheduler, State, held, untraded
         from hdi.syncing import chosen

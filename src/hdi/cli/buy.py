@@ -64,7 +64,7 @@ def run(  # noqa: PLR0913  (the options of the command)
     wanted = not shown.as_json and terminal(sys.stderr)
     try:
         with (
-            interruptible(),
+            interruptible(buying=True),
             contextlib.closing(outcomes),
             displayed(progress, wanted=wanted, color=data.settings.color) as clear,
         ):

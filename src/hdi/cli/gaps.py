@@ -167,7 +167,7 @@ def _fill(data: HistoricalData, report: Report, *, api: str, dry_run: bool, forc
     shown = Shown(noted_rules(data.schemas), as_json=as_json)
     shown.what = "orders"
     try:
-        with interruptible(), contextlib.closing(data.fill(filling)) as outcomes:
+        with interruptible(buying=True), contextlib.closing(data.fill(filling)) as outcomes:
             for outcome in outcomes:
                 shown.add(outcome)
     except KeyboardInterrupt:

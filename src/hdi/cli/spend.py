@@ -88,7 +88,7 @@ def _show(found: Spent, *, color: bool) -> None:
     if found.unbooked:
         say(
             f"{dollars_text(found.unbooked)} of it is paid and not in the ledger yet: the same hdi ingest again "
-            "stores what was bought, without paying for it"
+            "stores what arrived whole, without paying for it; a stream that broke off with its process stays so"
         )
 
 

@@ -21,6 +21,7 @@ from hdi.cli.session import Interrupted, say
 
 #: Seconds that what is under way has to come to its end.
 _GRACE = 10.0
+_BILLED = "the vendor bills what it had sent of a download (hdi spend)"
 #: No signal has that number: it ends the watch.
 _DONE = 0
 
@@ -102,15 +103,17 @@ def told_to_stop(*, success: bool) -> Iterator[Stop]:
     ``success``: to end then is what was meant; else the exit code is the signal's.
     """
     signals = (signal.SIGINT, signal.SIGTERM)
-    words = "what was under way is broken off; the next run goes on with what was kept"
+    words = f"what was under way is broken off; the next run goes on with what was kept; {_BILLED}"
     stop = Stop(signals, lambda number: 0 if success else Interrupted(number).code, words)
     with _watched(stop, signals, lambda *_: None):
         yield stop
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(*, buying: bool = False) -> Iterator[None]:
     """What Ctrl-C, SIGTERM and SIGHUP interrupt, for the main thread: soon, or at once when they come twice.
+
+    ``buying``: what is broken off may have been billed, and it is said.
 
     A SIGHUP that is ignored stays so: ``nohup`` was asked for.
     """
@@ -118,6 +121,7 @@ def interruptible() -> Iterator[None]:
         yield
         return
     words = "interrupted; what was under way is broken off: run the same command to go on with what was kept"
+    words = f"{words}; {_BILLED}" if buying else words
     signals = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signals.append(signal.SIGHUP)

@@ -95,7 +95,7 @@ def _run(data: HistoricalData, work: Sync, *, force: bool, as_json: bool) -> int
     total, code, seen, before = work.quote.records, 0, set(), work.outdated
     wanted = not as_json and bool(work.units) and terminal(sys.stderr)
     with (
-        interruptible(),
+        interruptible(buying=True),
         live(lambda: (work.rows, total, _state(work)), wanted=wanted, color=data.settings.color) as clear,
     ):
 

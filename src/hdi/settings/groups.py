@@ -85,7 +85,7 @@ def _dollars(value: object) -> object:
         if not _AMOUNT.fullmatch(value.strip()):
             raise ValueError("a number of US dollars is needed, such as 25 or 0.5")
         return Decimal(value.strip())
-    return value or 0  # -0.0 is none either
+    return Decimal(0) if value == 0 else value  # of -0.0 the sign would show
 
 
 def _gateway(value: str) -> str:
