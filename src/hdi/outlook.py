@@ -194,9 +194,7 @@ def _bare(
     return len(empty), len(elsewhere - empty)
 
 
-def _skipped(
-    offer: Offer, held: Held, fetched: Iterable[_Fetched], calendars: Calendars | None
-) -> Iterator[Skipped]:
+def _skipped(offer: Offer, held: Held, fetched: Iterable[_Fetched], calendars: Calendars | None) -> Iterator[Skipped]:
     """What is not fetched: symbols that share a reason together."""
     together: dict[tuple[str, int], list[Skipped]] = {}
     for one in (*_closed(offer, fetched, calendars), *_absent(offer, held)):

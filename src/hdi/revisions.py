@@ -2,8 +2,8 @@
 
 A commit that replaces rows keeps those it supersedes. Here each of them is laid beside the row that took its place: the
 one with the same key (dataset, publisher, instrument, index time), and among several of one key the same place in their
-order, once those that are equal are set aside. What has no counterpart appeared or disappeared. Where a bar that was made
-here (``--derive``) gave way to a bought one, or the other way about, nobody changed it: it was replaced.
+order, once those that are equal are set aside. What has no counterpart appeared or disappeared. Where a bar that was
+made here (``--derive``) gave way to a bought one, or the other way about, nobody changed it: it was replaced.
 """
 
 from __future__ import annotations
@@ -269,8 +269,8 @@ def revised(
     """Superseded rows beside those that took their place; pairs that are equal are left out.
 
     Both have ``event`` (the run that replaced, and that wrote), the key, ``content``, ``symbol`` and the hidden
-    columns; ``old`` also ``_by_made``: replaced by bars that were made. ``before`` says of rows without a counterpart whether
-    somebody had answered for their place earlier, and with what.
+    columns; ``old`` also ``_by_made``: replaced by bars that were made. ``before`` says of rows without a counterpart
+    whether somebody had answered for their place earlier, and with what.
     Columns: what, event, those of the key, symbol, written_run, replaced_at, unit (of the row after), changes.
     """
     grown = old.select(_KEY).unique().with_columns(_grown=pl.lit(value=True))

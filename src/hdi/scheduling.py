@@ -334,12 +334,11 @@ class Scheduler:
 
     def _missed(self, entry: _Entry, slot: dt.datetime) -> str:
         done = self._state.done(entry.job.name, entry.key)
-        if done is None and entry.job.name in self._ahead:
-            return "when it ran last the clock was ahead: for what, is not known"
-        if done is None and self._state.damaged:
-            return f"when it ran last is not known: {self._state.path} could not be read"
         if done is None:
-            return "it never ran before"
+            if entry.job.name in self._ahead:
+                return "when it ran last the clock was ahead: for what, is not known"
+            unread = f"when it ran last is not known: {self._state.path} could not be read"
+            return unread if self._state.damaged else "it never ran before"
         first = entry.cron.after(done.slot)
         return f"slots since {first.isoformat()} were missed: one run for all" if first < slot else ""
 

@@ -40,7 +40,7 @@ _LACKS = {
 }  # fmt: skip
 
 
-def unsettled(store: Store, request: Request) -> tuple[Condition, ...]:
+def not_whole(store: Store, request: Request) -> tuple[Condition, ...]:
     """The days of what is held of a request that were pending or degraded when they were bought, in their order."""
     rows = _symbols(_marks(store, request), store.mappings(), request).select("day", "was").unique().sort("day", "was")
     return tuple(Condition(ns_date(day), was, None) for day, was in rows.iter_rows())
@@ -153,4 +153,4 @@ def _stretches(dataset: str, schema: str, lacks: pl.DataFrame) -> Iterator[Chang
             )  # fmt: skip
 
 
-__all__ = ["DEGRADED", "PENDING", "pending", "settle", "unsettled"]
+__all__ = ["DEGRADED", "PENDING", "not_whole", "pending", "settle"]

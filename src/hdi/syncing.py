@@ -35,7 +35,7 @@ from hdi.model import (
 )  # fmt: skip
 from hdi.offer import NOTHING, Offer, floor_end, unasked
 from hdi.schema import closest
-from hdi.settling import pending, unsettled
+from hdi.settling import not_whole, pending
 from hdi.sources import Source
 from hdi.spending import Limits, spending
 
@@ -407,7 +407,7 @@ def _standing(step: Step, end: int, more: Iterable[Condition] = ()) -> Step:
     """A step with the days of it that are not whole, as the store is now, and ``more``; ``end`` is all there is."""
     if step.buying is None:
         return step
-    held = unsettled(step.buying.store, step.buying.request)
+    held = not_whole(step.buying.store, step.buying.request)
     odd = tuple(sorted({(c.day, c.condition) for c in (*held, *more)}))
     first = pending(days := tuple(Condition(day, word, None) for day, word in odd))
     return replace(step, through=end if first is None else min(end, date_ns(first)), odd=days)

@@ -121,7 +121,14 @@ def test_a_loss_is_counted_with_the_unit_that_owns_the_stretch(place, calendars,
     (gap,) = report(place, calendars).gaps.iter_rows(named=True)
     assert (gap["cause"], gap["certainty"], gap["unit"]) == ("our failure", "certain", 2)
     delete(place, "13:00", "14:00")
-    assert report(place, calendars).gaps.sort("start")["unit"].to_list() == [2, 1]
+    found = report(place, calendars)
+    assert found.gaps.sort("start")["unit"].to_list() == [2, 1]
+    assert found.doubts == ()
+    lose_bytes(place)
+    found = report(place, calendars)
+    assert "of unit 1, which later ones have overtaken in part, 60 rows were lost once" in found.doubts[0]
+    # Nothing has overtaken the later one: what it lacks is certain.
+    assert found.gaps.sort("start").select("cause", "certainty").rows() == [("our failure", "likely"), ("unknown", "")]
 
 
 def make(place, name):

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +11,10 @@ from api.desk import XNAS, Ask
 from api.truth import alike
 from hdi.calendars import Calendars
 from hdi.cli import run
+from hdi.cli.plan import outlook_lines
+from hdi.meant import near_roots
 from hdi.model import DAY_NS, date_ns, ns_date
+from hdi.outlook import Way
 
 DAY = Ask("ES.c.0", "2024-03-14", "2024-03-14", "trades")
 #: Over a weekend.
@@ -72,13 +77,87 @@ def test_a_plan_says_what_is_stored_and_what_is_left_out_and_why(cli, planned, d
     assert (found["units_stored"], found["days_stored"]) == (6, 0)  # there is something to do on all days for ESH4
     assert planned(replace(longer, symbols="ES.c.0"))["days_stored"] == 6
     why = {(s["why"], tuple(s["symbols"]), s["days"]) for s in found["skipped"]}
-    assert ("closed by the calendar (weekend 2)", ("ES.c.0", "ESH4"), 2) in why
+    assert ("closed by the calendar (weekend 1)", ("ES.c.0",), 1) in why  # the other one is stored, ESH4 was over
     assert ("expired: stands for nothing from 2024-03-16 on", ("ESH4",), 11) in why
     assert found["minutes"] >= 0
     code, out, _ = cli("plan", *words(LONG))
     assert code == 0
     assert "nothing to do" in out
-    assert "confirmed empty" in out
+    assert "stored: 6 days of 6 whole, 1 of them confirmed empty" in out
+    assert "left out" not in out
+
+
+def test_days_of_units_that_are_longer_are_fetched_or_between_and_never_left_out(planned):
+    found = planned(Ask("ESH4", "2024-03-01", "2024-03-31", "ohlcv-1m"))
+    assert (found["days"], found["days_closed"]) == (13, 2)  # it was over after the 15th
+    assert [(s["why"], s["days"]) for s in found["skipped"]] == [("expired: stands for nothing from 2024-03-16 on", 16)]
+
+
+def test_what_is_kept_by_month_is_counted_as_it_is_stored(planned, desk):
+    desk.stored(Ask("ES.c.0", "2024-02-12", "2024-02-13"))
+    found = planned(Ask("ES.c.0", "2024-02-01", "2024-02-29"))
+    assert (found["units_total"], found["units"], found["units_stored"], found["days_stored"]) == (3, 2, 1, 2)
+
+
+def test_stored_under_other_names_is_not_called_empty_and_costs_nothing(cli, desk):
+    parent = replace(DAY, symbols="ES.FUT")
+    desk.stored(parent)
+    code, out, _ = cli("plan", *words(DAY))
+    assert (code, "to buy: nothing, $0.00" in out) == (0, True)
+    desk.stored(DAY)
+    code, out, _ = cli("plan", *words(DAY))
+    assert (code, "stored: 1 day of 1 whole, 1 of them under other names" in out, "empty" in out) == (0, True, False)
+
+
+def test_short_bytes_of_an_earlier_run_are_told_of_and_what_orders_them_again(cli, desk, vendor):
+    parent = replace(DAY, symbols="ES.FUT")
+    vendor.fault("empty")
+    desk.errors(parent)
+    vendor.clear()
+    _, out, _ = cli("plan", *words(parent))
+    assert "bought by an earlier run, and short: ES.FUT" in out
+    assert "0 of" in out
+    assert "--refetch orders it again (it cost $" in out
+    assert "to be refined" not in out
+    *_, claim = desk.errors(DAY)
+    assert "--refetch" in claim.hint
+    assert sum(r.stored for r in desk.stored(DAY, refetch=True)) > 0
+
+
+def test_a_closed_day_on_which_the_vendor_counts_records_is_not_left_out(cli, planned, monkeypatch):
+    monkeypatch.setattr("hdi.api.HistoricalData.calendars", Mistaken.load(None))
+    found = planned(LONG)
+    (asked,) = found["asked_after_all"]
+    assert (asked["day"], asked["records"] > 0, found["days"]) == ("2024-03-14", True, 5)
+    assert sum(s["days"] for s in found["skipped"]) == 1
+    _, out, _ = cli("plan", *words(DAY))
+    assert "closed by the calendar, and asked for after all: 2024-03-14: the vendor counts" in out
+
+
+@pytest.mark.parametrize(("typed", "named"), [("EZ.c.0", "ES.c.0"), ("EQ.FUT", "ES.FUT"), ("ESXX", "ESM4")])
+def test_an_unknown_symbol_is_answered_with_the_closest_of_what_the_configs_name(cli, vendor, typed, named):
+    (Path.cwd() / "configs").mkdir()
+    Path("configs/symbol_groups.yaml").write_text("INDEX: [ES.c.0, NQ.FUT, ESZ4-ESH5]\n", encoding="utf-8")
+    code, _, err = cli("plan", *words(replace(DAY, symbols=typed)))
+    assert code == 2
+    assert named in err.partition("Did you mean ")[2].partition("?")[0]
+    assert "-" not in err.partition("Did you mean ")[2].partition("?")[0]
+    assert vendor.books.entries == ()
+
+
+def test_roots_are_near_by_their_letters_and_spreads_have_none():
+    assert near_roots("EZ", ["ESZ4-ESH5", "ESH4", "CL.c.0", "ES.FUT"]) == ["ES"]
+    assert near_roots("ESXX", ["ES.c.0", "E", "NQH4"]) == ["ES"]
+    assert near_roots("ES", ["ES.c.0"]) == []
+
+
+def test_another_way_for_the_same_price_is_not_called_cheaper():
+    offer = SimpleNamespace(purchases=(), quote=SimpleNamespace(records=0))
+    shown = SimpleNamespace(
+        offer=offer, estimate=None, held_days=0, after_all={}, skipped=(), cheaper=(), refused="",
+        others=(Way("ingest.batch_above_bytes", "for the same price"),),
+    )  # fmt: skip
+    assert outlook_lines(shown) == ["  other way: ingest.batch_above_bytes: for the same price"]
 
 
 def test_a_plan_names_days_that_the_vendor_calls_degraded(planned, vendor):

@@ -17,6 +17,7 @@ from api.desk import Ask
 from api.planned import DAILY, UTC, Office, World
 from api.truth import alike
 from hdi.cli import run
+from hdi.cli.stopping import told_to_stop
 from hdi.scheduling import State
 
 MARCH = {"until": "2024-03-09"}
@@ -88,15 +89,15 @@ def test_a_process_catches_up_at_once_is_alone_and_ends_well_on_sigterm(office, 
     assert (code, out) == (0, "")
 
 
-@pytest.mark.parametrize(("number", "fault"), [
-    (signal.SIGTERM, "slow:rate=20"), (signal.SIGINT, "timeout:method=timeseries.get_range"),
+@pytest.mark.parametrize(("number", "fault", "words", "code"), [
+    (signal.SIGTERM, "slow:rate=20", ["--once"], 143), (signal.SIGINT, "timeout:method=timeseries.get_range", [], 0),
 ])  # fmt: skip
-def test_a_process_that_downloads_breaks_it_off_when_told_twice_and_the_next_goes_on(
-    office, truth, start, hdi, number, fault
+def test_a_process_that_downloads_breaks_it_off_when_told_twice_and_the_next_goes_on(  # noqa: PLR0917
+    office, truth, start, hdi, number, fault, words, code
 ):
     vendor = office.vendor
     vendor.fault(fault)
-    process = start()
+    process = start(*words)
     assert events(process, "start")
     end = time.monotonic() + PATIENCE
     while not vendor.books.calls["timeseries.get_range"] and time.monotonic() < end:
@@ -105,12 +106,20 @@ def test_a_process_that_downloads_breaks_it_off_when_told_twice_and_the_next_goe
     time.sleep(0.3)  # two at once would be one
     process.send_signal(number)
     process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+    assert process.returncode == code
     assert not (office.data_dir / "schedule.json").exists()
     vendor.clear()
     assert hdi("schedule", "--once")[0] == 0
     alike(office.rows(), truth.rows(Ask("ES.c.0", DAILY["start_date"], "2024-03-08")))
     assert office.leftovers() == []
+
+
+@pytest.mark.parametrize(("success", "code"), [(True, 0), (False, 143)])
+def test_to_be_told_to_end_is_success_for_what_goes_on_until_then_alone(market, success, code):  # noqa: ARG001
+    with told_to_stop(success=success) as end:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert end.wait(PATIENCE)
+    assert (end.told(), end.code) == (True, code)
 
 
 def test_once_says_why_it_failed_and_gives_its_exit_code(vendor, hdi):

@@ -82,6 +82,20 @@ def test_an_interrupt_is_exit_130(hdi):
     assert b"Traceback" not in err
 
 
+def test_an_interrupt_while_the_commands_are_imported_is_exit_130_without_a_traceback():
+    interrupted = (
+        "import signal, sys\n"
+        "class Hook:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'hdi.cli.app': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Hook())\n"
+        "from hdi.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_python_main_py_is_the_same_program(hdi):
     ran = subprocess.run(
         [sys.executable, ROOT / "main.py", *hdi[3:], *DAILY], capture_output=True, text=True, check=False

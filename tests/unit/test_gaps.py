@@ -255,6 +255,13 @@ def test_what_nothing_is_held_of_is_told_apart(given, found):
     assert sorted(causes(**given)) == sorted(found)
 
 
+def test_that_a_batch_job_was_ordered_is_known_and_whether_it_is_prepared_is_not():
+    target = Target("D", "S", "raw_symbol", "A", Window(0, 100))
+    [lack] = unasked(target, rectangles(), covered(), ledger(("ordered", 0, 100)))
+    assert (lack.cause, lack.certainty, lack.fill) == ("ordered", "likely", "")
+    assert lack.evidence.startswith("ordered as batch job JOB-1 on ")
+
+
 def test_a_contract_is_not_listed_where_its_parent_was_asked_for_without_it():
     found = causes("ESH4", [(7, 20, 60)], [("S", "ES.FUT", None, 0, 100), ("S", "ES.FUT", 7, 20, 60)])
     assert found == [("not listed", 0, 20), ("expired", 60, 100)]

@@ -346,7 +346,10 @@ def test_list_jobs_shows_every_job_as_a_plain_table(hdi):
     assert set(rule) == {"-", " "}
     assert [row.split()[0] for row in rows] == list(SHIPPED)
     assert rows[3].split("  ")[0] == "ohlcv_15m"
-    assert "CL.c.0, ES.c.0, NG.c.0, HO.c.0, RB.c.0  2023-01-01 to 2023-12-31  no    -     Bars of fifteen minutes" in rows[3]
+    assert (
+        "CL.c.0, ES.c.0, NG.c.0, HO.c.0, RB.c.0  2023-01-01 to 2023-12-31  no    -     Bars of fifteen minutes"
+        in rows[3]
+    )
     assert out.isascii()
 
 

@@ -192,6 +192,7 @@ def rows(unit, *values, time=0, made=False):
 
 def laid(old, new, *, answered=True, made=False, by_made=False):
     """(what, changes) of old rows beside new ones, as plain text."""
+
     def before(both):
         return pl.DataFrame({"answered": [answered] * both.height, "made": [made] * both.height},
                             schema={"answered": pl.Boolean, "made": pl.Boolean})  # fmt: skip

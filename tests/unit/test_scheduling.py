@@ -310,11 +310,8 @@ def test_a_run_that_was_told_to_stop_is_due_again(world):
 
 
 def test_a_job_whose_data_the_vendor_prepares_is_looked_at_again_and_others_go_on_meanwhile(world):
-    def ordered(world, job):
-        return Result(job.name, "ordered", awaited={"B-1": "batch job B-1 (processing) was ordered"})
-
     jobs = [job("a", "0 12 * * *"), job("b", "1 12 * * *")]
-    found = world("2024-03-04T12:00", "2024-03-04T12:10", jobs=jobs, script=[ordered, ordered])
+    found = world("2024-03-04T12:00", "2024-03-04T12:10", jobs=jobs, script=[_ordered, _ordered])
     found.scheduler().loop()
     assert [(name, when[-5:]) for name, when in found.ran][:3] == [("b", "12:00"), ("a", "12:00"), ("a", "12:01")]
     told = [e for e in found.events if e.what == "ordered"]

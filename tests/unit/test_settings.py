@@ -213,6 +213,22 @@ def test_a_group_with_all_its_keys_commented_out_is_fine(tmp_path, write):
     assert load(tmp_path) == load(tmp_path, config_dir=tmp_path / "configs")
 
 
+@pytest.mark.parametrize("text", ["1e400", "1e2", "1_0", "\u0663", "-0", "+5", ".5", "5.", "nan", "1000000000.01", ""])
+def test_a_budget_is_a_plain_amount_of_dollars(tmp_path, text):
+    assert refused(tmp_path, flags={"ingest.budget_usd": text}).startswith(f"--budget: {text!r}: ")
+
+
+@pytest.mark.parametrize("text", ["1e400", "'1_0'", "1.0e+300"])
+def test_a_limit_is_a_plain_amount_of_dollars_in_a_file_too(tmp_path, write, text):
+    write("configs/system_config.yaml", f"ingest: {{max_usd_per_day: {text}}}\n")
+    assert "ingest.max_usd_per_day: " in refused(tmp_path)
+
+
+def test_no_dollars_have_no_sign(tmp_path, write):
+    write("configs/system_config.yaml", "ingest: {budget_usd: -0.0}\n")
+    assert str(load(tmp_path).ingest.budget_usd) == "0"
+
+
 def test_dotenv_takes_quotes_exports_comments_and_leaves_dollars_alone(tmp_path, write):
     write(".env", "# a comment\nexport HDI_STORE='my $HOME lake'  # where\nOTHER=ignored\n")
     assert load(tmp_path).store == f"lake:{tmp_path}/my $HOME lake"

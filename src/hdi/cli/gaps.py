@@ -69,6 +69,8 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
         report = data.gaps(symbols or (), start_date, end_date, schema=schema or (), dataset=dataset, closed=closed)
         as_json = session(context).json
         _show(report, as_json=as_json, fill=fill)
+        for doubt in report.doubts:
+            say(f"note: {doubt}")
         if report.fragments:
             say(
                 f"note: {count(report.fragments, 'row')} came in fragments, which claim nothing: whether anything is "
@@ -100,6 +102,7 @@ def _show(report: Report, *, as_json: bool, fill: bool) -> None:
             "summary": report.summary.to_dicts(), "gaps": everything, "unknown": unknown,
             "unknown_percent": round(_CENT * unknown / everything, 2) if everything else 0.0,
             "stretches_looked_at": report.looked, "fragment_rows": report.fragments,
+            "doubts": list(report.doubts),
         }))  # fmt: skip
         return
     for (dataset, schema), part in report.gaps.group_by("dataset", "schema", maintain_order=True):

@@ -81,7 +81,7 @@ def outlook_lines(outlook: Outlook) -> list[str]:
         lines.append(f"  stored: {whole}{_bare(outlook)}")
     if offer.purchases:
         jobs = f", {count(outlook.batches, 'batch job')}" if outlook.batches else ""
-        shut = f", and {count(outlook.shut_days, 'closed day')} among them" if outlook.shut_days else ""
+        shut = f", with {count(outlook.shut_days, 'closed day')} between" if outlook.shut_days else ""
         lines.append(f"  days to fetch: {outlook.days}{shut}{jobs}")
     lines += [
         f"  closed by the calendar, and asked for after all: {ns_date(day * DAY_NS)}: the vendor counts "

@@ -48,7 +48,8 @@ def revisions(  # noqa: PLR0913, PLR0917  (each is an option)
     """Show which stored rows the vendor changed after the fact: before and after, column by column.
 
     A row is found again by its dataset, publisher, instrument and index time, and among several of these by its place.
-    Rows that came or went are shown too, and derived bars that gave way to bought ones as "replaced". --json gives one object for each row, with all columns that differ.
+    Rows that came or went are shown too, and derived bars that gave way to bought ones as "replaced".
+    --json gives one object for each row, with all columns that differ.
     """
     with session(context).data() as data:
         frames = data.revisions(

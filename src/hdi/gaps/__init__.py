@@ -25,7 +25,7 @@ from hdi.gaps.looking import Look, Wanted
 from hdi.gaps.said import conditions
 from hdi.gaps.shut import closed
 from hdi.lookup import Asked, union
-from hdi.model import DAY_NS, MAX_NS, Window, cell_end, cell_start, subtract
+from hdi.model import DAY_NS, MAX_NS, Window, cell_end, cell_start, some, subtract
 from hdi.restating import made_here
 from hdi.schema import Schemas
 from hdi.stores import Store
@@ -41,11 +41,13 @@ class Report:
     """The gaps (:data:`hdi.gaps.causes.GAPS`), by dataset, schema and time; ``looked`` says how much was looked at.
 
     ``fragments`` are the rows that came in fragments: they claim nothing, so that no gap among them can be told.
+    ``doubts`` are sentences about units of which rows were lost, and nothing tells whether they are there again.
     """
 
     gaps: pl.DataFrame = field(repr=False)
     looked: int = 0
     fragments: int = 0
+    doubts: tuple[str, ...] = ()
 
     @property
     def missing(self) -> pl.DataFrame:
@@ -78,12 +80,14 @@ def find(
     look = Look(store, schemas, calendars, wanted, now, data_dir)
     frames = [pl.DataFrame(schema=GAPS)]
     looked = 0
+    doubts: list[str] = []
     for dataset, name, each in look.parts():
         part = _Part(look, dataset, name, each)
         frames += part.gaps()
         looked += part.looked
+        doubts += part.doubts()
     gaps = pl.concat(frames).sort("dataset", "schema", "start", "symbol", "end", maintain_order=True)
-    return Report(gaps, looked, look.fragments())
+    return Report(gaps, looked, look.fragments(), tuple(doubts))
 
 
 class _Part:
@@ -351,6 +355,20 @@ class _Part:
                 "our failure", CERTAIN, AGAIN, each["unit"], [words],
             ))  # fmt: skip
         return pl.DataFrame(rows, schema=GAPS, orient="row")
+
+    def doubts(self) -> Iterator[str]:
+        """Units that later commits have overtaken in part, whose receipts add up to more rows than are there."""
+        if self._held.is_empty():
+            return
+        lost = self._losses.units.filter(pl.col("gone").is_null(), pl.col("excess") > 0).drop_nulls("unread")
+        for (part,), units in lost.sort("unit").group_by("part", maintain_order=True):
+            del part
+            numbers = some([str(unit) for unit in units["unit"]])
+            yield (
+                f"{self.dataset} {self.name.name}: of unit {numbers}, which later ones have overtaken in part, "
+                f"{units['excess'][0]} rows were lost once; whether they are there again is not known, because the "
+                f"bytes cannot be looked at: {units['unread'][0]}"
+            )
 
     def _alone(self, empty: pl.DataFrame) -> pl.Series:
         """True on days that the vendor called missing and of which nothing at all is stored."""

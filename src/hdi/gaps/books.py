@@ -25,6 +25,7 @@ _SPAN = ["instrument_id", "start", "end"]
 _KEPT = {"instrument_id": pl.Int64(), "at": pl.Int64(), "kept": pl.Int64()}
 _UNITS = {
     "unit": pl.Int32(), "gone": pl.Int64(), "unread": pl.String(), "of": pl.Int64(), "shared": pl.List(pl.Int32()),
+    "part": pl.Int64(), "excess": pl.Int64(),
 }  # fmt: skip
 
 
@@ -33,6 +34,8 @@ class Losses:
     """What is gone. ``units``: unit, ``gone`` rows (null: not known how many), ``unread``: why its bytes tell nothing.
 
     ``gone`` are rows ``of`` so many that were stored, by the units that ``shared`` instruments in a commit together.
+    The receipts of a ``part``, units that overtook each other, add up to ``excess`` rows more than those and what is
+    there.
     Of units whose bytes were read, by stretch: ``kept`` records of them, and ``there`` rows in the store.
     """
 
@@ -96,7 +99,7 @@ class _Groups:
         self.standing = pieces.filter(pl.col("group").is_in(here.implode()))
 
     def lacking(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Groups (group, gone, of) that lack rows, or may: ``rows`` (group, rows) is what is there."""
+        """Groups (group, gone, of, part, excess) that lack rows, or may: ``rows`` (group, rows) is what is there."""
         units = self.units.join(
             self._books.select("unit", "stored", added=pl.col("stored") - pl.col("unchanged") - pl.col("superseded")),
             on="unit",
@@ -106,13 +109,15 @@ class _Groups:
             .join(self._parts, on="group").join(rows, on="group", how="left")
             .with_columns(pl.col("rows").fill_null(0)).join(self._whole, on="group", how="left")
         )  # fmt: skip
-        settled = pl.col("added").sum().over("part") == pl.col("rows").sum().over("part")
         whole = pl.col("whole").fill_null(value=False)
         gone = pl.when(whole).then(pl.col("stored") - pl.col("rows"))
-        return sums.with_columns(gone=gone, settled=settled).filter(
+        # What units lack that nothing has overtaken is known.
+        known = gone.clip(lower_bound=0).sum().over("part")
+        excess = pl.col("added").sum().over("part") - pl.col("rows").sum().over("part") - known
+        return sums.with_columns(gone=gone, excess=excess).filter(
             pl.col("group").is_in(self._here.implode()),
-            pl.when(whole).then(pl.col("gone") > 0).otherwise(~pl.col("settled") & (pl.col("stored") > 0)),
-        ).select("group", "gone", of="stored")  # fmt: skip
+            pl.when(whole).then(pl.col("gone") > 0).otherwise((pl.col("excess") != 0) & (pl.col("stored") > 0)),
+        ).select("group", "gone", "part", "excess", of="stored")  # fmt: skip
 
 
 def _sizes(coded: pl.DataFrame, pieces: pl.DataFrame) -> pl.DataFrame:
