@@ -232,7 +232,10 @@ class Held:
 
 
 def needed(
-    request: Request, resolved: pl.DataFrame, held: Held, split: Split = lambda whole, rest, had: None  # noqa: ARG005
+    request: Request,
+    resolved: pl.DataFrame,
+    held: Held,
+    split: Split = lambda whole, rest, had: None,  # noqa: ARG005
 ) -> Need:
     """What has to be ordered so that the store holds the request; ``held`` then counts the orders too.
 
