@@ -24,7 +24,9 @@ def lake(tmp_path_factory):
 
 
 def test_a_symbol_that_was_only_ordered_is_told_to_be_on_its_way(lake):
-    with pytest.raises(UnknownSymbol, match=r"CL\.FUT: ordered as batch job GLBX-7 on [\d-]+, and not here yet: 1 unit; whether") as told:
+    with pytest.raises(
+        UnknownSymbol, match=r"CL\.FUT: ordered as batch job GLBX-7 on [\d-]+, and not here yet: 1 unit; whether"
+    ) as told:
         Lookup(lake.mappings().clear(), lake.coverage(), lake.ledger()).find(["CL.FUT"])
     assert "not paid twice" in told.value.hint
     failed = lake.ledger().filter(pl.col("status") == "failed")
