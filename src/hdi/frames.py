@@ -70,9 +70,9 @@ CONTENT: dict[str, pl.DataType] = {
 #: failed, or was only ordered from the vendor.
 BROUGHT = ("complete", "fragment")
 #: One unit of one commit. ``rules`` is JSON text (counts by rule name), ``conditions`` too (the days that the vendor
-#: did not call available, by date: its word, and when it last changed the day; of bars that were made also those of which
-#: it says something else than when what they were made of was bought); times are nanoseconds UTC. ``job`` is
-#: the predefined job that it was asked for by, ``batch`` the vendor's name of the batch job that brought it.
+#: did not call available, by date: its word, and when it last changed the day; of bars that were made also those of
+#: which it says something else than when what they were made of was bought); times are nanoseconds UTC. ``job`` is the
+#: predefined job that it was asked for by, ``batch`` the vendor's name of the batch job that brought it.
 LEDGER: dict[str, pl.DataType] = {
     "unit": pl.Int32(),
     "unit_id": pl.String(),

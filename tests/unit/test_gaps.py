@@ -222,7 +222,8 @@ def rectangles(*rows):
 def ledger(*rows):
     return pl.DataFrame(
         [{"unit": n, "unit_id": str(n), "symbol": "A", "status": status, "start": start, "end": end, "error": "why",
-          "exit_code": 3, "batch": "JOB-1", "committed_at": DAY} for n, (status, start, end) in enumerate(rows)], schema=LEDGER,
+          "exit_code": 3, "batch": "JOB-1", "committed_at": DAY} for n, (status, start, end) in enumerate(rows)],
+        schema=LEDGER,
     )  # fmt: skip
 
 
