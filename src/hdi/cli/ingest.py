@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hdi.cli.options import Dataset, EndDate, JobName, SchemaName, StartDate, Symbols, SymbolType
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import put, say, session, started
 from hdi.cli.stopping import interruptible
@@ -37,21 +38,13 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
         str | None,
         typer.Option(metavar="NAME", help="The source: databento or dbn; a run that is resumed knows its own."),
     ] = None,
-    job: Annotated[str | None, typer.Option(metavar="NAME", help="A predefined job; see list-jobs.")] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="CODE", help="The vendor's dataset, as GLBX.MDP3.")] = None,
-    schema: Annotated[str | None, typer.Option(metavar="NAME", help="The kind of data, as ohlcv-1d.")] = None,
-    symbols: Annotated[
-        list[str] | None,
-        typer.Option("--symbols", "-s", metavar="LIST", help="Symbols, joined by commas or given several times."),
-    ] = None,
-    stype_in: Annotated[
-        str | None,
-        typer.Option(metavar="TYPE", help="The type of the symbols; without it their notation tells."),
-    ] = None,
-    start_date: Annotated[str | None, typer.Option(metavar="DATE", help="First day, or first instant.")] = None,
-    end_date: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Last day, inclusive; an instant is exclusive.")
-    ] = None,
+    job: JobName = None,
+    dataset: Dataset = None,
+    schema: SchemaName = None,
+    symbols: Symbols = None,
+    stype_in: SymbolType = None,
+    start_date: StartDate = None,
+    end_date: EndDate = None,
     dry_run: Annotated[  # noqa: FBT002
         bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
     ] = False,
