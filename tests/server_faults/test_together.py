@@ -8,6 +8,7 @@ import pytest
 from api.desk import Ask
 from api.truth import alike
 from hdi import HistoricalData
+from hdi.stores.timescaledb.layout import LAYOUT
 from hdi.testing import Load, rejects, trades
 from hdi.testing.material import START
 from hdi.testing.once import bars
@@ -29,7 +30,7 @@ def test_three_processes_that_start_first_at_once_make_the_tables_once(cluster, 
         with place.admin() as connection:
             [[version]] = connection.execute("SELECT value FROM hdi_meta WHERE key = 'layout'").fetchall()
             tables = connection.execute("SELECT count(*) FROM timescaledb_information.hypertables").fetchall()
-        assert (version, tables) == ("1", [(5,)])
+        assert (version, tables) == (str(LAYOUT), [(5,)])
         assert place.left_on_server() == []
 
 
