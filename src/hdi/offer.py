@@ -230,9 +230,6 @@ class Shopper:
 
     def held(self, request: Request) -> Held:
         """What of the store counts as held for the request."""
-        return self._held(request)
-
-    def _held(self, request: Request) -> Held:
         coverage = self._store.coverage()
         if self._refetch:
             coverage = coverage.filter(pl.col("unit").is_in(self._fetched_again(request).implode()))
@@ -252,7 +249,7 @@ class Shopper:
         return books.filter(pl.col("run").is_in(self._resumes) | pl.col("at").is_not_null())["unit"]
 
     def _lacking(self, request: Request) -> bool:
-        held = self._held(request)
+        held = self.held(request)
         return any(held.lacks(stype, s, request.window) for stype, group in request.symbols.items() for s in group)
 
     def _quote(self, request: Request, purchase: Purchase, conditions: Sequence[Condition]) -> Quote:
@@ -286,7 +283,7 @@ class Shopper:
         return more
 
     def _need(self, request: Request, known: Known) -> tuple[Need, tuple[Rest, ...], tuple[Derived, ...]]:
-        held = self._held(request)
+        held = self.held(request)
         left = self._rests(request, set(known.resolved["instrument_id"]))
         for rest in left:
             stype = rest.slip.order.stype
@@ -417,12 +414,12 @@ class Shopper:
                 named = self._source.raw_symbols(request.dataset, ids, request.window).select(*NAMED)
         seen_at = time.time_ns()
         conditions = tuple(self._source.conditions(request.dataset, request.window))
-        blind = request.everything and named.is_empty() and self._held(request).any(request.window)
+        blind = request.everything and named.is_empty() and self.held(request).any(request.window)
         return Known(pl.concat(frames), cut(named, request.window), conditions, seen_at, blind)
 
     def _everything(self, request: Request) -> pl.DataFrame:
         """Every instrument by date, where some of it is held and the rest can be asked for by ids; else none."""
-        held = self._held(request)
+        held = self.held(request)
         if not held.any(request.window):
             return pl.DataFrame(schema=NAMED)
         named = cut(self._source.everything(request.dataset, request.window).select(*NAMED), request.window)
