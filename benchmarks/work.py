@@ -122,7 +122,7 @@ def _raw_columns(records: Any) -> Any:
 
 def api_ingest(source: str, out: Path) -> Timed:
     """From the request to rows that can be queried: look, resolve, price, download, check, refine, commit."""
-    for name in (*LATE, "databento", "hdi.buying", "hdi.sources.databento", "hdi.stores.lake"):
+    for name in (*LATE, "databento", "hdi.buying.buying", "hdi.sources.databento", "hdi.stores.lake"):
         import_module(name)
     from hdi.api import HistoricalData
 

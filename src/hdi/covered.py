@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
-from hdi.aging import marked
+from hdi.buying.aging import marked
 from hdi.calendars import Calendars, product_of
 from hdi.frames import CONTENT
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Asked, Lookup, union

@@ -27,6 +27,20 @@ MAPPINGS: dict[str, pl.DataType] = {
     "start": pl.Int64(),
     "end": pl.Int64(),
 }
+#: What a symbol stands for, by date: the frame that a source resolves symbols to.
+RESOLVED: dict[str, pl.DataType] = {
+    "asked": pl.String(),
+    "instrument_id": pl.Int64(),
+    "start": pl.Int64(),
+    "end": pl.Int64(),
+}
+#: Raw symbols of instruments, by date.
+NAMED: dict[str, pl.DataType] = {
+    "instrument_id": pl.Int64(),
+    "start": pl.Int64(),
+    "end": pl.Int64(),
+    "symbol": pl.String(),
+}
 #: A quarantined row. ``record`` is the vendor's row as JSON text; times are nanoseconds UTC; ``failed``
 #: marks a sample kept of a unit that failed as a whole.
 REJECTS: dict[str, pl.DataType] = {

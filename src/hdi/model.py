@@ -31,6 +31,8 @@ NATIVE = "native"
 #: The origin of data that a rehearsal made: it says so in every place where it shows.
 SYNTHETIC = "synthetic"
 _EPOCH = dt.date(1970, 1, 1)
+#: A vendor takes so many symbols in one request.
+MOST_SYMBOLS = 2_000
 #: Amounts of dollars are kept to this.
 MONEY = Decimal("1e-9")
 _LEAST = Decimal("0.0001")

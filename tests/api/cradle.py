@@ -77,7 +77,7 @@ def buy(job):
 if __name__ == "__main__":
     import databento  # noqa: F401
 
-    import hdi.buying
+    import hdi.buying.buying
     import hdi.stores.lake  # noqa: F401
 
     main()

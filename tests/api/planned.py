@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from api.desk import Desk
 from hdi import HistoricalData
-from hdi.scheduling import Pace
+from hdi.keeping.scheduling import Pace
 from hdi.schema import Schemas
 from hdi.testing.material import schemas
 from lakes import MAPPING

@@ -8,7 +8,7 @@ import pytest
 from api.cradles import KILLED, Cradle
 from api.desk import Ask, Desk
 from api.truth import alike
-from hdi import batches, batching
+from hdi.buying import batches, batching
 from hdi.errors import RequestError, UnitFailed
 from hdi.model import Outcome
 from hdi.sources import databento_batch
@@ -25,13 +25,13 @@ PLACES = {
     "before it is noted": "hdi.raw.hold_note",
     "between the note and the submission": "databento.historical.api.batch.symbols_list_to_list",
     "between the submission and the note": "hdi.sources.databento_batch._job",
-    "between the note and the ledger": "hdi.batching.heard",
-    "before the first file": "hdi.batching.part_file",
-    "when a file has arrived": "hdi.batching.checked",
+    "between the note and the ledger": "hdi.buying.batching.heard",
+    "before the first file": "hdi.buying.batching.part_file",
+    "when a file has arrived": "hdi.buying.batching.checked",
     "before the slip is written": "hdi.raw.put_note",
     "between the slip and its bytes": "hdi.raw.put",
-    "before the commit": "hdi.buying.commit_units",
-    "after the last commit": "hdi.batches.tidy",
+    "before the commit": "hdi.buying.buying.commit_units",
+    "after the last commit": "hdi.buying.batches.tidy",
 }
 
 

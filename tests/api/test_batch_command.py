@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from hdi import batching
+from hdi.buying import batching
 from hdi.cli import run
 from hdi.model import dollars_text
 

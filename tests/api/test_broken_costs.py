@@ -9,16 +9,15 @@ import pytest
 
 from api.desk import Ask
 from dbnfiles import records, write
-from hdi import paid
+from hdi.buying import paid
+from hdi.buying.paid import Delivery, Slip
+from hdi.buying.spending import spent, total
 from hdi.errors import EndUnavailable, StoreError, VendorUnavailable
-from hdi.frames import LEDGER
+from hdi.frames import LEDGER, NAMED, RESOLVED
 from hdi.model import DAY_NS, Order, Window
-from hdi.ordering import NAMED, RESOLVED
-from hdi.paid import Delivery, Slip
 from hdi.sources import databento
 from hdi.sources.databento import Databento
 from hdi.sources.dbn import record_bytes
-from hdi.spending import spent, total
 
 DAY = Ask("ES.c.0", "2024-03-14", "2024-03-14", "trades")
 DAYS = replace(DAY, end="2024-03-15")

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from api.desk import Ask
-from hdi import buying
+from hdi.buying import buying
 from hdi.errors import BrokenDelivery, UnitFailed
 from hdi.sources.databento import Databento
 
@@ -122,7 +122,7 @@ def test_whole_bytes_of_a_dead_process_are_kept_though_the_count_differed(desk, 
 
     vendor.fault("wrong-count:by=1")
     with monkeypatch.context() as patch:
-        patch.setattr("hdi.paid.check", die)
+        patch.setattr("hdi.buying.paid.check", die)
         with pytest.raises(KeyboardInterrupt):
             desk.ingest(DAY)
     vendor.clear()

@@ -9,11 +9,12 @@ from deltalake import DeltaTable
 
 from dbnfiles import PX, fragment, ns, records, write
 from hdi.attempt import Options
+from hdi.buying.deriving import Deriver
+from hdi.buying.ordering import Held, parse_request
 from hdi.calendars import Calendars
-from hdi.deriving import Deriver
+from hdi.frames import NAMED, RESOLVED
 from hdi.gaps import Wanted, find
 from hdi.model import DAY_NS, NS, Window
-from hdi.ordering import NAMED, RESOLVED, Held, parse_request
 from hdi.testing.material import schemas
 from lakes import MAPPING, Place
 

@@ -20,10 +20,10 @@ WORKERS = 2
 RANDOM_KILLS = 10
 #: Where a child dies, in the order in which a download comes by.
 PLACES = {
-    "when the bytes have arrived": "hdi.paid.check",
+    "when the bytes have arrived": "hdi.buying.paid.check",
     "before the slip is written": "hdi.raw.put_note",
     "between the slip and its bytes": "hdi.raw.put",
-    "before the commit": "hdi.buying.commit_units",
+    "before the commit": "hdi.buying.buying.commit_units",
 }
 
 
@@ -180,7 +180,7 @@ def test_a_process_killed_again_and_again_gets_there(cradle, desk, vendor, truth
 @pytest.mark.parametrize("market", [{"hostile": 40, "scale": 0.2}], indirect=True)
 def test_a_process_killed_after_its_last_commit_leaves_nothing_to_buy_and_a_rerun_that_mends(cradle, desk, vendor):
     ask = Ask("ES.c.0", "2024-03-14", "2024-03-14", "trades")
-    assert cradle.run(desk, ask, at="hdi.buying.export_rejects") == KILLED
+    assert cradle.run(desk, ask, at="hdi.buying.buying.export_rejects") == KILLED
     assert lines(desk.place) == []
     vendor.fault("503")
     calls = vendor.books.calls

@@ -9,12 +9,12 @@ import pytest
 
 from api.desk import XNAS, Ask
 from api.truth import alike
+from hdi.buying.meant import near_roots
+from hdi.buying.outlook import Way
 from hdi.calendars import Calendars
 from hdi.cli import run
 from hdi.cli.plan import outlook_lines
-from hdi.meant import near_roots
 from hdi.model import DAY_NS, date_ns, ns_date
-from hdi.outlook import Way
 
 DAY = Ask("ES.c.0", "2024-03-14", "2024-03-14", "trades")
 #: Over a weekend.

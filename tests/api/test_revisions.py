@@ -14,7 +14,8 @@ from polars.testing import assert_frame_equal
 from api.cradles import KILLED, Cradle
 from api.desk import Ask, Desk
 from api.truth import Truth, alike
-from hdi import HistoricalData, buying, offer, paid
+from hdi import HistoricalData
+from hdi.buying import buying, offer, paid
 from hdi.cli.app import run
 from hdi.errors import RequestError
 from hdi.model import DAY_NS, Window, date_ns
@@ -198,7 +199,7 @@ def test_rows_that_came_or_went_are_shown_and_a_later_change_is_told_from_an_ear
     }  # fmt: skip
     assert [r["what"] for r in either.revisions(since=runs[2])] == ["changed"]
     assert either.revisions(since=runs[0]) == found
-    monkeypatch.setattr("hdi.revisions._PIECE_ROWS", 1)
+    monkeypatch.setattr("hdi.keeping.revisions._PIECE_ROWS", 1)
     assert either.revisions() == found
     assert either.revisions(since="2100-01-01") == []
     assert either.revisions(symbols="ES.c.0", start=DAY, end=DAY, schema="ohlcv-1h") == found
@@ -295,7 +296,7 @@ def test_bytes_of_a_changed_day_that_had_arrived_before_a_kill_are_not_bought_ag
         vendor.books.reset()
         vendor.fault("restated", day=DAY, rows=2, symbol="ES.FUT")
         again = Ask("ES.FUT", DAY, DAY)
-        assert cradle.run(desk, again, at="hdi.buying.commit_units", refetch=True) == KILLED
+        assert cradle.run(desk, again, at="hdi.buying.buying.commit_units", refetch=True) == KILLED
         assert list(billed(vendor)) == [("ohlcv-1d", ("ES.FUT",), 0, 1)]
         due, outcomes = desk.again()
         assert len(due.changed) == 1

@@ -30,7 +30,7 @@ BEGIN = "-----BEGIN CERTIFICATE-----"
 ASK = Ask("ES.c.0", "2024-03-13", "2024-03-14", "trades")
 #: One, of two bars.
 BARS = Ask("ES.c.0", "2024-03-13", "2024-03-14")
-COMMIT = "hdi.buying.commit_units"
+COMMIT = "hdi.buying.buying.commit_units"
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_a_run_that_ended_well_is_repeated_for_nothing(desk):
 def test_a_refetch_that_was_killed_pays_only_for_what_it_had_not_fetched(cradle, desk):
     desk.stored(ASK)
     # Killed when the first bytes had arrived, then when all was committed again.
-    for place in ("hdi.paid.check", "hdi.buying.export_rejects"):
+    for place in ("hdi.buying.paid.check", "hdi.buying.buying.export_rejects"):
         desk.vendor.books.reset()
         assert cradle.run(desk, ASK, at=place, refetch=True) == KILLED
         resume(desk)
@@ -210,7 +210,7 @@ def test_a_store_made_anew_has_nothing_of_the_runs_of_the_one_before(desk, cli):
 
 
 def test_a_run_that_died_with_nothing_left_to_do_is_resumed_and_fails_no_more(cradle, desk, cli):
-    assert cradle.run(desk, BARS, at="hdi.buying.export_rejects") == KILLED
+    assert cradle.run(desk, BARS, at="hdi.buying.buying.export_rejects") == KILLED
     (died,) = runs(desk)
     code, out, _ = cli("runs", died.run)
     assert f"last heard of at {iso_ns(died.heard // NS * NS)}, process" in out
@@ -321,7 +321,7 @@ def test_a_process_killed_while_it_makes_bars_is_followed_by_one_that_makes_them
     bought.stored(ask)
     desk.vendor.books.reset()
     # Inside the commit, and between that and the claim of what was asked for.
-    for at, step in (("", 2), ("hdi.deriving.export_rejects", 0)):
+    for at, step in (("", 2), ("hdi.buying.deriving.export_rejects", 0)):
         assert cradle.run(desk, ask, at=at, step=step, derive=True) == KILLED
     assert [r.status for r in runs(desk)] == ["done", "died", "died"]
     resume(desk)

@@ -18,7 +18,7 @@ from api.planned import DAILY, UTC, Office, World
 from api.truth import alike
 from hdi.cli import run
 from hdi.cli.stopping import told_to_stop
-from hdi.scheduling import State
+from hdi.keeping.scheduling import State
 
 MARCH = {"until": "2024-03-09"}
 PATIENCE = 60

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from api.desk import Ask
-from hdi import buying
+from hdi.buying import buying
 from hdi.cli import run
 from hdi.errors import RequestError
 from hdi.model import DAY_NS

@@ -10,7 +10,7 @@ import pytest
 from api.desk import Ask
 from api.planned import DAILY, Office
 from api.truth import alike
-from hdi import offer, paid
+from hdi.buying import offer, paid
 from hdi.cli import run
 from hdi.errors import AccountRefused, ConfigError, RequestError, UnknownSymbol
 from hdi.model import MONEY, date_ns

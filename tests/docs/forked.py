@@ -15,12 +15,12 @@ import exchange_calendars  # noqa: F401
 import pandera.polars  # noqa: F401
 
 import hdi.api
-import hdi.buying
+import hdi.buying.buying
 import hdi.calendars
 import hdi.cli.app
 import hdi.gaps
-import hdi.revising
-import hdi.scheduling
+import hdi.keeping.revising
+import hdi.keeping.scheduling
 import hdi.stores.lake  # noqa: F401
 from hdi.cli import run
 

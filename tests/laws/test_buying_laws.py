@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hdi import HistoricalData
+from hdi.buying.ordering import parse_request
 from hdi.cli.buy import offer_lines
 from hdi.errors import UnknownSymbol
+from hdi.frames import NAMED
 from hdi.model import DAY_NS, Window, date_ns, dollars_text, iso_ns
-from hdi.ordering import NAMED, parse_request
 from hdi.rehearsal import Rehearsal, prices
 from hdi.rehearsal.body import record_size
 from hdi.testing.material import schemas

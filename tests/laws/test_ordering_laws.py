@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdi.frames import COVERAGE
+from hdi.buying.ordering import Held, Request, needed, parse_request
+from hdi.frames import COVERAGE, RESOLVED
 from hdi.model import DAY_NS, Window
-from hdi.ordering import RESOLVED, Held, Request, needed, parse_request
 from hdi.schema import load_schemas
 
 DATASET, SCHEMA = "GLBX.MDP3", "ohlcv-1d"

@@ -13,12 +13,11 @@ from pathlib import Path
 import polars as pl
 
 from hdi.attempt import Options
-from hdi.buying import Buying
-from hdi.downloads import Downloads, Progress, Terms
+from hdi.buying.buying import Buying
+from hdi.buying.downloads import Downloads, Progress, Terms
 from hdi.errors import NothingResolved
-from hdi.frames import COVERAGE, MAPPINGS
+from hdi.frames import COVERAGE, MAPPINGS, NAMED, RESOLVED
 from hdi.model import Condition, Header, Quote, Window, date_ns, ns_date
-from hdi.ordering import NAMED, RESOLVED
 from hdi.plan import plan_file
 from hdi.rehearsal.body import record_size
 from hdi.rehearsal.books import Books

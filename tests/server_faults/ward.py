@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import databento  # noqa: F401  (its import sets warning filters)
 
-import hdi.buying
+import hdi.buying.buying
 import hdi.stores.timescaledb  # noqa: F401
 from api.cradle import die
 from nursery import answer

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from hdi.errors import RequestError
+from hdi.frames import NAMED, RESOLVED
 from hdi.model import Condition, Window, parse_instant
-from hdi.ordering import NAMED, RESOLVED
 from hdi.sources.databento import RequestRefused
 from sources.wire import Reply, detail
 

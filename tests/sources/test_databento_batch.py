@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from hdi.batches import alike
+from hdi.buying.batches import alike
 from hdi.errors import AccountRefused, DataError, RequestError, UnitFailed, VendorUnavailable
 from hdi.model import DAY_NS, Order, Window
 from hdi.sources import BatchFile, Unanswered

@@ -6,12 +6,11 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from hdi import batches, batching
+from hdi.buying import batches, batching
+from hdi.buying.paid import Slip
 from hdi.errors import UnitFailed
-from hdi.frames import LEDGER
+from hdi.frames import LEDGER, NAMED, RESOLVED
 from hdi.model import Order, Window
-from hdi.ordering import NAMED, RESOLVED
-from hdi.paid import Slip
 from hdi.sources import BatchFile
 
 MARCH = Window.parse("2024-03-06T12:00:00Z", "2024-03-12")

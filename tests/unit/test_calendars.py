@@ -3,19 +3,22 @@
 import datetime as dt
 import random
 import re
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
 
-from hdi.calendar_tables import PACKAGED, tables
 from hdi.calendars import Calendars, product_of
+from hdi.calendars.tables import PACKAGED, tables
 from hdi.errors import ConfigError
 from hdi.model import DAY_NS, Window, date_ns, ns_date
 
 GLOBEX, NASDAQ, OPTIONS, LONDON, NEW_YORK = "GLBX.MDP3", "XNAS.ITCH", "OPRA.PILLAR", "IFEU.IMPACT", "IFUS.IMPACT"
 CHICAGO = ZoneInfo("America/Chicago")
 HOUR_NS = 3_600 * 10**9
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -248,8 +251,8 @@ def test_a_product_is_known_by_the_root_of_its_symbols(symbol, root):
 
 
 def test_the_example_in_configs_changes_nothing(calendars):
-    root = PACKAGED.parents[2]
-    assert Calendars.load(root / "configs") == calendars
+    assert (CONFIGS / "calendars.yaml").exists()
+    assert Calendars.load(CONFIGS) == calendars
 
 
 def test_days_of_ones_own_are_added_to_the_packaged_ones(own):
@@ -453,7 +456,7 @@ def test_a_session_with_a_pause_that_ends_before_it_has_no_afternoon(own):
 
 
 def test_what_the_example_in_configs_says_holds_when_it_is_uncommented(own):
-    text = (PACKAGED.parents[2] / "configs" / "calendars.yaml").read_text(encoding="utf-8")
+    text = (CONFIGS / "calendars.yaml").read_text(encoding="utf-8")
     head, example = text.split("datasets:")
     assert set(head.splitlines()) - {line for line in head.splitlines() if line.startswith("#")} == set()
     calendars = own("datasets:" + example.replace("\n#", "\n"))

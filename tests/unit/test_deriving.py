@@ -7,7 +7,7 @@ from itertools import pairwise
 import polars as pl
 import pytest
 
-from hdi.bars import holed, split, timeless
+from hdi.buying.bars import holed, split, timeless
 from hdi.frames import LEDGER, REJECTS
 from hdi.resample import folded
 

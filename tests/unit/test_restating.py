@@ -5,12 +5,12 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from hdi.aging import Book, bought, marked, sources_of
+from hdi.buying.aging import Book, bought, marked, sources_of
+from hdi.buying.restating import BOUGHT, TOLD, judged, odd, outdated, standing, together, wanted, without
 from hdi.frames import CONDITIONS, COVERAGE, LEDGER, MAPPINGS
+from hdi.keeping.revising import Fragments, _fragments
+from hdi.keeping.revisions import APPEARED, CHANGED, DISAPPEARED, revised
 from hdi.model import DAY_NS
-from hdi.restating import BOUGHT, TOLD, judged, odd, outdated, standing, together, wanted, without
-from hdi.revising import Fragments, _fragments
-from hdi.revisions import APPEARED, CHANGED, DISAPPEARED, revised
 
 DAY = 100
 #: In the order of events: what was heard early, what was bought, what was heard late.

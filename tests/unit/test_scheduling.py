@@ -9,9 +9,9 @@ import pytest
 from hdi.calendars import Calendars
 from hdi.errors import AccountRefused, ConfigError, RequestError, StoreError, StoreLost, UnitFailed
 from hdi.jobs import Job
+from hdi.keeping.scheduling import Pace, Scheduler, State, held, untraded
+from hdi.keeping.syncing import Result, Step
 from hdi.model import Window, date_ns
-from hdi.scheduling import Pace, Scheduler, State, held, untraded
-from hdi.syncing import Result, Step
 
 UTC = dt.UTC
 PACE = Pace(retry=60, longest_retry=600, probe=900, longest_probe=7_200, look=3_600)
@@ -357,7 +357,7 @@ def test_a_state_that_cannot_be_written_stops_no_job(world, tmp_path):
 
 
 def _done():
-    from hdi.scheduling import Done
+    from hdi.keeping.scheduling import Done
 
     return Done("key", at("2024-03-04T06:00"), None)
 

@@ -7,14 +7,13 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
+from hdi.buying.estimate import USUAL, estimate, rate
+from hdi.buying.paid import Slip
+from hdi.buying.spending import Limits, grouped, spent, summed, total
 from hdi.errors import RequestError
-from hdi.estimate import USUAL, estimate, rate
-from hdi.frames import LEDGER
+from hdi.frames import LEDGER, NAMED, RESOLVED
 from hdi.journal import Entry, took
 from hdi.model import DAY_NS, Order, RawFile, Window, date_ns
-from hdi.ordering import NAMED, RESOLVED
-from hdi.paid import Slip
-from hdi.spending import Limits, grouped, spent, summed, total
 from hdi.testing.material import schemas
 
 MARCH = date_ns(dt.date(2024, 3, 1))

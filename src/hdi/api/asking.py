@@ -14,12 +14,12 @@ from hdi.model import DAY_NS, MAX_NS, Query, Window, ns_date, parse_instant
 if TYPE_CHECKING:
     import polars as pl
 
+    from hdi.buying.spending import Spent
     from hdi.catalog import Catalog
     from hdi.covered import Coverage
     from hdi.gaps import Report
     from hdi.query import Result
     from hdi.runs import RunDetail, RunRecord
-    from hdi.spending import Spent
 
 #: No later day can be asked for.
 _LAST_DAY = "2262-04-09"
@@ -123,12 +123,12 @@ class Asking(Opened):
         end: str | dt.date | None = None,
         since: str | None = None,
     ) -> Iterator[pl.DataFrame]:
-        """Which stored rows were changed after the fact: frames of :data:`hdi.revisions.REVISIONS`, before and after.
+        """Which stored rows were changed after the fact, before and after: :data:`hdi.keeping.revisions.REVISIONS`.
 
         ``since`` is a run (the beginning of its name is enough) or a date: what was replaced then or later. Raises
         RequestError and UnknownSymbol for what nobody knows.
         """
-        from hdi.revisions import Asked, Revisions
+        from hdi.keeping.revisions import Asked, Revisions
 
         window = Window.parse(text(start or "1970-01-01"), text(end or _LAST_DAY))
         asked = Asked(schema, self.symbols_of(symbols) if symbols else (), window, dataset, since)
@@ -142,9 +142,9 @@ class Asking(Opened):
         """
         from dataclasses import replace
 
-        from hdi import paid
-        from hdi.batches import lost
-        from hdi.spending import spending, summed
+        from hdi.buying import paid
+        from hdi.buying.batches import lost
+        from hdi.buying.spending import spending, summed
 
         first = "1970-01-01" if start is None else text(start)
         window = Window.parse(first, ns_date(MAX_NS - 2 * DAY_NS).isoformat() if end is None else text(end))

@@ -18,7 +18,7 @@ from hdi.settings import load
 from hdi.settings.addresses import TIMESCALEDB
 
 if TYPE_CHECKING:
-    from hdi.buying import Buying
+    from hdi.buying.buying import Buying
     from hdi.migrating import Migration
     from hdi.sources import Source
     from hdi.stores import Store
@@ -97,11 +97,11 @@ class Bringing(Asking):
         Without ``wait`` it ends when batch jobs are ordered; a later run of the same request takes their files.
         ``budget`` refuses what costs more; that of the settings holds beside it.
         """
-        from hdi.buying import Buying
-        from hdi.downloads import Terms
-        from hdi.ordering import parse_request
+        from hdi.buying.buying import Buying
+        from hdi.buying.downloads import Terms
+        from hdi.buying.ordering import parse_request
+        from hdi.buying.spending import Limits
         from hdi.sources.records import MESSAGES
-        from hdi.spending import Limits
 
         if schema not in self.schemas.names and schema in MESSAGES:
             raise RequestError(

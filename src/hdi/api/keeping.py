@@ -12,15 +12,15 @@ from hdi.errors import masked
 from hdi.model import Outcome, Window
 
 if TYPE_CHECKING:
-    from hdi.buying import Buying
+    from hdi.buying.buying import Buying
     from hdi.gaps import Report
     from hdi.gaps.filling import Filling
     from hdi.jobs import Job
-    from hdi.revising import Due
-    from hdi.scheduling import Event, Pace, Scheduler
+    from hdi.keeping.revising import Due
+    from hdi.keeping.scheduling import Event, Pace, Scheduler
+    from hdi.keeping.syncing import Result as Synced
+    from hdi.keeping.syncing import Step, Sync
     from hdi.sources import Source
-    from hdi.syncing import Result as Synced
-    from hdi.syncing import Step, Sync
 
 
 class Keeping(Bringing):
@@ -40,7 +40,7 @@ class Keeping(Bringing):
         Without names: every job that is to be kept up to date. ``check_revisions`` also finds the days that the vendor
         changed since they were bought. Raises RequestError for an unknown job, and when there is none.
         """
-        from hdi.syncing import chosen
+        from hdi.keeping.syncing import chosen
 
         found = chosen(self.jobs(), jobs)
         return self._sync(found, api=api, check_revisions=check_revisions, dry_run=dry_run, on_wait=on_wait)
@@ -51,8 +51,8 @@ class Keeping(Bringing):
     ) -> Sync:  # fmt: skip
         from functools import partial
 
-        from hdi.settling import settle as settled
-        from hdi.syncing import Sync, schemas_of
+        from hdi.keeping.settling import settle as settled
+        from hdi.keeping.syncing import Sync, schemas_of
 
         source = source or self.source(api, on_wait)
 
@@ -102,8 +102,8 @@ class Keeping(Bringing):
         Raises RequestError for a job without a cron line, and when another process runs the schedule of the data
         folder.
         """
-        from hdi.scheduling import Scheduler, State, held, untraded
-        from hdi.syncing import chosen
+        from hdi.keeping.scheduling import Scheduler, State, held, untraded
+        from hdi.keeping.syncing import chosen
 
         planned = chosen(self.jobs(), jobs, scheduled=True)
         source = self.source(api, on_wait)
@@ -151,7 +151,7 @@ class Keeping(Bringing):
         """
         from functools import partial
 
-        from hdi.revising import due
+        from hdi.keeping.revising import due
 
         order = partial(self.buying, api=api, refetch=True, dry_run=dry_run, on_wait=on_wait, wait=wait)
         settings, store = self.settings, self.store(write=not dry_run)

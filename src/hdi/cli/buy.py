@@ -18,10 +18,10 @@ from hdi.model import SYNTHETIC, dollars_text, some
 
 if TYPE_CHECKING:
     from hdi.api import HistoricalData
+    from hdi.buying.downloads import Progress
+    from hdi.buying.offer import Offer
+    from hdi.buying.paid import Slip
     from hdi.cli.ingest import Shown
-    from hdi.downloads import Progress
-    from hdi.offer import Offer
-    from hdi.paid import Slip
 
 _NEEDED = ("dataset", "schema", "symbols", "start_date", "end_date")
 
@@ -211,8 +211,8 @@ def offer_dict(offer: Offer) -> dict[str, Any]:
 
 def _confirm(data: HistoricalData, offer: Offer, budget: Decimal | None, *, force: bool) -> None:
     """Ask before spending more than the settings allow without a question, and before buying a whole dataset."""
+    from hdi.buying.offer import unasked
     from hdi.errors import RequestError
-    from hdi.offer import unasked
 
     limit, cost = data.settings.ingest.confirm_above_usd, offer.quote.dollars
     everything = offer.request.everything and bool(offer.purchases)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hdi.api import HistoricalData
+    from hdi.buying.offer import Offer
     from hdi.model import Outcome
-    from hdi.offer import Offer
     from hdi.rehearsal import Vendor
 
 #: In a folder that this command made, and may therefore make anew.

@@ -183,8 +183,8 @@ def _fill(data: HistoricalData, report: Report, *, api: str, dry_run: bool, forc
 
 def _confirm(data: HistoricalData, filling: Filling, *, force: bool) -> None:
     """Ask once, before spending more than the settings allow without a question, or asking for all symbols."""
+    from hdi.buying.offer import unasked
     from hdi.errors import RequestError
-    from hdi.offer import unasked
 
     limit, cost = data.settings.ingest.confirm_above_usd, filling.quote.dollars
     budget = data.settings.ingest.budget_usd

@@ -12,7 +12,7 @@ from hdi.cli.session import session
 from hdi.model import DAY_NS, ns_date, some
 
 if TYPE_CHECKING:
-    from hdi.outlook import Outlook, Skipped
+    from hdi.buying.outlook import Outlook, Skipped
 
 _SOURCE = "databento"
 _LEAST = 0.1

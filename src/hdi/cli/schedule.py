@@ -15,7 +15,7 @@ from hdi.errors import RequestError
 
 if TYPE_CHECKING:
     from hdi.api import HistoricalData
-    from hdi.scheduling import Event
+    from hdi.keeping.scheduling import Event
 
 _API = "databento"
 
@@ -81,7 +81,7 @@ def schedule(  # noqa: PLR0913, PLR0917  (each is an option)
 
 def _print(data: HistoricalData, store: str | None, jobs: list[str], options: list[str], *, as_unit: bool) -> None:
     from hdi.cli import units
-    from hdi.syncing import chosen
+    from hdi.keeping.syncing import chosen
 
     found = chosen(data.jobs(), jobs, scheduled=True)
     if as_unit:
@@ -101,7 +101,7 @@ class Shown:
 
     def add(self, event: Event) -> None:
         """Show an event; errors go to stderr as well."""
-        from hdi.scheduling import event_dict
+        from hdi.keeping.scheduling import event_dict
 
         # Nobody may be listening any more: the log has all of it, and the jobs go on.
         with contextlib.suppress(OutputClosed, OSError):

@@ -12,7 +12,7 @@ from hdi.cli.session import guarded, put, say, session, terminal
 from hdi.model import SYNTHETIC, dollars_text, some
 
 if TYPE_CHECKING:
-    from hdi.spending import Spent
+    from hdi.buying.spending import Spent
 
 
 def register(app: typer.Typer) -> None:

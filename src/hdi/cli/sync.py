@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from hdi.api import HistoricalData
     from hdi.errors import HdiError
+    from hdi.keeping.revising import Changed, Due, Unsettled
+    from hdi.keeping.syncing import Result, Step, Sync
     from hdi.model import Outcome
-    from hdi.revising import Changed, Due, Unsettled
-    from hdi.syncing import Result, Step, Sync
 
 _API = "databento"
 PENDING = "pending"
@@ -86,7 +86,7 @@ def _planned(work: Sync, *, as_json: bool) -> int:
 
 def _run(data: HistoricalData, work: Sync, *, force: bool, as_json: bool) -> int:
     """Buy it, after saying what it costs; the exit code."""
-    from hdi.syncing import REVISIONS
+    from hdi.keeping.syncing import REVISIONS
 
     for line in plan_lines(work):
         say(line)
@@ -175,7 +175,7 @@ def plan_lines(work: Sync) -> list[str]:
 
 
 def _step_lines(step: Step, width: int) -> list[str]:
-    from hdi.syncing import described
+    from hdi.keeping.syncing import described
 
     name = f"{step.job.name:<{width}}  {described(step)}"
     if step.error is not None:
@@ -243,7 +243,7 @@ def outdated_lines(outdated: Iterable[Changed]) -> list[str]:
 
 def result_line(result: Result) -> str:
     """What became of a job, on one line."""
-    from hdi.syncing import described
+    from hdi.keeping.syncing import described
 
     parts = [f"{result.status:<8}{result.name}"]
     if result.step is not None:

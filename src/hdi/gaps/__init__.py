@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from hdi.buying.restating import made_here
 from hdi.calendars import Calendars, product_of
 from hdi.frames import BROUGHT
 from hdi.gaps.asking import Target, stated, unasked
@@ -26,7 +27,6 @@ from hdi.gaps.said import conditions
 from hdi.gaps.shut import closed
 from hdi.lookup import Asked, union
 from hdi.model import DAY_NS, MAX_NS, Window, cell_end, cell_start, some, subtract
-from hdi.restating import made_here
 from hdi.schema import Schemas
 from hdi.stores import Store
 from hdi.symbology import Array, Intervals, disjoint, merge

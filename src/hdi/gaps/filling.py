@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from hdi.buying.offer import Offer
+from hdi.buying.ordering import WIDTH, parse_request
+from hdi.buying.paid import Slip, slips
+from hdi.buying.reuse import Rest
+from hdi.buying.spending import Limits, spending
 from hdi.errors import RequestError
 from hdi.gaps.causes import AGAIN, BUY, CHANGED, REFINE
 from hdi.model import Condition, Outcome, Quote, Window, date_ns, dollars_text, iso_ns, ns_date
-from hdi.offer import Offer
-from hdi.ordering import WIDTH, parse_request
-from hdi.paid import Slip, slips
-from hdi.reuse import Rest
-from hdi.spending import Limits, spending
 from hdi.symbology import ALL_SYMBOLS
 
 if TYPE_CHECKING:
-    from hdi.buying import Buying
+    from hdi.buying.buying import Buying
     from hdi.schema import Schemas
     from hdi.sources import Source
     from hdi.stores import Store

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
-from hdi.aging import told
+from hdi.buying.aging import told
+from hdi.buying.paid import purchased, slips
 from hdi.frames import CONDITIONS
 from hdi.model import DAY_NS, date_ns
-from hdi.paid import purchased, slips
 
 #: What was said of a day when a unit was bought.
 _SAID = {"unit": pl.Int32(), "day": pl.Int64(), "said": pl.String(), "said_modified": pl.Int64()}

@@ -21,8 +21,8 @@ import structlog
 from pydantic import SecretStr
 
 from hdi.errors import HdiError, NothingResolved, RequestError, VendorUnavailable
-from hdi.model import Condition, Order, Quote, Window, date_ns, ns_date, parse_instant
-from hdi.ordering import MOST_SYMBOLS, NAMED, RESOLVED
+from hdi.frames import NAMED, RESOLVED
+from hdi.model import MOST_SYMBOLS, Condition, Order, Quote, Window, date_ns, ns_date, parse_instant
 from hdi.sources import BatchFile, BatchJob
 from hdi.sources.breaker import Breaker
 from hdi.sources.databento_batch import Batch, declared
@@ -111,7 +111,7 @@ class Databento:
         return {schema: Window(start, end) for schema, (start, end) in windows.items() if start < end}
 
     def resolve(self, dataset: str, symbols: Sequence[str], stype: str, window: Window) -> pl.DataFrame:
-        """:data:`hdi.ordering.RESOLVED`: what each symbol, as it was spelt, stands for on the window's UTC days.
+        """:data:`hdi.frames.RESOLVED`: what each symbol, as it was spelt, stands for on the window's UTC days.
 
         A symbol that stands for nothing has no row. ALL_SYMBOLS has none either: what it stands for cannot be asked,
         the downloaded bytes say it.
@@ -130,7 +130,7 @@ class Databento:
         return pl.DataFrame(rows, schema=RESOLVED, orient="row").unique().sort("asked", "start", "instrument_id", "end")
 
     def raw_symbols(self, dataset: str, instruments: Sequence[int], window: Window) -> pl.DataFrame:
-        """:data:`hdi.ordering.NAMED`: the raw symbols of instruments on the window's UTC days."""
+        """:data:`hdi.frames.NAMED`: the raw symbols of instruments on the window's UTC days."""
         rows: list[tuple[int, int, int, str]] = []
         for sent in _chunks([str(i) for i in dict.fromkeys(instruments)], MOST_SYMBOLS):
             for key, start, end, value in self._intervals(dataset, sent, "instrument_id", "raw_symbol", window):
@@ -169,7 +169,7 @@ class Databento:
                 yield key, span.start, span.end, value
 
     def everything(self, dataset: str, window: Window) -> pl.DataFrame:
-        """:data:`hdi.ordering.NAMED`: every instrument of the window's UTC days; no row where the vendor cannot say.
+        """:data:`hdi.frames.NAMED`: every instrument of the window's UTC days; no row where the vendor cannot say.
 
         The vendor resolves all symbols of some datasets only.
         """

@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from hdi.buying.paid import check
 from hdi.errors import HdiError, RequestError
+from hdi.frames import NAMED, RESOLVED
 from hdi.model import DAY_NS, Order, Window, date_ns, iso_ns
-from hdi.ordering import NAMED, RESOLVED
-from hdi.paid import check
 from hdi.sources import Source
 
 

@@ -16,27 +16,12 @@ from typing import Any
 import polars as pl
 
 from hdi.errors import RequestError
+from hdi.frames import RESOLVED
 from hdi.lookup import split
-from hdi.model import NATIVE, STYPES, Order, Window, subtract
+from hdi.model import MOST_SYMBOLS, NATIVE, STYPES, Order, Window, subtract
 from hdi.schema import SchemaName, Schemas
 from hdi.symbology import ALL_SYMBOLS, infer_stype, merge, root_of
 
-#: What a symbol stands for, by date: the frame that a source resolves symbols to.
-RESOLVED: dict[str, pl.DataType] = {
-    "asked": pl.String(),
-    "instrument_id": pl.Int64(),
-    "start": pl.Int64(),
-    "end": pl.Int64(),
-}
-#: Raw symbols of instruments, by date.
-NAMED: dict[str, pl.DataType] = {
-    "instrument_id": pl.Int64(),
-    "start": pl.Int64(),
-    "end": pl.Int64(),
-    "symbol": pl.String(),
-}
-#: The vendor takes so many symbols in one request.
-MOST_SYMBOLS = 2_000
 #: Wider groups of instruments first: what they bring need not be ordered again for the narrower ones.
 WIDTH = ("parent", "continuous", "raw_symbol", "instrument_id")
 _EXAMPLES = {"continuous": "ES.c.0", "parent": "ES.FUT", "instrument_id": "1234", "raw_symbol": "ESH4"}
@@ -239,8 +224,8 @@ def needed(
 ) -> Need:
     """What has to be ordered so that the store holds the request; ``held`` then counts the orders too.
 
-    ``resolved`` (:data:`RESOLVED`, with ``stype``) is the symbology of the whole request. Of a symbol that is held in
-    part, the rest is ordered by ids, or all of it where ``split`` says so.
+    ``resolved`` (:data:`hdi.frames.RESOLVED`, with ``stype``) is the symbology of the whole request. Of a symbol that
+    is held in part, the rest is ordered by ids, or all of it where ``split`` says so.
     """
     purchases: list[Purchase] = []
     claims: list[Claim] = []
@@ -389,8 +374,6 @@ def _kinds(wanted: _Spans, covered: _Spans, window: Window) -> list[tuple[Window
 
 
 __all__ = [
-    "NAMED",
-    "RESOLVED",
     "WIDTH",
     "Again",
     "Claim",

@@ -11,20 +11,20 @@ from pathlib import Path
 import polars as pl
 
 from hdi.attempt import heard
+from hdi.buying.paid import Slip, purchased, slips
+from hdi.buying.restating import BOUGHT, TOLD, judged, made_here, odd, standing
 from hdi.model import DAY_NS, date_ns
-from hdi.paid import Slip, purchased, slips
-from hdi.restating import BOUGHT, TOLD, judged, made_here, odd, standing
 
 
 def bought(ledger: pl.DataFrame, coverage: pl.DataFrame) -> pl.DataFrame:
-    """The complete units (:data:`hdi.restating.BOUGHT`) of which coverage knows an instrument, dated by commits."""
+    """The complete units of which coverage knows an instrument, dated by commits (``restating.BOUGHT``)."""
     known = coverage.drop_nulls("instrument_id").select("unit").unique()
     units = ledger.filter(pl.col("status") == "complete").join(known, on="unit", how="semi", maintain_order="left")
     return units.with_columns(bought_at="committed_at").select(pl.col(c).cast(t) for c, t in BOUGHT.items())
 
 
 def told(ledger: pl.DataFrame) -> pl.DataFrame:
-    """What the receipts of units say of days (:data:`hdi.restating.TOLD`)."""
+    """What the receipts of units say of days (:data:`hdi.buying.restating.TOLD`)."""
     rows = [
         (unit, date_ns(dt.date.fromisoformat(day["day"])), day["condition"], _midnight(day["last_modified"]))
         for unit, text in ledger.select("unit", "conditions").drop_nulls().iter_rows()
@@ -109,7 +109,7 @@ def sources_of(coverage: pl.DataFrame, ledger: pl.DataFrame, dataset: str, names
 
 
 def _of_slips(known: Sequence[Slip], brought: pl.DataFrame) -> pl.DataFrame:
-    """What the vendor said of days when the bytes of units were ordered (:data:`hdi.restating.TOLD`)."""
+    """What the vendor said of days when the bytes of units were ordered (:data:`hdi.buying.restating.TOLD`)."""
     frames = [pl.DataFrame(schema=TOLD)]
     for (at,), days in brought.group_by("at"):
         said = heard("", known[int(str(at))].conditions, 0)

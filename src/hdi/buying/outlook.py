@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.bars import lacking
+from hdi.buying.bars import lacking
+from hdi.buying.estimate import Estimate, estimate
+from hdi.buying.offer import Offer, closed_days
+from hdi.buying.ordering import Held, Purchase, cut
 from hdi.errors import NothingResolved
-from hdi.estimate import Estimate, estimate
 from hdi.frames import BROUGHT
 from hdi.model import DAY_NS, Condition, Order, Window, date_ns, ns_date, subtract
-from hdi.offer import Offer, closed_days
-from hdi.ordering import Held, Purchase, cut
 from hdi.schema import Schema
 from hdi.symbology import root_of
 
 if TYPE_CHECKING:
+    from hdi.buying.deriving import Deriver
     from hdi.calendars import Calendars
-    from hdi.deriving import Deriver
     from hdi.stores import Store
 
 

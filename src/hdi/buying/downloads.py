@@ -13,7 +13,11 @@ from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
-from hdi import paid
+from hdi.buying import paid
+from hdi.buying.offer import Offer, floor_end, quoted
+from hdi.buying.ordering import Purchase, cut
+from hdi.buying.paid import Delivery, Found, Slip
+from hdi.buying.spending import Limits
 from hdi.errors import (
     AccountRefused,
     BrokenDelivery,
@@ -26,11 +30,7 @@ from hdi.errors import (
 )
 from hdi.frames import BROUGHT
 from hdi.model import DAY_NS, MONEY, Header, Order, Outcome, Window, some
-from hdi.offer import Offer, floor_end, quoted
-from hdi.ordering import Purchase, cut
-from hdi.paid import Delivery, Found, Slip
 from hdi.sources import Source
-from hdi.spending import Limits
 
 #: A unit of more records than this is made finer, hour by hour.
 MOST_RECORDS = 50_000_000

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from hdi.buying.restating import made_here
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT
 from hdi.lookup import RECTANGLES, Lookup, split, union
 from hdi.model import MAX_NS, Window, parse_instant
 from hdi.resample import DERIVED
-from hdi.restating import made_here
 from hdi.schema import PLACE, Schema, SchemaName, Schemas, closest
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 

@@ -20,20 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hdi import batches, paid, raw
+from hdi import raw
 from hdi.attempt import Options, Task, commit_units, heard, noted
-from hdi.batching import Batching, batched, unbooked
-from hdi.deriving import Deriver
-from hdi.downloads import Downloads, Lot, Progress, Terms, miscounted, what
+from hdi.buying import batches, paid
+from hdi.buying.batching import Batching, batched, unbooked
+from hdi.buying.deriving import Deriver
+from hdi.buying.downloads import Downloads, Lot, Progress, Terms, miscounted, what
+from hdi.buying.offer import Offer, Shopper
+from hdi.buying.ordering import Claim, Held, Request, cut
+from hdi.buying.outlook import Outlook, outlook
+from hdi.buying.paid import Slip
+from hdi.buying.spending import CLAIM, Limits, spending
 from hdi.errors import BrokenDelivery, CorruptFile, HdiError, RequestError, StoreError, UnitFailed
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.journal import entries, took
 from hdi.mapping import VendorMapping
 from hdi.model import MONEY, Order, Outcome, Receipt, Unit, Window, dollars_text, iso_ns
-from hdi.offer import Offer, Shopper
-from hdi.ordering import Claim, Held, Request, cut
-from hdi.outlook import Outlook, outlook
-from hdi.paid import Slip
 from hdi.pipeline import Run, check_refining, claim_keys, export_rejects, warm
 from hdi.plan import Plan, plan_claims, plan_file, plan_order
 from hdi.refine import Refinery
@@ -41,7 +43,6 @@ from hdi.schema import Schemas
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
 from hdi.sources.records import columns
-from hdi.spending import CLAIM, Limits, spending
 from hdi.stores import Store, Work, check_origin
 from hdi.symbology import ALL_SYMBOLS
 

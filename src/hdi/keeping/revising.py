@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.aging import Book, bought, sources_of
 from hdi.attempt import heard
-from hdi.bars import finer
+from hdi.buying.aging import Book, bought, sources_of
+from hdi.buying.bars import finer
+from hdi.buying.paid import Slip, counted
+from hdi.buying.restating import FOUND, WANTED, made_here, outdated, together, wanted
 from hdi.errors import RequestError
 from hdi.frames import CONDITIONS, COVERAGE, REJECTS
 from hdi.model import DAY_NS, MAX_NS, Outcome, Quote, Unit, Window, dollars_text, iso_ns, ns_date, subtract
-from hdi.paid import Slip, counted
-from hdi.restating import FOUND, WANTED, made_here, outdated, together, wanted
 from hdi.schema import Schemas
 from hdi.sources import Source
 from hdi.stores import Store, Work
 from hdi.symbology import ALL_SYMBOLS, merge
 
 if TYPE_CHECKING:
-    from hdi.buying import Buying
-    from hdi.downloads import Progress
-    from hdi.offer import Offer
+    from hdi.buying.buying import Buying
+    from hdi.buying.downloads import Progress
+    from hdi.buying.offer import Offer
 
 _SAID = {c: CONDITIONS[c] for c in ("dataset", "day", "condition", "last_modified")}
 #: Days of a stretch that are told of.
@@ -139,7 +139,7 @@ class Due:
     _counted: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def offer(self, job: str | None = None) -> DueOffer:
-        """The price of buying again what has changed; nothing is billed. Raises as :meth:`hdi.buying.Buying.offer`.
+        """The price of buying again what has changed; nothing is billed. Raises as ``Buying.offer``.
 
         What the vendor knows no more is refused alone: the rest can be bought.
         """
@@ -274,7 +274,7 @@ def due(  # noqa: PLR0913, PLR0917  (what is held, who is asked, and how is boug
 
 
 def _held(store: Store, origin: str, only: Collection[tuple[str, str]]) -> pl.DataFrame:
-    """The units (:data:`hdi.restating.BOUGHT`) of an origin, of these datasets and schemas or of all."""
+    """The units (:data:`hdi.buying.restating.BOUGHT`) of an origin, of these datasets and schemas or of all."""
     return _only(bought(store.ledger().filter(pl.col("origin") == origin), store.coverage()), only)
 
 

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.aging import bought, told
 from hdi.attempt import heard
+from hdi.buying.aging import bought, told
+from hdi.buying.ordering import Request
+from hdi.buying.restating import made_here, standing, together
+from hdi.keeping.revising import Changed, Due
 from hdi.model import DAY_NS, Condition, Window, ns_date
-from hdi.ordering import Request
-from hdi.restating import made_here, standing, together
-from hdi.revising import Changed, Due
 from hdi.schema import Schemas
 from hdi.sources import Source
 from hdi.stores import Store
 from hdi.symbology import ALL_SYMBOLS
 
 if TYPE_CHECKING:
-    from hdi.buying import Buying
+    from hdi.buying.buying import Buying
 
 #: What is still worked on, and what is not whole; the vendor's word goes up from the first to the last.
 PENDING, DEGRADED = "pending", "degraded"

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from hdi.buying import Buying
-from hdi.downloads import Progress
+from hdi.buying.buying import Buying
+from hdi.buying.downloads import Progress
+from hdi.buying.offer import NOTHING, Offer, floor_end, unasked
+from hdi.buying.spending import Limits, spending
 from hdi.errors import AccountRefused, HdiError, RequestError, StoreError
 from hdi.frames import BROUGHT
 from hdi.jobs import WHERE, Job, find_job
+from hdi.keeping.settling import not_whole, pending
 from hdi.model import (
     DAY_NS,
     MONEY,
@@ -33,14 +36,11 @@ from hdi.model import (
     parse_instant,
     some,
 )  # fmt: skip
-from hdi.offer import NOTHING, Offer, floor_end, unasked
 from hdi.schema import closest
-from hdi.settling import not_whole, pending
 from hdi.sources import Source
-from hdi.spending import Limits, spending
 
 if TYPE_CHECKING:
-    from hdi.revising import Changed, Due, DueOffer
+    from hdi.keeping.revising import Changed, Due, DueOffer
 
 #: The name of what is bought again because the vendor changed it.
 REVISIONS = "revisions"

@@ -22,16 +22,17 @@ from typing import TYPE_CHECKING
 import polars as pl
 import structlog
 
-from hdi import batches, raw
+from hdi import raw
 from hdi.attempt import Options, heard, noted
-from hdi.batches import Coming, Ended, Intent, Note, alike, part_file
-from hdi.downloads import Lot, Terms, checked, what
+from hdi.buying import batches
+from hdi.buying.batches import Coming, Ended, Intent, Note, alike, part_file
+from hdi.buying.downloads import Lot, Terms, checked, what
+from hdi.buying.offer import Offer, quoted
+from hdi.buying.ordering import Purchase, Request, cut
+from hdi.buying.paid import Fetched, Found, Slip, check, slips
 from hdi.errors import DataError, HdiError, RequestError, StoreError, UnitFailed, VendorRefused
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.model import MONEY, Order, Outcome, Quote, Receipt, Unit, Window, date_ns
-from hdi.offer import Offer, quoted
-from hdi.ordering import Purchase, Request, cut
-from hdi.paid import Fetched, Found, Slip, check, slips
 from hdi.schema import Schema
 from hdi.sources import BatchFile, BatchJob, BatchSource, Source, Unanswered
 from hdi.stores import Store, Work

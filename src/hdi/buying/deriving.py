@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.aging import Book, bought, sources_of
 from hdi.attempt import Options, heard, noted
-from hdi.bars import SPAN, TRADES, buckets, finer, holed, lacking, split, timeless
+from hdi.buying.aging import Book, bought, sources_of
+from hdi.buying.bars import SPAN, TRADES, buckets, finer, holed, lacking, split, timeless
+from hdi.buying.ordering import Held, Request, cut
+from hdi.buying.restating import outdated, without
 from hdi.errors import HdiError, StoreError, TooManyRejects
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, Condition, Outcome, Receipt, Unit, Window, cell_start, ns_date, some
-from hdi.ordering import Held, Request, cut
 from hdi.pipeline import claim_keys, export_rejects
 from hdi.refine import Refinery, Verdict
 from hdi.resample import DERIVED, folded
-from hdi.restating import outdated, without
 from hdi.schema import Schemas
 from hdi.sources.records import columns
 from hdi.stores import Store, Work
@@ -147,7 +147,7 @@ class Deriver:
         self, derived: Iterable[Derived], run: str, options: Options, names: pl.DataFrame,
         conditions: Sequence[Condition] = (), seen_at: int = 0,
     ) -> Iterator[Outcome]:  # fmt: skip
-        """Make and commit it, one commit for each grid cell; ``names`` (:data:`hdi.ordering.NAMED`) are raw symbols.
+        """Make and commit it, one commit for each grid cell; ``names`` (:data:`hdi.frames.NAMED`) are raw symbols.
 
         ``conditions`` are what the vendor said of the days when it was asked, at ``seen_at``. What goes wrong with a
         cell is its outcome's; StoreError is raised.

@@ -26,8 +26,8 @@ from hdi.calendars import Calendars, product_of
 from hdi.cron import Cron
 from hdi.errors import AccountRefused, HdiError, RequestError, StoreError, UnitFailed
 from hdi.jobs import Job
+from hdi.keeping.syncing import Result
 from hdi.model import DAY_NS, NS, Window, iso_ns, parse_instant
-from hdi.syncing import Result
 
 _STATE, _LOCK = "schedule.json", "schedule.lock"
 _FORMAT = 1

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.batches import Coming, Ended, coming
+from hdi.buying.batches import Coming, Ended, coming
+from hdi.buying.meant import meant
+from hdi.buying.ordering import Again, Claim, Held, Need, Purchase, Request, Split, cut, needed
+from hdi.buying.paid import Slip, described, purchased, slips
+from hdi.buying.reuse import Rest, done, rests
 from hdi.errors import EndUnavailable, NothingResolved, RequestError, UnitFailed, UnknownSymbol
+from hdi.frames import NAMED, RESOLVED
 from hdi.journal import started
-from hdi.meant import meant
 from hdi.model import DAY_NS, Condition, Order, Quote, Window, date_ns, iso_ns, some, subtract
-from hdi.ordering import NAMED, RESOLVED, Again, Claim, Held, Need, Purchase, Request, Split, cut, needed
-from hdi.paid import Slip, described, purchased, slips
 from hdi.plan import plan_file
-from hdi.reuse import Rest, done, rests
 from hdi.schema import closest
 from hdi.sources import Source
 from hdi.sources.dbn import Reader
@@ -28,8 +29,8 @@ from hdi.stores import Store
 from hdi.symbology import ALL_SYMBOLS, merge
 
 if TYPE_CHECKING:
+    from hdi.buying.deriving import Derived, Deriver
     from hdi.calendars import Calendars
-    from hdi.deriving import Derived, Deriver
 
 NOTHING = Quote(0, 0, Decimal(0))
 #: Symbols that stand for nothing in the window are looked for around it: markets close for a week at most.
@@ -47,7 +48,7 @@ _SPAN = {name: pl.col(name) for name in ("instrument_id", "start", "end")}
 
 @dataclass(frozen=True)
 class Known:
-    """What the vendor says of a request: ``resolved`` has ``stype`` beside :data:`hdi.ordering.RESOLVED`.
+    """What the vendor says of a request: ``resolved`` has ``stype`` beside :data:`hdi.frames.RESOLVED`.
 
     ``seen_at`` is when it was asked for the conditions, in nanoseconds. ``blind``: all symbols are wanted, some of
     them are held, and which ones is not known.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from hdi.buying.paid import Slip, of, purchased
+from hdi.frames import RESOLVED
 from hdi.model import Window
-from hdi.ordering import RESOLVED
-from hdi.paid import Slip, of, purchased
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Rest:
 
 
 def rests(slips: Iterable[tuple[Slip, pl.DataFrame]], coverage: pl.DataFrame, ledger: pl.DataFrame) -> list[Rest]:
-    """What is left of slips (each with its scope, :data:`hdi.ordering.RESOLVED`), the oldest first.
+    """What is left of slips (each with its scope, :data:`hdi.frames.RESOLVED`), the oldest first.
 
     A part is left where all that the store holds of its symbol and instruments is older. Refined in this order, what
     was bought later replaces what was bought before. A slip whose records are not as many as the vendor counted

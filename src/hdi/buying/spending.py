@@ -15,11 +15,11 @@ from typing import Literal, get_args
 
 import polars as pl
 
-from hdi import paid
-from hdi.batches import unbooked
+from hdi.buying import paid
+from hdi.buying.batches import unbooked
+from hdi.buying.paid import Slip, purchased
 from hdi.errors import RequestError
 from hdi.model import Grid, Window, cell_start, dollars_text, ns_date
-from hdi.paid import Slip, purchased
 
 #: One amount. ``at`` is when it was spent (nanoseconds), ``booked`` False where the ledger does not have it yet.
 SPENDING: dict[str, pl.DataType] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from hdi.buying.ordering import Held, Request, cut
 from hdi.model import DAY_NS, Window, subtract
-from hdi.ordering import Held, Request, cut
 from hdi.resample import spoiled
 from hdi.schema import Schemas
 from hdi.symbology import merge

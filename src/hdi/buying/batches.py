@@ -21,10 +21,11 @@ import polars as pl
 import structlog
 
 from hdi import raw
+from hdi.buying.ordering import Purchase, Request
+from hdi.buying.paid import Slip, slips
 from hdi.errors import CorruptFile, RequestError
+from hdi.frames import NAMED, RESOLVED
 from hdi.model import DAY_NS, Condition, Order, Window, date_ns, iso_ns, some
-from hdi.ordering import NAMED, RESOLVED, Purchase, Request
-from hdi.paid import Slip, slips
 from hdi.sources import BatchJob, BatchSource, Source
 from hdi.symbology import ALL_SYMBOLS
 

@@ -1,7 +1,7 @@
 """When is traded: the sessions of each dataset and product, and the days without any.
 
 The calendars are those of exchange_calendars, told apart by the packaged table and the user's ``calendars.yaml``
-(:mod:`hdi.calendar_tables`). Sessions are known from :data:`FIRST` to the end of the second year after this one, or as
+(:mod:`hdi.calendars.tables`). Sessions are known from :data:`FIRST` to the end of the second year after this one, or as
 far as the library has the calendar; a day outside of that never counts as closed.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hdi.calendar_tables import Day, Hours, Layer, Rules, rules_of, tables
+from hdi.calendars.tables import Day, Hours, Layer, Rules, rules_of, tables
 from hdi.errors import ConfigError
 from hdi.model import DAY_NS, Window, date_ns, ns_date
 from hdi.symbology import ALL_SYMBOLS, infer_stype, root_of

@@ -25,8 +25,8 @@ import structlog
 
 from hdi import raw
 from hdi.errors import CorruptFile, HdiError, StoreError
+from hdi.frames import NAMED, RESOLVED
 from hdi.model import MONEY, Condition, Header, Order, RawFile, Unit, Window, ns_date
-from hdi.ordering import NAMED, RESOLVED
 from hdi.sources.dbn import Reader, record_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Slip:
 
     ``asked`` are all symbols that the order answers for; those of them that the order leaves out stood for nothing
     in its window, which ``cells`` tile. ``resolved`` and ``names`` are their symbology
-    (:data:`hdi.ordering.RESOLVED`, ``NAMED``). ``records`` is the vendor's count, ``dollars`` its price, ``arrived``
+    (:data:`hdi.frames.RESOLVED`, ``NAMED``). ``records`` is the vendor's count, ``dollars`` its price, ``arrived``
     how many records the bytes hold: -1 when they are not whole. ``wasted`` are bytes that were billed for tries that
     broke, at ``wasted_dollars``, which are in ``dollars``. ``lost`` are symbols that were ordered and that the answer
     does not resolve. ``conditions`` are what the vendor said of days when it was asked at ``seen_at``.

@@ -7,8 +7,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from hdi.buying.ordering import Request
 from hdi.errors import HdiError
-from hdi.ordering import Request
 from hdi.sources import Source
 from hdi.symbology import infer_stype, root_of
 

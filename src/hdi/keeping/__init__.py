@@ -1,0 +1,1 @@
+"""What keeps a store up to date: jobs that go on, by hand or by their cron lines, and days that a vendor changed."""
