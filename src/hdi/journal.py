@@ -30,6 +30,7 @@ import structlog
 from hdi.errors import HdiError, RequestError, StoreError
 from hdi.frames import BROUGHT
 from hdi.model import NS, Outcome, iso_ns, parse_instant, some
+from hdi.raw import sync
 
 #: ``resumed``: it did not end well, and a later run went on with it; ``earlier``: of a store that is no longer there.
 RunStatus = Literal[
@@ -67,7 +68,7 @@ class Journal:
                 "start", sync=True, format=_FORMAT, run=run, pid=os.getpid(), host=socket.gethostname(),
                 store=dict(store), request=dict(words),
             )  # fmt: skip
-            _sync(self._path.parent)
+            sync(self._path.parent)
         except BaseException:
             os.close(self._fd)
             raise
@@ -375,14 +376,6 @@ def _held(fd: int) -> bool:
 
 def _ns(text: str) -> int:
     return parse_instant(text)[0]
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 __all__ = [

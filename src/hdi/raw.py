@@ -64,7 +64,7 @@ def put(data_dir: Path, folders: Sequence[str], name: str, path: Path, digest: s
     target = root.joinpath(*folders, name)
     try:
         path.chmod(0o600)
-        _sync(path)
+        sync(path)
         _private(root, *folders)
         if target.exists() and not _holds(target, digest, size):
             aside = target.with_name(f"{name}.damaged-{time.time_ns()}")
@@ -75,7 +75,7 @@ def put(data_dir: Path, folders: Sequence[str], name: str, path: Path, digest: s
             path.unlink()
         else:
             path.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
     except OSError as exc:
         raise _refused(root, exc) from exc
     return RawFile(str(target.absolute()), digest, size)
@@ -91,7 +91,7 @@ def put_note(data_dir: Path, folders: Sequence[str], name: str, text: str) -> No
         write_all(fd, text.encode(), part)
         _private(root, *folders)
         part.rename(root.joinpath(*folders, name))
-        _sync(root.joinpath(*folders))
+        sync(root.joinpath(*folders))
     except OSError as exc:
         raise _refused(root, exc) from exc
     finally:
@@ -126,7 +126,7 @@ def hold_note(folder: Path, name: str, text: str) -> int:
     try:
         write_all(fd, text.encode(), part)
         part.rename(folder / name)
-        _sync(folder)
+        sync(folder)
     except BaseException as exc:
         part.unlink(missing_ok=True)
         os.close(fd)
@@ -239,7 +239,7 @@ def _private(root: Path, *folders: str) -> None:
         above, root = root, root / folder
         with contextlib.suppress(FileExistsError):
             root.mkdir(mode=0o700)
-            _sync(above)
+            sync(above)
 
 
 def _holds(path: Path, digest: str, size: int) -> bool:
@@ -248,8 +248,9 @@ def _holds(path: Path, digest: str, size: int) -> bool:
     return file_digest(path) == digest
 
 
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

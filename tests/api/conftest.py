@@ -10,13 +10,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import databento  # noqa: F401  (its import sets warning filters)
 
-from api.desk import Desk
+from api.desk import Desk, trusting
 from api.truth import Truth
 from hdi.testing.vendor import rehearse  # noqa: F401  (a fixture)
 
 #: So few trades that a day is quick, and many enough that some share an instant.
 MARKET = {"until": "2024-07-01", "scale": 0.02}
-BEGIN = "-----BEGIN CERTIFICATE-----"
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +37,10 @@ def market(request):
 
 @pytest.fixture
 def trusted(tmp_path, monkeypatch):
-    """Makes clients trust a vendor and nobody else: reading everybody's authorities takes most of a call's time."""
+    """Makes clients trust a vendor and nobody else."""
 
     def call(vendor):
-        path = tmp_path / "ca.pem"
-        path.write_text(BEGIN + vendor.ca_file.read_text().rpartition(BEGIN)[2])
-        for name, value in (vendor.environment() | {"REQUESTS_CA_BUNDLE": str(path)}).items():
+        for name, value in trusting(vendor, tmp_path).items():
             monkeypatch.setenv(name, value)
         return vendor
 

@@ -1,17 +1,42 @@
-"""A lake, its folders and a vendor, driven through the facade as the command line drives it."""
+"""A store, its folders and a vendor, driven through the facade as the command line drives it."""
 
+import contextlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from hdi import HistoricalData
+from hdi.rehearsal import Rehearsal
 from hdi.sources.breaker import close_all
 from hdi.testing.material import schemas
 from lakes import MAPPING, Place
 
 GLBX, XNAS = "GLBX.MDP3", "XNAS.ITCH"
+
+
+_BEGIN = "-----BEGIN CERTIFICATE-----"
+
+
+def trusting(vendor, folder):
+    """The variables with which clients trust a vendor and nobody else.
+
+    Reading everybody's authorities takes most of a call's time.
+    """
+    path = folder / "ca.pem"
+    path.write_text(_BEGIN + vendor.ca_file.read_text().rpartition(_BEGIN)[2])
+    return vendor.environment() | {"REQUESTS_CA_BUNDLE": str(path)}
+
+
+@contextlib.contextmanager
+def served(folder, **market):
+    """A rehearsal vendor that clients of this process trust, for as long as it is used."""
+    with Rehearsal(**market) as vendor, pytest.MonkeyPatch.context() as env:
+        for name, value in trusting(vendor, folder).items():
+            env.setenv(name, value)
+        yield vendor
 
 
 @dataclass(frozen=True)
@@ -28,16 +53,20 @@ class Ask:
 
 @dataclass
 class Desk:
-    """``folder`` holds the lake; ``data_dir`` the vendor's bytes. ``settings`` are laid over those of every call."""
+    """``folder`` holds the lake; ``data_dir`` the vendor's bytes. ``settings`` are laid over those of every call.
+
+    The store is a database where ``address`` names one.
+    """
 
     folder: Path
     vendor: object
     settings: dict = field(default_factory=dict)
     shared: Path | None = None
+    address: str = ""
 
     @property
     def place(self):
-        return Place(self.folder)
+        return Place(self.folder, address=self.address)
 
     @property
     def data_dir(self):
@@ -53,14 +82,15 @@ class Desk:
 
     def open(self):
         close_all()  # each command is a process of its own
-        data = HistoricalData.open(f"lake:{self.folder / 'lake'}", **self.flags())
+        data = HistoricalData.open(self.place.url, **self.flags())
         # The packaged kinds of data are read once for all tests, not once for each call.
         vars(data).update(schemas=schemas(), _mapping=MAPPING)
         return data
 
     def beside(self, name, *, shared=False):
         """A desk with a lake of its own; ``shared``: on the same data folder."""
-        return replace(self, folder=self.folder.parent / name, shared=self.data_dir if shared else None)
+        folder = self.folder.parent / name
+        return replace(self, folder=folder, shared=self.data_dir if shared else None, address="")
 
     def offer(self, ask, **options):
         with self.open() as data:

@@ -5,16 +5,13 @@ from decimal import Decimal
 
 import pytest
 
-from api.desk import Ask, Desk
+from api.desk import Ask, Desk, served
 from api.truth import Truth, alike
-from hdi import HistoricalData, RequestError
-from hdi.rehearsal import Rehearsal
+from hdi import RequestError
 from hdi.testing.material import schemas
-from lakes import MAPPING, Place
 from servers import make_layout
 
 MARKET = {"until": "2024-07-01", "scale": 0.01, "limits": 0.0}
-BEGIN = "-----BEGIN CERTIFICATE-----"
 #: Around an expiry and a weekend: outrights, the spreads of a parent, and two front months.
 SYMBOLS, FIRST, LAST = "NG.FUT,ES.c.0,CL.v.0", "2024-03-14", "2024-03-18"
 NAMES = ("ohlcv-1d", "ohlcv-1h", "ohlcv-1m", "ohlcv-1s")
@@ -22,30 +19,9 @@ HOUR, DAY = 3_600 * 10**9, 86_400 * 10**9
 HALF = ("2024-03-14T10:17:30Z", "2024-03-15T12:40:00Z")
 
 
-class Seat(Desk):
-    """A desk whose store may be a database."""
-
-    address = ""
-
-    @property
-    def place(self):
-        return Place(self.folder, address=self.address)
-
-    def open(self):
-        data = HistoricalData.open(self.place.url, **self.flags())
-        vars(data).update(schemas=schemas(), _mapping=MAPPING)
-        return data
-
-
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory):
-    with contextlib.ExitStack() as stack:
-        made = stack.enter_context(Rehearsal(**MARKET))
-        env = stack.enter_context(pytest.MonkeyPatch.context())
-        path = tmp_path_factory.mktemp("trust") / "ca.pem"
-        path.write_text(BEGIN + made.ca_file.read_text().rpartition(BEGIN)[2])
-        for name, value in (made.environment() | {"REQUESTS_CA_BUNDLE": str(path)}).items():
-            env.setenv(name, value)
+    with served(tmp_path_factory.mktemp("trust"), **MARKET) as made:
         yield made
 
 
@@ -57,7 +33,7 @@ def truth(vendor):
 @pytest.fixture(scope="module")
 def lake(vendor, tmp_path_factory):
     """A lake that owns the trades of some days."""
-    seat = Seat(tmp_path_factory.mktemp("lake"), vendor)
+    seat = Desk(tmp_path_factory.mktemp("lake"), vendor)
     seat.stored(Ask(SYMBOLS, FIRST, LAST, "trades"))
     return seat
 
@@ -66,7 +42,7 @@ def lake(vendor, tmp_path_factory):
 def server(vendor, databases, tmp_path_factory):
     """A database that owns the same."""
     with databases.kept() as fresh:
-        seat = Seat(tmp_path_factory.mktemp("server"), vendor)
+        seat = Desk(tmp_path_factory.mktemp("server"), vendor)
         seat.address = fresh(template="layout", prepare=make_layout)
         seat.stored(Ask(SYMBOLS, FIRST, LAST, "trades"))
         yield seat
@@ -74,7 +50,7 @@ def server(vendor, databases, tmp_path_factory):
 
 @pytest.fixture
 def seat(tmp_path, vendor):
-    return Seat(tmp_path / "seat", vendor)
+    return Desk(tmp_path / "seat", vendor)
 
 
 @pytest.fixture
@@ -197,7 +173,7 @@ def test_a_query_says_how_many_of_its_rows_were_made(seat):
 
 def test_bars_whose_trades_are_in_quarantine_are_bought_and_all_rows_are_right(tmp_path, trusted, rehearse):
     hostile = trusted(rehearse(**MARKET | {"scale": 0.02}, hostile=20))
-    seat, plain = Seat(tmp_path / "derived", hostile), Seat(tmp_path / "bought", hostile)
+    seat, plain = Desk(tmp_path / "derived", hostile), Desk(tmp_path / "bought", hostile)
     seat.settings |= {"ingest.min_rejects": 10_000}
     plain.settings |= {"ingest.min_rejects": 10_000}
     seat.stored(Ask("ES.c.0,CL.c.0", FIRST, "2024-03-15", "trades"))

@@ -12,20 +12,16 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from api.cradles import KILLED, Cradle
-from api.desk import Ask, Desk
+from api.desk import Ask, Desk, served, trusting
 from api.truth import Truth, alike
-from hdi import HistoricalData
 from hdi.buying import buying, offer, paid
 from hdi.cli.app import run
 from hdi.errors import RequestError
 from hdi.model import DAY_NS, Window, date_ns
-from hdi.rehearsal import Rehearsal
 from hdi.testing.material import schemas
-from lakes import MAPPING, Place
 from servers import make_layout
 
 MARKET = {"until": "2024-07-01", "scale": 0.01, "limits": 0.0}
-BEGIN = "-----BEGIN CERTIFICATE-----"
 GET_RANGE = "timeseries.get_range"
 YEAR = ("2023-07-03", "2024-06-28")
 BARS, HOURS = Ask("ES.FUT", *YEAR), Ask("ES.c.0", *YEAR, "ohlcv-1h")
@@ -35,18 +31,7 @@ HOUR_NS = 3_600 * 10**9
 
 
 class Seat(Desk):
-    """A desk whose store may be a database."""
-
-    address = ""
-
-    @property
-    def place(self):
-        return Place(self.folder, address=self.address)
-
-    def open(self):
-        data = HistoricalData.open(self.place.url, **self.flags())
-        vars(data).update(schemas=schemas(), _mapping=MAPPING)
-        return data
+    """A desk at which restatements are looked for."""
 
     def due(self, **options):
         with self.open() as data:
@@ -70,15 +55,9 @@ class Seat(Desk):
 
 @pytest.fixture(scope="module")
 def shared_vendor(tmp_path_factory):
-    with contextlib.ExitStack() as stack:
-        made = stack.enter_context(Rehearsal(**MARKET))
-        env = stack.enter_context(pytest.MonkeyPatch.context())
-        # To read everybody's authorities takes most of a call's time.
-        path = tmp_path_factory.mktemp("trust") / "ca.pem"
-        path.write_text(BEGIN + made.ca_file.read_text().rpartition(BEGIN)[2])
-        made.variables = made.environment() | {"REQUESTS_CA_BUNDLE": str(path)}
-        for name, value in made.variables.items():
-            env.setenv(name, value)
+    folder = tmp_path_factory.mktemp("trust")
+    with served(folder, **MARKET) as made:
+        made.variables = trusting(made, folder)
         yield made
 
 

@@ -15,17 +15,15 @@ from decimal import Decimal
 import pytest
 
 from api.cradles import KILLED, Cradle
-from api.desk import Ask, Desk
+from api.desk import Ask, Desk, served
 from api.truth import alike
 from dbnfiles import records, write
 from hdi import RequestError
 from hdi.cli import run as hdi
 from hdi.journal import Journal
 from hdi.model import NS, iso_ns
-from hdi.rehearsal import Rehearsal
 
 MARKET = {"until": "2024-07-01", "scale": 0.01, "limits": 0.0}
-BEGIN = "-----BEGIN CERTIFICATE-----"
 #: Two downloads.
 ASK = Ask("ES.c.0", "2024-03-13", "2024-03-14", "trades")
 #: One, of two bars.
@@ -41,13 +39,7 @@ def cradle():
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory):
-    with contextlib.ExitStack() as stack:
-        made = stack.enter_context(Rehearsal(**MARKET))
-        env = stack.enter_context(pytest.MonkeyPatch.context())
-        path = tmp_path_factory.mktemp("trust") / "ca.pem"
-        path.write_text(BEGIN + made.ca_file.read_text().rpartition(BEGIN)[2])
-        for name, value in (made.environment() | {"REQUESTS_CA_BUNDLE": str(path)}).items():
-            env.setenv(name, value)
+    with served(tmp_path_factory.mktemp("trust"), **MARKET) as made:
         yield made
 
 

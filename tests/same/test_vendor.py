@@ -5,17 +5,13 @@ import functools
 
 import pytest
 
-from api.desk import GLBX, XNAS, Ask, Desk
-from hdi import HistoricalData, UnknownSymbol
+from api.desk import GLBX, XNAS, Ask, Desk, served
+from hdi import UnknownSymbol
 from hdi.model import iso_ns
-from hdi.rehearsal import Rehearsal
-from hdi.testing.material import schemas
-from lakes import MAPPING, Place
 from same.twins import Twins, alike, answer, plain
 
 #: Few trades, some of them bad on purpose.
 MARKET = {"until": "2024-07-01", "scale": 0.01, "limits": 0.0, "hostile": 4}
-BEGIN = "-----BEGIN CERTIFICATE-----"
 #: Around the roll of ES by calendar, volume and open interest, and a weekend.
 ROLL = ("2024-03-11", "2024-03-20")
 DAY = ("2024-03-14", "2024-03-14")
@@ -33,31 +29,9 @@ ORDERS = (
 )
 
 
-class Seat(Desk):
-    """A desk whose store may be a database."""
-
-    address = ""
-
-    @property
-    def place(self):
-        return Place(self.folder, address=self.address)
-
-    def open(self):
-        data = HistoricalData.open(self.place.url, **self.flags())
-        vars(data).update(schemas=schemas(), _mapping=MAPPING)
-        return data
-
-
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory):
-    with contextlib.ExitStack() as stack:
-        made = stack.enter_context(Rehearsal(**MARKET))
-        env = stack.enter_context(pytest.MonkeyPatch.context())
-        # To read everybody's authorities takes most of a call's time.
-        path = tmp_path_factory.mktemp("trust") / "ca.pem"
-        path.write_text(BEGIN + made.ca_file.read_text().rpartition(BEGIN)[2])
-        for name, value in (made.environment() | {"REQUESTS_CA_BUNDLE": str(path)}).items():
-            env.setenv(name, value)
+    with served(tmp_path_factory.mktemp("trust"), **MARKET) as made:
         yield made
 
 
@@ -65,7 +39,7 @@ def vendor(tmp_path_factory):
 def seats(vendor, address, tmp_path_factory):
     """A desk with a lake and one with a database, and a pair that looks at what they hold."""
     folder = tmp_path_factory.mktemp("seats")
-    lake, server = Seat(folder / "lake", vendor), Seat(folder / "server", vendor)
+    lake, server = Desk(folder / "lake", vendor), Desk(folder / "server", vendor)
     server.address = address
     with contextlib.closing(Twins(folder, address)) as pair:
         yield lake, server, pair

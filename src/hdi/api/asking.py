@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hdi.api.opened import Opened, text
 from hdi.errors import masked
-from hdi.model import DAY_NS, MAX_NS, Query, Window, ns_date, parse_instant
+from hdi.model import DAY_NS, MAX_NS, Query, Window, parse_instant
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from hdi.query import Result
     from hdi.runs import RunDetail, RunRecord
 
-#: No later day can be asked for.
-_LAST_DAY = "2262-04-09"
+
+#: No day before or after can be asked for.
+_FIRST_DAY, _LAST_DAY = "1970-01-01", "2262-04-09"
 
 
 class Asking(Opened):
@@ -80,13 +81,13 @@ class Asking(Opened):
         from hdi.covered import measure
         from hdi.symbol_groups import named
 
-        first, last = (None if when is None else text(when) for when in (start, end))
-        window = Window.parse(first or "1970-01-01", last or "2262-04-10")
+        start, end = start or None, end or None
+        window = _between(start, end)
         asked = self.symbols_of(symbols)
         members = set(asked) - named((symbols,) if isinstance(symbols, str) else symbols)
         return measure(
             self.store(), self.schemas, self.calendars, asked, members=members, schema=schema, dataset=dataset,
-            start=window.start if first else None, end=window.end if last else None, now=time.time_ns(),
+            start=None if start is None else window.start, end=None if end is None else window.end, now=time.time_ns(),
         )  # fmt: skip
 
     def gaps(
@@ -108,7 +109,7 @@ class Asking(Opened):
         from hdi.gaps import Wanted, find
 
         schemas = (schema,) if isinstance(schema, str) else tuple(schema)
-        window = Window.parse("1970-01-01" if start is None else text(start), _LAST_DAY if end is None else text(end))
+        window = _between(start, end)
         first, last = None if start is None else window.start, None if end is None else window.end
         wanted = Wanted(schemas, self.symbols_of(symbols), dataset, first, last, closed)
         return find(self.store(), self.schemas, self.calendars, wanted, time.time_ns(), self.settings.data_dir)
@@ -130,7 +131,7 @@ class Asking(Opened):
         """
         from hdi.keeping.revisions import Asked, Revisions
 
-        window = Window.parse(text(start or "1970-01-01"), text(end or _LAST_DAY))
+        window = _between(start or None, end or None)
         asked = Asked(schema, self.symbols_of(symbols) if symbols else (), window, dataset, since)
         return Revisions(self.store(), self.schemas, asked).frames()
 
@@ -146,8 +147,7 @@ class Asking(Opened):
         from hdi.buying.batches import lost
         from hdi.buying.spending import spending, summed
 
-        first = "1970-01-01" if start is None else text(start)
-        window = Window.parse(first, ns_date(MAX_NS - 2 * DAY_NS).isoformat() if end is None else text(end))
+        window = _between(start, end)
         paid.recover(self.settings.data_dir)  # what a process that died was billed
         ledger = self.store().ledger()
         origin = ledger["origin"][0] if ledger.height else self.source().origin
@@ -171,3 +171,8 @@ class Asking(Opened):
         from hdi.runs import detail
 
         return detail(self.runs(on_bad), name, self.store().ledger())
+
+
+def _between(start: str | dt.date | None, end: str | dt.date | None) -> Window:
+    """The window between two dates; a side without one is as far away as can be asked for."""
+    return Window.parse(_FIRST_DAY if start is None else text(start), _LAST_DAY if end is None else text(end))

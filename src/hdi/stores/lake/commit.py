@@ -17,9 +17,10 @@ from deltalake.transaction import AddAction, RemoveAction
 from hdi.errors import StoreError
 from hdi.frames import BROUGHT
 from hdi.model import Receipt, iso_ns
+from hdi.raw import sync
 from hdi.stores.lake.compare import Attempt, Change, compared, live_files, tally
 from hdi.stores.lake.derive import pack, sync_log
-from hdi.stores.lake.files import locked, sync, write_text
+from hdi.stores.lake.files import locked, write_text
 from hdi.stores.lake.write import LakeWriter, Run
 from hdi.stores.receipts import committed_elsewhere, judged, ledger_row, new_conditions, new_mappings
 

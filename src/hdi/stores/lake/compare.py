@@ -18,8 +18,9 @@ import polars as pl
 
 from hdi.errors import FragmentRefused
 from hdi.model import iso_ns
+from hdi.raw import sync
 from hdi.stores.lake.derive import side_file
-from hdi.stores.lake.files import PARQUET, sync
+from hdi.stores.lake.files import PARQUET
 from hdi.stores.lake.write import LakeWriter, Run, arranged, write_run
 from hdi.symbology import Array, Intervals
 

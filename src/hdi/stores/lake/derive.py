@@ -25,7 +25,8 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
 from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEDGER, MAPPINGS, REJECTS
-from hdi.stores.lake.files import PARQUET, digest, locked, sync
+from hdi.raw import sync
+from hdi.stores.lake.files import PARQUET, digest, locked
 from hdi.stores.receipts import ledger_frame
 from hdi.symbology import Intervals
 

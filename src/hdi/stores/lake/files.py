@@ -17,6 +17,7 @@ import polars as pl
 from deltalake.exceptions import DeltaError
 
 from hdi.errors import StoreError
+from hdi.raw import sync
 
 #: Written with level 1: three quarters of the time of level 3 for files a tenth larger.
 PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "row_group_size": 131_072}
@@ -98,15 +99,6 @@ def try_lock(path: Path) -> int | None:
         os.close(fd)
         return None
     return fd
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write_text(path: Path, text: str, part: Path) -> None:

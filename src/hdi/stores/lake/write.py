@@ -22,8 +22,9 @@ import polars as pl
 from hdi.errors import DataError
 from hdi.frames import REJECTS
 from hdi.model import Receipt, cell_end, cell_start, ns_date
+from hdi.raw import sync
 from hdi.stores.lake.derive import side_file
-from hdi.stores.lake.files import PARQUET, guard, own, sync
+from hdi.stores.lake.files import PARQUET, guard, own
 
 if TYPE_CHECKING:
     from hdi.stores import Work
