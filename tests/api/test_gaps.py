@@ -4,19 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from api.conftest import BEGIN
+from api.desk import served
 from api.planted import DELETED, at, make, open_stretches
-from hdi.rehearsal import Rehearsal
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
-    with pytest.MonkeyPatch.context() as patch, Rehearsal(until="2024-07-01", scale=0.1, limits=0) as vendor:
-        path = folder / "ca.pem"
-        path.write_text(BEGIN + vendor.ca_file.read_text().rpartition(BEGIN)[2])
-        for name, value in (vendor.environment() | {"REQUESTS_CA_BUNDLE": str(path)}).items():
-            patch.setenv(name, value)
+    with served(folder, until="2024-07-01", scale=0.1, limits=0) as vendor:
         return make(folder, vendor)
 
 
