@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SUITE, MAJOR = "trixie", 17
 PACKAGES = (f"postgresql-{MAJOR}", f"postgresql-client-{MAJOR}", f"postgresql-{MAJOR}-timescaledb")
 OLDEST = 15
-PORT, PORTS = 55433, 100
+#: Below the ports that systems lend to outgoing connections (from 32768), so that none takes one between two starts.
+PORT, PORTS = 25433, 100
 PORT_LINE = 3  # of postmaster.pid
 #: In the home of a server that a test run started, and that the last test run ends.
 BY_TESTS = "started-by-tests"
