@@ -16,7 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hdi.api import HistoricalData
+    from hdi.answer import Answer
+    from hdi.api import HistoricalData, open  # noqa: A004  (the word that databases have for it)
     from hdi.errors import (
         ConfigError,
         CorruptFile,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from hdi.settings import Settings
 
 _WHERE = {
+    "Answer": "answer",
     "ConfigError": "errors",
     "CorruptFile": "errors",
     "DataError": "errors",
@@ -66,9 +68,11 @@ _WHERE = {
     "VendorRefused": "errors",
     "Window": "model",
     "load_schemas": "schema",
+    "open": "api",
 }
 
 __all__ = [
+    "Answer",
     "ConfigError",
     "CorruptFile",
     "DataError",
@@ -96,6 +100,7 @@ __all__ = [
     "VendorRefused",
     "Window",
     "load_schemas",
+    "open",
 ]
 
 

@@ -336,7 +336,8 @@ class Receipt:
 class Query:
     """What somebody wants to read: one schema, some symbols, a window.
 
-    ``symbols`` empty means every instrument; ``columns`` empty means all; ``limit`` None means no end.
+    ``symbols`` empty means every instrument; ``columns`` empty means all; ``limit`` None means no end. ``where`` keeps
+    the rows of which each named column has one of the values beside it.
     """
 
     schema: str
@@ -345,6 +346,7 @@ class Query:
     dataset: str | None = None
     columns: tuple[str, ...] = ()
     limit: int | None = None
+    where: tuple[tuple[str, tuple[str | int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import structlog
 
+from hdi.answer import Answer
 from hdi.errors import RequestError
 from hdi.explain import NOTHING, Records, Story, shown
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Asked, Lookup, among, split, union
@@ -28,11 +29,11 @@ log = structlog.get_logger(component="QueryBuilder")
 
 
 @dataclass
-class Result:
-    """What a query finds, read while it is looked at: :meth:`frames` streams it, :meth:`collect` holds it.
+class Result(Answer):
+    """What a query finds, read while it is looked at.
 
-    ``columns`` are the output columns and their types. After the last frame ``rows``, ``seconds``,
-    ``limited`` (True when the limit left rows out) and ``notes`` (what a reader must know) are complete.
+    After the last frame ``rows``, ``seconds``, ``limited`` (True when the limit left rows out) and ``notes`` are
+    complete.
     """
 
     query: Query
@@ -68,9 +69,24 @@ class Result:
             self.seconds = time.perf_counter() - began
             self._log()
 
-    def collect(self) -> pl.DataFrame:
-        """All rows as one frame."""
-        return pl.concat([pl.DataFrame(schema=self.columns), *self.frames()])
+    def narrowed(self, columns: Sequence[str]) -> Result:
+        """See :meth:`hdi.answer.Answer.narrowed`: the store reads no other column than these and those it needs."""
+        return self._as(replace(self.query, columns=tuple(columns)))
+
+    def limited_to(self, rows: int) -> Result:
+        """See :meth:`hdi.answer.Answer.limited_to`: reading stops there."""
+        limit = rows if self.query.limit is None else min(rows, self.query.limit)
+        return self._as(replace(self.query, limit=limit))
+
+    def _as(self, query: Query) -> Result:
+        columns = _columns(self.schema, query.columns)
+        reading = replace(self._reading, query=query, columns=list(columns))
+        return Result(query, self.schema, self.name, columns, _reading=reading)
+
+    @property
+    def rectangles(self) -> pl.DataFrame | None:
+        """Which instruments when (:data:`hdi.lookup.RECTANGLES`), cut to the window; None is every instrument."""
+        return None if self._reading.asked is None else union(self._reading.asked, self.query.window)
 
     def explain(self) -> list[str]:
         """Why there is no row: the lines to show."""
@@ -105,6 +121,7 @@ def run(store: Store, schemas: Schemas, query: Query) -> Result:
     """
     schema, name = schemas.find(query.schema)
     columns = _columns(schema, query.columns)
+    _columns(schema, [c for c, _ in query.where])
     if query.limit is not None and query.limit < 1:
         raise RequestError(f"a limit of {query.limit} rows", "Give a number of at least 1, or no limit.")
     if query.dataset is not None and "\0" in query.dataset:
@@ -204,6 +221,15 @@ class _Reading:
 
     def frames(self, notes: list[str]) -> Generator[pl.DataFrame]:
         """The rows, all output columns among theirs; adds to ``notes`` at the end."""
+        for frame in self._frames(notes):
+            yield frame.filter(*(pl.col(c).is_in(values) for c, values in self.query.where))
+
+    @property
+    def wanted(self) -> list[str]:
+        """The output columns, and those that rows are chosen by."""
+        return [*self.columns, *(c for c, _ in self.query.where if c not in self.columns)]
+
+    def _frames(self, notes: list[str]) -> Generator[pl.DataFrame]:
         window = self.window
         if window is None:
             return
@@ -211,8 +237,8 @@ class _Reading:
         if rectangles is not None and rectangles.is_empty():
             return
         if self.name.made_from is None:
-            told = self.derived and _SOURCE not in self.columns
-            yield from self._read(window, rectangles, [*self.columns, *([_SOURCE] if told else [])])
+            told = self.derived and _SOURCE not in self.wanted
+            yield from self._read(window, rectangles, [*self.wanted, *([_SOURCE] if told else [])])
             return
         resampler = Resampler(self._certain(window, rectangles), self.schema.dtypes, self.name.constants)
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from hdi.api.keeping import Keeping
 from hdi.api.opened import LIBRARIES, versions
 
@@ -13,4 +16,14 @@ class HistoricalData(Keeping):
     """
 
 
-__all__ = ["LIBRARIES", "HistoricalData", "versions"]
+def open(  # noqa: A001  (the word that databases have for it)
+    store: str | None = None, config_dir: Path | str | None = None, **flags: Any
+) -> HistoricalData:
+    """The data of a store (a path, ``lake:PATH``, ``postgresql://...``), by default the one that the settings name.
+
+    The same as :meth:`HistoricalData.open`.
+    """
+    return HistoricalData.open(store, config_dir, **flags)
+
+
+__all__ = ["LIBRARIES", "HistoricalData", "open", "versions"]

@@ -1,4 +1,4 @@
-"""What can be asked of a store: rows, what is held, what is missing, what was changed, what was paid, what ran."""
+"""What can be asked of a store beside rows: what is held, what is missing, what was changed, what was paid, what ran."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hdi.api.opened import Opened, text
+from hdi.api.opened import text
+from hdi.api.reading import Reading
 from hdi.errors import masked
-from hdi.model import DAY_NS, MAX_NS, Query, Window, parse_instant
+from hdi.model import DAY_NS, MAX_NS, Window, parse_instant
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from hdi.catalog import Catalog
     from hdi.covered import Coverage
     from hdi.gaps import Report
-    from hdi.query import Result
     from hdi.runs import RunDetail, RunRecord
 
 
@@ -26,31 +26,8 @@ if TYPE_CHECKING:
 _FIRST_DAY, _LAST_DAY = "1970-01-01", "2262-04-09"
 
 
-class Asking(Opened):
-    """Reads a store and its books; nothing is asked of a vendor, and nothing is written."""
-
-    def query(  # noqa: PLR0913  (each is an option of the command)
-        self,
-        symbols: str | Sequence[str],
-        start: str | dt.date,
-        end: str | dt.date,
-        *,
-        schema: str = "ohlcv-1d",
-        dataset: str | None = None,
-        columns: Sequence[str] = (),
-        limit: int | None = None,
-    ) -> Result:
-        """What is stored of these symbols (none or ``ALL_SYMBOLS``: all) in the window.
-
-        A date as ``end`` means through that UTC day, an instant (text or ``datetime``) is exclusive. Raises
-        RequestError for an unknown schema or column, UnknownSymbol for a symbol that was never stored.
-        """
-        from hdi.query import run
-
-        window = Window.parse(text(start), text(end))
-        asked = self.symbols_of(symbols)
-        query = Query(schema, asked, window, dataset, tuple(columns), limit)
-        return run(self.store(), self.schemas, query)
+class Asking(Reading):
+    """Reads the books of a store; nothing is asked of a vendor, and nothing is written."""
 
     def catalog(self, on: str | dt.date | None = None, dataset: str | None = None) -> Catalog:
         """What is stored by symbol, of all times or of one UTC day. Raises RequestError for what is not a date."""

@@ -86,6 +86,14 @@ class Opened:
             self._writable = write
         return self._store
 
+    def at(self, as_of: str | dt.date | None) -> Store:
+        """The store to read from: as it is, or as it was known at an instant (a date: when that UTC day ended)."""
+        if as_of is None:
+            return self.store()
+        from hdi.then import Then
+
+        return Then.at(self.store(), as_of)
+
     @staticmethod
     def _server_options(settings: Settings) -> ServerOptions:
         from hdi.stores.options import ServerOptions

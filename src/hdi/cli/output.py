@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast, get_args
+from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 from hdi.cli.render import plain
 from hdi.cli.session import guarded, stdout
-from hdi.errors import HdiError, RequestError
+from hdi.errors import RequestError
+from hdi.export import counted, feather, parquet, slices, told
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,9 +23,6 @@ _ENDINGS = {
     ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow",
 }  # fmt: skip
 _TIME = "%Y-%m-%dT%H:%M:%S%.9fZ"
-#: Rows turned into text at once, and rows of one row group at least.
-_TEXT_ROWS = 65_536
-_GROUP_ROWS = 262_144
 
 Frames = Iterable["pl.DataFrame"]
 Columns = Mapping[str, "pl.DataType"]
@@ -53,7 +49,7 @@ def _table(frames: Frames, columns: Columns, file: BinaryIO) -> None:
 
 def _csv(frames: Frames, columns: Columns, file: BinaryIO) -> None:
     file.write((",".join(columns) + "\n").encode())
-    file.writelines(part.write_csv(include_header=False, datetime_format=_TIME).encode() for part in _slices(frames))
+    file.writelines(part.write_csv(include_header=False, datetime_format=_TIME).encode() for part in slices(frames))
 
 
 def _json(frames: Frames, columns: Columns, file: BinaryIO) -> None:
@@ -62,7 +58,7 @@ def _json(frames: Frames, columns: Columns, file: BinaryIO) -> None:
     del columns
     text = [pl.selectors.decimal().cast(pl.String), pl.selectors.datetime().dt.strftime(_TIME)]
     before = b"[\n"
-    for part in _slices(frames):
+    for part in slices(frames):
         # One object a line: a line break inside a value is written as \n, so the others can become commas.
         lines = part.with_columns(*text).write_ndjson().encode().rstrip(b"\n")
         file.write(before + lines.replace(b"\n", b",\n"))
@@ -70,133 +66,18 @@ def _json(frames: Frames, columns: Columns, file: BinaryIO) -> None:
     file.write(b"[]\n" if before == b"[\n" else b"\n]\n")
 
 
-def _parquet(frames: Frames, columns: Columns, file: BinaryIO) -> None:
-    import pyarrow.parquet as pq
-
-    schema = _arrow(_empty(columns)).schema
-    with pq.ParquetWriter(_sink(file), schema, compression="zstd", store_decimal_as_integer=True) as writer:
-        for group in _groups(frames):
-            writer.write_table(_arrow(group).cast(schema))
-
-
-def _feather(frames: Frames, columns: Columns, file: BinaryIO) -> None:
-    import pyarrow as pa
-
-    schema = _arrow(_empty(columns)).schema
-    with pa.ipc.new_file(_sink(file), schema) as writer:
-        for part in _slices(frames):
-            writer.write_table(_arrow(part).cast(schema))
-
-
-_WRITERS: dict[str, Callable[[Frames, Columns, BinaryIO], None]] = {
-    "table": _table, "csv": _csv, "json": _json, "parquet": _parquet, "arrow": _feather,
+_WRITERS: dict[str, Callable[[Frames, Columns, BinaryIO], object]] = {
+    "table": _table, "csv": _csv, "json": _json, "parquet": parquet, "arrow": feather,
 }  # fmt: skip
-
-
-def _slices(frames: Frames) -> Iterator[pl.DataFrame]:
-    return (part for frame in frames for part in frame.iter_slices(_TEXT_ROWS))
-
-
-def _groups(frames: Frames) -> Iterator[pl.DataFrame]:
-    """Frames of :data:`_GROUP_ROWS` rows or a little more, so that a file is not all row groups."""
-    import polars as pl
-
-    held: list[pl.DataFrame] = []
-    rows = 0
-    for frame in (part for f in frames for part in f.iter_slices(_GROUP_ROWS)):
-        held.append(frame)
-        rows += frame.height
-        if rows >= _GROUP_ROWS:
-            yield pl.concat(held)
-            held, rows = [], 0
-    if held:
-        yield pl.concat(held)
-
-
-def _empty(columns: Columns) -> pl.DataFrame:
-    import polars as pl
-
-    return pl.DataFrame(schema=dict(columns))
-
-
-def _arrow(frame: pl.DataFrame) -> Any:
-    import polars as pl
-
-    # The oldest level: every reader of Arrow knows it, the newest one only a few.
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-
-
-def _sink(file: BinaryIO) -> Any:
-    import pyarrow as pa
-
-    return pa.PythonFile(file, mode="w")
 
 
 @contextlib.contextmanager
 def to_stdout() -> Iterator[BinaryIO]:
     """Standard output; raises OutputClosed when nobody reads on."""
-    with _told("standard output"), guarded():
+    with told("standard output"), guarded():
         raw = stdout()
-        yield cast("BinaryIO", _Counted(raw))
+        yield counted(raw)
         raw.flush()
 
 
-@contextlib.contextmanager
-def to_file(path: str) -> Iterator[BinaryIO]:
-    """A file that is there, whole, after the block, or not there at all; its folder is made.
-
-    Raises RequestError when it cannot be made, HdiError when it cannot be written.
-    """
-    target = Path(path)
-    if target.exists() and not target.is_file() and not target.is_dir():
-        # A pipe or a device: nothing to rename.
-        with _told(target), target.open("wb") as special:
-            yield cast("BinaryIO", _Counted(special))
-        return
-    with _told(target):
-        target = target.resolve()
-        if target.is_dir():
-            raise RequestError(f"{path}: is a folder", "Name a file in it.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _told(path: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError, FileNotFoundError) as exc:
-        raise RequestError(f"{path}: cannot be written: {exc.strerror}") from exc
-    except OSError as exc:
-        raise HdiError(f"{path}: cannot be written: {exc.strerror or exc}", "Nothing of it was kept.") from exc
-
-
-class _Counted(io.RawIOBase):
-    """A stream that cannot seek but knows its position, which writers of Parquet and Arrow ask for."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._position = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def write(self, data: Any) -> int:
-        self._file.write(data)
-        size = len(memoryview(data).cast("B"))
-        self._position += size
-        return size
-
-
-__all__ = ["BINARY", "FORMATS", "format_of", "to_file", "to_stdout", "write"]
+__all__ = ["BINARY", "FORMATS", "format_of", "to_stdout", "write"]

@@ -42,7 +42,7 @@ def save(figure: Any, path: str) -> None:
 
     Raises RequestError for another ending, or where the file cannot be made.
     """
-    from hdi.cli.output import to_file
+    from hdi.export import to_file
 
     kind = kind_of(path)
     with to_file(path) as file:

@@ -118,7 +118,8 @@ def _confirm(data: HistoricalData, result: Result) -> str:
 
 
 def _show(result: Result, form: str, path: str | None, warning: str, *, color: bool) -> None:
-    from hdi.cli.output import to_file, to_stdout, write
+    from hdi.cli.output import to_stdout, write
+    from hdi.export import to_file
 
     if form == "table" and path is None and terminal(sys.stdout):
         from hdi.cli.render import screen

@@ -186,7 +186,7 @@ class Store(Protocol):
         The stretches count from 1970; those without rows have none. The rest is as for :meth:`read`.
         """
 
-    def read(
+    def read(  # noqa: PLR0913  (a table, its rows, its columns, and their order)
         self,
         schema: Schema,
         name: str,
@@ -194,11 +194,16 @@ class Store(Protocol):
         instruments: pl.DataFrame | None,
         columns: Sequence[str],
         dataset: str | None = None,
+        *,
+        ordered: bool = True,
     ) -> Iterator[pl.DataFrame]:
         """Rows in the order of ``schema.order`` as frames of bounded size.
 
         ``instruments`` (dataset, instrument_id, start, end) limits the rows to those rectangles; None
         is every instrument. ``columns`` are public columns and :data:`hdi.schema.PLACE` in the order wanted.
+        Without ``ordered`` the rows of one publisher and instrument still come in that order, within a frame and from
+        frame to frame, and no row of a frame is earlier than one of a frame before it; how the rows of several
+        instruments are mixed within a frame is the store's affair.
         """
 
     def instruments(

@@ -162,11 +162,12 @@ class Lake:
         with guard(self.root):
             return self._derived.part(f"{schema.table}_history", within(schema.index_time, window, dataset))
 
-    def read(
+    def read(  # noqa: PLR0913  (as the protocol has it)
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
-        columns: Sequence[str], dataset: str | None = None,
+        columns: Sequence[str], dataset: str | None = None, *, ordered: bool = True,
     ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.read`."""
+        del ordered
         with guard(self.root):
             if latest(self.root, schema.table) >= 0:
                 table = DeltaTable(str(self.root / schema.table))

@@ -1,0 +1,179 @@
+"""An answer: rows that are read when somebody looks at them, in whatever form the next library wants.
+
+Everything that :class:`hdi.HistoricalData` gives as rows is one. Making it checks what was asked for and reads no row.
+"""
+
+from __future__ import annotations
+
+import html
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from hdi.export import BATCH_ROWS, arrow_schema, parquet, to_arrow, to_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+#: Rows of the preview that notebooks show.
+_SHOWN = 10
+
+
+class Answer(ABC):
+    """Rows of fixed columns, read anew each time that they are looked at.
+
+    ``columns`` are the output columns and their Polars types: prices are Decimal(18, 9), times nanoseconds UTC.
+    ``notes`` is what a reader must know beside the rows (what was left out, what was made of what); it is complete
+    after the last frame. Whatever is made of an answer may raise StoreError while it reads.
+    """
+
+    columns: dict[str, pl.DataType]
+    notes: list[str]
+
+    @abstractmethod
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The rows in their order as frames of bounded size, none of them empty."""
+
+    def narrowed(self, columns: Sequence[str]) -> Answer:
+        """The same rows with these of the columns only; what can read less than all of them does."""
+        return _Narrowed(self, columns)
+
+    def limited_to(self, rows: int) -> Answer:
+        """The first rows, at most so many; what can stop early does."""
+        return _Head(self, rows)
+
+    # --- what other libraries take ------------------------------------------------------------
+
+    def collect(self) -> pl.DataFrame:
+        """All rows as one frame."""
+        return pl.concat([pl.DataFrame(schema=self.columns), *self.frames()])
+
+    def polars(self) -> pl.DataFrame:
+        """All rows as one Polars frame."""
+        return self.collect()
+
+    def lazy(self) -> pl.LazyFrame:
+        """A Polars query over the rows: the columns that it needs, and no more rows than it needs, are read."""
+        from polars.io.plugins import register_io_source
+
+        return register_io_source(self._source, schema=dict(self.columns), is_pure=False)
+
+    def _source(
+        self, columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        wanted: Answer = self
+        if columns is not None:
+            tested = () if predicate is None else predicate.meta.root_names()
+            needed = {*columns, *tested}
+            wanted = self.narrowed([c for c in self.columns if c in needed])
+        if rows is not None and predicate is None:
+            wanted = wanted.limited_to(rows)
+        left = rows
+        for frame in wanted.frames():
+            found = frame if predicate is None else frame.filter(predicate)
+            found = found if left is None else found.head(left)
+            found = found if columns is None else found.select(columns)
+            yield from found.iter_slices(batch_size or max(found.height, 1))
+            left = None if left is None else left - found.height
+            if left == 0:
+                return
+
+    def arrow(self) -> pa.Table:
+        """All rows as one Arrow table."""
+        return to_arrow(self.collect())
+
+    def batches(self) -> pa.RecordBatchReader:
+        """The rows as a stream of Arrow batches: memory is that of a few of them, whatever the answer's size."""
+        import pyarrow as pa
+
+        schema = arrow_schema(self.columns)
+
+        def each() -> Iterator[Any]:
+            for frame in self.frames():
+                yield from to_arrow(frame).cast(schema).to_batches(max_chunksize=BATCH_ROWS)
+
+        return pa.RecordBatchReader.from_batches(schema, each())
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.batches().__arrow_c_stream__(requested_schema)
+
+    def pandas(self) -> pd.DataFrame:
+        """All rows as a pandas frame; columns stay of Arrow's types, so that prices and nanoseconds stay exact."""
+        import pandas as pd
+
+        return self.arrow().to_pandas(types_mapper=pd.ArrowDtype)
+
+    def to_parquet(self, path: Path | str) -> int:
+        """Write the rows to a Parquet file, streamed, and return how many they were; the file is whole or not there.
+
+        Raises RequestError where the file cannot be made.
+        """
+        with to_file(path) as file:
+            return parquet(self.frames(), self.columns, file)
+
+    def _repr_html_(self) -> str:
+        shown = pl.concat([pl.DataFrame(schema=self.columns), *self.limited_to(_SHOWN + 1).frames()])
+        more = f"the first {_SHOWN} rows" if shown.height > _SHOWN else f"all {shown.height} rows"
+        with pl.Config(tbl_rows=_SHOWN, tbl_cols=-1, tbl_hide_dataframe_shape=True):
+            table = shown.head(_SHOWN)._repr_html_()  # what Polars itself shows in a notebook
+        return f"<p><code>{html.escape(repr(self))}</code>, {more}</p>{table}"
+
+
+class _Narrowed(Answer):
+    """Some columns of an answer."""
+
+    def __init__(self, of: Answer, columns: Sequence[str]) -> None:
+        self._of = of
+        self.columns = {c: of.columns[c] for c in columns}
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]  # those of the whole
+        return self._of.notes
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        return (frame.select(list(self.columns)) for frame in self._of.frames())
+
+
+class _Head(Answer):
+    """The first rows of an answer."""
+
+    def __init__(self, of: Answer, rows: int) -> None:
+        self._of = of
+        self._rows = rows
+        self.columns = of.columns
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]  # those of the whole
+        return self._of.notes
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        left = self._rows
+        for frame in self._of.frames() if left > 0 else ():
+            yield frame.head(left)
+            left -= frame.height
+            if left <= 0:
+                return
+
+
+class Rows(Answer):
+    """An answer that is in memory already."""
+
+    def __init__(self, frame: pl.DataFrame, notes: Sequence[str] = ()) -> None:
+        self._frame = frame
+        self.columns = dict(frame.schema)
+        self.notes = list(notes)
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """See :meth:`Answer.frames`."""
+        if self._frame.height:
+            yield self._frame
+
+    def __repr__(self) -> str:
+        return f"<{self._frame.height} rows of {', '.join(self.columns)}>"
+
+
+__all__ = ["Answer", "Rows"]
