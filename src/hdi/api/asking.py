@@ -1,4 +1,4 @@
-"""What can be asked of a store beside rows: what is held, what is missing, what was changed, what was paid, what ran."""
+"""What can be asked of a store beside rows: what is held, missing, was changed, was paid, and what ran."""
 
 from __future__ import annotations
 
