@@ -104,6 +104,7 @@ def _definition(n: int) -> dict[str, Any]:
 
 _OF = {
     "trades": _trades, "tbbo": _tbbo, "ohlcv": _ohlcv, "statistics": _statistics, "definition": _definition,
+    "mbp": _tbbo, "bbo": _tbbo,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Everything that :class:`hdi.HistoricalData` gives as rows is one. Making it chec
 
 from __future__ import annotations
 
+import contextlib
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hdi.export import BATCH_ROWS, arrow_schema, parquet, to_arrow, to_file
+from hdi.errors import HdiError, RequestError
+from hdi.export import BATCH_ROWS, OTHER_ENDINGS, arrow_schema, parquet, slices, to_arrow, to_file
+from hdi.pushdown import stretch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +36,8 @@ class Answer(ABC):
 
     columns: dict[str, pl.DataType]
     notes: list[str]
+    #: The column whose instants :meth:`between` can be asked for; None where it cannot.
+    timed_by: str | None = None
 
     @abstractmethod
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -46,6 +51,11 @@ class Answer(ABC):
         """The first rows, at most so many; what can stop early does."""
         return _Head(self, rows)
 
+    def between(self, first: int | None, end: int | None) -> Answer:
+        """At least the rows from one instant of :attr:`timed_by` until before another; what can read less does."""
+        del first, end
+        return self
+
     # --- what other libraries take ------------------------------------------------------------
 
     def collect(self) -> pl.DataFrame:
@@ -57,9 +67,14 @@ class Answer(ABC):
         return self.collect()
 
     def lazy(self) -> pl.LazyFrame:
-        """A Polars query over the rows: the columns that it needs, and no more rows than it needs, are read."""
+        """A Polars query over the rows, which reads no more of them than it needs.
+
+        Only the columns that it names are read, reading stops after the rows that a ``head`` asks for, and where it
+        compares the index time with instants only that stretch is looked at.
+        """
         from polars.io.plugins import register_io_source
 
+        # Not pure: the store may hold something else the next time.
         return register_io_source(self._source, schema=dict(self.columns), is_pure=False)
 
     def _source(
@@ -68,19 +83,22 @@ class Answer(ABC):
         wanted: Answer = self
         if columns is not None:
             tested = () if predicate is None else predicate.meta.root_names()
-            needed = {*columns, *tested}
+            needed = {*columns, *tested} or {next(iter(self.columns))}  # rows are counted by one of their columns
             wanted = self.narrowed([c for c in self.columns if c in needed])
+        if predicate is not None and self.timed_by is not None:
+            wanted = wanted.between(*stretch(predicate, self.timed_by))
         if rows is not None and predicate is None:
             wanted = wanted.limited_to(rows)
         left = rows
-        for frame in wanted.frames():
-            found = frame if predicate is None else frame.filter(predicate)
-            found = found if left is None else found.head(left)
-            found = found if columns is None else found.select(columns)
-            yield from found.iter_slices(batch_size or max(found.height, 1))
-            left = None if left is None else left - found.height
-            if left == 0:
-                return
+        with _closed(wanted.frames()) as frames:
+            for frame in frames if left != 0 else ():
+                found = frame if predicate is None else frame.filter(predicate)
+                found = found if left is None else found.head(left)
+                found = found if columns is None else found.select(columns)
+                yield from found.iter_slices(batch_size or max(found.height, 1))
+                left = None if left is None else left - found.height
+                if left == 0:
+                    return
 
     def arrow(self) -> pa.Table:
         """All rows as one Arrow table."""
@@ -93,8 +111,9 @@ class Answer(ABC):
         schema = arrow_schema(self.columns)
 
         def each() -> Iterator[Any]:
-            for frame in self.frames():
-                yield from to_arrow(frame).cast(schema).to_batches(max_chunksize=BATCH_ROWS)
+            with _closed(self.frames()) as frames:
+                for frame in slices(frames):
+                    yield from to_arrow(frame).cast(schema).to_batches(max_chunksize=BATCH_ROWS)
 
         return pa.RecordBatchReader.from_batches(schema, each())
 
@@ -102,7 +121,11 @@ class Answer(ABC):
         return self.batches().__arrow_c_stream__(requested_schema)
 
     def pandas(self) -> pd.DataFrame:
-        """All rows as a pandas frame; columns stay of Arrow's types, so that prices and nanoseconds stay exact."""
+        """All rows as a pandas frame with columns of Arrow's types, so that nothing is rounded and nulls stay nulls.
+
+        Prices are ``decimal128(18, 9)`` (Python's Decimal one by one), times ``timestamp[ns, tz=UTC]``, text is
+        ``large_string``, numbers keep their width.
+        """
         import pandas as pd
 
         return self.arrow().to_pandas(types_mapper=pd.ArrowDtype)
@@ -110,13 +133,23 @@ class Answer(ABC):
     def to_parquet(self, path: Path | str) -> int:
         """Write the rows to a Parquet file, streamed, and return how many they were; the file is whole or not there.
 
-        Raises RequestError where the file cannot be made.
+        Raises RequestError where the file cannot be made, and for an ending that another format has.
         """
-        with to_file(path) as file:
-            return parquet(self.frames(), self.columns, file)
+        if (ending := Path(path).suffix.lower()) in OTHER_ENDINGS:
+            raise RequestError(
+                f"{path}: {ending} is the ending of another format", "Write a name that ends in .parquet or .pq."
+            )
+        with to_file(path) as file, _closed(self.frames()) as frames:
+            return parquet(frames, self.columns, file)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("an answer reads from an open store: give polars() or to_parquet() of it to another process")
 
     def _repr_html_(self) -> str:
-        shown = pl.concat([pl.DataFrame(schema=self.columns), *self.limited_to(_SHOWN + 1).frames()])
+        try:
+            shown = self.limited_to(_SHOWN + 1).collect()
+        except HdiError as error:
+            return f"<p><code>{html.escape(repr(self))}</code></p><pre>{html.escape(str(error))}</pre>"
         more = f"the first {_SHOWN} rows" if shown.height > _SHOWN else f"all {shown.height} rows"
         with pl.Config(tbl_rows=_SHOWN, tbl_cols=-1, tbl_hide_dataframe_shape=True):
             table = shown.head(_SHOWN)._repr_html_()  # what Polars itself shows in a notebook
@@ -135,7 +168,12 @@ class _Narrowed(Answer):
         return self._of.notes
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        return (frame.select(list(self.columns)) for frame in self._of.frames())
+        with _closed(self._of.frames()) as frames:
+            for frame in frames:
+                yield frame.select(list(self.columns))
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(self.columns)} of {self._of!r}>"
 
 
 class _Head(Answer):
@@ -152,11 +190,15 @@ class _Head(Answer):
 
     def frames(self) -> Iterator[pl.DataFrame]:
         left = self._rows
-        for frame in self._of.frames() if left > 0 else ():
-            yield frame.head(left)
-            left -= frame.height
-            if left <= 0:
-                return
+        with _closed(self._of.frames()) as frames:
+            for frame in frames if left > 0 else ():
+                yield frame.head(left)
+                left -= frame.height
+                if left <= 0:
+                    return
+
+    def __repr__(self) -> str:
+        return f"<the first {self._rows} rows of {self._of!r}>"
 
 
 class Rows(Answer):
@@ -172,8 +214,22 @@ class Rows(Answer):
         if self._frame.height:
             yield self._frame
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return Rows, (self._frame, self.notes)
+
     def __repr__(self) -> str:
         return f"<{self._frame.height} rows of {', '.join(self.columns)}>"
+
+
+@contextlib.contextmanager
+def _closed(frames: Iterator[pl.DataFrame]) -> Iterator[Iterator[pl.DataFrame]]:
+    """The frames; when they are left, read to their end or not, so are the files and connections behind them."""
+    try:
+        yield frames
+    finally:
+        close = getattr(frames, "close", None)
+        if close is not None:
+            close()
 
 
 __all__ = ["Answer", "Rows"]

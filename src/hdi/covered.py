@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from hdi.answer import Answer
 from hdi.buying.aging import marked
 from hdi.calendars import Calendars, product_of
+from hdi.explain import shown
 from hdi.frames import CONTENT
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Asked, Lookup, union
-from hdi.model import DAY_NS, MAX_NS, Window, ns_date, subtract
+from hdi.model import DAY_NS, MAX_NS, Window, ns_date, some, subtract
 from hdi.query import member, seen
 from hdi.symbology import merge
 
@@ -38,6 +40,8 @@ STATES: dict[State, str] = {
     "none": "nothing",
 }
 _AVAILABLE = "available"
+#: Rows of a frame.
+_MONTHS = 100_000
 #: Rows that are counted at once, by instrument and day; a month with more is counted day by day.
 _MANY_ROWS = 4_000_000
 _PENDING = ("failed", "ordered")
@@ -108,16 +112,61 @@ class Line:
         return bool(self.units) or any(month.state != "none" for month in self.months)
 
 
-@dataclass(frozen=True)
-class Coverage:
+#: One month of one symbol, as :class:`Month` and :class:`Line` have it: the rows of a coverage as an answer.
+HELD: dict[str, pl.DataType] = {
+    "dataset": pl.String(),
+    "schema": pl.String(),
+    "symbol": pl.String(),
+    "calendar": pl.String(),
+    "month": pl.Date(),
+    "state": pl.String(),
+    "days": pl.Int64(),
+    "held": pl.Int64(),
+    "partly": pl.Int64(),
+    "degraded": pl.Int64(),
+    "rows": pl.Int64(),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Coverage(Answer):
     """The lines of what was asked about, by dataset, schema and symbol. ``window`` is whole days, None for none.
 
-    ``absent`` are members of groups that nothing is stored of: lines without anything, where there are others.
+    ``absent`` are members of groups that nothing is stored of: lines without anything, where there are others. As rows
+    (:data:`HELD`) it is a month of a line each.
     """
 
     lines: tuple[Line, ...]
     window: Window | None
     absent: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, pl.DataType]:  # type: ignore[override]  # always the same
+        """See :attr:`hdi.answer.Answer.columns`."""
+        return dict(HELD)
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]  # known when it is made
+        """See :attr:`hdi.answer.Answer.notes`."""
+        return [f"nothing is stored of {some(self.absent)}"] if self.absent else []
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """See :meth:`hdi.answer.Answer.frames`."""
+        months = [(line, month) for line in self.lines for month in line.months]
+        for at in range(0, len(months), _MONTHS):
+            rows = [
+                (line.dataset, line.schema, line.symbol, line.calendar, m.month, m.state, m.days, m.held, m.partly,
+                 m.degraded, m.rows)
+                for line, m in months[at : at + _MONTHS]
+            ]  # fmt: skip
+            yield pl.DataFrame(rows, schema=HELD, orient="row")
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return Coverage, (self.lines, self.window, self.absent)
+
+    def __repr__(self) -> str:
+        symbols = some(list(dict.fromkeys(line.symbol for line in self.lines)))
+        return f"<coverage of {symbols or 'nothing'}{f', {shown(self.window)}' if self.window else ''}>"
 
 
 @dataclass
@@ -175,15 +224,15 @@ def measure(  # noqa: PLR0913  (each is an option of the command)
         these = [draft for draft in drafts if draft.schema == name]
         counted = _counted(store, kind, these, frames, axis, dataset, every=every)
         lines += [_line(draft, number, counted, calendars, frames, axis) for number, draft in enumerate(these)]
-    shown = [line for line in lines if schema is not None or line.anything]
-    shown += [
+    kept = [line for line in lines if schema is not None or line.anything]
+    kept += [
         _line(_Draft(*place, name, [], pl.DataFrame(schema=RECTANGLES), 0), 0, pl.DataFrame(schema=_COUNTED),
               calendars, frames, axis)
-        for place in dict.fromkeys((line.dataset, line.schema) for line in shown)
+        for place in dict.fromkeys((line.dataset, line.schema) for line in kept)
         for name in absent
     ]  # fmt: skip
-    shown.sort(key=lambda line: (line.dataset, line.schema, line.symbol))
-    return replace(_trimmed(shown, axis, start, end), absent=absent)
+    kept.sort(key=lambda line: (line.dataset, line.schema, line.symbol))
+    return replace(_trimmed(kept, axis, start, end), absent=absent)
 
 
 def _stored(schemas: Schemas, schema: str | None, ledger: pl.DataFrame) -> list[str]:
@@ -451,4 +500,4 @@ def _days(spans: Iterable[tuple[int, int]], first: int, last: int) -> tuple[Mask
     return whole, touched & ~whole
 
 
-__all__ = ["STATES", "Coverage", "Line", "Month", "State", "measure"]
+__all__ = ["HELD", "STATES", "Coverage", "Line", "Month", "State", "measure"]

@@ -18,6 +18,11 @@ Columns = Mapping[str, pl.DataType]
 #: Rows of one row group at least, and of one Arrow batch at most.
 _GROUP_ROWS = 262_144
 BATCH_ROWS = 65_536
+#: Endings of files that hold something else than Parquet.
+OTHER_ENDINGS = frozenset({
+    ".arrow", ".avro", ".csv", ".db", ".dbn", ".duckdb", ".feather", ".gz", ".h5", ".html", ".ipc", ".json", ".jsonl",
+    ".ndjson", ".orc", ".pkl", ".txt", ".tsv", ".xls", ".xlsx", ".yaml", ".zip", ".zst",
+})  # fmt: skip
 
 
 def parquet(frames: Frames, columns: Columns, file: BinaryIO) -> int:
@@ -98,7 +103,7 @@ def to_file(path: Path | str) -> Iterator[BinaryIO]:
         if target.is_dir():
             raise RequestError(f"{path}: is a folder", "Name a file in it.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        part = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(3).hex()}.part")
         try:
             with part.open("wb") as file:
                 yield file
@@ -143,4 +148,15 @@ class _Counted(io.RawIOBase):
         return size
 
 
-__all__ = ["BATCH_ROWS", "arrow_schema", "counted", "feather", "parquet", "slices", "to_arrow", "to_file", "told"]
+__all__ = [
+    "BATCH_ROWS",
+    "OTHER_ENDINGS",
+    "arrow_schema",
+    "counted",
+    "feather",
+    "parquet",
+    "slices",
+    "to_arrow",
+    "to_file",
+    "told",
+]

@@ -27,6 +27,8 @@ MAPPINGS: dict[str, pl.DataType] = {
     "start": pl.Int64(),
     "end": pl.Int64(),
 }
+#: The same with the commit's time at which each was learned; null where that is not known.
+LEARNED: dict[str, pl.DataType] = {**MAPPINGS, "learned": pl.Int64()}
 #: What a symbol stands for, by date: the frame that a source resolves symbols to.
 RESOLVED: dict[str, pl.DataType] = {
     "asked": pl.String(),
@@ -61,6 +63,8 @@ REJECTS: dict[str, pl.DataType] = {
     "record": pl.String(),
     "failed": pl.Boolean(),
 }
+#: The same with the number of a unit of the commit that replaced it; null: it stands.
+REJECTED: dict[str, pl.DataType] = {**REJECTS, "replaced_unit": pl.Int32()}
 #: What the vendor said of its data of a UTC day (``day`` is its midnight): a row whenever that changed, with when it
 #: was heard. ``last_modified`` is the midnight of the day on which the vendor last changed it, null where unknown.
 CONDITIONS: dict[str, pl.DataType] = {

@@ -100,6 +100,20 @@ class Lookup:
             raise self._unknown(unknown)
         return found
 
+    def partly(self, symbols: Iterable[str]) -> tuple[list[Asked], list[str]]:
+        """The symbols that are stored, and what to say of the others; UnknownSymbol where none is stored."""
+        asked = list(symbols)
+        found = [(text, self._find(text)) for text in asked]
+        unknown = [text for text, one in found if one is None]
+        if len(unknown) == len(asked):
+            raise self._unknown(unknown)
+        return [one for _, one in found if one is not None], [self.left_out(text) for text in unknown]
+
+    def left_out(self, text: str) -> str:
+        """What to say of an unknown symbol that is left out beside known ones."""
+        known = self._unknown([text])
+        return f"{known.message}; left out. {known.hint}".rstrip()
+
     def _find(self, text: str) -> Asked | None:
         symbol = self._spelled(text)
         digits = text.isascii() and text.isdigit()
@@ -156,8 +170,13 @@ class Lookup:
         return _datasets(self._mappings.filter(here), self._coverage.filter(here))
 
     def _asking(self, text: str) -> str:
-        """How to find out what a continuous or parent symbol stood for, where something of its root is stored."""
+        """How to find out what a continuous or parent symbol stood for, where something of its root is stored.
+
+        A bare root means its front contract.
+        """
         alike = [name for name in self.symbols if root_of(name) == root_of(text)]
+        if infer_stype(text) == "raw_symbol" and text.upper() == root_of(text):
+            text = f"{text.upper()}.c.0"
         if infer_stype(text) not in ("continuous", "parent") or not alike:
             return ""
         some = ", ".join(sorted(alike, key=lambda name: ("." not in name, name))[:_FEW])

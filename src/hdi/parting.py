@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
+from hdi.frames import MAPPINGS
 from hdi.model import MAX_NS, Window, cell_end, cell_start
 from hdi.schema import Schema, SchemaName
 from hdi.stores import Store
@@ -100,7 +101,7 @@ class Books:
             coverage=store.coverage().filter(mine),
             quarantine=store.quarantine().filter(mine),
             history=store.replaced(schema).filter(pl.col(c) == v for c, v in implied.items()),
-            mappings=store.mappings().filter(pl.col("dataset") == dataset),
+            mappings=store.learned().filter(pl.col("dataset") == dataset),
             conditions=store.conditions().filter(pl.col("dataset") == dataset),
         )
 
@@ -151,9 +152,10 @@ def lacking(theirs: pl.DataFrame, ours: pl.DataFrame, book: str) -> pl.DataFrame
 def lacking_mappings(theirs: pl.DataFrame, ours: pl.DataFrame) -> pl.DataFrame:
     """The mappings to be learned so that both know the same: of two that contradict, the later counts."""
     known = ours.height
-    if theirs.head(known).equals(ours):
+    said, held = theirs.select(*MAPPINGS), ours.select(*MAPPINGS)
+    if said.head(known).equals(held):
         return theirs.slice(known)
-    if ours.tail(theirs.height).equals(theirs):
+    if held.tail(said.height).equals(said):
         return theirs.clear()
     return theirs  # learned in another order: all of them once more
 

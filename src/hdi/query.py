@@ -5,30 +5,41 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 import structlog
 
-from hdi.answer import Answer
+from hdi.answer import Answer, Rows
+from hdi.chosen import chosen
 from hdi.errors import RequestError
 from hdi.explain import NOTHING, Records, Story, shown
-from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Asked, Lookup, among, split, union
-from hdi.model import MAX_NS, Query, Window
+from hdi.lookup import ALL_SYMBOLS, Asked, Lookup, among, split, union
+from hdi.model import Query, Window, some
 from hdi.resample import DERIVED, NEEDED, Certain, Resampler, aligned, covered, spoiled
+from hdi.resolved import Resolved, member, resolved, rolled, seen
+from hdi.rolls import Rolls
 from hdi.schema import Schema, SchemaName, Schemas, closest
-from hdi.symbology import infer_stype
 
 if TYPE_CHECKING:
     from hdi.stores import Store
 
-#: The classes of instruments of a parent, by the end of its symbol: spreads belong to their family.
-_CLASSES = {"FUT": ["F", "S"], "OPT": ["C", "P", "T", "M"], "SPOT": ["X", "Y"]}
 _SOURCE = "data_source"
 log = structlog.get_logger(component="QueryBuilder")
 
 
-@dataclass
+class Adjusting(Protocol):
+    """Changes the prices of rows, by what contract they are of when."""
+
+    @property
+    def rolls(self) -> Rows:
+        """The rolls that it is for."""
+
+    def applied(self, frame: pl.DataFrame, index: str) -> pl.DataFrame:
+        """The frame, which has dataset, instrument_id and the index time, with other prices."""
+
+
+@dataclass(repr=False)
 class Result(Answer):
     """What a query finds, read while it is looked at.
 
@@ -49,25 +60,62 @@ class Result(Answer):
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows in the order of the schema, as frames of bounded size, none of them empty."""
         began = time.perf_counter()
-        self.rows, self.seconds, self.limited, self.notes = 0, 0.0, False, []
+        # Of this reading: several may be under way at once, and the last that ends is what the result tells of.
+        rows, limited, notes = 0, False, list(self._reading.told)
         made: dict[str, int] = {}
-        frames = self._reading.frames(self.notes)
+        frames = self._reading.frames(notes)
         try:
             for frame in frames:
-                left = frame.height if self.query.limit is None else self.query.limit - self.rows
-                self.limited = frame.height > left
-                self.rows += min(left, frame.height)
+                left = frame.height if self.query.limit is None else self.query.limit - rows
+                limited = frame.height > left
+                rows += min(left, frame.height)
                 if left and frame.height:
                     if self._reading.derived:
                         _made(frame.head(left), made)
                     yield frame.head(left).select(list(self.columns))
-                if self.limited:
+                if limited:
                     break
         finally:
             frames.close()
-            self.notes += [f"{n} {'row' if n == 1 else 'rows'} derived from {source}" for source, n in made.items()]
-            self.seconds = time.perf_counter() - began
+            notes += [f"{n} {'row' if n == 1 else 'rows'} derived from {source}" for source, n in made.items()]
+            self.rows, self.limited, self.notes, self.seconds = rows, limited, notes, time.perf_counter() - began
             self._log()
+
+    def slabs(self) -> Iterator[pl.DataFrame]:
+        """The rows in the order that :meth:`hdi.stores.Store.read` has without ``ordered``, whatever the limit."""
+        self.notes = list(self._reading.told)
+        for frame in replace(self._reading, ordered=False).frames(self.notes):
+            yield frame.select(list(self.columns))
+
+    @property
+    def asked(self) -> list[Asked] | None:
+        """The symbols with their rectangles over all time (by a computed roll rule: in the window); None is all."""
+        return self._reading.asked
+
+    @property
+    def lookup(self) -> Lookup:
+        """What the store knows of symbols."""
+        return self._reading.lookup
+
+    @property
+    def source(self) -> str:
+        """The schema name under which the rows are stored."""
+        return self._reading.source
+
+    def adjusted_by(self, adjusting: Adjusting) -> Result:
+        """The same rows with their prices changed."""
+        reading = replace(self._reading, adjusting=adjusting)
+        return Result(self.query, self.schema, self.name, self.columns, list(reading.told), _reading=reading)
+
+    @property
+    def rolls(self) -> Rows | None:
+        """The rolls of an adjusted series, with prices and factors (:data:`hdi.series.continuous.ROLLED`)."""
+        return None if self._reading.adjusting is None else self._reading.adjusting.rolls
+
+    @property
+    def contracts(self) -> pl.DataFrame | None:
+        """What a roll rule says of the rectangles' contracts: the rectangles, and ``contract``; None without one."""
+        return self._reading.contracts
 
     def narrowed(self, columns: Sequence[str]) -> Result:
         """See :meth:`hdi.answer.Answer.narrowed`: the store reads no other column than these and those it needs."""
@@ -78,15 +126,49 @@ class Result(Answer):
         limit = rows if self.query.limit is None else min(rows, self.query.limit)
         return self._as(replace(self.query, limit=limit))
 
+    def between(self, first: int | None, end: int | None) -> Answer:
+        """See :meth:`hdi.answer.Answer.between`: a narrower window. The first rows of all are not those of a part."""
+        window = self.query.window
+        low, high = max(window.start, first or 0), window.end if end is None else min(window.end, end)
+        if self.query.limit is not None:
+            return self
+        if low >= high:
+            return Rows(pl.DataFrame(schema=self.columns), self._reading.told)
+        return self._as(replace(self.query, window=Window(low, high)))
+
+    @property
+    def timed_by(self) -> str | None:  # type: ignore[override]  # what it is of is known when it is made
+        """See :attr:`hdi.answer.Answer.timed_by`."""
+        return self.schema.index_time
+
+    def __repr__(self) -> str:
+        query = self.query
+        rest = [query.dataset or "", f"limit {query.limit}" if query.limit is not None else ""]
+        rest += [f"{column} in {', '.join(map(str, values))}" for column, values in query.where]
+        told = [f"{self.name.name} of {some(query.symbols)}", shown(query.window), *filter(None, rest)]
+        return f"<{', '.join(told)}>"
+
     def _as(self, query: Query) -> Result:
         columns = _columns(self.schema, query.columns)
         reading = replace(self._reading, query=query, columns=list(columns))
-        return Result(query, self.schema, self.name, columns, _reading=reading)
+        return Result(query, self.schema, self.name, columns, list(reading.told), _reading=reading)
 
     @property
     def rectangles(self) -> pl.DataFrame | None:
         """Which instruments when (:data:`hdi.lookup.RECTANGLES`), cut to the window; None is every instrument."""
         return None if self._reading.asked is None else union(self._reading.asked, self.query.window)
+
+    @property
+    def store(self) -> Store:
+        """The store that the rows are read from."""
+        return self._reading.store
+
+    def beside(self, schema: Schema, name: SchemaName) -> Result:
+        """The same instruments and window in another schema: all of its columns and rows."""
+        query = replace(self.query, schema=name.name, columns=(), limit=None, where=())
+        columns = _columns(schema, ())
+        reading = replace(self._reading, query=query, schema=schema, name=name, columns=list(columns))
+        return Result(query, schema, name, columns, _reading=reading)
 
     def explain(self) -> list[str]:
         """Why there is no row: the lines to show."""
@@ -98,6 +180,8 @@ class Result(Answer):
 
     def _log(self) -> None:
         window = self.query.window
+        for note in self.notes[len(self._reading.told) :]:
+            log.warning("Query note", note=note)
         log.info(
             "Query executed",
             symbol=",".join(self.query.symbols),
@@ -113,72 +197,39 @@ class Result(Answer):
         )
 
 
-def run(store: Store, schemas: Schemas, query: Query) -> Result:
+def run(store: Store, schemas: Schemas, query: Query, rolls: Rolls | None = None) -> Result:
     """Resolve a query; its rows are read when the result is.
 
-    Raises RequestError for an unknown schema, dataset or column, UnknownSymbol for a symbol that was
-    never stored, each with the closest known names.
+    A symbol is looked up as it stands. A bare root (``ES``) that is no stored raw symbol means its front contract,
+    ``ES.c.0``, or the symbol that the roll rule of ``rolls`` decides; the notes say so. Symbols that were never stored
+    are left out beside others that were, with a note that names the closest.
+
+    Raises RequestError for an unknown schema, dataset or column and for a value that a column cannot have,
+    UnknownSymbol where none of the symbols was ever stored, each with the closest known names.
     """
     schema, name = schemas.find(query.schema)
     columns = _columns(schema, query.columns)
-    _columns(schema, [c for c, _ in query.where])
     if query.limit is not None and query.limit < 1:
         raise RequestError(f"a limit of {query.limit} rows", "Give a number of at least 1, or no limit.")
     if query.dataset is not None and "\0" in query.dataset:
         raise RequestError(f"{query.dataset!r} is not the name of a dataset", "Name a stored one, or none.")
     symbols = split(query.symbols)
     everything = not symbols or ALL_SYMBOLS in (s.upper() for s in symbols)
-    query = replace(query, symbols=(ALL_SYMBOLS,) if everything else symbols)
+    symbols = (ALL_SYMBOLS,) if everything else symbols
+    query = replace(query, symbols=symbols, where=chosen(schema, query.where))
     ledger = store.ledger()
     lookup = Lookup(
         store.mappings(), store.coverage(), ledger, query.dataset, lambda i: seen(store, schemas, ledger, i)
     )
-    asked = None if everything else [member(store, schemas, a) for a in lookup.find(query.symbols)]
+    found = Resolved(None) if everything else resolved(store, schemas, query, lookup, rolls)
     made = ledger.filter(
         pl.col("schema") == (name.made_from or name.name), pl.col("raw_digest").is_null(), pl.col("fetched") > 0
     )
     derived = bool(name.width) and bool(made.height)
-    reading = _Reading(store, query, schema, name, list(columns), lookup, asked, derived)
-    return Result(query, schema, name, columns, _reading=reading)
-
-
-def seen(store: Store, schemas: Schemas, ledger: pl.DataFrame, instrument: int) -> set[str]:
-    """The datasets of which fragments brought rows of an instrument."""
-    found = set()
-    fragments = ledger.filter(pl.col("status") == "fragment").select("dataset", "schema").unique()
-    for dataset, name in fragments.sort("dataset", "schema").iter_rows():
-        schema, _ = schemas.find(name)
-        one = pl.DataFrame([(dataset, instrument, 0, MAX_NS)], schema=RECTANGLES, orient="row")
-        if any(f.height for f in store.read(schema, name, Window(0, MAX_NS), one, ["dataset"], dataset)):
-            found.add(dataset)
-    return found
-
-
-def member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
-    """A parent that was asked for together with others, by what the definitions say of their instruments.
-
-    Files of several parents map contracts, and say not which parent a contract belongs to.
-    """
-    root, _, group = asked.symbol.rpartition(".")
-    if infer_stype(asked.symbol) != "parent":
-        return asked
-    together = (
-        store.coverage()
-        .filter(pl.col("instrument_id").is_not_null(), among(asked.symbol), pl.col("symbol") != asked.symbol)
-        .select(pl.col(c).cast(t) for c, t in RECTANGLES.items())
+    reading = _Reading(
+        store, query, schema, name, list(columns), lookup, found.asked, derived, tuple(found.notes), found.contracts
     )
-    if together.is_empty():
-        return asked
-    schema, name = schemas.find("definition")
-    span = Window(int(together["start"].min()), int(together["end"].max()))  # type: ignore[arg-type]
-    columns = ["dataset", "instrument_id", "asset", "instrument_class"]
-    mine = pl.concat(
-        frame.filter(pl.col("asset") == root, pl.col("instrument_class").is_in(_CLASSES[group])).select(columns[:2])
-        for frame in (pl.DataFrame(schema={c: schema.dtypes[c] for c in columns}), *store.read(
-            schema, name.name, span, together, columns
-        ))
-    ).unique()  # fmt: skip
-    return Asked(asked.symbol, union([asked, Asked("", together.join(mine, on=columns[:2], how="semi"))]))
+    return Result(query, schema, name, columns, list(found.notes), _reading=reading)
 
 
 def _made(frame: pl.DataFrame, made: dict[str, int]) -> None:
@@ -208,6 +259,10 @@ class _Reading:
     lookup: Lookup
     asked: list[Asked] | None
     derived: bool
+    told: tuple[str, ...] = ()
+    contracts: pl.DataFrame | None = None
+    ordered: bool = True
+    adjusting: Adjusting | None = None
 
     @property
     def source(self) -> str:
@@ -222,12 +277,14 @@ class _Reading:
     def frames(self, notes: list[str]) -> Generator[pl.DataFrame]:
         """The rows, all output columns among theirs; adds to ``notes`` at the end."""
         for frame in self._frames(notes):
-            yield frame.filter(*(pl.col(c).is_in(values) for c, values in self.query.where))
+            kept = frame.filter(*(pl.col(c).is_in(values) for c, values in self.query.where))
+            yield kept if self.adjusting is None else self.adjusting.applied(kept, self.schema.index_time)
 
     @property
     def wanted(self) -> list[str]:
-        """The output columns, and those that rows are chosen by."""
-        return [*self.columns, *(c for c, _ in self.query.where if c not in self.columns)]
+        """The output columns, those that rows are chosen by, and those that adjusting goes by."""
+        keys = [] if self.adjusting is None else ["dataset", "instrument_id", self.schema.index_time]
+        return list(dict.fromkeys([*self.columns, *(c for c, _ in self.query.where), *keys]))
 
     def _frames(self, notes: list[str]) -> Generator[pl.DataFrame]:
         window = self.window
@@ -249,19 +306,24 @@ class _Reading:
     def _read(self, window: Window, rectangles: pl.DataFrame | None, columns: list[str]) -> Iterator[pl.DataFrame]:
         index = self.schema.index_time
         if "symbol" not in columns:
-            yield from self.store.read(self.schema, self.source, window, rectangles, columns, self.query.dataset)
+            yield from self._stored(window, rectangles, columns)
             return
         # A mapping learned after the rows were stored is found by what they are and when.
         extra = [c for c in ("dataset", "instrument_id", index) if c not in columns]
         names = None
-        for frame in self.store.read(
-            self.schema, self.source, window, rectangles, [*columns, *extra], self.query.dataset
-        ):
+        for frame in self._stored(window, rectangles, [*columns, *extra]):
             if frame["symbol"].null_count():
                 names = names or self.lookup.names(rectangles)
                 yield names.fill(frame, index)
             else:
                 yield frame
+
+    def _stored(self, window: Window, rectangles: pl.DataFrame | None, columns: list[str]) -> Iterator[pl.DataFrame]:
+        # Bars are made of what comes in order.
+        ordered = self.ordered or self.name.made_from is not None
+        return self.store.read(
+            self.schema, self.source, window, rectangles, columns, self.query.dataset, ordered=ordered
+        )
 
     def _certain(self, window: Window, rectangles: pl.DataFrame | None) -> Certain:
         bad = spoiled(self.store.quarantine(), self.source, window, self.name.width)
@@ -306,4 +368,4 @@ class _Reading:
         return sorted(known) or [""]
 
 
-__all__ = ["NOTHING", "Result", "member", "run", "seen"]
+__all__ = ["NOTHING", "Result", "member", "rolled", "run", "seen"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from hdi.folding import Folder, Utc, legs, price
 from hdi.model import MAX_NS, Window
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 
@@ -22,7 +23,7 @@ NEEDED = (
 )  # fmt: skip
 #: A bar that was made and stored says in ``data_source`` what from: ``derived:<schema>:<origin>``.
 DERIVED = "derived:"
-_KEY = ("ts_event", "dataset", "publisher_id", "instrument_id")
+_LEGS = {"open": "open_price", "high": "high_price", "low": "low_price", "close": "close_price"}
 _BUCKET = {"dataset": pl.String(), "instrument_id": pl.Int64(), "ts_event": pl.Int64()}
 
 
@@ -72,18 +73,9 @@ class Resampler:
 
     def bars(self, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """The bars of all frames, in the order of reads; the last open bucket is carried from frame to frame."""
-        carried: pl.DataFrame | None = None
-        for frame in frames:
-            rows = frame if carried is None else pl.concat([carried, frame])
-            if rows.is_empty():
-                continue
-            bucket = rows["ts_event"].to_physical() // self._certain.width
-            closed = rows.filter(bucket < bucket[-1])
-            carried = rows.filter(bucket == bucket[-1])
-            if closed.height:
-                yield self._made(closed)
-        if carried is not None:
-            yield self._made(carried)
+        for bars in Folder(Utc(self._certain.width)).bars(map(self._passed, frames)):
+            self._reached = max(self._reached, int(bars["last"].max()))  # type: ignore[arg-type]
+            yield self._made(bars)
         self._reached = MAX_NS
 
     @property
@@ -99,25 +91,21 @@ class Resampler:
         )
         return [f"left out: {n} {name} {'bar' if n == 1 else 'bars'} {why}" for n, why in reasons if n]
 
-    def _made(self, rows: pl.DataFrame) -> pl.DataFrame:
-        time = rows.schema["ts_event"]
-        width = self._certain.width
-        bars = (
-            rows.with_columns((pl.col("ts_event").to_physical() // width * width).cast(time))
-            .group_by(_KEY, maintain_order=True)
-            .agg(
-                pl.col("symbol", "open_price", "data_source").first(),
-                pl.col("high_price").max(),
-                pl.col("low_price").min(),
-                pl.col("close_price").last(),
-                pl.col("volume").sum(),
-            )
-            .sort(_KEY, maintain_order=True)
+    @staticmethod
+    def _passed(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.select(
+            "dataset", "publisher_id", "instrument_id", *legs({"at": "ts_event", **_LEGS, "volume": "volume"}),
+            "symbol", "data_source", trades=pl.lit(None, pl.Int64),
+        )  # fmt: skip
+
+    def _made(self, found: pl.DataFrame) -> pl.DataFrame:
+        time = self._columns["ts_event"]
+        bars = found.with_columns(
+            pl.col("start").cast(time).alias("ts_event"), *(price(m).alias(c) for m, c in _LEGS.items())
         )
         spoiled = self._certain.spoiled.with_columns(pl.col("ts_event").cast(time))
         bars = bars.join(spoiled, on=list(_BUCKET), how="anti", maintain_order="left")
         missing = self._certain.missing(bars)
-        self._reached = int(rows["ts_event"].to_physical()[-1])
         self.missing += int(missing.sum())
         given = {**self._constants, **dict.fromkeys(set(self._columns) - set(bars.columns) - set(self._constants))}
         return bars.filter(~missing).with_columns(
@@ -131,31 +119,18 @@ def folded(frames: Iterable[pl.DataFrame], width: int) -> Iterator[pl.DataFrame]
     Frames have ``at`` (nanoseconds), publisher_id, instrument_id, open, high, low, close and volume: of a trade its
     price, four times, and its size. So have the bars, ``at`` being their start.
     """
-    carried: pl.DataFrame | None = None
-    for frame in frames:
-        if frame.is_empty():
-            continue
-        bars = _fold(frame.with_columns(pl.col("at") // width * width))
-        if carried is not None:
-            bars = _fold(pl.concat([carried, bars]))
-        last = pl.col("at") == bars["at"][-1]
-        carried = bars.filter(last)
-        if carried.height < bars.height:
-            yield bars.filter(~last)
-    if carried is not None:
-        yield carried
-
-
-def _fold(rows: pl.DataFrame) -> pl.DataFrame:
-    key = ("at", "publisher_id", "instrument_id")
-    return (
-        rows.group_by(key, maintain_order=True)
-        .agg(
-            pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last(),
-            pl.col("volume").sum(),
+    prices = {name: name for name in _LEGS}
+    passed = (
+        frame.select(
+            "publisher_id", "instrument_id", *legs({"at": "at", **prices, "volume": "volume"}),
+            dataset=pl.lit(""), trades=pl.lit(None, pl.Int64),
         )
-        .sort(key)
+        for frame in frames
     )  # fmt: skip
+    for bars in Folder(Utc(width)).bars(passed):
+        yield bars.select(
+            "publisher_id", "instrument_id", pl.col("start").alias("at"), *(price(n).alias(n) for n in _LEGS), "volume"
+        )
 
 
 def covered(coverage: pl.DataFrame, mappings: pl.DataFrame, schema: str) -> pl.DataFrame:

@@ -94,7 +94,8 @@ class SchemaName:
     """One of the names under which a kind is asked for, for example ``ohlcv-1m`` of kind ``ohlcv``.
 
     ``constants`` are column values that the name implies; ``width`` the bar width in nanoseconds (0
-    where there is none); ``made_from`` names the finer schema from which reads make this one.
+    where there is none); ``made_from`` names the finer schema from which reads make this one. ``settled`` is the
+    step, in nanoseconds, in which rows become final: a window that reaches today ends at a multiple of it.
     """
 
     name: str
@@ -102,6 +103,7 @@ class SchemaName:
     constants: Mapping[str, str]
     width: int = 0
     made_from: str | None = None
+    settled: int = 1
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,8 @@ class Schemas:
         for schema in schemas:
             for taken, key in ((self._kinds, schema.kind), (tables, schema.table)):
                 if key in taken:
-                    raise ConfigError(f"{schema.where}: {key} is declared already in {taken[key].where}")
+                    hint = "Give this one another name, or remove it where hdi has come to have the kind itself."
+                    raise ConfigError(f"{schema.where}: {key} is declared already in {taken[key].where}", hint)
                 taken[key] = schema
             for name in schema.names.values():
                 if name.name in self._names:
@@ -228,7 +231,8 @@ class Schemas:
         if name in self._names:
             return self._names[name]
         known = [*self._names, *self._aliases]
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        wider = [n for n in self.names if n.startswith(f"{name}-")]
+        close = wider or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         meant = f"Did you mean {', '.join(close)}? " if close else ""
         raise RequestError(f"unknown schema {text!r}", f"{meant}Known: {', '.join(self.names)}.")
 
@@ -314,7 +318,7 @@ def _fields(doc: Document) -> tuple[Field, ...]:
 
 def _name(doc: Document, name: str, fields: Mapping[str, Field]) -> SchemaName:
     at = ("names", name)
-    _keys(doc, at, required=("grid",), optional=("set", "width", "made_from"))
+    _keys(doc, at, required=("grid",), optional=("set", "width", "made_from", "settled"))
     body = doc.data["names"][name]
     if body["grid"] not in get_args(Grid):
         raise doc.error(f"unknown grid {body['grid']!r}; one of {', '.join(get_args(Grid))}", *at, "grid")
@@ -322,9 +326,7 @@ def _name(doc: Document, name: str, fields: Mapping[str, Field]) -> SchemaName:
     for column in constants:
         if column not in fields:
             raise doc.error(f"unknown column {column!r}", *at, "set", column, hint=closest(column, fields))
-    width = str(body.get("width", ""))
-    if width and not (width[:-1].isdigit() and width[-1] in _WIDTHS):
-        raise doc.error("must be a number and one of s, m, h, d", *at, "width")
+    width = _span(doc, body, (*at, "width"))
     made_from = body.get("made_from")
     if made_from is not None and str(made_from) not in doc.data["names"]:
         raise doc.error(f"unknown schema name {made_from!r}", *at, "made_from")
@@ -332,9 +334,18 @@ def _name(doc: Document, name: str, fields: Mapping[str, Field]) -> SchemaName:
         name=name,
         grid=body["grid"],
         constants={k: str(v) for k, v in constants.items()},
-        width=int(width[:-1]) * _WIDTHS[width[-1]] if width else 0,
+        width=width,
         made_from=made_from,
+        settled=_span(doc, body, (*at, "settled")) or width or 1,
     )
+
+
+def _span(doc: Document, body: Mapping[str, Any], at: tuple[str | int, ...]) -> int:
+    """A length of time such as ``15m`` in nanoseconds; 0 where the key is not given."""
+    text = str(body.get(str(at[-1]), ""))
+    if text and not (text[:-1].isdigit() and int(text[:-1]) and text[-1] in _WIDTHS):
+        raise doc.error("must be a number and one of s, m, h, d", *at)
+    return int(text[:-1]) * _WIDTHS[text[-1]] if text else 0
 
 
 def _rule(doc: Document, name: str, body: Any, at: tuple[str | int, ...]) -> Rule:

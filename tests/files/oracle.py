@@ -12,6 +12,7 @@ from decimal import Decimal
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import databento
+    import databento_dbn
 
 DAY = 86_400 * 10**9
 EPOCH = dt.date(1970, 1, 1)
@@ -49,12 +50,46 @@ _CHARS = [
     "security_update_action", "instrument_class", "match_algorithm", "user_defined_instrument",
     "leg_instrument_class", "leg_side",
 ]  # fmt: skip
+
+
+def _levels(count, *, publishers=False):
+    """The columns of so many levels of the book: prices, quantities, and orders (or publishers)."""
+    third = "pb" if publishers else "ct"
+    return {
+        f"{side}_{what}_{level:02d}": meaning
+        for level in range(count)
+        for what, meaning in (("px", "price"), ("sz", "undefined"), (third, ""))
+        for side in ("bid", "ask")
+    }
+
+
+def _without(columns, *names):
+    return {name: meaning for name, meaning in columns.items() if name not in names}
+
+
+_CONSOLIDATED = _without(_TICK, "depth", "sequence") | _levels(1, publishers=True)
 #: Our column, or the vendor's where they differ in name, and what the vendor's value is.
 KINDS = {
     "trades": _TICK,
-    "tbbo": _TICK | {
-        "bid_px_00": "price", "ask_px_00": "price", "bid_sz_00": "undefined", "ask_sz_00": "undefined",
-        "bid_ct_00": "", "ask_ct_00": "",
+    "tbbo": _TICK | _levels(1),
+    "mbo": _without(_TICK, "depth") | {"order_id": "", "channel_id": ""},
+    "mbp-1": _TICK | _levels(1),
+    "mbp-10": _TICK | _levels(10),
+    "bbo": _without(_TICK, "action", "depth", "ts_in_delta") | _levels(1),
+    "cmbp-1": _CONSOLIDATED,
+    "tcbbo": _CONSOLIDATED,
+    "cbbo": _without(_CONSOLIDATED, "action", "ts_in_delta"),
+    "status": {
+        "action": "", "reason": "", "trading_event": "",
+        "is_trading": "char", "is_quoting": "char", "is_short_sell_restricted": "char",
+    },
+    "imbalance": {
+        "ref_price": "price", "auction_time": "time", "cont_book_clr_price": "price",
+        "auct_interest_clr_price": "price", "ssr_filling_price": "price", "ind_match_price": "price",
+        "upper_collar": "price", "lower_collar": "price", "paired_qty": "undefined",
+        "total_imbalance_qty": "undefined", "market_imbalance_qty": "undefined", "unpaired_qty": "undefined",
+        "auction_type": "char", "side": "char", "auction_status": "", "freeze_status": "", "num_extensions": "",
+        "unpaired_side": "char", "significant_imbalance": "char",
     },
     "ohlcv": {"open": "price", "high": "price", "low": "price", "close": "price", "volume": ""},
     "statistics": {
@@ -66,12 +101,27 @@ KINDS = {
         **dict.fromkeys(_LIMITS, "undefined"), "expiration": "time", "activation": "time",
     },
 }  # fmt: skip
+#: Names whose rows lie in one table, by the column ``granularity``.
+_WIDE = ("ohlcv", "bbo", "cbbo")
 _NAMES = {"open": "open_price", "high": "high_price", "low": "low_price", "close": "close_price"}
 STAT_NAMES = {
     1: "opening_price", 2: "indicative_opening_price", 3: "settlement_price", 4: "trading_session_low_price",
     5: "trading_session_high_price", 6: "cleared_volume", 7: "lowest_offer", 8: "highest_bid", 9: "open_interest",
     10: "fixing_price", 11: "close_price", 12: "net_change", 13: "vwap",
 }  # fmt: skip
+STATUS_NAMES = {
+    column: {int(each.value): each.name.lower() for each in words.variants()}
+    for column, words in (
+        ("action", databento_dbn.StatusAction), ("reason", databento_dbn.StatusReason),
+        ("trading_event", databento_dbn.TradingEvent),
+    )
+}  # fmt: skip
+
+
+def kind(schema):
+    """The kind of data that a schema's rows belong to: the name without the width of an interval."""
+    family = schema.split("-", maxsplit=1)[0]
+    return family if family in _WIDE else schema
 
 
 def store(path):
@@ -104,7 +154,7 @@ def rows(path, source="databento"):
     """The file's rows in the order of a read: by index time, publisher, instrument and place in the file."""
     vendor = store(path)
     schema = str(vendor.schema)
-    meanings = KINDS[schema.split("-", maxsplit=1)[0]]
+    meanings = KINDS[kind(schema)]
     index = "ts_event" if schema.startswith("ohlcv") else "ts_recv"
     named = symbols(vendor.metadata)
     out = []
@@ -126,11 +176,14 @@ def rows(path, source="databento"):
 
 
 def _derived(schema, row):
+    derived = {"granularity": schema.split("-", maxsplit=1)[1]} if kind(schema) != schema else {}
     if schema.startswith("ohlcv"):
-        return {"granularity": schema[-2:], "trade_count": None, "vwap": None}
-    if schema == "tbbo":
+        return derived | {"trade_count": None, "vwap": None}
+    if "bid_px_00" in row:
         sides = row["bid_px_00"], row["ask_px_00"]
-        return {"is_crossed": None not in sides and sides[0] > sides[1]}
+        return derived | {"is_crossed": None not in sides and sides[0] > sides[1]}
+    if schema == "status":
+        return {f"{column}_name": names.get(row[column]) for column, names in STATUS_NAMES.items()}
     if schema == "statistics":
         return {"stat_name": STAT_NAMES[row["stat_type"]]}
     if schema == "definition":

@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(os.environ.get("HDI_REAL_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
-_FAMILY = re.compile(r"trades|tbbo|statistics|definition|ohlcv-1[smhd](?![a-z0-9])")
+#: The vendor's schemas, as its files are named for them; a longer name before what it begins with.
+SCHEMAS = (
+    "mbo", "mbp-10", "mbp-1", "bbo-1s", "bbo-1m", "cmbp-1", "cbbo-1s", "cbbo-1m", "trades", "tbbo", "tcbbo",
+    "ohlcv-1s", "ohlcv-1m", "ohlcv-1h", "ohlcv-1d", "ohlcv-eod", "statistics", "definition", "status", "imbalance",
+)  # fmt: skip
+_FAMILY = re.compile("|".join(SCHEMAS))
 
-#: Every DBN file, and those of the five kinds that have tables.
+#: Every DBN file, and those that hold one of the vendor's schemas with its header.
 ALL = sorted(p for p in ROOT.rglob("*") if ".dbn" in p.name and p.is_file())
 OURS = [p for p in ALL if _FAMILY.search(p.name) and ".frag" not in p.name]
 

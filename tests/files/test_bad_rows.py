@@ -81,7 +81,7 @@ def test_a_value_that_cannot_be_kept_is_quarantined_by_its_rule(lab, tmp_path, s
 
 def _meanings(schema):
     times = dict.fromkeys(("ts_event", "ts_recv"), "time")
-    return oracle.KINDS[schema.split("-")[0]] | times
+    return oracle.KINDS[oracle.kind(schema)] | times
 
 
 def _vendor_columns(schema):

@@ -24,7 +24,7 @@ from hdi.rehearsal.books import Books
 from hdi.rehearsal.faults import Call, Faults
 from hdi.rehearsal.refusals import Refusal
 from hdi.rehearsal.service import Service
-from hdi.stores.receipts import judged, ledger_frame, ledger_row
+from hdi.stores.receipts import judged, ledger_frame, ledger_row, moment
 from hdi.symbology import ALL_SYMBOLS
 from hdi.testing.material import schemas
 from lakes import MAPPING
@@ -161,7 +161,7 @@ class Ledgers:
         yield self
 
     def finish(self, work, receipts):
-        kept = [judged(r, 0, 0, 0, 0) for r in receipts]
+        kept = [judged(r, 0, 0, 0, 0, moment(None)) for r in receipts]
         self._rows += [ledger_row(r, work.schema.table) for r in kept]
         self._coverage.append(work.coverage)
         self._mappings.append(work.mappings)

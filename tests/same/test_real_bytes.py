@@ -1,4 +1,4 @@
-"""Every real vendor file of the five kinds reads back equal from both stores."""
+"""Every real vendor file reads back equal from both stores."""
 
 import functools
 

@@ -10,6 +10,7 @@ from hdi.errors import StoreError
 from hdi.frames import LEDGER
 from hdi.schema import Field, Schemas, load_schemas
 from hdi.stores import open_store
+from hdi.stores.timescaledb.layout import LAYOUT
 from hdi.testing import Load, opened, trades
 from hdi.testing.material import START, content, heard, schemas
 
@@ -19,7 +20,8 @@ LOAD = Load(trades([START + k for k in range(5)]))
 FIRST = """
     DROP VIEW ingest_runs, instruments;
     ALTER TABLE ingest_units DROP COLUMN job, DROP COLUMN batch;
-    DROP TABLE day_conditions;
+    DROP TABLE day_conditions, quarantine_history;
+    ALTER TABLE symbol_mappings DROP COLUMN learned, DROP COLUMN learned_ns;
     CREATE VIEW ingest_runs WITH (security_invoker = true) AS SELECT run, min(committed_at) AS started,
         max(committed_at) AS finished, min(origin) AS origin, array_agg(DISTINCT dataset ORDER BY dataset) AS datasets,
         array_agg(DISTINCT schema ORDER BY schema) AS schemas, count(*) AS units,
@@ -34,15 +36,15 @@ FIRST = """
     ORDER BY dataset, instrument_id, raw_symbol, ts_recv DESC;
     UPDATE hdi_meta SET value = '1' WHERE key = 'layout';
 """
-#: A kind of somebody's own, as in docs/add-a-schema.md.
-STATUS = """
-kind: status
-title: Trading status
-doc: When trading was halted, resumed, opened or closed.
-table: status_data
+#: A kind of somebody's own.
+NOTICE = """
+kind: notice
+title: Notices
+doc: What somebody was told.
+table: notice_data
 index_time: ts_recv
 names:
-  status: {{grid: month}}
+  notice: {{grid: month}}
 fields:
   ts_recv:
     type: timestamp
@@ -71,8 +73,8 @@ def own(tmp_path):
     """The kinds of data with one of somebody's own, which may have a column more."""
 
     def call(more=""):
-        path = tmp_path / "status.yaml"
-        path.write_text(STATUS.format(more=more))
+        path = tmp_path / "notice.yaml"
+        path.write_text(NOTICE.format(more=more))
         return load_schemas([path])
 
     return call
@@ -125,7 +127,7 @@ def test_a_database_of_the_first_layout_is_read_as_it_is_and_grows_when_somebody
     later = replace(LOAD, run="later", job="nightly", prepared="GLBX-1", heard=heard((0, "available", None, 5)))
     later.commit(writer)
     for store in (reader, writer, open_store(url, schemas())):
-        assert store.health()["layout"] == 2
+        assert store.health()["layout"] == LAYOUT
         assert store.ledger()["batch"].to_list() == [None, "GLBX-1"]
         assert store.ledger().head(1).equals(was)
         assert store.conditions().height == 1
@@ -137,10 +139,10 @@ def test_a_database_of_the_first_layout_is_read_as_it_is_and_grows_when_somebody
 
 def test_a_column_that_is_added_to_a_kind_of_ones_own_is_added_to_its_tables(url, own):
     open_store(url, own(), write=True).close()
-    schema, name = own(NOTE.format(kind="bigint")).find("status")
+    schema, name = own(NOTE.format(kind="bigint")).find("notice")
     with psycopg.connect(url) as connection:
         connection.execute(
-            "INSERT INTO status_data (dataset, instrument_id, publisher_id, data_source, ts_event, ts_event_ns, "
+            "INSERT INTO notice_data (dataset, instrument_id, publisher_id, data_source, ts_event, ts_event_ns, "
             "ts_recv, ts_recv_ns, action, _unit, _row) VALUES ('X', 1, 1, 'x', now(), 0, now(), 0, 7, 1, 0)"
         )
     store = open_store(url, own(NOTE.format(kind="bigint")), write=True)
@@ -151,7 +153,7 @@ def test_a_column_that_is_added_to_a_kind_of_ones_own_is_added_to_its_tables(url
 
 def test_a_column_of_ones_own_whose_type_is_another_is_told(url, own):
     open_store(url, own(NOTE.format(kind="bigint")), write=True).close()
-    with pytest.raises(StoreError, match="note of status_data is stored as bigint, and is declared as text") as refused:
+    with pytest.raises(StoreError, match="note of notice_data is stored as bigint, and is declared as text") as refused:
         open_store(url, own(NOTE.format(kind="text")), write=True)
     assert refused.value.exit_code == 5
     assert "another name" in refused.value.hint

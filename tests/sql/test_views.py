@@ -39,7 +39,8 @@ def store(empty):
 
 def put(connection, book, frame):
     """Add rows to a book, in their order."""
-    stored = book.to_stored(frame)
+    lacking = {c: t for c, t in book.frame.items() if c not in frame.columns}
+    stored = book.to_stored(frame.with_columns(pl.lit(None, t).alias(c) for c, t in lacking.items()))
     statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
         sql.Identifier(book.name), book.columns, sql.SQL(", ").join([sql.Placeholder()] * stored.width)
     )
@@ -323,12 +324,12 @@ def test_each_view_is_there_and_can_be_made_again(url):
 
 
 STATUS = """
-kind: status
+kind: notice
 title: Status
 doc: What the venue says.
-table: status_data
+table: notice_data
 index_time: ts_recv
-names: {status: {grid: month}}
+names: {notice: {grid: month}}
 display: [ts_recv, state]
 fields:
   ts_recv: {type: timestamp, doc: When.}
@@ -342,12 +343,12 @@ def with_kind(path, text):
 
 
 def test_a_kind_of_data_that_is_added_gets_its_view(url, tmp_path):
-    found = dict(views(with_kind(tmp_path / "status.yaml", STATUS)))
-    assert set(found) - {name for name, _ in views(schemas())} == {"status_data_by_symbol"}
+    found = dict(views(with_kind(tmp_path / "notice.yaml", STATUS)))
+    assert set(found) - {name for name, _ in views(schemas())} == {"notice_data_by_symbol"}
     with asking(url) as connection, connection.transaction(force_rollback=True):
-        connection.execute("CREATE TABLE status_data AS SELECT *, 'open' AS state FROM trades_data")
-        connection.execute(found["status_data_by_symbol"])
-        cursor = connection.execute("SELECT * FROM status_data_by_symbol WHERE asked_symbol = 'ES.c.0'")
+        connection.execute("CREATE TABLE notice_data AS SELECT *, 'open' AS state FROM trades_data")
+        connection.execute(found["notice_data_by_symbol"])
+        cursor = connection.execute("SELECT * FROM notice_data_by_symbol WHERE asked_symbol = 'ES.c.0'")
         assert [d.name for d in cursor.description] == [
             "asked_symbol", "asked_stype", "dataset", "instrument_id", "symbol", "publisher_id", "ts_event",
             "ts_event_ns", "ts_recv", "ts_recv_ns", "state", "data_source",
@@ -358,15 +359,15 @@ def test_a_kind_of_data_that_is_added_gets_its_view(url, tmp_path):
 def test_a_view_grows_where_it_stands_with_the_views_on_it(url, tmp_path):
     more = STATUS.replace("  state:", "  reason: {type: text, null: true, doc: Why.}\n  state:")
     with asking(url) as connection, connection.transaction(force_rollback=True):
-        connection.execute("CREATE TABLE status_data AS SELECT *, 'open' AS state FROM trades_data")
-        for _, statement in views(with_kind(tmp_path / "status.yaml", STATUS)):
+        connection.execute("CREATE TABLE notice_data AS SELECT *, 'open' AS state FROM trades_data")
+        for _, statement in views(with_kind(tmp_path / "notice.yaml", STATUS)):
             connection.execute(statement)
-        connection.execute("CREATE VIEW mine AS SELECT state FROM status_data_by_symbol")
-        connection.execute("ALTER TABLE status_data ADD COLUMN reason TEXT")
+        connection.execute("CREATE VIEW mine AS SELECT state FROM notice_data_by_symbol")
+        connection.execute("ALTER TABLE notice_data ADD COLUMN reason TEXT")
         there = columns_of(connection)
-        for _, statement in views(with_kind(tmp_path / "status.yaml", more), there):
+        for _, statement in views(with_kind(tmp_path / "notice.yaml", more), there):
             connection.execute(statement)
         grown = columns_of(connection)
-        assert grown.pop("status_data_by_symbol") == [*there.pop("status_data_by_symbol"), "reason"]
+        assert grown.pop("notice_data_by_symbol") == [*there.pop("notice_data_by_symbol"), "reason"]
         assert grown == there
         assert connection.execute("SELECT count(*) FROM mine").fetchone() > (0,)

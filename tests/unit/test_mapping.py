@@ -76,7 +76,7 @@ def test_a_wrong_mapping_is_refused_with_file_position_and_key(write, text, plac
 def test_a_mapping_of_an_unknown_kind_is_refused(write):
     path = write("mappings: {trade: {price: price}}", "databento.yaml")
     with pytest.raises(ConfigError, match=r"1:12: mappings.trade: unknown kind 'trade'") as caught:
-        load_mapping("databento", [path], kinds=KINDS)
+        load_mapping("databento", [path], kinds=[s.kind for s in load_schemas()])
     assert "trades" in caught.value.hint
 
 

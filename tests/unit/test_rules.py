@@ -185,9 +185,9 @@ def test_a_rule_that_fails_on_the_data_names_its_file_and_position(write):
 
 
 def test_all_packaged_rules_compile():
-    assert {s.kind: len(rule_checks(s)) == len(s.rules) for s in load_schemas()} == dict.fromkeys(
-        ("definition", "ohlcv", "statistics", "tbbo", "trades"), True
-    )
+    for schema in load_schemas():
+        assert schema.rules
+        assert [c.name for c in rule_checks(schema)] == [r.name for r in schema.rules]
 
 
 def test_shell_patterns_match_as_in_a_shell():

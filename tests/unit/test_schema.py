@@ -1,4 +1,4 @@
-"""Schemas: what the five kinds declare, what derives from a declaration, and how a wrong one is refused."""
+"""Schemas: what the kinds declare, what derives from a declaration, and how a wrong one is refused."""
 
 import re
 from dataclasses import replace
@@ -15,7 +15,10 @@ from hdi.errors import ConfigError, RequestError
 from hdi.model import NS
 from hdi.schema import SQL, load_schemas
 
-KINDS = ["definition", "ohlcv", "statistics", "tbbo", "trades"]
+KINDS = [
+    "bbo", "cbbo", "cmbp-1", "definition", "imbalance", "mbo", "mbp-1", "mbp-10", "ohlcv", "statistics", "status", "tbbo",
+    "tcbbo", "trades",
+]  # fmt: skip
 COMMON = {
     "dataset": "text", "instrument_id": "bigint", "symbol": "text?", "publisher_id": "integer",
     "ts_event": "timestamp?",
@@ -24,7 +27,48 @@ TRADE = {
     "ts_recv": "timestamp", "price": "price", "size": "bigint", "side": "text", "action": "text", "depth": "smallint",
     "flags": "smallint", "sequence": "bigint", "ts_in_delta": "integer",
 }  # fmt: skip
+LEVEL = {
+    "bid_px_{}": "price?", "ask_px_{}": "price?", "bid_sz_{}": "bigint?", "ask_sz_{}": "bigint?",
+    "bid_ct_{}": "bigint?", "ask_ct_{}": "bigint?",
+}  # fmt: skip
+
+
+def levels(count):
+    """The columns of so many levels of a book."""
+    return {name.format(f"{k:02d}"): kind for k in range(count) for name, kind in LEVEL.items()}
+
+
+BOOK = TRADE | {"price": "price?", "size": "bigint?"}
+BEST = {n: t for n, t in levels(1).items() if "_ct_" not in n} | {"bid_pb_00": "integer?", "ask_pb_00": "integer?"}
+CROSSED = {"is_crossed": "boolean"}
+INTERVAL = {
+    "granularity": "text", "ts_recv": "timestamp", "price": "price?", "size": "bigint?", "side": "text?",
+    "flags": "smallint",
+}  # fmt: skip
 DECLARED = {
+    "mbo": COMMON | {
+        "ts_recv": "timestamp", "order_id": "bigint", "price": "price?", "size": "bigint?", "side": "text",
+        "action": "text", "flags": "smallint", "channel_id": "smallint", "sequence": "bigint", "ts_in_delta": "integer",
+    },
+    "mbp-1": COMMON | BOOK | levels(1) | CROSSED,
+    "mbp-10": COMMON | BOOK | levels(10) | CROSSED,
+    "bbo": COMMON | INTERVAL | {"sequence": "bigint"} | levels(1) | CROSSED,
+    "cbbo": COMMON | INTERVAL | BEST | CROSSED,
+    "cmbp-1": COMMON | {n: t for n, t in BOOK.items() if n not in ("depth", "sequence")} | BEST | CROSSED,
+    "tcbbo": COMMON | {n: t for n, t in TRADE.items() if n not in ("depth", "sequence")} | BEST | CROSSED,
+    "status": COMMON | {
+        "ts_recv": "timestamp", "action": "integer", "action_name": "text?", "reason": "integer",
+        "reason_name": "text?", "trading_event": "integer", "trading_event_name": "text?", "is_trading": "text?",
+        "is_quoting": "text?", "is_short_sell_restricted": "text?",
+    },
+    "imbalance": COMMON | {
+        "ts_recv": "timestamp", "ref_price": "price?", "auction_time": "timestamp?", "cont_book_clr_price": "price?",
+        "auct_interest_clr_price": "price?", "ssr_filling_price": "price?", "ind_match_price": "price?",
+        "upper_collar": "price?", "lower_collar": "price?", "paired_qty": "bigint?", "total_imbalance_qty": "bigint?",
+        "market_imbalance_qty": "bigint?", "unpaired_qty": "bigint?", "auction_type": "text?", "side": "text?",
+        "auction_status": "smallint", "freeze_status": "smallint", "num_extensions": "smallint",
+        "unpaired_side": "text?", "significant_imbalance": "text?",
+    },
     "ohlcv": COMMON | {
         "ts_event": "timestamp", "granularity": "text", "open_price": "price", "high_price": "price",
         "low_price": "price", "close_price": "price", "volume": "bigint", "trade_count": "bigint?", "vwap": "price?",
@@ -41,15 +85,15 @@ DECLARED = {
     },
 }  # fmt: skip
 #: A kind of data that this package does not have.
-SIXTH = """\
-kind: status
-title: Trading status
+OWN = """\
+kind: notice
+title: Notices
 doc: Halts and resumptions.
-table: status_data
+table: notice_data
 index_time: ts_recv
 names:
-  status: {grid: month}
-aliases: {halts: status}
+  notice: {grid: month}
+aliases: {halts: notice}
 fields:
   ts_recv: {type: timestamp, doc: When it was received.}
   reason: {type: integer, null: true, doc: Why.}
@@ -135,10 +179,14 @@ def test_rules_carry_the_names_and_severities_that_operations_rely_on(schemas):
         "LOW_GREATER_THAN_OPEN", "LOW_GREATER_THAN_CLOSE",
     ):  # fmt: skip
         assert severities["ohlcv", name] == "ERROR"
-    for each in ("trades", "tbbo"):
+    for each in ("trades", "tbbo", "tcbbo"):
         assert severities[each, "INVALID_SIDE"] == severities[each, "NON_POSITIVE_SIZE"] == "ERROR"
-    assert {severities[k, "NON_POSITIVE_PRICE"] for k in ("ohlcv", "trades", "tbbo")} == {"WARNING"}
-    assert severities["tbbo", "CROSSED_QUOTE"] == "INFO"
+    # A book whose events are not all there is wrong.
+    for each in ("mbo", "mbp-1", "mbp-10", "cmbp-1"):
+        assert severities[each, "NON_POSITIVE_SIZE"] == severities[each, "PRICE_MISSING"] == "WARNING"
+    assert {s for (_, rule), s in severities.items() if rule == "NON_POSITIVE_PRICE"} == {"WARNING"}
+    quotes = {s.kind for s in schemas if "bid_px_00" in s.dtypes}
+    assert {severities[k, rule] for k in quotes for rule in ("CROSSED_QUOTE", "LOCKED_QUOTE")} == {"INFO"}
 
 
 def test_bars_are_filed_by_ts_event_and_all_else_by_ts_recv(schemas):
@@ -154,13 +202,22 @@ def test_names_have_their_grids_widths_and_origins(schemas):
     assert {n: s.grid for n, s in found.items()} == {
         "trades": "day", "tbbo": "day", "statistics": "month", "definition": "month", "ohlcv-1s": "month",
         "ohlcv-1m": "month", "ohlcv-5m": "month", "ohlcv-15m": "month", "ohlcv-1h": "year", "ohlcv-1d": "year",
+        "ohlcv-eod": "year", "mbo": "day", "mbp-1": "day", "mbp-10": "day", "bbo-1s": "day", "bbo-1m": "day",
+        "cmbp-1": "day", "cbbo-1s": "day", "cbbo-1m": "day", "tcbbo": "day", "status": "month", "imbalance": "month",
     }  # fmt: skip
     widths = {"1s": 1, "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "1d": 86_400}
     assert {n: s.width for n, s in found.items() if s.width} == {f"ohlcv-{w}": s * NS for w, s in widths.items()}
     assert {n: s.made_from for n, s in found.items() if s.made_from} == {
         "ohlcv-5m": "ohlcv-1m", "ohlcv-15m": "ohlcv-1m",
     }  # fmt: skip
-    assert all(found[f"ohlcv-{w}"].constants == {"granularity": w} for w in widths)
+    assert {n: s.constants["granularity"] for n, s in found.items() if s.constants} == {
+        f"{kind}-{w}": w
+        for kind, all_ in (("ohlcv", (*widths, "eod")), ("bbo", ("1s", "1m")), ("cbbo", ("1s", "1m"))) for w in all_
+    }  # fmt: skip
+    # What comes by the day is whole when the day is; a bar when it is over; all else at once.
+    days = {"definition", "statistics", "ohlcv-1d", "ohlcv-eod"}
+    assert {n for n, s in found.items() if s.settled == 86_400 * NS} == days
+    assert all(s.settled == (s.width or 1) for n, s in found.items() if n not in days)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +225,7 @@ def test_names_have_their_grids_widths_and_origins(schemas):
     [
         ("ohlcv", "ohlcv-1d"), ("ohlcv-daily", "ohlcv-1d"), ("ohlcv-d", "ohlcv-1d"), ("ohlcv-h", "ohlcv-1h"),
         ("ohlcv-m", "ohlcv-1m"), ("ohlcv-s", "ohlcv-1s"), ("definitions", "definition"), ("stats", "statistics"),
-        ("trd", "trades"), ("quotes", "tbbo"), ("top-of-book", "tbbo"), (" TRADES ", "trades"),
+        ("trd", "trades"), ("quotes", "tbbo"), ("top-of-book", "tbbo"), ("l1", "mbp-1"), ("l2", "mbp-10"), ("l3", "mbo"), (" TRADES ", "trades"),
     ],
 )  # fmt: skip
 def test_an_alias_finds_its_schema(schemas, text, name):
@@ -176,9 +233,11 @@ def test_an_alias_finds_its_schema(schemas, text, name):
 
 
 def test_an_unknown_schema_names_the_closest(schemas):
-    with pytest.raises(RequestError, match=r"(?s)'bbo'.*Did you mean tbbo"):
+    with pytest.raises(RequestError, match=r"(?s)'bbo'.*Did you mean bbo-1m, bbo-1s"):
         schemas.find("bbo")
-    with pytest.raises(RequestError, match=r"(?s)'zzz'.*Known: definition, ohlcv-15m"):
+    with pytest.raises(RequestError, match=r"(?s)'tbb'.*Did you mean tbbo"):
+        schemas.find("tbb")
+    with pytest.raises(RequestError, match=r"(?s)'zzz'.*Known: bbo-1m, bbo-1s, cbbo-1m"):
         schemas.find("zzz")
 
 
@@ -249,11 +308,11 @@ def test_the_contract_refuses_anything_else(schemas, spoil):
 
 
 def test_a_new_kind_takes_one_file(write):
-    found = load_schemas(extra=[write(SIXTH)])
+    found = load_schemas(extra=[write(OWN)])
     schema, name = found.find("halts")
-    assert (schema.kind, name.grid, len(list(found))) == ("status", "month", 6)
+    assert (schema.kind, name.grid, len(list(found))) == ("notice", "month", len(KINDS) + 1)
     assert [f.name for f in schema.fields] == [*COMMON, "ts_recv", "reason", "data_source"]
-    assert schema.table == "status_data"
+    assert schema.table == "notice_data"
     assert all(f.type in SQL for f in schema.fields)
 
 
@@ -263,8 +322,8 @@ def test_a_new_kind_takes_one_file(write):
 @pytest.mark.parametrize(
     ("old", "new", "place", "words"),
     [
-        ("kind: status\n", "", "1:1", "the key 'kind' is missing"),
-        ("title: Trading status", "titel: Trading status", "2:1: titel", "Did you mean title"),
+        ("kind: notice\n", "", "1:1", "the key 'kind' is missing"),
+        ("title: Notices", "titel: Notices", "2:1: titel", "Did you mean title"),
         ("type: timestamp", "type: float", "10:13: fields.ts_recv.type", "unknown type 'float'; one of text"),
         ("type: timestamp", "type: [price]", "10:13: fields.ts_recv.type", "unknown type"),
         ("null: true", "null: maybe", "11:27: fields.reason.null", "must be true or false"),
@@ -273,27 +332,27 @@ def test_a_new_kind_takes_one_file(write):
         ("  reason:", "  reason_ns:", "11:3: fields.reason_ns", "not *_ns"),
         ("  reason:", "  symbol:", "11:3: fields.symbol", "common column already"),
         ("index_time: ts_recv", "index_time: reason", "5:1: index_time", "timestamp column that is never null"),
-        ("grid: month", "grid: week", "7:12: names.status.grid", "one of day, month, year"),
-        ("grid: month", "grid: month, width: 5x", "7:25: names.status.width", "a number and one of s, m, h, d"),
-        ("grid: month", "grid: month, set: {colour: red}", "7:31: names.status.set.colour", "unknown column 'colour'"),
-        ("grid: month", "grid: month, set: red", "7:25: names.status.set", "must be a mapping"),
-        ("grid: month", "grid: month, made_from: [a]", "7:25: names.status.made_from", "unknown schema name"),
-        ("halts: status", "halts: statuses", "8:11: aliases.halts", "Did you mean status"),
+        ("grid: month", "grid: week", "7:12: names.notice.grid", "one of day, month, year"),
+        ("grid: month", "grid: month, width: 5x", "7:25: names.notice.width", "a number and one of s, m, h, d"),
+        ("grid: month", "grid: month, set: {colour: red}", "7:31: names.notice.set.colour", "unknown column 'colour'"),
+        ("grid: month", "grid: month, set: red", "7:25: names.notice.set", "must be a mapping"),
+        ("grid: month", "grid: month, made_from: [a]", "7:25: names.notice.made_from", "unknown schema name"),
+        ("halts: notice", "halts: noticees", "8:11: aliases.halts", "Did you mean notice"),
         ("symbol, reason", "symbol, raeson", "12:28: display.2", "Did you mean reason"),
         ("[ts_recv, symbol, reason]", "ts_recv", "12:1: display", "must be a list"),
         ("severity: ERROR", "severity: FATAL", "14:41: rules.NEGATIVE_REASON.severity", "one of ERROR, WARNING, INFO"),
         ("severity: ERROR", "severity: ERROR, type: X", "14:58: rules.NEGATIVE_REASON.type", "one of BusinessLogic"),
         (", severity: ERROR", "", "14:3: rules.NEGATIVE_REASON", "'severity' is missing"),
-        ("{grid: month}", "[month]", "7:3: names.status", "must be a mapping with grid"),
-        ("names:\n  status: {grid: month}", "names: status", "6:1: names", "must be a mapping"),
+        ("{grid: month}", "[month]", "7:3: names.notice", "must be a mapping with grid"),
+        ("names:\n  notice: {grid: month}", "names: notice", "6:1: names", "must be a mapping"),
         ("fields:", "rules: {}\nfields:", "14:1: rules", "the key is given twice"),
-        ("kind: status", "kind: {", "", "not valid YAML"),
-        ("kind: status", "[kind]: status", "1:1", "a key must be plain text"),
+        ("kind: notice", "kind: {", "", "not valid YAML"),
+        ("kind: notice", "[kind]: notice", "1:1", "a key must be plain text"),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_file_position_and_key(write, old, new, place, words):
-    assert SIXTH.count(old) >= 1
-    path = write(SIXTH.replace(old, new, 1))
+    assert OWN.count(old) >= 1
+    path = write(OWN.replace(old, new, 1))
     message = refused(lambda: load_schemas(extra=[path]))
     assert message.startswith(f"{path}:{place}")
     assert words in message
@@ -302,13 +361,13 @@ def test_a_wrong_declaration_is_refused_with_file_position_and_key(write, old, n
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("kind: status", "kind: trades", "trades is declared already"),
-        ("table: status_data", "table: trades_data", "trades_data is declared already"),
-        ("  status: {grid", "  tbbo: {grid", "the schema name tbbo is taken"),
+        ("kind: notice", "kind: trades", "trades is declared already"),
+        ("table: notice_data", "table: trades_data", "trades_data is declared already"),
+        ("  notice: {grid", "  tbbo: {grid", "the schema name tbbo is taken"),
     ],
 )
 def test_two_declarations_of_one_thing_are_refused(write, old, new, words):
-    path = write(SIXTH.replace(old, new).replace("halts: status", "halts: tbbo" if "tbbo" in new else "halts: status"))
+    path = write(OWN.replace(old, new).replace("halts: notice", "halts: tbbo" if "tbbo" in new else "halts: notice"))
     message = refused(lambda: load_schemas(extra=[path]))
     assert message.startswith(str(path))
     assert words in message

@@ -15,11 +15,13 @@ from hdi.model import DAY_NS, MAX_NS, Window, parse_instant
 if TYPE_CHECKING:
     import polars as pl
 
+    from hdi.answer import Answer
     from hdi.buying.spending import Spent
     from hdi.catalog import Catalog
     from hdi.covered import Coverage
     from hdi.gaps import Report
     from hdi.runs import RunDetail, RunRecord
+    from hdi.stores import Store
 
 
 #: No day before or after can be asked for.
@@ -29,16 +31,51 @@ _FIRST_DAY, _LAST_DAY = "1970-01-01", "2262-04-09"
 class Asking(Reading):
     """Reads the books of a store; nothing is asked of a vendor, and nothing is written."""
 
-    def catalog(self, on: str | dt.date | None = None, dataset: str | None = None) -> Catalog:
-        """What is stored by symbol, of all times or of one UTC day. Raises RequestError for what is not a date."""
+    def _then(self, as_of: str | dt.date | None) -> tuple[Store, int, list[str]]:
+        """The store to read from, what time it is there, and what is not known of it any more."""
+        from hdi.then import Then
+
+        store = self.at(as_of)
+        return (store, store.ns, store.notes) if isinstance(store, Then) else (store, time.time_ns(), [])
+
+    def catalog(
+        self, on: str | dt.date | None = None, dataset: str | None = None, *, as_of: str | dt.date | None = None
+    ) -> Catalog:
+        """What is stored by symbol, of all times or of one UTC day; ``as_of``: as it was known then.
+
+        Raises RequestError for what is not a date.
+        """
         from hdi.catalog import Catalog, told
 
-        store = self.store()
+        store = self.at(as_of)
         day = None if on is None else parse_instant(text(on))[0] // DAY_NS * DAY_NS
         schema, name = self.schemas.find("definition")
         columns = ["dataset", "instrument_id", "raw_symbol", "asset", "instrument_class", "exchange"]
         said = told(store.read(schema, name.name, Window(0, MAX_NS), None, columns, dataset))
         return Catalog(store.mappings(), store.coverage(), store.ledger(), said, day, dataset)
+
+    def symbols(
+        self,
+        pattern: str = "",
+        *,
+        on: str | dt.date | None = None,
+        dataset: str | None = None,
+        as_of: str | dt.date | None = None,
+    ) -> Answer:
+        """What is stored, by symbol: :data:`hdi.catalog.LISTED`, of all times or of one UTC day (``on``).
+
+        A pattern is a symbol, a root (``ES``), a parent (its children), a group (``@ENERGY``), or has ``*``, ``?`` or
+        ``[``. Raises UnknownSymbol, with the closest names, where nothing is stored of it.
+        """
+        from hdi.answer import Rows
+        from hdi.model import some
+        from hdi.symbol_groups import MARK
+
+        catalog = self.catalog(on, dataset, as_of=as_of)
+        if not pattern.startswith(MARK):
+            return Rows(catalog.listed(pattern))
+        found, absent = catalog.members(self.symbols_of(pattern))
+        return Rows(found, [f"nothing is stored of {some(absent)}"] if absent else ())
 
     def coverage(
         self,
@@ -48,12 +85,14 @@ class Asking(Reading):
         *,
         schema: str | None = None,
         dataset: str | None = None,
+        as_of: str | dt.date | None = None,
     ) -> Coverage:
         """What is held of these symbols (none or ``ALL_SYMBOLS``: of all that was asked for), month by month.
 
         A date as ``end`` means through that UTC day; without dates, from the first month with anything to the last.
-        Raises RequestError for an unknown schema or dataset, UnknownSymbol for a symbol that was never stored and is
-        asked for by itself: of a group it is ``absent``.
+        ``as_of``: as it was known then. As an answer its rows are months of symbols (:data:`hdi.covered.HELD`). Raises
+        RequestError for an unknown schema or dataset, UnknownSymbol for a symbol that was never stored and is asked for
+        by itself: of a group it is ``absent``.
         """
         from hdi.covered import measure
         from hdi.symbol_groups import named
@@ -62,9 +101,10 @@ class Asking(Reading):
         window = _between(start, end)
         asked = self.symbols_of(symbols)
         members = set(asked) - named((symbols,) if isinstance(symbols, str) else symbols)
+        store, now, _ = self._then(as_of)
         return measure(
-            self.store(), self.schemas, self.calendars, asked, members=members, schema=schema, dataset=dataset,
-            start=None if start is None else window.start, end=None if end is None else window.end, now=time.time_ns(),
+            store, self.schemas, self.calendars, asked, members=members, schema=schema, dataset=dataset,
+            start=None if start is None else window.start, end=None if end is None else window.end, now=now,
         )  # fmt: skip
 
     def gaps(
@@ -76,20 +116,26 @@ class Asking(Reading):
         schema: str | Sequence[str] = (),
         dataset: str | None = None,
         closed: bool = False,
+        as_of: str | dt.date | None = None,
     ) -> Report:
         """Every stretch of what was asked for that has no row, with its cause; nothing is asked of a vendor.
 
         Both dates say what should be there; without, or with one of them, each symbol is looked at no further than from
         the first to the last instant that was asked for. A date as ``end`` means through that UTC day. ``closed`` adds
-        the times at which the market is closed. Raises RequestError, UnknownSymbol for what was never asked for.
+        the times at which the market is closed. ``as_of``: what was missing by then, as it was known then. Raises
+        RequestError, UnknownSymbol for what was never asked for.
         """
+        from dataclasses import replace
+
         from hdi.gaps import Wanted, find
 
         schemas = (schema,) if isinstance(schema, str) else tuple(schema)
         window = _between(start, end)
         first, last = None if start is None else window.start, None if end is None else window.end
         wanted = Wanted(schemas, self.symbols_of(symbols), dataset, first, last, closed)
-        return find(self.store(), self.schemas, self.calendars, wanted, time.time_ns(), self.settings.data_dir)
+        store, now, notes = self._then(as_of)
+        report = find(store, self.schemas, self.calendars, wanted, now, self.settings.data_dir)
+        return replace(report, doubts=(*report.doubts, *notes)) if notes else report
 
     def revisions(
         self,
@@ -100,17 +146,18 @@ class Asking(Reading):
         start: str | dt.date | None = None,
         end: str | dt.date | None = None,
         since: str | None = None,
+        as_of: str | dt.date | None = None,
     ) -> Iterator[pl.DataFrame]:
         """Which stored rows were changed after the fact, before and after: :data:`hdi.keeping.revisions.REVISIONS`.
 
-        ``since`` is a run (the beginning of its name is enough) or a date: what was replaced then or later. Raises
-        RequestError and UnknownSymbol for what nobody knows.
+        ``since`` is a run (the beginning of its name is enough) or a date: what was replaced then or later.
+        ``as_of`` leaves out what was replaced after. Raises RequestError and UnknownSymbol for what nobody knows.
         """
         from hdi.keeping.revisions import Asked, Revisions
 
         window = _between(start or None, end or None)
         asked = Asked(schema, self.symbols_of(symbols) if symbols else (), window, dataset, since)
-        return Revisions(self.store(), self.schemas, asked).frames()
+        return Revisions(self.at(as_of), self.schemas, asked).frames()
 
     def spent(self, by: str = "day", start: str | dt.date | None = None, end: str | dt.date | None = None) -> Spent:
         """What was paid for the data of this store and data folder, by day, month, dataset, schema, job or symbol.

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 NOTHING = Quote(0, 0, Decimal(0))
 #: Symbols that stand for nothing in the window are looked for around it: markets close for a week at most.
 _AROUND = 10 * DAY_NS
-#: Published once a day: what is there of a day is whole only when the day is over.
-_DAILY = ("definition", "statistics")
 _CLAMPS = 3
 #: So many instruments at most are asked for by their ids where the rest of a dataset is held.
 _MOST_IDS = 40_000
@@ -512,8 +510,8 @@ def unasked(replaced: Sequence[str]) -> RequestError:
 
 def floor_end(end: int, request: Request) -> int:
     """An available end, floored to whole bars; to whole days for what is published by day."""
-    width = request.name.width or (DAY_NS if request.name.name in _DAILY else 1)
-    return end // width * width
+    step = request.name.settled
+    return end // step * step
 
 
 __all__ = ["NOTHING", "Known", "Offer", "Shopper", "closed_days", "floor_end", "quoted", "unasked"]

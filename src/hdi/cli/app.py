@@ -12,6 +12,8 @@ import typer
 from typer.main import get_command
 
 from hdi.cli import (
+    asof,
+    bars,
     coverage,
     demo,
     gaps,
@@ -25,6 +27,7 @@ from hdi.cli import (
     runs,
     schedule,
     spend,
+    sql,
     status,
     symbols,
     sync,
@@ -52,8 +55,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for _module in (
-    demo, plan, ingest, spend, sync, schedule, jobs, runs, query, symbols, coverage, gaps, revisions, status, migrate,
-    rehearse,
+    demo, plan, ingest, spend, sync, schedule, jobs, runs, query, sql, bars, asof, symbols, coverage, gaps, revisions,
+    status, migrate, rehearse,
 ):  # fmt: skip
     _module.register(app)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hdi.cli.options import AsOf
 from hdi.cli.render import NULL, count, dumps
 from hdi.cli.session import put, say, session, tell_absent, terminal
 
@@ -44,6 +45,7 @@ def coverage(  # noqa: PLR0913, PLR0917  (each is an option)
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="This dataset only.")] = None,
     start_date: Annotated[str | None, typer.Option(metavar="DATE", help="First day to show.")] = None,
     end_date: Annotated[str | None, typer.Option(metavar="DATE", help="Last day to show.")] = None,
+    as_of: AsOf = None,
     plot: Annotated[
         str | None, typer.Option(metavar="FILE", help="Draw it into a file that ends in .html or .png.")
     ] = None,
@@ -61,7 +63,7 @@ def coverage(  # noqa: PLR0913, PLR0917  (each is an option)
         kind_of(plot)
     with session(context).data() as data:
         found = data.coverage(
-            split(symbols or ()), start_date, end_date, schema=schema, dataset=dataset
+            split(symbols or ()), start_date, end_date, schema=schema, dataset=dataset, as_of=as_of
         )  # fmt: skip
         synthetic, color = data.synthetic, data.settings.color
     if plot is not None:

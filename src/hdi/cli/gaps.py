@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hdi.cli.options import AsOf
 from hdi.cli.render import count, dumps
 from hdi.cli.session import DECLINED, put, say, session, started, terminal
 from hdi.cli.stopping import interruptible
@@ -47,6 +48,7 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
     closed: Annotated[  # noqa: FBT002
         bool, typer.Option("--all", help="Show the times too at which the market is closed.")
     ] = False,
+    as_of: AsOf = None,
     fill: Annotated[  # noqa: FBT002
         bool, typer.Option("--fill", help="Get what can be got, after saying what it costs.")
     ] = False,
@@ -65,8 +67,10 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
     flags: dict[str, Any] = {"ingest.budget_usd": budget}
     with session(context).data(**flags) as data:
         given = {"--dry-run": dry_run, "--force": force, "--budget": budget is not None, "--api": api != _VENDOR}
-        _check(fill=fill, others=given)
-        report = data.gaps(symbols or (), start_date, end_date, schema=schema or (), dataset=dataset, closed=closed)
+        _check(fill=fill, others=given, as_of=as_of)
+        report = data.gaps(
+            symbols or (), start_date, end_date, schema=schema or (), dataset=dataset, closed=closed, as_of=as_of
+        )
         as_json = session(context).json
         _show(report, as_json=as_json, fill=fill)
         for doubt in report.doubts:
@@ -82,9 +86,11 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
             _fill(data, report, api=api, dry_run=dry_run, force=force, as_json=as_json)
 
 
-def _check(*, fill: bool, others: dict[str, bool]) -> None:
+def _check(*, fill: bool, others: dict[str, bool], as_of: str | None) -> None:
     from hdi.errors import RequestError
 
+    if fill and as_of is not None:
+        raise RequestError("what was missing at another time is not bought now", "Leave out --as-of, or --fill.")
     if not fill and (given := [name for name, there in others.items() if there]):
         raise RequestError(f"{', '.join(given)} is for --fill", "Give --fill as well, or leave it out.")
 

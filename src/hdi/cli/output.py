@@ -38,6 +38,12 @@ def format_of(path: str) -> str:
     return _ENDINGS[ending]
 
 
+def fits(name: str, path: str) -> bool:
+    """False where the file's ending stands for another format; ``.txt`` is any text, and a strange ending anything."""
+    meant = _ENDINGS.get(Path(path).suffix.lower(), name)
+    return meant == name or (meant == "table" and name not in BINARY) or not Path(path).suffix
+
+
 def write(name: str, frames: Frames, columns: Columns, file: BinaryIO) -> None:
     """Write all frames in one format; ``columns`` say what an empty result looks like."""
     _WRITERS[name](frames, columns, file)
@@ -80,4 +86,4 @@ def to_stdout() -> Iterator[BinaryIO]:
         raw.flush()
 
 
-__all__ = ["BINARY", "FORMATS", "format_of", "to_stdout", "write"]
+__all__ = ["BINARY", "FORMATS", "fits", "format_of", "to_stdout", "write"]

@@ -12,6 +12,8 @@ _ENDINGS: dict[str, Kind] = {".html": "html", ".png": "png"}
 #: What a PNG can be high at most, in pixels.
 MAX_PIXELS = 60_000
 DPI = 120
+#: A page that leads nowhere: no logo to click, no server to send the figure to.
+_OFFLINE = {"displaylogo": False, "plotlyServerURL": "", "showSendToCloud": False, "responsive": True}
 
 
 def kind_of(path: str) -> Kind:
@@ -47,7 +49,7 @@ def save(figure: Any, path: str) -> None:
     kind = kind_of(path)
     with to_file(path) as file:
         if kind == "html":
-            file.write(figure.to_html(include_plotlyjs=True, full_html=True).encode())
+            file.write(figure.to_html(include_plotlyjs=True, full_html=True, config=_OFFLINE).encode())
         else:
             figure.savefig(file, format="png", dpi=DPI)
 

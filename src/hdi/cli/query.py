@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hdi.cli import options
+from hdi.cli.answers import Given, Output, give, output
+from hdi.cli.asking import Rolls, asked, drawn, given, named, rolling
 from hdi.cli.render import count
-from hdi.cli.session import DECLINED, guarded, say, session, started, terminal
+from hdi.cli.session import DECLINED, say, session, started, terminal
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from hdi.api import HistoricalData
     from hdi.query import Result
+    from hdi.schema import Schema
 
 _DAY_GRID = "day"
 #: A limit of so many rows is a short table whatever is asked for.
@@ -31,70 +32,83 @@ def register(app: typer.Typer) -> None:
 
 def query(  # noqa: PLR0913, PLR0917  (each is an option)
     context: typer.Context,
-    symbols: Annotated[
-        list[str],
-        typer.Option("-s", "--symbols", metavar="SYMBOLS", help="One or more, by commas; may be given again."),
-    ],
-    start_date: Annotated[str, typer.Option(metavar="DATE", help="First day, or an RFC 3339 instant.")],
-    end_date: Annotated[str, typer.Option(metavar="DATE", help="Last day, or the instant before which to end.")],
+    symbols: options.Asked,
+    start_date: options.From = None,
+    end_date: options.To = None,
     schema: Annotated[str, typer.Option(metavar="NAME", help="What kind of data.")] = "ohlcv-1d",
-    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="This dataset only, if several have it.")] = None,
-    columns: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Columns by commas, in the order wanted; all by default.")
+    dataset: options.InDataset = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=VALUE", help="Rows of this value only, as side=B; given again: of this too."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="ROWS", min=1, help="At most so many rows.")] = None,
-    output_format: Annotated[
-        str | None, typer.Option(metavar="NAME", help="table, csv, json, parquet or arrow. [default: table]")
-    ] = None,
-    output_file: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Write there; its ending gives the format, folders are made.")
-    ] = None,
+    columns: options.Columns = None,
+    limit: options.Limit = None,
+    as_of: options.AsOf = None,
+    roll: options.Roll = None,
+    adjust: options.Adjust = None,
+    by: options.By = "difference",
+    rolls_file: options.RollsFile = None,
+    output_format: options.OutputFormat = None,
+    output_file: options.OutputFile = None,
+    plot: options.Plot = None,
     force: Annotated[bool, typer.Option("--force", help="Ask no question.")] = False,  # noqa: FBT002
 ) -> None:
     """Query data by symbol and date: a raw symbol, a continuous or parent symbol, an instrument id, or ALL_SYMBOLS.
 
-    Times are UTC. Rows come in the order of time; their number goes to stderr, with the seconds it took.
+    Times are UTC. Rows come in the order of time; their number goes to stderr, with the seconds it took. Continuous
+    symbols are resolved by date, and --adjust takes the jumps between contracts out of their prices.
     """
-    output = None if output_file == "-" else output_file
-    form = _format(output_format, output, as_json=session(context).json)
-    from hdi.errors import RequestError
-    from hdi.lookup import split
-
-    asked = split(symbols)
-    if not asked:
-        raise RequestError("no symbol was named", "-s ALL_SYMBOLS asks for all.")
+    out = output(context, output_format, output_file, plot)
+    rolls = rolling(adjust, by, rolls_file)
+    wanted = asked(symbols)
     with session(context).data() as data:
-        result = data.query(
-            asked, start_date, end_date, schema=schema, dataset=dataset, limit=limit,
-            columns=_columns(data, schema, columns, form),
+        shape = data.schemas.find(schema)[0]
+        more = given(
+            schema=schema, dataset=dataset, where=_where(shape, where or ()), as_of=as_of, roll=roll,
+            adjust=rolls.adjust, by=rolls.by,
         )  # fmt: skip
+
+        def answer(symbols: Sequence[str], columns: Sequence[str] = (), limit: int | None = None) -> Result:
+            return data.query(symbols, start_date, end_date, columns=columns, limit=limit, **more)
+
+        result = answer(wanted, named(columns) if columns else shape.display if out.form == "table" else (), limit)
         started()
-        warning = _confirm(data, result) if form == "table" and output is None and not force else ""
-        _show(result, form, output, warning, color=data.settings.color)
-        _tell(result, output)
-        if data.synthetic:
-            say("note: this is SYNTHETIC data, made by a rehearsal vendor")
+        if out.form is not None:
+            _give(data, result, out, rolls, ask=not force)
+        if out.plot is not None:
+            told = rolls.words(as_of)
+            drawn(
+                data,
+                out,
+                wanted,
+                answer,
+                title=result.name.name + told,
+                limit=limit,
+                told=lambda found: found.explain(),
+            )
 
 
-def _format(given: str | None, path: str | None, *, as_json: bool) -> str:
-    from hdi.cli.output import BINARY, FORMATS, format_of
-    from hdi.errors import RequestError
-    from hdi.schema import closest
+def _give(data: HistoricalData, result: Result, out: Output, rolls: Rolls, *, ask: bool) -> None:
+    warning = _confirm(data, result) if out.form == "table" and out.path is None and ask else ""
 
-    form = given or (format_of(path) if path else "json" if as_json else "table")
-    if form not in FORMATS:
-        raise RequestError(f"unknown output format {form!r}", closest(form, FORMATS))
-    if form in BINARY and path is None and terminal(sys.stdout):
-        raise RequestError(f"{form} is binary, and this is a terminal", "Give --output-file PATH, or pipe it.")
-    return form
+    def told(went: Given) -> Iterator[str]:
+        if went.rows and not went.limited:
+            yield from (f"note: {gap}" for gap in result.gaps())
+        if not went.rows:
+            yield from result.explain()
+
+    give(
+        result, out, color=data.settings.color, synthetic=data.synthetic, limit=result.query.limit,
+        limited=lambda: result.limited, warning=warning, told=told,
+    )  # fmt: skip
+    rolls.tell(result)
 
 
-def _columns(data: HistoricalData, schema: str, columns: str | None, form: str) -> tuple[str, ...]:
-    from hdi.lookup import split
+def _where(schema: Schema, texts: Sequence[str]) -> dict[str, list[Any]] | None:
+    """What rows are chosen by: each column with its values, of the column's type."""
+    from hdi.cli.choosing import chosen
 
-    if columns is not None:
-        return split([columns])
-    return data.schemas.find(schema)[0].display if form == "table" else ()
+    return chosen(schema.kind, schema.dtypes, texts) if texts else None
 
 
 def _confirm(data: HistoricalData, result: Result) -> str:
@@ -115,46 +129,6 @@ def _confirm(data: HistoricalData, result: Result) -> str:
         say("nothing was printed")
         raise typer.Exit(DECLINED)
     return ""
-
-
-def _show(result: Result, form: str, path: str | None, warning: str, *, color: bool) -> None:
-    from hdi.cli.output import to_stdout, write
-    from hdi.export import to_file
-
-    if form == "table" and path is None and terminal(sys.stdout):
-        from hdi.cli.render import screen
-
-        with guarded():
-            screen(_warned(result.frames(), warning), result.columns, color=color)
-        return
-    opened: AbstractContextManager[BinaryIO] = to_file(path) if path else to_stdout()
-    with opened as file:
-        write(form, _warned(result.frames(), warning), result.columns, file)
-
-
-def _warned(frames: Iterator[pl.DataFrame], warning: str) -> Iterator[pl.DataFrame]:
-    """The frames, with the warning before the first: there is none to give where nothing was found."""
-    for frame in frames:
-        if warning:
-            say(warning)
-            warning = ""
-        yield frame
-
-
-def _tell(result: Result, path: str | None) -> None:
-    """What is to be known beside the rows, on stderr."""
-    for note in result.notes:
-        say(f"note: {note}")
-    if result.rows and not result.limited:
-        for gap in result.gaps():
-            say(f"note: {gap}")
-    if not result.rows:
-        for line in result.explain():
-            say(line)
-    where = f", written to {path}" if path else ""
-    say(f"{count(result.rows, 'row')} in {result.seconds:.3f} s{where}")
-    if result.limited:
-        say(f"note: there are more rows; --limit {result.query.limit} cut them off")
 
 
 __all__ = ["query", "register"]

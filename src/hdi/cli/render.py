@@ -39,14 +39,17 @@ def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def cells(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame as text, exact: prices without the zeros that none of them needs, times in ISO 8601."""
+def cells(frame: pl.DataFrame, places: dict[str, int] | None = None) -> pl.DataFrame:
+    """The frame as text, exact: prices without the zeros that none of them needs, times in ISO 8601.
+
+    ``places`` remembers how many each column of prices has, so that the next frame has no fewer.
+    """
     import polars as pl
 
     columns = []
     for column in frame.iter_columns():
         if isinstance(column.dtype, pl.Decimal):
-            text = _prices(column)
+            text = _prices(column, {} if places is None else places)
         elif isinstance(column.dtype, pl.Datetime):
             text = _times(column)
         else:
@@ -55,10 +58,11 @@ def cells(frame: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _prices(column: pl.Series) -> pl.Series:
+def _prices(column: pl.Series, kept: dict[str, int]) -> pl.Series:
     text = column.cast(_string())
     needed = text.str.strip_chars_end("0").str.split(".").list.last().str.len_chars().max()
-    places = int(needed) if isinstance(needed, int) else 0
+    places = max(int(needed) if isinstance(needed, int) else 0, kept.get(column.name, 0))
+    kept[column.name] = places
     return text.str.head(-(_DECIMALS - places) if places else -(_DECIMALS + 1)) if places < _DECIMALS else text
 
 
@@ -84,9 +88,10 @@ def plain(frames: Iterable[pl.DataFrame], columns: Mapping[str, pl.DataType]) ->
 
     right = numeric(columns)
     widths = {name: len(name) for name in columns}
+    places: dict[str, int] = {}
     headed = False
     for frame in (part for f in frames for part in f.iter_slices(TABLE_ROWS)):
-        text = cells(frame)
+        text = cells(frame, places)
         for name, column in zip(text.columns, text.iter_columns(), strict=True):
             longest = column.str.len_chars().max()
             widths[name] = max(widths[name], longest if isinstance(longest, int) else 0)
@@ -123,9 +128,9 @@ def screen(frames: Iterable[pl.DataFrame], columns: Mapping[str, pl.DataType], *
             made.add_row(*row)
         return made
 
-    shown = False
+    shown, places = False, dict[str, int]()
     for frame in (part for f in frames for part in f.iter_slices(SCREEN_ROWS)):
-        console.print(table(cells(frame)))
+        console.print(table(cells(frame, places)))
         shown = True
     if not shown:
         console.print(table(None))

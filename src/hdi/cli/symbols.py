@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hdi.cli.options import AsOf
 from hdi.cli.render import count, dumps
 from hdi.cli.session import guarded, put, say, session, started, tell_absent, terminal
 
@@ -30,6 +31,7 @@ def symbols(
     ] = None,
     on: Annotated[str | None, typer.Option("--on", metavar="DATE", help="What is held of that UTC day.")] = None,
     dataset: Annotated[str | None, typer.Option(metavar="CODE", help="This dataset only.")] = None,
+    as_of: AsOf = None,
 ) -> None:
     """List the symbols of the store: type, root, class, exchange, first and last day held, and schemas.
 
@@ -41,7 +43,7 @@ def symbols(
 
     with session(context).data() as data:
         members = data.symbols_of(pattern) if pattern and pattern.startswith(MARK) else ()
-        catalog = data.catalog(on, dataset)
+        catalog = data.catalog(on, dataset, as_of=as_of)
         started()
         absent: tuple[str, ...] = ()
         rolls = catalog.rolls(pattern) if pattern and not members else None

@@ -14,9 +14,12 @@ from hdi.rehearsal.draws import I64, U64
 from hdi.rehearsal.hostile import Hostility, moved
 from hdi.rehearsal.layouts import WIDTHS, Records, blank
 from hdi.rehearsal.levels import Cells, priced, take
+from hdi.rehearsal.products import CONSOLIDATED
 from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
+from hdi.rehearsal.quotes import quotes, shapes
+from hdi.rehearsal.sides import Sides, best, fill_sides
 from hdi.rehearsal.tape import SPLIT, Rows, Tape, blocks, places_of
-from hdi.rehearsal.ticks import Ticks, fill, fill_book, ticks, times
+from hdi.rehearsal.ticks import Ticks, fill, ticks, times
 
 #: How many daily rows are made at a time.
 _DAILY_ROWS = 1 << 17
@@ -111,10 +114,11 @@ def _unpriced(cells: Cells) -> Facts:
 
 
 class Trades:
-    """Trades, with the best bid and ask before each for tbbo."""
+    """Trades, with the best bid and ask before each for tbbo and tcbbo."""
 
     def __init__(self, schema: str, book: Instruments, tape: Tape, hostile: int) -> None:
         self._schema = schema
+        self._quoted = schema in ("tbbo", "tcbbo")
         self._book = book
         self._tape = tape
         self._hostility = Hostility(schema, hostile)
@@ -150,19 +154,23 @@ class Trades:
     def records(self, rows: Rows) -> Iterator[Records]:
         """See Feed."""
         for block, hours, whole in self._tape.pieces(rows, _ALL):
-            cells, facts = hours, whole
+            cells, facts, hour = hours, whole, np.arange(hours.size)
             for width, split in ((MINUTE_NS, self._tape.minute_cells), (NS, self._tape.second_cells)):
                 parts = split(block, cells)
                 facts = priced(cells, facts, parts, SPLIT)
-                cells = parts
+                cells, hour = parts, hour[parts.parent]
                 touching = block.touching(cells.start, width, cells.row)
                 if not touching.all():
-                    cells, facts = cells.take(touching), take(facts, touching)
-            out = self._made(block, cells, ticks(cells, facts))
+                    cells, facts, hour = cells.take(touching), take(facts, touching), hour[touching]
+            made = ticks(cells, facts)
+            around = None
+            if self._quoted:
+                around = best(quotes(made, shapes(hours), np.repeat(hour, cells.trades)))
+            out = self._made(block, cells, made, around)
             if len(out):
                 yield out
 
-    def _made(self, rows: Rows, cells: Cells, trades: Ticks) -> Records:
+    def _made(self, rows: Rows, cells: Cells, trades: Ticks, around: Sides | None) -> Records:
         bad, draw = self._bad(rows, cells)
         source = np.concatenate((np.arange(len(trades.row)), bad))
         wanted = rows.starting(trades.ts_recv[source], trades.row[source])
@@ -176,8 +184,10 @@ class Trades:
         which = rows.which
         out["instrument_id"] = self._book.ids[which][trades.row[source]]
         fill(out, trades, source, self._tape.tick[which], rows.day)
-        if self._schema == "tbbo":
-            fill_book(out, trades.draw[source], self._tape.tick[which][trades.row[source]])
+        if self._book.dataset == CONSOLIDATED:
+            out["publisher_id"] = trades.venue[source]
+        if around is not None:
+            fill_sides(out, around.take(source), self._tape.tick[which][trades.row[source]])
         self._hostility.spoil(out, moved(order, good), draw)
         return out
 

@@ -56,12 +56,15 @@ class Product:
         return 365.25 / max(1, len(self.months))
 
 
-GLOBEX, NASDAQ = "GLBX.MDP3", "XNAS.ITCH"
+GLOBEX, NASDAQ, CONSOLIDATED = "GLBX.MDP3", "XNAS.ITCH", "DBEQ.BASIC"
 #: Publisher, name of the trading calendar and first day of each dataset.
 DATASETS = {
     GLOBEX: (1, "CMES", dt.date(2010, 6, 6)),
     NASDAQ: (2, "XNYS", dt.date(2018, 5, 1)),
+    CONSOLIDATED: (59, "XNYS", dt.date(2018, 5, 1)),
 }
+#: The publishers of the venues that the consolidated dataset is made of; its own is that of all together.
+VENUES = (39, 40, 41, 42)
 _EIGHT_THIRTY, _HALF_PAST_TWELVE, _HALF_PAST_ONE = 15 * 60 + 30, 19 * 60 + 30, 20 * 60 + 30
 
 PRODUCTS = (
@@ -113,6 +116,11 @@ PRODUCTS = (
     ),
     Product(
         "SPY", NASDAQ, "XNAS", 10_000_000, "", 1, "never", 0, 0, 10_000, 85.0, 0, 0.009, 0.0, "SHARES", 1, 0,
+        (111.5, 125.8, 125.5, 142.4, 184.7, 205.5, 203.9, 223.5, 266.9, 249.9, 321.9, 373.9, 475.0, 382.4, 475.3,
+         586.0, 682.0, 708.0),
+    ),
+    Product(
+        "SPY", CONSOLIDATED, "DBEQ", 10_000_000, "", 1, "never", 0, 0, 6_000, 60.0, 0, 0.009, 0.0, "SHARES", 1, 0,
         (111.5, 125.8, 125.5, 142.4, 184.7, 205.5, 203.9, 223.5, 266.9, 249.9, 321.9, 373.9, 475.0, 382.4, 475.3,
          586.0, 682.0, 708.0),
     ),

@@ -194,20 +194,8 @@ class Tape:
             wanted = block.touching(cells.start, HOUR_NS, cells.row)
             if not wanted.all():
                 cells, facts = cells.take(wanted), take(facts, wanted)
-            order = np.argsort(cells.start, kind="stable")
-            start, filled = cells.start[order], np.cumsum(np.minimum(cells.trades[order], most))
-            at = 0
-            while at < cells.size:
-                done = int(filled[at - 1]) if at else 0
-                stop = int(np.searchsorted(filled, done + _RECORDS, side="right"))
-                # Whole hours of all rows: at least this one, and none in part.
-                here = int(np.searchsorted(start, start[at], side="right"))
-                if stop < cells.size:
-                    stop = int(np.searchsorted(start, start[stop], side="left"))
-                stop = max(stop, here)
-                chosen = np.sort(order[at:stop])
+            for chosen in in_time(cells, np.minimum(cells.trades, most), _RECORDS):
                 yield block, cells.take(chosen), take(facts, chosen)
-                at = stop
 
     def trades(self, rows: Rows) -> tuple[I64, I64]:
         """``(trades of the whole day, trades in the wanted part)`` of each row, by receipt; prices are not made."""
@@ -236,6 +224,23 @@ class Tape:
         row = cells.row[at.second]
         np.add.at(found, row[rows.starting(at.ts_recv, row)], 1)
         return found
+
+
+def in_time(cells: Cells, records: I64, most: int) -> Iterator[I64]:
+    """Cells of one width in pieces by time, of about ``most`` records each; all cells of one time come together."""
+    order = np.argsort(cells.start, kind="stable")
+    start, filled = cells.start[order], np.cumsum(records[order])
+    at = 0
+    while at < cells.size:
+        done = int(filled[at - 1]) if at else 0
+        stop = int(np.searchsorted(filled, done + most, side="right"))
+        # At least those of this time, and none in part.
+        here = int(np.searchsorted(start, start[at], side="right"))
+        if stop < cells.size:
+            stop = int(np.searchsorted(start, start[stop], side="left"))
+        stop = max(stop, here)
+        yield np.sort(order[at:stop])
+        at = stop
 
 
 def places_of(cells: Cells, row: I64, place: I64) -> tuple[I64, Bool]:

@@ -1,16 +1,17 @@
-"""The bottom of the tape: the trades in each second, and the book just before each of them."""
+"""The bottom of the tape: the trades in each second."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import databento_dbn as dbn
 import numpy as np
 
 from hdi.rehearsal.daily import Facts
 from hdi.rehearsal.draws import I64, U64, bits, keyed, unit
 from hdi.rehearsal.layouts import Records
 from hdi.rehearsal.levels import Cells, Path, expanded, shares
+from hdi.rehearsal.products import VENUES
 
 #: One in 256 is the unit: how many trades are no part of the burst before them.
 _ALONE = 190
@@ -23,9 +24,7 @@ _LAST = 128
 #: A second is split into as many parts as it has trades.
 _MOST = 2**31
 _SIDES = np.frombuffer(b"A" * 125 + b"B" * 125 + b"N" * 6, "S1")
-_BOOK = 21
-#: One in 4,096 is the unit: how many books are crossed, or have an empty side.
-_CROSSED, _EMPTY = 2, 4
+_VENUE = 25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +39,17 @@ class Ticks:
     draw: U64
     price: I64
     size: I64
+
+    @property
+    def side(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Who began each trade: one side for all of a burst."""
+        out: np.ndarray[Any, np.dtype[Any]] = _SIDES[bits(self.draw[self.leader], 32, 8)]
+        return out
+
+    @property
+    def venue(self) -> I64:
+        """The publisher of each trade, where there are several: one for all of a burst."""
+        return np.asarray(VENUES)[bits(keyed(self.draw[self.leader], _VENUE), 0, 2)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,30 +104,14 @@ def fill(out: Records, trades: Ticks, order: I64, tick: I64, day: I64) -> None:
     out["price"] = trades.price[order] * tick[row]
     out["size"] = trades.size[order]
     out["action"] = b"T"
-    out["side"] = _SIDES[bits(first, 32, 8)]
+    out["side"] = trades.side[order]
     # The event ends with the last of a burst, or with the book updates that follow it.
     ends = np.append(trades.leader[1:] != trades.leader[:-1], [True])[order] & (bits(first, 24, 1) > 0)
     out["flags"] = ends * np.uint8(_LAST)
     out["ts_recv"] = trades.ts_recv[order]
     out["ts_in_delta"] = 9_000 + bits(first, 10, 14)
+    if "sequence" not in (out.dtype.names or ()):
+        return
     # The first of a burst stands as far before each of it in the day as here.
     place = trades.place[order] - (order - leader)
     out["sequence"] = 1 + (day[row] + _THURSDAY) % _WEEK_DAYS * _DAY_SEQUENCES + place % _DAY_SEQUENCES
-
-
-def fill_book(out: Records, draw: U64, tick: I64) -> None:
-    """Write the best bid and ask just before each trade; ``tick`` (1e-9) is by record."""
-    draw = keyed(draw, _BOOK)
-    price = out["price"]
-    spread = (1 + (bits(draw, 0, 8) < 26)) * tick  # noqa: PLR2004
-    bid = np.where(out["side"] == b"A", price, price - spread)
-    ask = bid + spread
-    odd = bits(draw, 52, 12)
-    bid += np.where(odd < _CROSSED, spread + tick, 0)
-    out["bid_px_00"], out["ask_px_00"] = bid, ask
-    out["bid_sz_00"], out["ask_sz_00"] = 1 + (bits(draw, 8, 7)), 1 + (bits(draw, 15, 7))
-    out["bid_ct_00"], out["ask_ct_00"] = 1 + bits(draw, 22, 4), 1 + bits(draw, 26, 4)
-    for side, low in (("bid", _CROSSED), ("ask", _CROSSED + _EMPTY)):
-        empty = np.flatnonzero((odd >= low) & (odd < low + _EMPTY))
-        out[f"{side}_px_00"][empty] = dbn.UNDEF_PRICE
-        out[f"{side}_sz_00"][empty] = out[f"{side}_ct_00"][empty] = 0

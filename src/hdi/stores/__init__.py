@@ -25,6 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
+from hdi.answer import Answer
 from hdi.errors import OriginMismatch, RequestError, StoreError
 from hdi.extensions import extensions
 from hdi.frames import CONDITIONS, CONTENT, COVERAGE, LEDGER, MAPPINGS, REJECTS
@@ -83,9 +84,9 @@ class Piece:
     """Part of another store, to be taken over in one commit: whole grid cells of one dataset and schema.
 
     ``units`` are the numbers that belong to it; no row of theirs lies in another piece. ``ledger``, ``coverage``,
-    ``mappings`` (in the order in which they were learned), ``history`` and ``conditions`` (in the order in which they
-    were heard) are what the store lacks, ``quarantine`` is all that stands. ``held`` is how many receipts of the
-    dataset and schema the store has before.
+    ``mappings`` (:data:`hdi.frames.LEARNED`, in the order in which they were learned), ``history`` and ``conditions``
+    (in the order in which they were heard) are what the store lacks, ``quarantine`` is all that stands. ``held`` is how
+    many receipts of the dataset and schema the store has before.
     """
 
     origin: str
@@ -166,8 +167,18 @@ class Store(Protocol):
     def mappings(self) -> pl.DataFrame:
         """Dated symbology (:data:`MAPPINGS`)."""
 
+    def learned(self) -> pl.DataFrame:
+        """The same with when each was learned (:data:`hdi.frames.LEARNED`), in that order."""
+
     def quarantine(self) -> pl.DataFrame:
         """The rejects that stand today (:data:`REJECTS`)."""
+
+    def rejected(self) -> pl.DataFrame:
+        """The same with those that stood once (:data:`hdi.frames.REJECTED`).
+
+        Not all of them: what a database replaced before its layout 3, and what was replaced before the store was
+        copied from another one, is gone.
+        """
 
     def conditions(self) -> pl.DataFrame:
         """What the vendor said of days whenever it changed (:data:`CONDITIONS`), in the order in which it was heard."""
@@ -206,10 +217,30 @@ class Store(Protocol):
         instruments are mixed within a frame is the store's affair.
         """
 
+    def superseded(  # noqa: PLR0913  (as a read)
+        self,
+        schema: Schema,
+        name: str,
+        window: Window,
+        instruments: pl.DataFrame | None,
+        columns: Sequence[str],
+        dataset: str | None = None,
+        *,
+        by: Sequence[int],
+    ) -> Iterator[pl.DataFrame]:
+        """The rows that these units superseded, as :meth:`read` gives rows, in its order."""
+
     def instruments(
-        self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None
+        self,
+        dataset: str | None = None,
+        window: Window | None = None,
+        instruments: pl.DataFrame | None = None,
+        *,
+        as_of: int | None = None,
     ) -> Iterator[pl.DataFrame]:
         """What instruments are, and from when until when, in frames of bounded size, in no order.
+
+        With ``as_of`` by what the store held at that instant.
 
         One row for each run of equal definitions (:mod:`hdi.stores.instruments` says what that is, and gives the
         columns), of those that are known in the window; ``instruments`` are rectangles as in :meth:`read`.
@@ -219,6 +250,14 @@ class Store(Protocol):
         """Superseded rows: stored columns, then ``_written_run``, ``_replaced_run``, ``_replaced_unit``.
 
         Those of a window and a dataset alone are read without the others.
+        """
+
+    def sql(self, statement: str, as_of: int | None = None) -> Answer:
+        """The answer to one SQL statement that reads, in the store's own dialect, over the tables of docs/sql.md.
+
+        Columns are known before rows are read; rows stream, in the order that the statement gives them. ``as_of``
+        (nanoseconds UTC) asks the store as it was known then. Raises RequestError for a statement that is wrong, with
+        the place, and for one that does more than read.
         """
 
     def identity(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from hdi.frames import MAPPINGS
 from hdi.schema import Schema
 from hdi.symbology import disjoint
 
@@ -43,6 +44,16 @@ def columns(schema: Schema) -> dict[str, pl.DataType]:
     head = {"dataset": kinds["dataset"], **{c: kinds[c] for c in KEY}, "raw_symbol": kinds["raw_symbol"]}
     times = {"known_from": _TIME, "known_until": _TIME, "definitions": pl.Int64()}
     return {**head, **times, **{c: kinds[c] for c in shown(schema)}}
+
+
+def known_by(learned: pl.DataFrame, as_of: int | None) -> pl.DataFrame:
+    """The mappings (:data:`hdi.frames.MAPPINGS`) that were known at an instant; None is now.
+
+    Of :data:`hdi.frames.LEARNED` in their order; what does not say when it was learned counts as known.
+    """
+    if as_of is not None:
+        learned = learned.filter((pl.col("learned") <= as_of).fill_null(value=True))
+    return learned.select(*MAPPINGS)
 
 
 def named(mappings: pl.DataFrame, dataset: str) -> pl.DataFrame:

@@ -14,13 +14,23 @@ from hdi.frames import BROUGHT, CONDITIONS, LEDGER, MAPPINGS
 from hdi.model import Receipt, Unit
 
 
-def judged(receipt: Receipt, added: int, unchanged: int, superseded: int, rejected: int) -> Receipt:
+def moment(before: int | None) -> int:
+    """When a commit is made, nanoseconds UTC: the same for all its receipts, and later than those ``before`` it.
+
+    What was known at an instant is told by this alone: a clock that was set back must not change the order.
+    """
+    return max(time.time_ns(), (before or 0) + 1)
+
+
+def judged(
+    receipt: Receipt, added: int, unchanged: int, superseded: int, rejected: int, at: int
+) -> Receipt:  # fmt: skip
     """The receipt as the store has it, from counts that were read back; StoreError when rows went missing.
 
-    ``added`` rows were written, ``unchanged`` were there already, equal.
+    ``added`` rows were written, ``unchanged`` were there already, equal; ``at`` is when they are committed.
     """
     if receipt.status not in BROUGHT:
-        return replace(receipt, committed_at=time.time_ns())
+        return replace(receipt, committed_at=at)
     stored = added + unchanged
     if receipt.fetched != stored + receipt.quarantined or receipt.quarantined != rejected:
         raise StoreError(
@@ -28,9 +38,7 @@ def judged(receipt: Receipt, added: int, unchanged: int, superseded: int, reject
             f"{rejected} quarantined ({receipt.quarantined} expected)",
             "Nothing was committed. This is a fault of hdi: please report it with the log.",
         )
-    return replace(
-        receipt, stored=stored, unchanged=unchanged, superseded=superseded, committed_at=time.time_ns()
-    )  # fmt: skip
+    return replace(receipt, stored=stored, unchanged=unchanged, superseded=superseded, committed_at=at)
 
 
 def committed_elsewhere(number: int, unit: Unit) -> StoreError:

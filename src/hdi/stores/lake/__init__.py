@@ -22,19 +22,21 @@ from deltalake import DeltaTable
 from deltalake import Field as DeltaField
 from deltalake import Schema as DeltaSchema
 
+from hdi.answer import Answer
 from hdi.errors import RequestError, StoreError
-from hdi.frames import CONTENT
+from hdi.frames import CONTENT, MAPPINGS
 from hdi.model import MAX_NS, Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Piece, ServerOptions, Work, check_origin
 from hdi.stores.held import within
-from hdi.stores.instruments import DEFINITION
+from hdi.stores.instruments import DEFINITION, known_by
 from hdi.stores.lake import adopt
 from hdi.stores.lake.commit import record
 from hdi.stores.lake.compare import live_files
 from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, clear_log, commits, latest
 from hdi.stores.lake.files import guard, locked, try_lock, write_text
 from hdi.stores.lake.instruments import Instruments
+from hdi.stores.lake.past import Past
 from hdi.stores.lake.read import Scan
 from hdi.stores.lake.write import LakeWriter
 from hdi.stores.receipts import lacking_numbers
@@ -145,11 +147,24 @@ class Lake:
 
     def mappings(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.mappings`."""
-        return self._frame("symbol_mappings").sort("learned", maintain_order=True).drop("learned")
+        return self._symbols().select(*MAPPINGS)
+
+    def learned(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.learned`."""
+        # What came from another store and does not say when it was learned there bears the time of no receipt.
+        own = pl.col("learned").is_in(self.ledger()["committed_at"].implode())
+        return self._symbols().select(
+            *MAPPINGS, learned=pl.coalesce("since", pl.when(own).then("learned"))
+        )  # fmt: skip
 
     def quarantine(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.quarantine`."""
         return self._frame("quarantine")
+
+    def rejected(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.rejected`: replayed from the commits."""
+        with guard(self.root):
+            return self._derived.rejected()
 
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""
@@ -173,6 +188,15 @@ class Lake:
                 table = DeltaTable(str(self.root / schema.table))
                 yield from Scan(self, schema, name, window, instruments, columns).frames(table, dataset)
 
+    def superseded(  # noqa: PLR0913  (as the protocol has it)
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None = None, *, by: Sequence[int],
+    ) -> Iterator[pl.DataFrame]:  # fmt: skip
+        """See :meth:`hdi.stores.Store.superseded`."""
+        with guard(self.root):
+            files = self._derived.history_files(f"{schema.table}_history")
+            yield from Past(files, schema, name, window, instruments, dataset, by).frames(columns)
+
     def content(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
         every: int, dataset: str | None = None,
@@ -186,15 +210,31 @@ class Lake:
             return Scan(self, schema, name, window, instruments, columns, ordered=False).content(table, dataset, every)
 
     def instruments(
-        self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None
-    ) -> Iterator[pl.DataFrame]:
+        self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None,
+        *, as_of: int | None = None,
+    ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.instruments`."""
         schema = next((s for s in self._schemas.values() if DEFINITION in s.names), None)
         with guard(self.root):
             if schema is not None and latest(self.root, schema.table) >= 0:
                 table = DeltaTable(str(self.root / schema.table))
-                found = Instruments(self, schema, window or Window(0, MAX_NS), instruments)
+                files, later = [], pl.Series(dtype=pl.Int32)
+                if as_of is not None:
+                    files = self._derived.history_files(f"{schema.table}_history")
+                    later = self.ledger().filter(pl.col("committed_at") > as_of)["unit"]
+                names = known_by(self.learned(), as_of)
+                found = Instruments(self, schema, window or Window(0, MAX_NS), instruments, names, later, files)
                 yield from found.frames(table, dataset)
+
+    def sql(self, statement: str, as_of: int | None = None) -> Answer:
+        """See :meth:`hdi.stores.Store.sql`; DuckDB in memory over the files."""
+        from hdi.stores.lake.sql import answer  # DuckDB is loaded where it is wanted
+
+        return answer(self, statement, as_of)
+
+    def schemas(self) -> list[Schema]:
+        """The kinds of rows that the lake may hold."""
+        return list(self._schemas.values())
 
     def identity(self) -> str:
         """See :meth:`hdi.stores.Store.identity`."""
@@ -316,6 +356,10 @@ class Lake:
         """Say that a fragment stands beside other rows of the same instants."""
         if rows:
             self._log.warning("fragment beside other rows of the same instrument and time", rows=rows)
+
+    def _symbols(self) -> pl.DataFrame:
+        """The symbology in the order in which it was learned."""
+        return self._frame("symbol_mappings").sort("learned", maintain_order=True)
 
     def _frame(self, name: str) -> pl.DataFrame:
         with guard(self.root):

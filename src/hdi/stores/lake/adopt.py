@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from hdi.errors import StoreError
-from hdi.frames import LEDGER
+from hdi.frames import LEDGER, MAPPINGS
 from hdi.model import date_ns
 from hdi.stores.lake.commit import exclusively, put
 from hdi.stores.lake.compare import Attempt, Change, Stored, live_files
@@ -84,7 +84,8 @@ def _payload(attempt: Attempt, piece: Piece) -> dict[str, Any]:
         "adopted": {"at": time.time_ns(), "units": stands["unit"].unique().sort().to_list()},
         "units": piece.ledger.select(*LEDGER).with_columns(pl.col("dollars").cast(pl.String)).rows(named=True),
         "coverage": pack(lake.root, piece.coverage, "coverage", writer.attempt),
-        "mappings": pack(lake.root, piece.mappings, "mappings", writer.attempt),
+        "mappings": pack(lake.root, piece.mappings.select(*MAPPINGS), "mappings", writer.attempt),
+        "learned": pack(lake.root, piece.mappings.select(since="learned"), "learned", writer.attempt),
     }  # fmt: skip
     if piece.conditions.height:
         payload["conditions"] = pack(lake.root, piece.conditions, "conditions", writer.attempt)

@@ -22,7 +22,7 @@ from hdi.stores.lake.compare import Attempt, Change, compared, live_files, tally
 from hdi.stores.lake.derive import pack, sync_log
 from hdi.stores.lake.files import locked, write_text
 from hdi.stores.lake.write import LakeWriter, Run
-from hdi.stores.receipts import committed_elsewhere, judged, ledger_row, new_conditions, new_mappings
+from hdi.stores.receipts import committed_elsewhere, judged, ledger_row, moment, new_conditions, new_mappings
 
 if TYPE_CHECKING:
     from hdi.stores import Work
@@ -61,7 +61,8 @@ def _commit(attempt: Attempt, receipts: Sequence[Receipt]) -> list[Receipt]:
     change = compared(attempt, live_files(table, work.schema.index_time))
     stored = _counts([r.path for r in change.runs], "_unit")
     rejected = _counts([writer.folder / f["staged"] for f in writer.rejects], "unit")
-    done = [_judged(r, change, stored, rejected) for r in receipts]
+    at = _moment(attempt)
+    done = [_judged(r, change, stored, rejected, at) for r in receipts]
     lake.step("pack")
     put(attempt, table, change, _payload(attempt, done, change))
     return done
@@ -73,7 +74,8 @@ def record(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receip
 
     def once() -> None:
         change = Change([])
-        done = [_judged(r, change, {}, {}) for r in receipts]
+        at = _moment(attempt)
+        done = [_judged(r, change, {}, {}, at) for r in receipts]
         put(attempt, lake.delta(work.schema), change, _payload(attempt, done, change))
 
     exclusively(attempt, work.origin, once)
@@ -97,10 +99,19 @@ def _counts(paths: Sequence[Path], column: str) -> dict[int, int]:
     return counts
 
 
-def _judged(receipt: Receipt, change: Change, stored: Mapping[int, int], rejected: Mapping[int, int]) -> Receipt:
+def _moment(attempt: Attempt) -> int:
+    work = attempt.work
+    mine = attempt.lake.ledger().filter(pl.col("dataset") == work.dataset, pl.col("schema") == work.name.name)
+    latest = mine["committed_at"].max()
+    return moment(None if latest is None else int(latest))  # type: ignore[arg-type]  # Polars' maxima
+
+
+def _judged(
+    receipt: Receipt, change: Change, stored: Mapping[int, int], rejected: Mapping[int, int], at: int
+) -> Receipt:  # fmt: skip
     number = receipt.number
     unchanged, superseded = change.unchanged.get(number, 0), change.superseded.get(number, 0)
-    return judged(receipt, stored.get(number, 0), unchanged, superseded, rejected.get(number, 0))
+    return judged(receipt, stored.get(number, 0), unchanged, superseded, rejected.get(number, 0), at)
 
 
 def _payload(attempt: Attempt, receipts: Sequence[Receipt], change: Change) -> dict[str, Any]:

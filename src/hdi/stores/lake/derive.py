@@ -24,7 +24,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
-from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEDGER, MAPPINGS, REJECTS
+from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEARNED, LEDGER, MAPPINGS, REJECTED, REJECTS
 from hdi.raw import sync
 from hdi.stores.lake.files import PARQUET, digest, locked
 from hdi.stores.receipts import ledger_frame
@@ -34,8 +34,9 @@ from hdi.symbology import Intervals
 TABLES: dict[str, dict[str, pl.DataType]] = {
     "ingest_units": LEDGER,
     "coverage": COVERAGE,
-    # Of two mappings the one that was learned later counts; the order of rows depends on who persisted when.
-    "symbol_mappings": {**MAPPINGS, "learned": pl.Int64()},
+    # Of two mappings the one that was learned later counts; the order of rows depends on who persisted when. Of one
+    # that came from another store ``since`` is when that one learned it.
+    "symbol_mappings": {**LEARNED, "since": pl.Int64()},
     "quarantine": REJECTS,
     "day_conditions": CONDITIONS,
 }
@@ -138,13 +139,19 @@ def unpack(root: Path, packed: Mapping[str, Any] | None, dtypes: Mapping[str, pl
         return pl.DataFrame(schema=dtypes)
     if "rows" in packed:
         return pl.DataFrame(packed["rows"], schema=dtypes)
-    frames = []
-    for file in packed["files"]:
+    frames = [pl.read_parquet(path) for path in checked(root, packed)]
+    return pl.concat(frames).select(pl.col(c).cast(t) for c, t in dtypes.items())
+
+
+def checked(root: Path, packed: Mapping[str, Any] | None) -> list[Path]:
+    """The side files of a part of a commit; StoreError when one is gone or not what was committed."""
+    paths = []
+    for file in (packed or {}).get("files", ()):
         path = root / file["path"]
         if not path.exists() or digest(path) != file["sha256"]:
             raise StoreError(f"{path} is gone or damaged", "Restore it from a backup.")
-        frames.append(pl.read_parquet(path))
-    return pl.concat(frames).select(pl.col(c).cast(t) for c, t in dtypes.items())
+        paths.append(path)
+    return paths
 
 
 class Derived:
@@ -175,6 +182,38 @@ class Derived:
                 return self.frame(name).filter(keep)
             frame, at = self._persisted(name, keep)
             return self._folded(name, frame, at)[0].filter(keep)
+
+    def history_files(self, name: str) -> list[Path]:
+        """The files that a history consists of: those of its table, and of commits that it has not folded in yet."""
+        with self._threads:
+            files, at = self._files_at(name) if latest(self._root, name) >= 0 else ([], {})
+            paths = [self._root / name / str(f["path"]) for f in files]
+            table = name.removesuffix("_history")
+            for commit in self._commits(table, at.get(table, -1), latest(self._root, table)):
+                paths += checked(self._root, commit.payload.get("history"))
+        return paths
+
+    def rejected(self) -> pl.DataFrame:
+        """Every reject that was ever kept; of an adopted piece those that stood when it came."""
+        stands, gone = pl.DataFrame(schema=REJECTS), [pl.DataFrame(schema=REJECTED)]
+        with self._threads:
+            found = [c for t in self._tables for c in self._in_order(t)]
+            for _, commit in sorted(found, key=itemgetter(0)):
+                kept = _without_replaced(stands.with_row_index("_at"), commit, self._root)
+                if kept.height < stands.height and "adopted" not in commit.payload:
+                    by = pl.lit(commit.payload["units"][0]["unit"], pl.Int32)
+                    lost = stands.with_row_index("_at").join(kept, on="_at", how="anti").drop("_at")
+                    gone.append(lost.with_columns(replaced_unit=by))
+                stands = pl.concat([kept.drop("_at"), self._rows("quarantine", commit)])
+        return pl.concat([stands.with_columns(replaced_unit=pl.lit(None, pl.Int32)), *gone])
+
+    def _in_order(self, table: str) -> list[tuple[int, Commit]]:
+        """The commits of a table with when each was made; a clock that was set back does not change their order."""
+        made, found = 0, []
+        for commit in self._commits(table, -1, latest(self._root, table)):
+            made = max(made, commit.time)
+            found.append((made, commit))
+        return found
 
     def rebuilt(self, name: str) -> pl.DataFrame:
         """The derived table made from the commits alone, whatever was persisted."""
@@ -260,12 +299,16 @@ class Derived:
     def _persisted(self, name: str, keep: pl.Expr | None = None) -> tuple[pl.DataFrame, dict[str, int]]:
         if latest(self._root, name) < 0:
             return pl.DataFrame(schema=self._dtypes[name]), {}
+        files, at = self._files_at(name)
+        return self._read(name, files, keep), dict(at)
+
+    def _files_at(self, name: str) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, int]]:
+        """The files of a persisted table, and the versions that they have folded in."""
         while True:
             at = self._positions(name)
             files = _files(DeltaTable(str(self._root / name)))
             if at == self._positions(name):  # nobody persisted in between
-                break
-        return self._read(name, files, keep), at
+                return files, at
 
     def _read(self, name: str, files: Sequence[Mapping[str, Any]], keep: pl.Expr | None = None) -> pl.DataFrame:
         """The rows of files of a persisted table."""
@@ -325,7 +368,9 @@ class Derived:
             return _units(commit)
         if name == "symbol_mappings":
             rows = unpack(self._root, commit.payload.get("mappings"), MAPPINGS)
-            return rows.with_columns(learned=pl.lit(commit.time, pl.Int64))
+            told = commit.payload.get("learned")
+            since = unpack(self._root, told, {"since": pl.Int64()})["since"] if told else pl.lit(None, pl.Int64)
+            return rows.with_columns(learned=pl.lit(commit.time, pl.Int64), since=since)
         if name in _PARTS:
             rows = unpack(self._root, commit.payload.get(_PARTS[name]), dtypes)
             return _with_raw_file(rows, commit) if name == "quarantine" else rows

@@ -8,9 +8,10 @@ and fetches its content.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
@@ -18,6 +19,7 @@ import polars as pl
 from hdi.model import MAX_NS
 from hdi.stores.instruments import KEY, columns, content, named
 from hdi.stores.lake.compare import Stored, live_files, row_bytes, scan_run, slabs
+from hdi.stores.lake.past import scanned
 from hdi.symbology import merge
 
 if TYPE_CHECKING:
@@ -47,15 +49,25 @@ class Piece:
     low: int
     high: int
     ids: tuple[int, int] | None
+    dataset: str
 
 
 class Instruments:
-    """The instruments of one lake that are known in a window; ``instruments`` are rectangles as in reads, or None."""
+    """The instruments of one lake that are known in a window; ``instruments`` are rectangles as in reads, or None.
 
-    def __init__(self, lake: Lake, schema: Schema, window: Window, instruments: pl.DataFrame | None) -> None:
+    As they were before the ``later`` units came, with what those superseded out of the files of the history ``past``.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  (what Store.instruments is given, and what it looks into)
+        self, lake: Lake, schema: Schema, window: Window, instruments: pl.DataFrame | None, mappings: pl.DataFrame,
+        later: pl.Series, past: Sequence[Path],
+    ) -> None:  # fmt: skip
         self._root = lake.root / schema.table
         self._schema = schema
-        self._mappings = lake.mappings()
+        self._mappings = mappings
+        self._later = later.implode()
+        self._some = later.len() > 0
+        self._past = list(past) if self._some else []
         self._window = window
         self._wanted = instruments
         self._index = schema.index_time
@@ -64,9 +76,17 @@ class Instruments:
     def frames(self, table: DeltaTable, dataset: str | None) -> Iterator[pl.DataFrame]:
         """One row for each run of equal definitions, dataset by dataset, the later ones first."""
         files = sorted(live_files(table, self._index), key=lambda f: (f.partition["dataset"], f.first))
-        for name in dict.fromkeys(f.partition["dataset"] for f in files):
+        datasets = {f.partition["dataset"] for f in files}
+        if self._past:
+            datasets.update(self._superseded().select("dataset").unique().collect()["dataset"])
+        for name in sorted(datasets):
             if dataset is None or name == dataset:
                 yield from self._of_dataset(name, [f for f in files if f.partition["dataset"] == name])
+
+    def _superseded(self) -> pl.LazyFrame:
+        """The rows of the history that stood before the later units came."""
+        rows = scanned(self._past, self._schema)
+        return rows.filter(pl.col("_replaced_unit").is_in(self._later), ~pl.col("_unit").is_in(self._later))
 
     def _of_dataset(self, dataset: str, files: list[Stored]) -> Iterator[pl.DataFrame]:
         held = None
@@ -74,9 +94,9 @@ class Instruments:
             held = merge(self._wanted.filter(pl.col("dataset") == dataset))
             ids = held["instrument_id"].unique()
             files = [f for f in files if ids.is_between(f.low, f.high).any()]
-        if not files:
+        if not files and not self._past:
             return
-        pieces = list(self._pieces(files))
+        pieces = list(self._pieces(files, dataset))
         state = pl.DataFrame(schema=_LAST)
         with _Spill() as begun:
             for piece in pieces:
@@ -93,12 +113,12 @@ class Instruments:
                 if found.height:
                     yield self._fetched(piece, found, dataset)
 
-    def _pieces(self, files: list[Stored]) -> Iterator[Piece]:
+    def _pieces(self, files: list[Stored], dataset: str) -> Iterator[Piece]:
         """The rows in pieces of about the same size, in the order of time; no two rows of one message are apart."""
         limit = _PIECE_BYTES // row_bytes(self._schema)
-        for low, high, rows in slabs([self._root / f.path for f in files], self._index, limit):
+        for low, high, rows in slabs([*(self._root / f.path for f in files), *self._past], self._index, limit):
             near = [f for f in files if f.last >= low and f.first < high]
-            whole = Piece(near, low, high, None)
+            whole = Piece(near, low, high, None, dataset)
             if rows <= 2 * limit:
                 yield whole
                 continue
@@ -106,15 +126,18 @@ class Instruments:
             counts = self._scan(whole, ["instrument_id"]).group_by("instrument_id").len().sort("instrument_id")
             parts = counts.collect(engine="streaming").group_by(pl.col("len").cum_sum() // limit, maintain_order=True)
             for _, part in parts:
-                yield Piece(near, low, high, (part["instrument_id"][0], part["instrument_id"][-1]))
+                yield Piece(near, low, high, (part["instrument_id"][0], part["instrument_id"][-1]), dataset)
 
     def _scan(self, piece: Piece, names: list[str]) -> pl.LazyFrame:
         inside = pl.col(self._index).to_physical().is_between(piece.low, piece.high, closed="left")
         if piece.ids is not None:
             inside &= pl.col("instrument_id").is_between(*piece.ids)
-        return pl.concat(
-            scan_run(self._root / f.path, self._schema).filter(inside).select(names) for f in piece.files
-        )  # fmt: skip
+        live = inside & ~pl.col("_unit").is_in(self._later) if self._some else inside
+        scans = [scan_run(self._root / f.path, self._schema).filter(live).select(names) for f in piece.files]
+        if self._past:
+            mine = inside & (pl.col("dataset") == piece.dataset)
+            scans.append(self._superseded().filter(mine).select(names))
+        return pl.concat(scans)
 
     def _messages(self, piece: Piece, held: pl.DataFrame | None) -> pl.DataFrame:
         """The messages of a piece: who, when, a hash of the content of all its rows, and the first of them."""

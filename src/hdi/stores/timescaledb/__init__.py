@@ -19,19 +19,20 @@ from typing import Any
 import polars as pl
 from psycopg import sql
 
+from hdi.answer import Answer
 from hdi.errors import StoreError
 from hdi.frames import CONTENT
 from hdi.model import MAX_NS, Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Piece, ServerOptions, Work, check_origin
 from hdi.stores.held import within
-from hdi.stores.instruments import DEFINITION
+from hdi.stores.instruments import DEFINITION, known_by
 from hdi.stores.timescaledb import adopt, content, health, layout
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book, instant, names_of
+from hdi.stores.timescaledb.books import COVERED, GONE, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book, instant, names_of
 from hdi.stores.timescaledb.commit import record
 from hdi.stores.timescaledb.connect import Database, guard
 from hdi.stores.timescaledb.editions import compress
-from hdi.stores.timescaledb.instruments import frames, runs
+from hdi.stores.timescaledb.instruments import frames, names_at, runs, table_at
 from hdi.stores.timescaledb.load import TimescaleWriter
 from hdi.stores.timescaledb.read import Scan
 from hdi.stores.timescaledb.views import raw_names
@@ -140,11 +141,21 @@ class TimescaleDB:
 
     def mappings(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.mappings`."""
+        return self._book(SYMBOLS).drop("learned")
+
+    def learned(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.learned`."""
         return self._book(SYMBOLS)
 
     def quarantine(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.quarantine`."""
         return self._book(REJECTED)
+
+    def rejected(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.rejected`."""
+        gone = self._book(GONE)  # before those that stand: what is replaced meanwhile is in both, and not in neither
+        stands = self._book(REJECTED).with_columns(replaced_unit=pl.lit(None, pl.Int32))
+        return pl.concat([stands, gone]).unique(["unit", "row", "failed"], keep="first", maintain_order=True)
 
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""
@@ -180,6 +191,15 @@ class TimescaleDB:
             if self._has(schema.table):
                 yield from Scan(self.database, schema, name, window, instruments, columns, dataset).frames()
 
+    def superseded(  # noqa: PLR0913  (as the protocol has it)
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None = None, *, by: Sequence[int],
+    ) -> Iterator[pl.DataFrame]:  # fmt: skip
+        """See :meth:`hdi.stores.Store.superseded`."""
+        with guard(self.database):
+            if self._has(f"{schema.table}_history"):
+                yield from Scan(self.database, schema, name, window, instruments, columns, dataset, by=by).frames()
+
     def content(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
         every: int, dataset: str | None = None,
@@ -193,15 +213,28 @@ class TimescaleDB:
             return self._collect(query, CONTENT).sort("dataset", "instrument_id", "at")
 
     def instruments(
-        self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None
-    ) -> Iterator[pl.DataFrame]:
+        self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None,
+        *, as_of: int | None = None,
+    ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.instruments`."""
         schema = next((s for s in self._schemas if DEFINITION in s.names), None)
         with guard(self.database):
             if schema is not None and self._has(schema.table):
-                query = partial(runs, schema, raw_names())
+                names, source = raw_names(), None
+                if as_of is not None:
+                    later = self.ledger().filter(pl.col("committed_at") > as_of)["unit"].to_list()
+                    names, source = names_at(known_by(self.learned(), as_of)), table_at(schema, later)
+                query = partial(runs, schema, names, source=source)
                 whole = window or Window(0, MAX_NS)
                 yield from frames(self.database, query, schema, dataset, whole, instruments)
+
+    def sql(self, statement: str, as_of: int | None = None) -> Answer:
+        """See :meth:`hdi.stores.Store.sql`; the server's own."""
+        from hdi.stores.timescaledb.sql import answer
+
+        with guard(self.database):
+            self._exists()
+        return answer(self.database, self._schemas, statement, as_of)
 
     def identity(self) -> str:
         """See :meth:`hdi.stores.Store.identity`."""

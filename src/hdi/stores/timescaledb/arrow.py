@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Generator, Iterator
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import adbc_driver_manager
 import adbc_driver_postgresql
 import pyarrow as pa
 
 _BATCH_BYTES = 8 << 20
+_T = TypeVar("_T")
+#: How long a wait lasts before signals are looked at.
+_TURN = 0.1
 _STATE = re.compile(r"SQLSTATE: (\w{5})")
 
 
@@ -46,6 +50,31 @@ class Reader:
             statement.set_sql_query(text)
             stream, _ = statement.execute_query()
             return self._batches(pa.RecordBatchReader.from_stream(stream))
+
+    def interruptible(self, text: str) -> Generator[pa.RecordBatch]:
+        """The same, asked in a thread of its own: an exception here (Ctrl-C) ends the query at the server."""
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                answer = self._waited(thread.submit(self.ask, text))
+                while (batch := self._waited(thread.submit(next, answer, None))) is not None:
+                    yield batch
+            except BaseException:
+                self._cancel()
+                raise
+
+    @staticmethod
+    def _waited(task: Future[_T]) -> _T:
+        while True:
+            try:
+                return task.result(_TURN)
+            except TimeoutError:
+                if task.done():
+                    raise
+
+    def _cancel(self) -> None:
+        if self._statement is not None:
+            with contextlib.suppress(adbc_driver_manager.Error):
+                self._statement.cancel()
 
     def _batches(self, answer: pa.RecordBatchReader) -> Generator[pa.RecordBatch]:
         with answer:

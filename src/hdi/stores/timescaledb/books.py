@@ -15,11 +15,12 @@ from typing import Any
 import polars as pl
 from psycopg import sql
 
-from hdi.frames import CONDITIONS, COVERAGE, LEDGER, MAPPINGS, REJECTS
+from hdi import frames
+from hdi.frames import CONDITIONS, COVERAGE, LEARNED, LEDGER, REJECTS
 from hdi.model import DAY_NS
 
 _WORDS = {"start": "start_time", "end": "end_time", "table": "table_name"}
-_TIMES = {"start", "end", "committed_at", "ts_event", "index_time", "_replaced_at", "seen_at"}
+_TIMES = {"start", "end", "committed_at", "ts_event", "index_time", "_replaced_at", "seen_at", "learned"}
 _DAYS = {"day", "last_modified"}
 MICRO = pl.Datetime("us", "UTC")
 #: What SQL calls a column of a Polars type.
@@ -157,7 +158,7 @@ COVERED = Book(
     required=("unit", "dataset", "schema", "symbol", "stype", "start_time", "end_time"),
 )  # fmt: skip
 SYMBOLS = Book(
-    "symbol_mappings", MAPPINGS, "Dated symbology: which instrument a symbol stands for. Of two, the later seq counts.",
+    "symbol_mappings", LEARNED, "Dated symbology: which instrument a symbol stands for. Of two, the later seq counts.",
     indexes=(("symbol", "start_time"), ("dataset", "instrument_id", "start_time")),
     required=("dataset", "stype", "symbol", "instrument_id", "start_time", "end_time"),
 )  # fmt: skip
@@ -167,9 +168,16 @@ REJECTED = Book(
     required=("unit", "unit_id", "row", "run", "dataset", "schema", "error_type", "rules", "record", "failed"),
     kinds=(("record", "JSON"),),
 )  # fmt: skip
+GONE = Book(
+    "quarantine_history", frames.REJECTED,
+    "Rejected rows that stood once, each with the unit whose commit replaced it.",
+    indexes=(("unit",),),
+    required=(*REJECTED.required, "replaced_unit"),
+    kinds=REJECTED.kinds,
+)  # fmt: skip
 SAID = Book(
     "day_conditions", CONDITIONS, "What the vendor said of its data of a UTC day, whenever that changed.",
     indexes=(("dataset", "day"),),
     required=("dataset", "day", "condition", "seen_at"),
 )  # fmt: skip
-BOOKS = (UNITS, COVERED, SYMBOLS, REJECTED, SAID)
+BOOKS = (UNITS, COVERED, SYMBOLS, REJECTED, GONE, SAID)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import psycopg
@@ -14,8 +14,16 @@ from psycopg import sql
 from hdi.errors import FragmentRefused, OriginMismatch
 from hdi.frames import BROUGHT
 from hdi.model import Receipt, iso_ns
-from hdi.stores.receipts import committed_elsewhere, judged, ledger_frame, ledger_row, new_conditions, new_mappings
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, instant
+from hdi.stores.receipts import (
+    committed_elsewhere,
+    judged,
+    ledger_frame,
+    ledger_row,
+    moment,
+    new_conditions,
+    new_mappings,
+)
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, instant, names_of, whole_ns
 from hdi.stores.timescaledb.compare import (
     FRESH_TABLE,
     INSERT_ALL,
@@ -71,9 +79,10 @@ def commit(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
     rejected = _keep_rejects(connection, writer, receipts)
     added = _stored(connection, writer, work)
     store.step("books")
+    at = _moment(connection, work)
     done = [
         judged(r, added.get(r.number, 0), change.unchanged.get(r.number, 0), change.superseded.get(r.number, 0),
-               rejected.get(r.number, 0)) for r in receipts
+               rejected.get(r.number, 0), at) for r in receipts
     ]  # fmt: skip
     _keep_books(connection, work, done)
     store.step("commit")
@@ -96,7 +105,8 @@ def record(store: TimescaleDB, writer: TimescaleWriter, work: Work, receipts: Se
     store.step("rejects")
     _replace_rejects(connection, work, receipts)
     _keep_rejects(connection, writer, receipts)
-    done = [judged(r, 0, 0, 0, 0) for r in receipts]
+    at = _moment(connection, work)
+    done = [judged(r, 0, 0, 0, 0, at) for r in receipts]
     store.step("books")
     copy_frame(connection, UNITS.name, UNITS.to_stored(ledger_frame([ledger_row(r, work.schema.table) for r in done])))
     _keep_conditions(connection, work)
@@ -193,6 +203,16 @@ def _refuse_covered(connection: psycopg.Connection, writer: TimescaleWriter, wor
         )
 
 
+def _moment(connection: psycopg.Connection, work: Work) -> int:
+    """When this commit is made. The lock of the work is held: those before it are among the last numbers."""
+    row = connection.execute(
+        sql.SQL("SELECT max({}) FROM (SELECT * FROM ingest_units ORDER BY unit DESC LIMIT 500) u "
+                "WHERE dataset = %s AND schema = %s").format(whole_ns("committed_at")),
+        (work.dataset, work.name.name),
+    ).fetchone()  # fmt: skip
+    return moment(row[0] if row else None)
+
+
 def _stored(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> dict[int, int]:
     """Rows by unit number, counted in the table."""
     if not writer.rows:
@@ -212,14 +232,23 @@ def _replace_rejects(connection: psycopg.Connection, work: Work, receipts: Seque
     """
     brought = [r.unit.id for r in receipts if r.status in BROUGHT]
     failed = [r.unit.id for r in receipts if r.status == "failed"]
+    by = receipts[0].number if receipts else None
+    _move_rejects(
+        connection, sql.SQL("q.unit_id = ANY(%(brought)s) OR (q.unit_id = ANY(%(failed)s) AND q.failed)"),
+        {"by": by, "brought": brought, "failed": failed},
+    )  # fmt: skip
+    _move_rejects(connection, _IN_SCOPE, {"by": by, "dataset": work.dataset, "schema": work.name.name})
+
+
+def _move_rejects(connection: psycopg.Connection, which: sql.Composable, known: dict[str, Any]) -> None:
+    """Move rejects to their history, with a number of the commit that replaces them."""
+    columns = names_of(REJECTED.stored)
     connection.execute(
-        "DELETE FROM quarantine WHERE unit_id = ANY(%s) OR (unit_id = ANY(%s) AND failed)", (brought, failed)
-    )
-    connection.execute(
-        "DELETE FROM quarantine q USING hdi_scope s WHERE q.dataset = %s AND q.schema = %s "
-        "AND q.instrument_id = s.instrument_id AND (q.index_time, q.index_time_ns) >= (s.start_time, s.start_time_ns) "
-        "AND (q.index_time, q.index_time_ns) < (s.end_time, s.end_time_ns) AND 'OUTSIDE_WINDOW' <> ALL(q.rules)",
-        (work.dataset, work.name.name),
+        sql.SQL(
+            "WITH gone AS (DELETE FROM quarantine q WHERE {which} RETURNING q.*) "
+            "INSERT INTO quarantine_history ({columns}, replaced_unit) SELECT {columns}, %(by)s FROM gone ORDER BY seq"
+        ).format(which=which, columns=columns),
+        known,
     )
 
 
@@ -245,7 +274,9 @@ def _keep_books(connection: psycopg.Connection, work: Work, receipts: Sequence[R
     copy_frame(connection, COVERED.name, COVERED.to_stored(work.coverage))
     if work.mappings.height:
         lock_mappings(connection, work.dataset)
-        copy_frame(connection, SYMBOLS.name, SYMBOLS.to_stored(new_mappings(work.mappings, _known(connection, work))))
+        news = new_mappings(work.mappings, _known(connection, work))
+        at = max((r.committed_at for r in receipts), default=None)
+        copy_frame(connection, SYMBOLS.name, SYMBOLS.to_stored(news.with_columns(learned=pl.lit(at, pl.Int64))))
     _keep_conditions(connection, work)
 
 
@@ -306,6 +337,11 @@ def _landed(store: TimescaleDB, work: Work, receipts: Sequence[Receipt]) -> bool
         return row == (len(receipts),)
 
 
+_IN_SCOPE = sql.SQL(
+    "q.dataset = %(dataset)s AND q.schema = %(schema)s AND 'OUTSIDE_WINDOW' <> ALL(q.rules) AND EXISTS (SELECT FROM "
+    "hdi_scope s WHERE q.instrument_id = s.instrument_id AND (q.index_time, q.index_time_ns) >= "
+    "(s.start_time, s.start_time_ns) AND (q.index_time, q.index_time_ns) < (s.end_time, s.end_time_ns))"
+)
 _COUNT = sql.SQL(
     "SELECT t._unit, count(*) FROM {table} t WHERE {constants} AND t._unit = ANY(%(mine)s::integer[]) "
     "AND t.{index} BETWEEN %(first)s AND %(last)s GROUP BY t._unit"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from psycopg import sql
 
-from hdi.stores.instruments import columns, content, shown
+from hdi.stores.instruments import columns, content, named, shown
 from hdi.stores.timescaledb.books import names_of, whole_ns
 from hdi.symbology import merge
 
@@ -22,19 +22,47 @@ if TYPE_CHECKING:
     from hdi.stores.timescaledb.connect import Database
 
 
-def runs(schema: Schema, names: sql.Composable, where: sql.Composable | None = None) -> sql.Composed:
+def runs(
+    schema: Schema, names: sql.Composable, where: sql.Composable | None = None, source: sql.Composable | None = None
+) -> sql.Composed:  # fmt: skip
     """The runs of equal definitions as a query: known_from and known_until in nanoseconds, and what is shown.
 
     ``names`` is a query for the raw symbols of instruments (dataset, symbol, instrument_id, spans: nanoseconds);
-    ``where`` limits the rows that are looked at, by their instrument.
+    ``where`` limits the rows that are looked at, by their instrument; ``source`` is a query for other rows than those
+    of the table (:func:`table_at`).
     """
     index = schema.index_time
     return _RUNS.format(
-        table=sql.Identifier(schema.table), ns=whole_ns("at"), where=where or sql.SQL("true"),
+        table=source or sql.Identifier(schema.table), ns=whole_ns("at"), where=where or sql.SQL("true"),
         index=sql.Identifier(index), rest=sql.Identifier(f"{index}_ns"), names=names,
         content=names_of(_stored(schema, content(schema))),
         shown=sql.SQL("").join(sql.SQL(", d.{}").format(sql.Identifier(c)) for c in _stored(schema, shown(schema))),
     )  # fmt: skip
+
+
+def table_at(schema: Schema, later: Sequence[int]) -> sql.Composed:
+    """The rows of a table as they were before some units came."""
+    columns = names_of(c for c in schema.stored)
+    return sql.SQL(
+        "(SELECT {c} FROM {t} WHERE _unit <> ALL({u}::integer[]) UNION ALL SELECT {c} FROM {h} "
+        "WHERE _replaced_unit = ANY({u}::integer[]) AND _unit <> ALL({u}::integer[]))"
+    ).format(
+        c=columns, t=sql.Identifier(schema.table), h=sql.Identifier(f"{schema.table}_history"),
+        u=sql.Literal(list(later)),
+    )  # fmt: skip
+
+
+def names_at(mappings: pl.DataFrame) -> sql.Composed:
+    """A query for the raw symbols of instruments, as :func:`runs` takes it, of these mappings."""
+    kinds = {"dataset": "text[]", "raw_symbol": "text[]", "instrument_id": "bigint[]", "start": "bigint[]",
+             "end": "bigint[]"}  # fmt: skip
+    parts = [named(mappings, d).with_columns(dataset=pl.lit(d)) for d in mappings["dataset"].unique().sort()]
+    columns = {c: [v for part in parts for v in part[c]] for c in kinds}
+    lists = (sql.SQL("{}::" + kind).format(sql.Literal(columns[c])) for c, kind in kinds.items())
+    return sql.SQL(
+        "SELECT d AS dataset, s AS symbol, i AS instrument_id, range_agg(int8range(a, b)) AS spans "
+        "FROM unnest({}) AS known (d, s, i, a, b) GROUP BY d, s, i"
+    ).format(sql.SQL(", ").join(lists))
 
 
 def _stored(schema: Schema, public: Sequence[str]) -> list[str]:
@@ -126,7 +154,7 @@ _RUNS = sql.SQL(
                 FROM (
                     SELECT dataset, publisher_id, instrument_id, raw_symbol, {index} AS at, {rest} AS at_ns,
                         (_unit::bigint << 32) + _row AS place, hash_record_extended(ROW({content}), 0) AS hash
-                    FROM {table} WHERE {where}
+                    FROM {table} t WHERE {where}
                 ) h GROUP BY dataset, publisher_id, instrument_id, at, at_ns
             ) m
             WINDOW p AS (PARTITION BY dataset, publisher_id, instrument_id),

@@ -23,12 +23,16 @@ _FEW = 64
 
 
 class Scan:
-    """One read of one table, in one statement, so of one state of the store."""
+    """One read of one table, in one statement, so of one state of the store.
+
+    ``by`` reads the rows that these units superseded instead of those that stand.
+    """
 
     def __init__(  # noqa: PLR0913, PLR0917  (what Store.read is given)
         self, database: Database, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
-        columns: Sequence[str], dataset: str | None,
+        columns: Sequence[str], dataset: str | None, *, by: Sequence[int] | None = None,
     ) -> None:  # fmt: skip
+        self._by = by
         self._database = database
         self._schema = schema
         self._window = window
@@ -62,8 +66,12 @@ class Scan:
     def _query(self) -> sql.Composed:
         where = among(self._schema, self._constants, self._window, self._held, self._dataset)
         order = [c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,))]
+        table = self._schema.table
+        if self._by is not None:
+            table = f"{table}_history"
+            where += sql.SQL(" AND _replaced_unit = ANY({}::integer[])").format(sql.Literal(list(self._by)))
         return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
-            names_of(self._stored), sql.Identifier(self._schema.table), where, names_of(order)
+            names_of(self._stored), sql.Identifier(table), where, names_of(order)
         )
 
 

@@ -32,13 +32,18 @@ def views(schemas: Schemas, there: There | None = None) -> list[tuple[str, sql.C
     ``there`` are the columns of the views as they are (:func:`columns_of`): new ones come after them, so that a view
     grows where it stands, with the rights and the views that others have on it.
     """
+    head = sql.SQL("CREATE OR REPLACE VIEW {} WITH (security_invoker = true) AS {}")
+    return [(name, head.format(sql.Identifier(name), body)) for name, body in bodies(schemas, there)]
+
+
+def bodies(schemas: Schemas, there: There | None = None) -> list[tuple[str, sql.Composable]]:
+    """(name, query) of every view, each after those that it reads."""
     there = there or {}
     named = [("standing_mappings", _standing()), *_of_tables(schemas, there), ("ingest_runs", _RUNS)]
     definition = _holding(schemas, DEFINITION)
     if definition is not None:
         named.append(("instruments", _instruments(definition, there.get("instruments", ()))))
-    head = sql.SQL("CREATE OR REPLACE VIEW {} WITH (security_invoker = true) AS {}")
-    return [(name, head.format(sql.Identifier(name), body)) for name, body in named]
+    return named
 
 
 def columns_of(connection: psycopg.Connection) -> dict[str, list[str]]:

@@ -1,0 +1,126 @@
+"""Symbols of a query as rectangles: by stored mappings, by a roll rule, by definitions for a parent's children."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+import structlog
+
+from hdi.answer import Rows
+from hdi.lookup import RECTANGLES, Asked, Lookup, among, split, union
+from hdi.model import MAX_NS, Query, Window
+from hdi.rolls import Rolls, calendar, front
+from hdi.symbology import infer_stype
+
+if TYPE_CHECKING:
+    from hdi.schema import Schemas
+    from hdi.stores import Store
+
+#: The classes of instruments of a parent, by the end of its symbol: spreads belong to their family.
+_CLASSES = {"FUT": ["F", "S"], "OPT": ["C", "P", "T", "M"], "SPOT": ["X", "Y"]}
+log = structlog.get_logger(component="QueryBuilder")
+
+
+@dataclass
+class Resolved:
+    """What the symbols of a query are: None for all; what to say of them; the contracts of those that were computed."""
+
+    asked: list[Asked] | None
+    notes: list[str] = field(default_factory=list)
+    contracts: pl.DataFrame | None = None
+
+
+def resolved(store: Store, schemas: Schemas, query: Query, lookup: Lookup, rolls: Rolls | None) -> Resolved:
+    """The symbols of a query, one by one, by the stored mappings or by a rule.
+
+    Raises RequestError where letter and rule of a continuous symbol disagree or a rule lacks its data, UnknownSymbol
+    where none of the symbols was ever stored.
+    """
+    computed: dict[str, str] = {}
+    plain: dict[str, str] = {}
+    for text in query.symbols:
+        known = lookup.knows(text)
+        ruled = rolls.meant(text, raw=known) if rolls is not None else ""
+        (computed if ruled else plain)[text] = ruled or ("" if known else front(lookup, text)) or text
+    notes = [f"{text} is {symbol} here" for text, symbol in {**plain, **computed}.items()
+             if symbol != text and infer_stype(text) != "continuous"]  # fmt: skip
+    by_text: dict[str, Asked] = {}
+    names = []
+    if not computed or any(map(lookup.knows, plain.values())):
+        found, left_out = lookup.partly(plain.values())
+        asked = iter(found)
+        by_text = {text: next(asked) for text, symbol in plain.items() if lookup.knows(symbol)}
+        notes += left_out
+    else:
+        notes += [lookup.left_out(symbol) for symbol in plain.values()]
+    for text, symbol in computed.items():
+        if rolls is None:
+            break
+        made = rolls.computed(store, schemas, lookup, symbol, query.window, query.dataset)
+        by_text[text] = made.asked
+        names.append(made.names)
+        notes += made.notes
+    for note in notes:
+        log.warning("Query note", note=note)
+    asked_for = [member(store, schemas, by_text[text]) for text in query.symbols if text in by_text]
+    return Resolved(asked_for, notes, pl.concat(names) if names else None)
+
+
+def rolled(
+    store: Store, schemas: Schemas, rolls: Rolls, symbols: Sequence[str], window: Window, dataset: str | None
+) -> Rows:
+    """Which contract each continuous symbol stands for, by days (:data:`hdi.rolls.ROLLS`).
+
+    Raises RequestError for what is no continuous symbol, UnknownSymbol for one that nothing is known of.
+    """
+    ledger = store.ledger()
+    lookup = Lookup(store.mappings(), store.coverage(), ledger, dataset)
+    frame, notes = calendar(store, schemas, lookup, rolls, split(symbols), window, dataset)
+    for note in notes:
+        log.warning("Query note", note=note)
+    return Rows(frame, notes)
+
+
+def seen(store: Store, schemas: Schemas, ledger: pl.DataFrame, instrument: int) -> set[str]:
+    """The datasets of which fragments brought rows of an instrument."""
+    found = set()
+    fragments = ledger.filter(pl.col("status") == "fragment").select("dataset", "schema").unique()
+    for dataset, name in fragments.sort("dataset", "schema").iter_rows():
+        schema, _ = schemas.find(name)
+        one = pl.DataFrame([(dataset, instrument, 0, MAX_NS)], schema=RECTANGLES, orient="row")
+        if any(f.height for f in store.read(schema, name, Window(0, MAX_NS), one, ["dataset"], dataset)):
+            found.add(dataset)
+    return found
+
+
+def member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
+    """A parent that was asked for together with others, by what the definitions say of their instruments.
+
+    Files of several parents map contracts, and say not which parent a contract belongs to.
+    """
+    root, _, group = asked.symbol.rpartition(".")
+    if infer_stype(asked.symbol) != "parent":
+        return asked
+    together = (
+        store.coverage()
+        .filter(pl.col("instrument_id").is_not_null(), among(asked.symbol), pl.col("symbol") != asked.symbol)
+        .select(pl.col(c).cast(t) for c, t in RECTANGLES.items())
+    )
+    if together.is_empty():
+        return asked
+    schema, name = schemas.find("definition")
+    span = Window(int(together["start"].min()), int(together["end"].max()))  # type: ignore[arg-type]
+    columns = ["dataset", "instrument_id", "asset", "instrument_class"]
+    mine = pl.concat(
+        frame.filter(pl.col("asset") == root, pl.col("instrument_class").is_in(_CLASSES[group])).select(columns[:2])
+        for frame in (pl.DataFrame(schema={c: schema.dtypes[c] for c in columns}), *store.read(
+            schema, name.name, span, together, columns
+        ))
+    ).unique()  # fmt: skip
+    return Asked(asked.symbol, union([asked, Asked("", together.join(mine, on=columns[:2], how="semi"))]))
+
+
+__all__ = ["Resolved", "member", "resolved", "rolled", "seen"]

@@ -1,0 +1,349 @@
+"""Bars made when somebody asks for them, of stored trades or finer bars: by time, or by what was traded.
+
+A bar holds the trades of one contract, as one publisher has them, by the index time of trades. Bars by time are buckets
+that start in the window, each whole; those of activity (``tick``, ``volume``, ``dollar``) are counted anew from the
+start of each UTC day or session, close with the trade that fills them, and belong to the window with their first trade.
+So no bar depends on where a window begins. A bar is given only where everything that it is made of is stored whole, and
+nothing of it was quarantined; the notes count those that are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from hdi.answer import Answer
+from hdi.errors import RequestError
+from hdi.folding import KEY, Clock, Folder, Utc, legs, price, vwap
+from hdi.lookup import RECTANGLES
+from hdi.model import DAY_NS, MAX_NS, Query, Window
+from hdi.query import Result, run
+from hdi.resample import DERIVED
+from hdi.schema import Schema, Schemas, closest
+from hdi.series.bars_asked import MEASURES, Every
+from hdi.series.bars_certain import Certain, known, quarantined
+from hdi.series.bars_sources import BARS, TRADES, Source, best, claims, named, possible, span
+from hdi.stores.held import Held
+
+if TYPE_CHECKING:
+    from hdi.calendars import Calendars
+    from hdi.rolls import Rolls
+    from hdi.stores import Store
+
+_TIME = pl.Datetime("ns", "UTC")
+_PRICES = {"open": "open_price", "high": "high_price", "low": "low_price", "close": "close_price"}
+#: What bars of activity have beside the columns of bars: the time of the last trade, and False for a bar that the end
+#: of its day or session cut short.
+ACTIVITY: dict[str, pl.DataType] = {"ts_end": pl.Datetime("ns", "UTC"), "complete": pl.Boolean()}
+FILLED = "filled"
+#: The records of ``trades`` that are trades: the vendor makes its bars of these.
+_TRADED = "T"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What bars somebody asks for. ``start`` and ``end`` are instants; None: from the first, to the last thing stored."""
+
+    symbols: tuple[str, ...]
+    start: int | None
+    end: int | None
+    every: str | int | Decimal = "1m"
+    kind: str = "time"
+    source: str | None = None
+    align: str = "utc"
+    fill: bool = False
+    dataset: str | None = None
+    columns: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+@dataclass
+class Bars(Answer):
+    """Bars, made while they are looked at: ``source`` is the schema that they are made of, ``window`` where they start.
+
+    ``every`` says what was asked for; ``rows`` is how many were given, complete after the last frame, as the notes are.
+    """
+
+    columns: dict[str, pl.DataType]
+    notes: list[str]
+    every: Every
+    source: str
+    window: Window
+    _making: _Making
+    limit: int | None = None
+    rows: int = 0
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """See :meth:`hdi.answer.Answer.frames`: by start; bars of activity in the order in which they close."""
+        self.rows = 0
+        self.notes = list(self._making.notes)
+        left = self.limit
+        made = self._making.frames(self.notes)
+        try:
+            for frame in made:
+                found = frame if left is None else frame.head(left)
+                self.rows += found.height
+                left = None if left is None else left - found.height
+                if found.height:
+                    yield found.select(list(self.columns))
+                if left == 0:
+                    break
+        finally:
+            made.close()  # type: ignore[attr-defined]  # a generator
+
+    def narrowed(self, columns: Sequence[str]) -> Bars:
+        """See :meth:`hdi.answer.Answer.narrowed`."""
+        return replace(self, columns={c: self.columns[c] for c in columns}, notes=list(self._making.notes))
+
+    def limited_to(self, rows: int) -> Bars:
+        """See :meth:`hdi.answer.Answer.limited_to`: reading stops there."""
+        return replace(self, limit=rows if self.limit is None else min(rows, self.limit),
+                       notes=list(self._making.notes))  # fmt: skip
+
+    @property
+    def series(self) -> Result:
+        """The rows that the bars are made of, as a query."""
+        return self._making.result
+
+    @property
+    def rectangles(self) -> pl.DataFrame | None:
+        """Which instruments when (:data:`hdi.lookup.RECTANGLES`); None is every instrument."""
+        return self._making.result.rectangles
+
+    def explain(self) -> list[str]:
+        """Why there is no bar: the lines to show."""
+        return self._making.result.explain()
+
+    def gaps(self) -> list[str]:
+        """What the window lacks though bars were found, symbol by symbol."""
+        return self._making.result.gaps()
+
+
+def make(
+    store: Store, schemas: Schemas, calendars: Callable[[], Calendars], wanted: Wanted, rolls: Rolls | None = None
+) -> Bars:
+    """Resolve what is asked for; the bars are made when the answer is looked at.
+
+    Raises RequestError for what cannot be made, with what can; UnknownSymbol where none of the symbols was ever stored.
+    """
+    every = Every.parse(wanted.every, wanted.kind, wanted.align)
+    kind, _ = schemas.find(BARS)
+    columns = dict(kind.dtypes) | (ACTIVITY if every.kind != "time" else {})
+    for name in wanted.columns:
+        if name not in columns:
+            raise RequestError(f"unknown column {name!r} of bars", closest(name, columns))
+    if wanted.limit is not None and wanted.limit < 1:
+        raise RequestError(f"a limit of {wanted.limit} rows", "Give a number of at least 1, or no limit.")
+    if wanted.fill and every.kind != "time":
+        raise RequestError(
+            f"{every.kind} bars cannot be filled", "Only bars by time have buckets in which nothing was traded."
+        )
+    choice = possible(schemas, every) if wanted.source is None else [named(schemas, every, wanted.source)]
+    window = _window(store, choice, wanted)
+    query = Query(choice[-1].name.name, wanted.symbols, window, wanted.dataset)
+    found = run(store, schemas, query, rolls)
+    source, whole = _chosen(store, choice, found, window, wanted.dataset)
+    clock = _clock(every, found, calendars, window)
+    making = _Making(store, schemas, every, source, window, clock, wanted, rolls, calendars, kind)
+    making.notes = [*found.notes, making.made_of(whole=whole)]
+    output = {c: columns[c] for c in wanted.columns or columns}
+    return Bars(output, list(making.notes), every, source.name.name, window, making, wanted.limit)
+
+
+def adjusted_bars(  # noqa: PLR0913, PLR0917  (what bars are asked for with)
+    store: Store, schemas: Schemas, calendars: Callable[[], Calendars], wanted: Wanted, rolls: Rolls | None = None,
+    adjust: str | None = None, by: str = "difference",
+) -> Bars:  # fmt: skip
+    """As :func:`make`, the prices of contracts adjusted to each other: see :mod:`hdi.series.continuous`."""
+    if adjust in {None, "none"}:
+        return make(store, schemas, calendars, wanted, rolls)
+    from hdi.series.continuous import adjusted
+
+    whole = make(store, schemas, calendars, replace(wanted, columns=(), limit=None), rolls)
+    found = adjusted(whole, whole.series, how=adjust, by=by)
+    chosen = found.narrowed(wanted.columns) if wanted.columns else found
+    return chosen if wanted.limit is None else chosen.limited_to(wanted.limit)  # type: ignore[return-value]
+
+
+def _window(store: Store, choice: Sequence[Source], wanted: Wanted) -> Window:
+    if wanted.start is not None and wanted.end is not None:
+        return Window(wanted.start, wanted.end)
+    held = span(store.ledger(), choice, wanted.dataset) or Window(0, DAY_NS)
+    start = held.start if wanted.start is None else wanted.start
+    end = held.end if wanted.end is None else wanted.end
+    return Window(start, end) if start < end else Window(start, min(start + DAY_NS, MAX_NS))
+
+
+def _chosen(
+    store: Store, choice: Sequence[Source], found: Result, window: Window, dataset: str | None
+) -> tuple[Source, bool]:
+    """The source, and whether it holds everything that is wanted."""
+    coverage, mappings = store.coverage(), store.mappings()
+    held = [claims(coverage, mappings, s.name.name, dataset) for s in choice]
+    wanted = found.rectangles
+    if wanted is None:
+        cut = pl.concat(held).drop_nulls("instrument_id").with_columns(
+            pl.col("start").clip(lower_bound=window.start), pl.col("end").clip(upper_bound=window.end)
+        )
+        wanted = cut.filter(pl.col("start") < pl.col("end")).select(*RECTANGLES).unique()
+    return best(choice, wanted, held, store.ledger())
+
+
+def _clock(every: Every, found: Result, calendars: Callable[[], Calendars], window: Window) -> Clock:
+    if every.align == "session":
+        from hdi.series.bars_sessions import Sessions
+
+        return Sessions(calendars(), found.lookup.names(found.rectangles), window, every)
+    if every.kind == "time":
+        return Utc(every.width, every.origin)
+    return Utc(DAY_NS)
+
+
+@dataclass
+class _Making:
+    """One resolved request."""
+
+    store: Store
+    schemas: Schemas
+    every: Every
+    source: Source
+    window: Window
+    clock: Clock
+    wanted: Wanted
+    rolls: Rolls | None
+    calendars: Callable[[], Calendars]
+    kind: Schema
+
+    def __post_init__(self) -> None:
+        self.notes: list[str] = []
+        self.missing = 0
+        self.spoiled = 0
+        self.result = run(
+            self.store, self.schemas,
+            Query(self.source.name.name, self.wanted.symbols, self._read, self.wanted.dataset, self._columns),
+            self.rolls,
+        )  # fmt: skip
+
+    @property
+    def _read(self) -> Window:
+        """What has to be read: every bucket, day or session that touches the window, whole."""
+        if self.source.same:
+            return self.window
+        start, end = self.clock.reach(self.window.start, self.window.end)
+        return Window(max(start, 0), min(end, MAX_NS))
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        if self.source.same:
+            return ()
+        if self.source.name.name == TRADES:
+            return ("dataset", "publisher_id", "instrument_id", "ts_recv", "price", "size", "action")
+        return ("dataset", "publisher_id", "instrument_id", "ts_event", *_PRICES.values(), "volume", "trade_count")
+
+    def made_of(self, *, whole: bool) -> str:
+        """Which source it is, for the notes."""
+        name = self.source.name.name
+        told = f"{self.every.text} bars as stored in {name}" if self.source.same else (
+            f"{self.every.text} bars made of {name}"
+        )  # fmt: skip
+        return told if whole or self.wanted.source else f"{told}, which is not stored for all of the window"
+
+    def frames(self, notes: list[str]) -> Iterator[pl.DataFrame]:
+        """The bars, all columns among theirs; adds to the notes at the end."""
+        self.missing = self.spoiled = 0
+        try:
+            made = self._stored() if self.source.same else self._made()
+            if self.wanted.fill:
+                from hdi.series.bars_filling import Filling
+
+                made = Filling(self.every, self.calendars(), self._certain, self.result, self.window).bars(made)
+            yield from made
+        finally:
+            notes += self._left_out()
+
+    def _stored(self) -> Iterator[pl.DataFrame]:
+        for frame in self.result.frames():
+            yield frame.with_columns(granularity=pl.lit(self.every.text))
+
+    def _made(self) -> Iterator[pl.DataFrame]:
+        measure = MEASURES.get(self.every.kind)
+        folder = Folder(self.clock, measure, self.every.size)
+        certain = self._certain
+        names = self.result.lookup.names(self.result.rectangles)
+        origin = next(iter(self.store.ledger()["origin"]), "")
+        constants = [
+            pl.lit(self.every.text).alias("granularity"),
+            pl.lit(f"{DERIVED}{self.source.name.name}:{origin}").alias("data_source"),
+        ]
+        for bars in folder.bars(self._legs()):
+            sure = self._sure(bars, certain)
+            if sure.is_empty():
+                continue
+            at = sure.with_columns(
+                pl.lit(None, pl.String).alias("symbol"), pl.col("first").cast(_TIME).alias("at")
+            )
+            named_ = names.fill(at, "at")
+            start = "first" if measure else "start"
+            yield named_.select(
+                "dataset", "instrument_id", "symbol", "publisher_id", pl.col(start).cast(_TIME).alias("ts_event"),
+                *(price(m).alias(c) for m, c in _PRICES.items()), "volume",
+                pl.col("trades").alias("trade_count"), self._vwap(), *constants,
+                pl.col("last").cast(_TIME).alias("ts_end"), pl.col("done").alias("complete"),
+            )  # fmt: skip
+            if measure is None and int(bars["start"][-1]) >= self.window.end:
+                return
+
+    def _vwap(self) -> pl.Expr:
+        found = vwap().cast(pl.Decimal(38, 9)) / 10**9
+        return found.cast(pl.Decimal(18, 9)).alias("vwap")
+
+    def _legs(self) -> Iterator[pl.DataFrame]:
+        """What bars are made of, as :class:`hdi.folding.Folder` takes it."""
+        if self.source.name.name == TRADES:
+            columns = {"at": "ts_recv", "price": "price", "volume": "size"}
+            for frame in self.result.slabs():
+                yield frame.filter(pl.col("action") == _TRADED, pl.col("size") > 0).select(*KEY, *legs(columns))
+            return
+        columns = {"at": "ts_event", **_PRICES, "volume": "volume", "trades": "trade_count"}
+        for frame in self.result.slabs():
+            yield frame.select(*KEY, *legs(columns))
+
+    @property
+    def _certain(self) -> Certain:
+        name = self.source.name.name
+        coverage = self.store.coverage()
+        held = claims(coverage, self.store.mappings(), name, self.wanted.dataset)
+        bad = quarantined(self.store.quarantine(), self.store.ledger(), name, self._read)
+        return Certain(known(held, self.result.asked, coverage), bad)
+
+    def _sure(self, bars: pl.DataFrame, certain: Certain) -> pl.DataFrame:
+        """The bars of the window that are certain; the others are counted."""
+        first = "start" if self.every.kind == "time" else "first"
+        bars = bars.filter(pl.col(first) >= self.window.start, pl.col(first) < self.window.end)
+        if bars.is_empty():
+            return bars
+        until = pl.when("done").then(pl.col("last") + 1).otherwise("end")
+        stretch = bars.select("dataset", "instrument_id", since="start", until=until)
+        missing, spoiled = certain.missing(stretch), certain.spoiled(stretch)
+        self.missing += int(missing.sum())
+        self.spoiled += int((spoiled & ~missing).sum())
+        good = ~(missing | spoiled)
+        return bars if good.all() else bars.filter(pl.Series(good))
+
+    def _left_out(self) -> list[str]:
+        one = "row" if self.source.name.name == TRADES else "bar"
+        reasons = (
+            (self.spoiled, f"with a quarantined {one} of {self.source.name.name}"),
+            (self.missing, f"of which not all {self.source.name.name} are stored"),
+            (getattr(self.clock, "outside", 0), "outside of the sessions"),
+        )
+        said = [f"left out: {n} {'bar' if n == 1 else 'bars'} {why}" for n, why in reasons[:2] if n]
+        return said + [f"left out: {n} {self.source.name.name} {why}" for n, why in reasons[2:] if n]
+
+
+__all__ = ["ACTIVITY", "FILLED", "Bars", "Wanted", "adjusted_bars", "make"]

@@ -1,0 +1,324 @@
+"""SQL over a lake: DuckDB in memory, over the live files of the newest snapshot. It reads, and nothing else.
+
+A statement is parsed by DuckDB and looked through before it runs: one SELECT, over the names that are here, without
+functions that reach outside. What it asks of the index time is found by planning it over empty tables, so that only
+files of that time are opened. DuckDB itself may open no other file, and loads no extension.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import polars as pl
+from deltalake import DeltaTable
+
+from hdi.errors import HdiError, RequestError, StoreError
+from hdi.stores.instruments import DEFINITION
+from hdi.stores.lake.compare import Stored, live_files
+from hdi.stores.lake.derive import latest
+from hdi.stores.lake.sql_checks import Reference, check
+from hdi.stores.lake.sql_names import Names
+from hdi.stores.statements import Told, chars, explained, pointed, trimmed, unique, unknown
+
+if TYPE_CHECKING:
+    from hdi.schema import Schema
+    from hdi.stores.lake import Lake
+
+_CONFIG: dict[str, Any] = {
+    "autoinstall_known_extensions": False, "autoload_known_extensions": False, "allow_community_extensions": False,
+    "allow_persistent_secrets": False, "python_enable_replacements": False,
+    "arrow_large_buffer_size": True,
+}  # fmt: skip
+#: Before a statement, on lines of its own: what an error's position counts from.
+_DESCRIBE, _PLAN, _RUN = "DESCRIBE\n", "EXPLAIN (FORMAT json)\n", "SELECT {} FROM (\n"
+_BATCH_ROWS = 65_536
+#: What DuckDB calls the types that travel as they are.
+_PLAIN: dict[str, pl.DataType] = {
+    "BOOLEAN": pl.Boolean(), "TINYINT": pl.Int8(), "SMALLINT": pl.Int16(), "INTEGER": pl.Int32(), "BIGINT": pl.Int64(),
+    "UTINYINT": pl.UInt8(), "USMALLINT": pl.UInt16(), "UINTEGER": pl.UInt32(), "UBIGINT": pl.UInt64(),
+    "FLOAT": pl.Float32(), "DOUBLE": pl.Float64(), "VARCHAR": pl.String(), "DATE": pl.Date(), "TIME": pl.Time(),
+    "TIMESTAMP": pl.Datetime("us"), "TIMESTAMP_NS": pl.Datetime("ns"), "TIMESTAMP_S": pl.Datetime("us"),
+    "TIMESTAMP_MS": pl.Datetime("us"), "TIMESTAMP WITH TIME ZONE": pl.Datetime("us", "UTC"),
+}  # fmt: skip
+_IN_LISTS = ("BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "VARCHAR")
+_DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
+_LIST = re.compile(r"(\w+)\[\d*\]")
+_TERM = r"\((?:{column}) (?:>=|>|<=|<|=) {value}\)"
+_TIME = r"'(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?)\+00'::TIMESTAMP WITH TIME ZONE"
+_MANY = 1 << 62
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the scans of a table ask for, at least: microseconds from and up to which, and instruments."""
+
+    low: int = -_MANY
+    high: int = _MANY
+    first: int = -_MANY
+    last: int = _MANY
+
+    def __or__(self, other: Wanted) -> Wanted:
+        return Wanted(
+            min(self.low, other.low), max(self.high, other.high), min(self.first, other.first),
+            max(self.last, other.last),
+        )  # fmt: skip
+
+    def meets(self, file: Stored) -> bool:
+        """Whether a file may hold such a row."""
+        return not (
+            file.last < self.low or file.first > self.high or file.high < self.first or file.low > self.last
+        )  # fmt: skip
+
+
+class Statement:
+    """One statement on one lake, as it is or as it was known at an instant."""
+
+    def __init__(self, lake: Lake, text: str, as_of: int | None) -> None:
+        self._lake = lake
+        self._text = trimmed(text)
+        self._names = Names(lake, as_of)
+        self._folder = tempfile.mkdtemp(prefix="hdi-sql-")
+        self._config = _CONFIG | {
+            "threads": pl.thread_pool_size(), "temp_directory": self._folder, "memory_limit": _memory(),
+        }  # fmt: skip
+        #: The files of the snapshot that the statement reads, by table: what it does not ask for is left out.
+        self.files: dict[str, list[Stored]] = {}
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def answer(self) -> Told:
+        """The answer, of which nothing is read yet. Raises RequestError for what is no statement that reads."""
+        with self._guard(), self._connected() as connection:
+            self._check(connection)
+            self._prepare(connection)
+            if explained(self._text):
+                return self._plan(connection)
+            described = self._errors(connection, _DESCRIBE)
+        names, notes = unique([row[0] for row in described])
+        kinds = [row[1] for row in described]
+        sent = [_carried(kind) for kind in kinds]
+        columns = {name: dtype for name, (dtype, _, _) in zip(names, sent, strict=True)}
+        numbers = [name for name, (_, _, number) in zip(names, sent, strict=True) if number]
+        self._select = ", ".join(how.format(f"c{k}") + f' AS "c{k}"' for k, (_, how, _) in enumerate(sent))
+        self._aliases = ", ".join(f"c{k}" for k in range(len(sent)))
+        return Told(columns, numbers, partial(self._frames, columns), self._guard, notes)
+
+    # --- before it runs -----------------------------------------------------------------------
+
+    def _check(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Look through what DuckDB makes of the text; what it refers to is kept."""
+        self.references: list[Reference] = check(connection, self._text, self._names.all)
+        self._tables = self._names.needed(self.references)
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Make what the statement refers to: small tables, and views over the files that it asks for."""
+        connection.execute("BEGIN")  # now() is one instant, here and when it runs
+        self._names.make_books(connection, self._tables)
+        schemas = [s for s in self._names.schemas if s.table in self._tables]
+        wanted = self._wanted(connection, schemas)
+        self.files = {s.table: [f for f in self._live(s) if wanted[s.table].meets(f)] for s in schemas}
+        paths = [str(self._lake.root / t / f.path) for t, files in self.files.items() for f in files]
+        connection.execute("SET allowed_paths = ?", [paths])
+        connection.execute("SET enable_external_access = false")
+        for schema in schemas:
+            connection.execute(self._names.view(schema, self.files[schema.table]))
+        self._names.make_views(connection, self._tables)
+        connection.execute("SET lock_configuration = true")
+
+    def _live(self, schema: Schema) -> list[Stored]:
+        if latest(self._lake.root, schema.table) < 0:
+            return []
+        return live_files(DeltaTable(str(self._lake.root / schema.table)), schema.index_time)
+
+    def _wanted(self, connection: duckdb.DuckDBPyConnection, schemas: Sequence[Schema]) -> dict[str, Wanted]:
+        """What the statement asks of each table, as DuckDB plans it over empty tables of the same columns."""
+        if not schemas:
+            return {}
+        connection.execute("SET disabled_optimizers = 'statistics_propagation'")  # that they are empty proves nothing
+        for schema in schemas:
+            connection.execute(self._names.stub(schema))
+        self._names.make_views(connection, self._tables)
+        inner = _inner(self._text) if explained(self._text) else self._text
+        try:
+            (plan,) = [row[1] for row in connection.execute(_PLAN + inner).fetchall()]
+        except duckdb.Error as exc:
+            raise self._told(exc, _PLAN if inner is self._text else "", inner) from exc
+        scans = list(_scans(json.loads(plan)))
+        found = {s.table: _asked([x for t, x in scans if t == s.table], s.index_time) for s in schemas}
+        self._names.drop(connection, self._tables)
+        connection.execute("RESET disabled_optimizers")
+        return found
+
+    # --- running it ---------------------------------------------------------------------------
+
+    def _frames(self, columns: Mapping[str, pl.DataType]) -> Iterator[pl.DataFrame]:
+        with self._connected() as connection:
+            self._prepare(connection)
+            head = _RUN.format(self._select)
+            text = f"{head}{self._text}\n) q ({self._aliases})"
+            try:
+                reader = connection.sql(text).to_arrow_reader(_BATCH_ROWS)
+                for batch in reader:
+                    frame: Any = pl.DataFrame(batch)
+                    yield frame.select(
+                        pl.col(old).cast(dtype).alias(new) for old, (new, dtype) in zip(
+                            frame.columns, columns.items(), strict=True)
+                    )  # fmt: skip
+            except KeyboardInterrupt:
+                connection.interrupt()
+                raise
+            except (duckdb.Error, OSError) as exc:  # an Arrow reader tells what DuckDB says as an OSError
+                raise self._told(exc, head) from exc
+
+    def _plan(self, connection: duckdb.DuckDBPyConnection) -> Told:
+        rows = self._errors(connection, "")
+        frame = pl.DataFrame({"plan": ["\n".join(row[-1] for row in rows)]}).with_columns(
+            pl.col("plan").str.split("\n")
+        ).explode("plan")  # fmt: skip
+        return Told(dict(frame.schema), (), lambda: iter((frame,)), self._guard)
+
+    def _errors(self, connection: duckdb.DuckDBPyConnection, head: str) -> list[Any]:
+        try:
+            return connection.execute(head + self._text).fetchall()
+        except duckdb.Error as exc:
+            raise self._told(exc, head) from exc
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        connection = duckdb.connect(":memory:", config=self._config)
+        try:
+            connection.execute("SET TimeZone = 'UTC'; SET errors_as_json = true; SET enable_progress_bar = false")
+            yield connection
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        from hdi.stores.lake.files import guard
+
+        with guard(self._lake.root):
+            yield
+
+    def _told(self, exc: Exception, head: str, text: str | None = None) -> HdiError:
+        """What DuckDB refuses: the statement is wrong, or, of files and memory, the store."""
+        said = _said(exc)
+        message = said["exception_message"]
+        kind = str(said.get("exception_type", ""))
+        if kind == "INTERRUPT" or isinstance(exc, duckdb.InterruptException):
+            raise KeyboardInterrupt from exc
+        if kind in ("IO", "Out of Memory", "FATAL", "INTERNAL"):
+            return StoreError(f"the lake {self._lake.root} refused: {message}", "Ask for less at a time.")
+        offset = int(said["position"]) - len(head.encode()) if "position" in said else None
+        statement = self._text if text is None else text
+        at = None if offset is None or offset < 0 else chars(statement, offset)
+        name, subtype = str(said.get("name", "")), said.get("error_subtype")
+        if subtype == "COLUMN_NOT_FOUND":
+            known = self._names.columns(self._tables) | set(str(said.get("candidates", "")).split(","))
+            return unknown("column", name, known - {""}, statement, at)
+        return pointed(message, statement, at)
+
+
+def _carried(kind: str) -> tuple[pl.DataType, str, bool]:
+    """How a type travels: what it becomes, the expression that it is sent as, and whether it is a number as text."""
+    if kind in _PLAIN:
+        return _PLAIN[kind], "{}", False
+    if kind == "HUGEINT":
+        return pl.String(), "CAST({} AS VARCHAR)", True
+    if found := _DECIMAL.fullmatch(kind):
+        return pl.Decimal(int(found[1]), int(found[2])), "{}", False
+    if (found := _LIST.fullmatch(kind)) and found[1] in _IN_LISTS:
+        return pl.List(_PLAIN[found[1]]), f"CAST({{}} AS {found[1]}[])", False
+    if kind == "BLOB":
+        return pl.String(), "'\\x' || lower(hex({}))", False
+    return pl.String(), "CAST({} AS VARCHAR)", False
+
+
+def _said(exc: Exception) -> dict[str, Any]:
+    """What DuckDB says, by its parts."""
+    text = str(exc)
+    try:
+        return dict(json.loads(text[text.index("{") :]))
+    except ValueError:
+        return {"exception_message": text.partition("\n\nLINE ")[0].partition(": ")[2] or text}
+
+
+def _inner(text: str) -> str:
+    """The statement that is to be explained."""
+    from hdi.stores.lake.sql_checks import explained_of
+
+    return explained_of(text)
+
+
+def _scans(plan: Any) -> Iterator[tuple[str, list[str]]]:
+    """The tables that a plan scans, each with the filters of the scan."""
+    for node in plan if isinstance(plan, list) else [plan]:
+        about = node.get("extra_info", {})
+        if "Table" in about:
+            filters = about.get("Filters", [])
+            yield about["Table"].rpartition(".")[2], [filters] if isinstance(filters, str) else list(filters)
+        yield from _scans(node.get("children", []))
+
+
+def _asked(scans: list[list[str]], index: str) -> Wanted:
+    """What several scans of a table ask for. A table without a scan is asked for whole: nothing is known."""
+    found = [_bounds(filters, index) for filters in scans]
+    if not found:
+        return Wanted()
+    whole = found[0]
+    for other in found[1:]:
+        whole |= other
+    return whole
+
+
+def _bounds(filters: Iterable[str], index: str) -> Wanted:
+    low, high = _range(filters, index, _TIME, _micro)
+    first, last = _range(filters, "instrument_id", r"(-?\d+)", int)
+    return Wanted(low, high, first, last)
+
+
+def _range(filters: Iterable[str], column: str, value: str, number: Callable[[str], int]) -> tuple[int, int]:
+    """The bounds that filters set to a column: only those that are nothing but comparisons, joined by AND, count."""
+    low, high = -_MANY, _MANY
+    term = rf"(?:optional: )?\({re.escape(column)} (>=|>|<=|<|=) {value}\)"
+    whole = re.compile(rf"\(?{term}(?: AND {term})*\)?")
+    for text in filters:
+        if whole.fullmatch(text) is None:
+            continue
+        for sign, told in re.findall(term, text):
+            at = number(told)
+            low = max(low, at) if sign in (">=", ">", "=") else low
+            high = min(high, at) if sign in ("<=", "<", "=") else high
+    return low, high
+
+
+def _micro(told: str) -> int:
+    return int(pl.Series([told]).str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us").to_physical()[0])
+
+
+def _memory() -> str:
+    """Half of what is free now: what does not fit goes into files beside it."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        free = int(re.findall(r"MemAvailable:\s+(\d+)", text)[0]) * 1024
+    except (OSError, IndexError):
+        free = 4 << 30
+    return f"{max(free // 2, 256 << 20)}B"
+
+
+def answer(lake: Lake, text: str, as_of: int | None = None) -> Told:
+    """See :meth:`hdi.stores.Store.sql`."""
+    return Statement(lake, text, as_of).answer()
+
+
+__all__ = ["Statement", "answer"]

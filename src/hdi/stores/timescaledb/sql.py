@@ -1,0 +1,268 @@
+"""SQL at the server: its own dialect, in a transaction that only reads, with the rights of one who only reads.
+
+A statement is looked through here (one query, no function that writes or reads files), and stands in a subquery, where
+nothing but a query can stand. As of an instant, it stands below a WITH that puts the rows of then in the place of each
+table and view.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import polars as pl
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import DiagnosticField, ExecStatus
+
+from hdi.errors import HdiError, RequestError
+from hdi.stores.statements import (
+    REFUSED,
+    Told,
+    explained,
+    only_reading,
+    pointed,
+    trimmed,
+    unique,
+    unknown,
+)
+from hdi.stores.timescaledb.connect import guard
+from hdi.stores.timescaledb.reading_then import then
+from hdi.stores.tokens import Words, looked_through
+
+if TYPE_CHECKING:
+    from hdi.schema import Schemas
+    from hdi.stores.timescaledb.connect import Database
+
+#: Functions that the server calls volatile, and that change and read nothing but what may be read.
+_HARMLESS = frozenset({
+    "random", "random_normal", "clock_timestamp", "timeofday", "gen_random_uuid", "uuidv4", "uuidv7", "pg_sleep",
+    "pg_sleep_for", "pg_sleep_until", "pg_database_size", "pg_table_size", "pg_indexes_size", "pg_relation_size",
+    "pg_total_relation_size", "pg_tablespace_size", "hypertable_size", "hypertable_detailed_size",
+    "hypertable_index_size", "chunks_detailed_size", "hypertable_compression_stats", "chunk_compression_stats",
+    "hypertable_columnstore_stats", "chunk_columnstore_stats", "approximate_row_count", "hypertable_approximate_size",
+    "hypertable_approximate_detailed_size", "show_chunks", "pg_column_size",
+})  # fmt: skip
+#: A role that may read every table, and nothing else: what a superuser becomes for a statement.
+_READER = "pg_read_all_data"
+_EXPLAIN = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?:\s*\([^)]*\)|(?:\s+(?:analy[sz]e|verbose)\b)*)", re.IGNORECASE | re.DOTALL
+)
+_NUMERIC, _DIGITS = 1700, 38
+#: What the server's types become, by their number; all others travel as text.
+_PLAIN: Mapping[int, tuple[pl.DataType, str]] = {
+    16: (pl.Boolean(), "{}"), 21: (pl.Int16(), "{}"), 23: (pl.Int32(), "{}"), 20: (pl.Int64(), "{}"),
+    26: (pl.Int64(), "{}::bigint"), 700: (pl.Float32(), "{}"), 701: (pl.Float64(), "{}"), 25: (pl.String(), "{}"),
+    1043: (pl.String(), "{}"), 1082: (pl.Date(), "{}"), 1083: (pl.Time(), "{}"), 1114: (pl.Datetime("us"), "{}"),
+    1184: (pl.Datetime("us", "UTC"), "{}"), 1009: (pl.List(pl.String()), "{}"),
+    1015: (pl.List(pl.String()), "{}::text[]"), 1003: (pl.List(pl.String()), "{}::text[]"),
+    1000: (pl.List(pl.Boolean()), "{}"), 1005: (pl.List(pl.Int16()), "{}"), 1007: (pl.List(pl.Int32()), "{}"),
+    1016: (pl.List(pl.Int64()), "{}"), 1022: (pl.List(pl.Float64()), "{}"),
+}  # fmt: skip
+#: Classes of refusals that are the statement's own, and not the server's.
+_MINE = ("0A", "20", "21", "22", "26", "2F", "34", "42", "P0", "XX000")
+_READ_ONLY, _NO_RIGHT, _NO_TABLE, _NO_COLUMN = "25006", "42501", "42P01", "42703"
+_TYPED = "SELECT proname, bool_or(provolatile = 'v') FROM pg_proc WHERE proname = ANY(%s) GROUP BY proname"
+_SESSION = (
+    "SELECT current_setting('is_superuser') = 'on', current_setting('search_path'), "
+    "EXISTS (SELECT FROM pg_roles WHERE rolname = %s)"
+)
+_COLUMNS = (
+    "SELECT attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE attnum > 0 AND NOT attisdropped "
+    "AND relname = ANY(%s) AND relnamespace = ANY(current_schemas(false)::regnamespace[])"
+)
+_TABLES = (
+    "SELECT relname FROM pg_class WHERE relnamespace = ANY(current_schemas(false)::regnamespace[]) "
+    "AND relkind IN ('r', 'v', 'p', 'm', 'f')"
+)
+
+
+class Statement:
+    """One statement on one database."""
+
+    def __init__(self, database: Database, schemas: Schemas, text: str, as_of: int | None) -> None:
+        self._database = database
+        self._whole = trimmed(text)
+        found = _EXPLAIN.match(self._whole) if explained(self._whole) else None
+        self._explain = found.group() if found else ""
+        self._text = self._whole[len(self._explain) :]
+        self._words: Words = looked_through(self._text)
+        self._with = then(schemas, self._words.names, as_of) if as_of is not None else sql.Composed([])
+        self._conninfo = ""
+
+    def answer(self) -> Told:
+        """The answer, of which nothing is read yet. Raises RequestError for what is no statement that reads."""
+        with self._guard(), self._database.session() as connection:
+            self._session(connection)
+            self._functions(connection)
+            if self._explain:
+                return self._plan(connection)
+            described = self._described(connection)
+        names, notes = unique([name for name, _, _ in described])
+        sent = [_carried(kind, modifier) for _, kind, modifier in described]
+        columns = {name: dtype for name, (dtype, _, _) in zip(names, sent, strict=True)}
+        numbers = [name for name, (_, _, number) in zip(names, sent, strict=True) if number]
+        shown = ", ".join(f"{how.format(f'c{k}')} AS c{k}" for k, (_, how, _) in enumerate(sent))
+        query = self._within(connection, shown, " q (" + ", ".join(f"c{k}" for k in range(len(sent))) + ")")
+        return Told(columns, numbers, partial(self._frames, query, columns), self._guard, notes)
+
+    # --- before it runs -----------------------------------------------------------------------
+
+    def _session(self, connection: psycopg.Connection) -> None:
+        """Make the transaction one that reads, of one who may only read; what rows are read with is the same."""
+        connection.execute("SET TRANSACTION READ ONLY")
+        found = connection.execute(_SESSION, (_READER,)).fetchone()
+        superuser, path, there = found if found is not None else (False, "public", False)
+        settings = {
+            "default_transaction_read_only": "on", "timezone": "UTC", "datestyle": "ISO", "search_path": path,
+            "bytea_output": "hex", "intervalstyle": "postgres", "extra_float_digits": "1",
+        }  # fmt: skip
+        if superuser and there:
+            settings["role"] = _READER
+            connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(_READER)))
+        given = conninfo_to_dict(self._database.conninfo).get("options") or ""
+        told = " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
+        self._conninfo = make_conninfo(self._database.conninfo, options=f"{given} {told}".strip())
+
+    def _functions(self, connection: psycopg.Connection) -> None:
+        """Refuse functions that write, hold locks, or read what is no table."""
+        named = self._words.functions
+        for name in named:
+            if name in REFUSED:
+                raise self._refused(name)
+        for name, volatile in connection.execute(_TYPED, (list(named),)).fetchall():
+            if volatile and name not in _HARMLESS:
+                raise self._refused(name)
+
+    def _refused(self, name: str) -> RequestError:
+        return only_reading(f"the function {name} does more, or reads elsewhere")
+
+    def _described(self, connection: psycopg.Connection) -> list[tuple[str, int, int]]:
+        """Name, type and modifier of each column, as the server understands the statement."""
+        head = self._within(connection, "*", " q").partition(self._text)[0]
+        query = self._within(connection, "*", " q")
+        result = connection.pgconn.prepare(b"", query.encode())
+        if result.status == ExecStatus.COMMAND_OK:
+            result = connection.pgconn.describe_prepared(b"")
+        if result.status != ExecStatus.COMMAND_OK:
+            raise self._wrong(connection, result, len(head))
+        columns = [
+            ((result.fname(k) or b"").decode(), result.ftype(k), result.fmod(k)) for k in range(result.nfields)
+        ]  # fmt: skip
+        if not columns:
+            raise RequestError("the statement gives no columns", "Name some after SELECT.")
+        return columns
+
+    def _wrong(self, connection: psycopg.Connection, result: psycopg.pq.abc.PGresult, before: int) -> HdiError:
+        """The server's refusal of the text, with its place in it."""
+
+        def field(name: DiagnosticField) -> str:
+            return (result.error_field(name) or b"").decode(errors="replace")
+
+        said, state = field(DiagnosticField.MESSAGE_PRIMARY), field(DiagnosticField.SQLSTATE)
+        place = field(DiagnosticField.STATEMENT_POSITION)
+        at = int(place) - 1 - before if place else None
+        at = at if at is None or 0 <= at <= len(self._text) else None
+        connection.rollback() if not connection.info.transaction_status else None
+        if state in (_NO_TABLE, _NO_COLUMN):
+            name = re.findall(r'"([^"]+)"|column (\S+) does', said)
+            missing = next((a or b for a, b in name), "")
+            if missing:
+                kind = "table" if state == _NO_TABLE else "column"
+                return unknown(kind, missing.rpartition(".")[2], self._known(kind), self._text, at)
+        return _mine(said, state, self._text, at, field(DiagnosticField.MESSAGE_HINT))
+
+    def _known(self, kind: str) -> list[str]:
+        """The tables that can be named, or the columns of those that are named."""
+        with self._database.session() as connection:
+            if kind == "table":
+                rows = connection.execute(_TABLES).fetchall()
+            else:
+                rows = connection.execute(_COLUMNS, (list(self._words.names),)).fetchall()
+        return [name for (name,) in rows]
+
+    # --- running it ---------------------------------------------------------------------------
+
+    def _within(self, connection: psycopg.Connection, shown: str, after: str) -> str:
+        """The statement in a subquery, where only a query can stand."""
+        return f"{self._with.as_string(connection)}SELECT {shown} FROM (\n{self._text}\n){after}"
+
+    def _plan(self, connection: psycopg.Connection) -> Told:
+        inner = self._within(connection, "*", " q") if self._with.as_string(connection) else self._text
+        self._described(connection)
+        try:
+            cursor = connection.execute(f"{self._explain}\n{inner}".encode())
+        except psycopg.Error as exc:
+            if exc.sqlstate and exc.sqlstate.startswith(_MINE):
+                raise _mine(str(exc.diag.message_primary), exc.sqlstate, self._text, None) from exc
+            raise
+        lines = [line for (row,) in cursor.fetchall() for line in _lines(row)]
+        frame = pl.DataFrame({"plan": lines}, schema={"plan": pl.String()})
+        return Told(dict(frame.schema), (), lambda: iter((frame,)), self._guard)
+
+    def _frames(self, query: str, columns: Mapping[str, pl.DataType]) -> Iterator[pl.DataFrame]:
+        from hdi.stores.timescaledb.arrow import Reader, ReadError
+
+        try:
+            with contextlib.closing(Reader(self._conninfo)) as reader:
+                for batch in reader.interruptible(query):
+                    frame: pl.DataFrame = pl.DataFrame(batch)
+                    yield frame.select(
+                        pl.col(old).cast(dtype).alias(new)
+                        for old, (new, dtype) in zip(frame.columns, columns.items(), strict=True)
+                    )
+        except ReadError as exc:
+            if exc.state and exc.state.startswith((*_MINE, _READ_ONLY)):
+                said = re.sub(r"^.*?ERROR:\s*|\s*SQLSTATE.*$", "", str(exc), flags=re.DOTALL).strip()
+                raise _mine(said.partition("\n")[0], exc.state, self._text, None) from exc
+            raise
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        with guard(self._database):
+            yield
+
+
+def _mine(said: str, state: str, text: str, at: int | None, hint: str = "") -> RequestError:
+    """What is wrong with the statement."""
+    writing = state == _READ_ONLY or "data-modifying" in said or "is not allowed here" in said
+    if writing or (state == _NO_RIGHT and "function" in said):
+        return only_reading(said)
+    return pointed(said, text, at, hint)
+
+
+def _carried(kind: int, modifier: int) -> tuple[pl.DataType, str, bool]:
+    """How a type travels: what it becomes, the expression that it is sent as, and whether it is a number as text."""
+    if kind in _PLAIN:
+        dtype, how = _PLAIN[kind]
+        return dtype, how, False
+    if kind == _NUMERIC:
+        # The modifier holds precision and scale, four more than nothing.
+        precision, scale = ((modifier - 4) >> 16) & 0xFFFF, (modifier - 4) & 0x7FF
+        if modifier >= 0 and precision <= _DIGITS and scale <= precision:
+            return pl.Decimal(precision, scale), "{}::text", False
+        return pl.String(), "{}::text", True
+    return pl.String(), "{}::text", False
+
+
+def _lines(row: object) -> Sequence[str]:
+    import json
+
+    return row.splitlines() if isinstance(row, str) else json.dumps(row, indent=2).splitlines()
+
+
+def _escaped(value: str) -> str:
+    """A value among the options of a connection."""
+    return re.sub(r"([\\\s])", r"\\\1", value)
+
+
+def answer(database: Database, schemas: Schemas, text: str, as_of: int | None = None) -> Told:
+    """See :meth:`hdi.stores.Store.sql`."""
+    return Statement(database, schemas, text, as_of).answer()
+
+
+__all__ = ["Statement", "answer"]

@@ -1,0 +1,147 @@
+"""A statement's words, as PostgreSQL and DuckDB read them: what is text, comment or quoted name is no keyword.
+
+Enough to tell what a statement does before the server is asked; the server itself is told to read only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hdi.errors import RequestError
+from hdi.stores.statements import only_reading, pointed
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+|--[^\n]*)
+    |(?P<comment>/\*)
+    |(?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')
+    |(?P<unicode>[uU]&"(?:[^"]|"")*")
+    |(?P<text>(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*')
+    |(?P<dollar>\$(?P<tag>[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$)
+    |(?P<quoted>"(?:[^"]|"")*")
+    |(?P<word>[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)
+    |(?P<number>\d[\w.]*)
+    |(?P<sign>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_BEGINS = ("select", "with", "values", "table")
+_WRITES = ("insert", "update", "delete", "merge", "into")
+_LOCKS = ("update", "share", "no", "key")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word, a quoted name, or another sign, and where it begins."""
+
+    kind: str
+    text: str
+    offset: int
+
+    @property
+    def name(self) -> str:
+        """What it names, as the server keeps it."""
+        return self.text[1:-1].replace('""', '"') if self.kind == "quoted" else self.text.lower()
+
+
+def tokens(text: str) -> Iterator[Token]:
+    """The tokens of a statement that are neither space, comment nor text. RequestError where one does not end."""
+    at = 0
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        assert found is not None  # a sign is anything
+        kind = str(found.lastgroup if found.lastgroup != "tag" else "dollar")
+        if kind == "comment":
+            at = _after_comment(text, at)
+            continue
+        if kind == "dollar":
+            end = text.find(found.group(), found.end())
+            if end < 0:
+                raise pointed("this text does not end", text, at)
+            at = end + len(found.group())
+            yield Token("text", "", found.start())
+            continue
+        if kind == "unicode":
+            raise pointed("names are not written with U& here", text, at, "Write the name itself.")
+        if kind == "sign" and found.group() in "'\"":
+            raise pointed("this text does not end", text, at)
+        if kind != "space":
+            yield Token("text" if kind == "escaped" else kind, found.group(), at)
+        at = found.end()
+
+
+def _after_comment(text: str, at: int) -> int:
+    """Comments lie in one another."""
+    depth, start = 0, at
+    for mark in re.compile(r"/\*|\*/").finditer(text, at):
+        depth += 1 if mark.group() == "/*" else -1
+        if depth == 0:
+            return mark.end()
+    raise pointed("this comment does not end", text, start)
+
+
+def split(text: str) -> tuple[list[str], str]:
+    """The statements of a text that end with a semicolon, and what comes after the last one."""
+    ends: list[int] = []
+    with contextlib.suppress(RequestError):  # what does not end yet belongs to the rest
+        for token in tokens(text):
+            if token.text == ";":
+                ends.append(token.offset)
+    starts = [0, *(end + 1 for end in ends)]
+    parts = [text[start:end] for start, end in zip(starts, ends, strict=False)]
+    return [p.strip() for p in parts if not blank(p)], text[starts[-1] :]
+
+
+def blank(text: str) -> bool:
+    """True where there are only spaces and comments."""
+    try:
+        return next(tokens(text), None) is None
+    except RequestError:
+        return False
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a statement says: its functions, and all names in it, each with its first place."""
+
+    functions: dict[str, int]
+    names: dict[str, int]
+
+
+def looked_through(text: str) -> Words:
+    """The names of one statement that reads. RequestError for every other."""
+    found = list(tokens(text))
+    if any(t.text == ";" for t in found):
+        raise only_reading("these are several statements")
+    first = next((t for t in found if t.text != "("), None)
+    if first is None or first.kind != "word" or first.name not in _BEGINS:
+        raise only_reading(f"{first.text.upper() if first else 'this'} is no query")
+    functions: dict[str, int] = {}
+    names: dict[str, int] = {}
+    for k, token in enumerate(found):
+        if token.kind not in ("word", "quoted"):
+            continue
+        after = found[k + 1] if k + 1 < len(found) else None
+        before = found[k - 1] if k else None
+        if token.kind == "word":
+            _refuse(token, before, after)
+        names.setdefault(token.name, token.offset)
+        if after is not None and after.text == "(":
+            functions.setdefault(token.name, token.offset)
+    return Words(functions, names)
+
+
+def _refuse(token: Token, before: Token | None, after: Token | None) -> None:
+    """Refuse words that write, where they are no names: after the parenthesis of a WITH, and before a table."""
+    word = token.name
+    if word == "into":
+        raise only_reading("INTO makes a table")
+    opened = before is not None and before.text == "("
+    if word in _WRITES and opened and after is not None and after.kind in ("word", "quoted"):
+        raise only_reading(f"{word.upper()} is no query")
+    if word == "for" and after is not None and after.kind == "word" and after.name in _LOCKS:
+        raise only_reading(f"FOR {after.text.upper()} locks rows")
+
+
+__all__ = ["Token", "Words", "blank", "looked_through", "split", "tokens"]
