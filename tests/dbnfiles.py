@@ -15,7 +15,7 @@ import numpy as np
 import zstandard
 
 from hdi.model import DAY_NS, NS, Window, date_ns, ns_date
-from hdi.sources.records import layout
+from hdi.sources.records import MESSAGES, layout
 
 PX = 10**9
 DATASET = "GLBX.MDP3"
@@ -60,7 +60,7 @@ def records(schema: str, n: int, version: int = 3, **columns: Any) -> np.ndarray
     }  # fmt: skip
     if "ts_recv" in (out.dtype.names or ()):
         values["ts_recv"] = values["ts_event"] + 1_234
-    values |= _OF[schema.split("-", maxsplit=1)[0]](n) | columns
+    values |= _OF[MESSAGES[schema]](n) | columns
     if "quantity" in (out.dtype.names or ()):  # undefined is the maximum of its type, which grew in version 3
         values.setdefault("quantity", np.iinfo(out.dtype["quantity"]).max)
     if "ts_event" in columns and "ts_recv" not in columns and "ts_recv" in values:
@@ -102,9 +102,44 @@ def _definition(n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _ten_levels(n: int) -> dict[str, Any]:
+    book = _tbbo(n)
+    away = {"bid": -1, "ask": 1}
+    prices = {
+        f"{side}_px_{k:02d}": book[f"{side}_px_00"] + sign * k * PX // 4
+        for side, sign in away.items() for k in range(10)
+    }  # fmt: skip
+    return (
+        book | prices | {f"{side}_{what}_{k:02d}": k + 1 for side in away for what in ("sz", "ct") for k in range(10)}
+    )
+
+
+def _mbo(n: int) -> dict[str, Any]:
+    return _trades(n) | {"action": b"A", "order_id": 6_411_746_357_495 + np.arange(n), "channel_id": 3}
+
+
+def _consolidated(n: int) -> dict[str, Any]:
+    return _tbbo(n) | {"bid_pb_00": 30, "ask_pb_00": 37}
+
+
+def _status(n: int) -> dict[str, Any]:
+    return {
+        "action": 7 + np.arange(n) % 2, "reason": 1, "is_trading": b"Y", "is_quoting": b"Y",
+        "is_short_sell_restricted": b"~",
+    }  # fmt: skip
+
+
+def _imbalance(n: int) -> dict[str, Any]:
+    names = ("ref", "cont_book_clr", "auct_interest_clr", "ind_match")
+    prices = {f"{name}_price": (522 + np.arange(n) % 7) * PX for name in names}
+    rest = {"auction_type": b"O", "side": b"B", "unpaired_side": b"N", "significant_imbalance": b"L"}
+    return prices | rest | {"paired_qty": 70_000 + np.arange(n), "total_imbalance_qty": 281, "upper_collar": 600 * PX}
+
+
 _OF = {
-    "trades": _trades, "tbbo": _tbbo, "ohlcv": _ohlcv, "statistics": _statistics, "definition": _definition,
-    "mbp": _tbbo, "bbo": _tbbo,
+    "TradeMsg": _trades, "MBP1Msg": _tbbo, "OHLCVMsg": _ohlcv, "StatMsg": _statistics, "InstrumentDefMsg": _definition,
+    "MBOMsg": _mbo, "MBP10Msg": _ten_levels, "BBOMsg": _tbbo, "CMBP1Msg": _consolidated, "CBBOMsg": _consolidated,
+    "StatusMsg": _status, "ImbalanceMsg": _imbalance,
 }  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """Historical Data Ingestor: market data from a vendor into a store that people can query, exactly once.
 
-    from hdi import HistoricalData
+    import hdi
 
-    with HistoricalData.open("lake:data/lake") as data:
-        for outcome in data.ingest_files(["glbx-mdp3-20240102.trades.dbn.zst"]):
+    with hdi.open("lake:data/lake") as db:
+        for outcome in db.ingest_files(["glbx-mdp3-20240102.trades.dbn.zst"]):
             print(outcome.path, outcome.status)
-        frame = data.query("ES.c.0", "2024-01-01", "2024-01-31").collect()
+        bars = db.bars("ES", "2024-01-02", "2024-01-05", every="5m").polars()
+        trades = db.trades("ES.c.0", "2024-01-02").lazy()  # read when it is collected, and no more than it needs
 
 The names below are imported when they are used: ``import hdi`` loads no library.
 """
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hdi.health import Status
     from hdi.model import Outcome, Query, Receipt, Unit, Window
     from hdi.query import Result
+    from hdi.querying import QueryBuilder
     from hdi.schema import Field, Rule, Schema, Schemas, load_schemas
     from hdi.settings import Settings
 
@@ -52,6 +54,7 @@ _WHERE = {
     "NotDbn": "errors",
     "OriginMismatch": "errors",
     "Query": "model",
+    "QueryBuilder": "querying",
     "Receipt": "model",
     "RequestError": "errors",
     "Result": "query",
@@ -84,6 +87,7 @@ __all__ = [
     "OriginMismatch",
     "Outcome",
     "Query",
+    "QueryBuilder",
     "Receipt",
     "RequestError",
     "Result",

@@ -44,6 +44,8 @@ BAR: dict[str, pl.DataType] = {
 _PRICES = ("open", "high", "low", "close")
 _ROWS = ("dataset", "publisher_id", "instrument_id", "at", *_PRICES, "price", "volume", "trades", "start", "end")
 _MOST = 2**63
+#: Rows that lie in runs shorter than this are put in order first.
+_LONG = 4
 
 
 class Clock(Protocol):
@@ -109,8 +111,7 @@ class Folder:
                 continue
             reached = int(frame["at"].max())  # type: ignore[arg-type]
             rows = self._clock.placed(frame)
-            found = self._made(_arranged(rows)) if rows.height else None
-            bars = [b for b in (self._open, found) if b is not None]
+            bars = [b for b in (self._open, self._made(rows) if rows.height else None) if b is not None]
             if bars:
                 yield from self._closed(_merged(bars), reached)
         if self._open is not None and self._open.height:
@@ -119,12 +120,15 @@ class Folder:
 
     def _made(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The bars of one frame, as if nothing had come before but what is open."""
-        edge = _changes([*(rows[c] for c in KEY), rows["start"]])
-        if self._measure is None:
-            return reduced(rows, np.flatnonzero(edge)).with_columns(
-                number=pl.lit(0, pl.Int64), done=pl.lit(value=False)
-            )
-        return self._counted(rows, np.flatnonzero(edge))
+        key = [*KEY, "start"]
+        if self._measure is not None:
+            rows = _arranged(rows)
+            return self._counted(rows, _runs(rows, key))
+        runs = _runs(rows, key)
+        if len(runs) * _LONG > rows.height and len(runs) > 1:
+            rows = _arranged(rows)
+            runs = _runs(rows, key)
+        return reduced(rows, runs).with_columns(number=pl.lit(0, pl.Int64), done=pl.lit(value=False))
 
     def _counted(self, rows: pl.DataFrame, runs: Array) -> pl.DataFrame:
         """Bars of activity: each run of one instrument and stretch is cut where the measure is reached."""
@@ -143,10 +147,8 @@ class Folder:
 
     def _closed(self, bars: pl.DataFrame, reached: int) -> Iterator[pl.DataFrame]:
         """The bars to which nothing can be added, and before which none can come."""
-        if self._measure is None:
-            gone = pl.col("start") <= reached - self._clock.longest
-        else:
-            gone = _closing() < reached
+        open_since = reached - self._clock.longest
+        gone = pl.col("start") <= open_since if self._measure is None else _closing() < reached
         closed = bars.filter(gone)
         self._open = bars.filter(~gone)
         if closed.height:
@@ -269,56 +271,48 @@ def _reached(runs: Array, following: Array, n: int) -> Array:
 
 def _arranged(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows by dataset, publisher and instrument, each in the order in which they came."""
-    keys = [c for c in KEY if c != "dataset" or rows[c].n_unique() > 1]
+    keys = [c for c in KEY if c != "dataset" or not (rows[c] == rows[c][0]).all()]
     several = [c for c in keys if rows[c].min() != rows[c].max()]
     if not several or (len(several) == 1 and rows[several[0]].is_sorted()):
         return rows
     return rows.sort(several, maintain_order=True)
 
 
-def _changes(columns: Iterable[pl.Series]) -> Array:
-    """True for each row that differs from the one before, in any of the columns."""
-    edge: Array | None = None
+def _runs(rows: pl.DataFrame, columns: Sequence[str]) -> Array:
+    """The numbers of the rows that differ from the one before in any of the columns."""
+    edge = np.zeros(rows.height, dtype=np.bool_)
+    edge[:1] = True
     for column in columns:
-        if column.dtype == pl.String:
-            changed = column.ne(column.shift(1)).fill_null(value=True).to_numpy()
-        else:
-            values = column.to_numpy()
-            changed = np.empty(len(values), dtype=np.bool_)
-            changed[:1] = True
-            np.not_equal(values[1:], values[:-1], out=changed[1:])
-        edge = changed if edge is None else edge | changed
-    return np.array([], dtype=np.bool_) if edge is None else edge
+        values = rows[column]
+        if column == "dataset":
+            if (values == values[0]).all():
+                continue
+            edge |= values.ne(values.shift(1)).fill_null(value=True).to_numpy()
+            continue
+        numbers = values.to_numpy()
+        edge[1:] |= numbers[1:] != numbers[:-1]
+    return np.flatnonzero(edge)
 
 
 def _merged(parts: list[pl.DataFrame]) -> pl.DataFrame:
     """Bars that were open, and those of the next frame; of two that are the same bar, one."""
     order = [*BAR, *(c for c in parts[0].columns if c not in BAR)]
-    both = [part.select(order) for part in parts]
-    if len(both) == 1 or both[0].is_empty():
-        return both[-1]
-    open_, found = both
-    maybe = pl.col("start") <= open_["start"].max()
+    both = pl.concat([part.select(order) for part in parts])
     same = (*KEY, "start", "number")
     firsts = [c for c in order if c not in BAR]
     known = pl.col("trades").null_count() == 0
-    joined = (
-        pl.concat([open_, found.filter(maybe)])
-        .group_by(same, maintain_order=True)
-        .agg(
-            pl.col("end", "first", "open", *firsts).first(),
-            pl.col("last", "close", "done").last(),
-            pl.col("high").max(),
-            pl.col("low").min(),
-            pl.col("volume").cast(pl.Int128).sum(),
-            pl.when(known).then(pl.col("trades").sum()),
-            pl.when(pl.col("notional").null_count() == 0).then(pl.col("notional").sum()),
-        )
+    joined = both.group_by(same, maintain_order=True).agg(
+        pl.col("end", "first", "open", *firsts).first(),
+        pl.col("last", "close", "done").last(),
+        pl.col("high").max(),
+        pl.col("low").min(),
+        pl.col("volume").cast(pl.Int128).sum(),
+        pl.when(known).then(pl.col("trades").sum()),
+        pl.when(pl.col("notional").null_count() == 0).then(pl.col("notional").sum()),
     )
     if joined.height and int(joined["volume"].max()) >= _MOST:  # type: ignore[arg-type]
         raise StoreError("the volume of a bar is more than a BIGINT holds", "Ask for narrower bars.")
-    return pl.concat([joined.select(pl.col(c).cast(BAR[c]) if c in BAR else pl.col(c) for c in order),
-                      found.filter(~maybe)])  # fmt: skip
+    return joined.select(pl.col(c).cast(BAR[c]) if c in BAR else pl.col(c) for c in order)
 
 
 def price(mantissa: str) -> pl.Expr:

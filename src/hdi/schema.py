@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import pandera.polars as pa
 
 FieldType = Literal["text", "boolean", "smallint", "integer", "bigint", "price", "timestamp"]
+#: When a market that is open brings rows: in each ``hour``, at the start of each UTC ``day``, on the day of the
+#: ``close`` of its session, or only when something happens, so that none are missed (``never``).
+Expected = Literal["hour", "day", "close", "never"]
 Severity = Literal["ERROR", "WARNING", "INFO"]
 ErrorType = Literal["BusinessLogicValidation", "SchemaValidation", "TransformationError"]
 
@@ -96,6 +99,7 @@ class SchemaName:
     ``constants`` are column values that the name implies; ``width`` the bar width in nanoseconds (0
     where there is none); ``made_from`` names the finer schema from which reads make this one. ``settled`` is the
     step, in nanoseconds, in which rows become final: a window that reaches today ends at a multiple of it.
+    ``expected`` says when a gap is one.
     """
 
     name: str
@@ -104,6 +108,7 @@ class SchemaName:
     width: int = 0
     made_from: str | None = None
     settled: int = 1
+    expected: Expected = "hour"
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ class Schema:
     aliases: Mapping[str, str]
     display: tuple[str, ...]
     rules: tuple[Rule, ...]
+    #: The column that says how much was traded in each row, None where rows are no trades.
+    volume: str | None = None
     where: str = field(default="", compare=False)
 
     @cached_property
@@ -259,7 +266,7 @@ def _schema(doc: Document, common: Document) -> Schema:
         doc,
         (),
         required=("kind", "title", "doc", "table", "index_time", "names", "fields", "display"),
-        optional=("aliases", "rules"),
+        optional=("aliases", "rules", "volume"),
     )
     own = _fields(doc)
     leading = _fields(common)
@@ -279,6 +286,9 @@ def _schema(doc: Document, common: Document) -> Schema:
     for i, name in enumerate(display):
         if name not in by_name:
             raise doc.error(f"unknown column {name!r}", "display", i, hint=closest(name, by_name))
+    volume = doc.data.get("volume")
+    if volume is not None and (volume not in by_name or not by_name[volume].dtype.is_integer()):
+        raise doc.error("must name a column of whole numbers", "volume", hint=closest(str(volume), by_name))
     names = {n: _name(doc, n, by_name) for n in _mapping(doc, "names")}
     aliases = {a: str(n) for a, n in _mapping(doc, "aliases").items()}
     for alias, name in aliases.items():
@@ -296,6 +306,7 @@ def _schema(doc: Document, common: Document) -> Schema:
         aliases=aliases,
         display=display,
         rules=rules,
+        volume=volume,
         where=str(doc.path),
     )
 
@@ -318,7 +329,7 @@ def _fields(doc: Document) -> tuple[Field, ...]:
 
 def _name(doc: Document, name: str, fields: Mapping[str, Field]) -> SchemaName:
     at = ("names", name)
-    _keys(doc, at, required=("grid",), optional=("set", "width", "made_from", "settled"))
+    _keys(doc, at, required=("grid",), optional=("set", "width", "made_from", "settled", "expected"))
     body = doc.data["names"][name]
     if body["grid"] not in get_args(Grid):
         raise doc.error(f"unknown grid {body['grid']!r}; one of {', '.join(get_args(Grid))}", *at, "grid")
@@ -330,13 +341,18 @@ def _name(doc: Document, name: str, fields: Mapping[str, Field]) -> SchemaName:
     made_from = body.get("made_from")
     if made_from is not None and str(made_from) not in doc.data["names"]:
         raise doc.error(f"unknown schema name {made_from!r}", *at, "made_from")
+    settled = _span(doc, body, (*at, "settled")) or width or 1
+    expected = body.get("expected", "day" if settled >= _WIDTHS["d"] else "hour")
+    if expected not in get_args(Expected):
+        raise doc.error(f"unknown {expected!r}; one of {', '.join(get_args(Expected))}", *at, "expected")
     return SchemaName(
         name=name,
         grid=body["grid"],
         constants={k: str(v) for k, v in constants.items()},
         width=width,
         made_from=made_from,
-        settled=_span(doc, body, (*at, "settled")) or width or 1,
+        settled=settled,
+        expected=expected,
     )
 
 

@@ -20,6 +20,7 @@ from hdi.errors import RequestError
 from hdi.frames import BROUGHT, MAPPINGS, REJECTED, REJECTS
 from hdi.model import DAY_NS, Window, iso_ns, parse_instant
 from hdi.stores.held import counted, summed
+from hdi.stores.receipts import stood
 
 if TYPE_CHECKING:
     from hdi.answer import Answer
@@ -70,15 +71,12 @@ class Then:
 
     def rejected(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.rejected`."""
-        later = pl.col("replaced_unit").is_in(self._later.implode())
-        return self._ever_rejected.with_columns(
-            replaced_unit=pl.when(~later.fill_null(value=True)).then("replaced_unit")
-        )  # fmt: skip
+        return self._rejected
 
     @property
     def notes(self) -> list[str]:
         """What is not known of then any more, as sentences: rejects that may have stood, and are gone."""
-        kept = self._ever_rejected.group_by("unit").len("kept")
+        kept = self._rejected.group_by("unit").len("kept")
         had = self.ledger().filter(pl.col("status").is_in(BROUGHT), pl.col("quarantined") > 0)
         short = had.join(kept, on="unit", how="left").with_columns(
             gone=pl.col("quarantined") - pl.col("kept").fill_null(0).cast(pl.Int64)
@@ -90,10 +88,8 @@ class Then:
         ).unique("unit")  # fmt: skip
         if met.is_empty():
             return []
-        return [
-            f"{int(met['gone'].sum())} rejected rows of {met.height} units are kept no longer: whether they stood in "
-            f"quarantine at {iso_ns(self.ns)} is not known"
-        ]
+        said = f"{met['gone'].sum()} rejected rows of {met.height} units are kept no longer: whether they stood in "
+        return [f"{said}quarantine at {iso_ns(self.ns)} is not known"]
 
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""
@@ -222,10 +218,10 @@ class Then:
         return self._all.filter(pl.col("committed_at") > self.ns)["unit"]
 
     @cached_property
-    def _ever_rejected(self) -> pl.DataFrame:
-        """Every reject that is kept of the receipts of then; read from the store only where they had any."""
+    def _rejected(self) -> pl.DataFrame:
+        """Read from the store only where receipts of then had rejects."""
         some = self.ledger().filter((pl.col("quarantined") > 0) | (pl.col("status") == "failed")).height
-        return self._known(self._store.rejected()) if some else pl.DataFrame(schema=REJECTED)
+        return stood(self._store.rejected(), self._later) if some else pl.DataFrame(schema=REJECTED)
 
     def _known(self, book: pl.DataFrame) -> pl.DataFrame:
         return book.filter(~pl.col("unit").is_in(self._later.implode()))

@@ -157,14 +157,6 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
-@pytest.fixture
-def status_kind(tmp_path: Path) -> Path:
-    """The kind of data of docs/add-a-schema.md, as a file."""
-    path = tmp_path / "status.yaml"
-    path.write_text(blocks("docs/add-a-schema.md", "yaml")[0], encoding="utf-8")
-    return path
-
-
 def status_file(folder: Path) -> Path:
     """A complete DBN file of three status records, one of a tri-state that no venue has."""
     rows = np.zeros(3, np.dtype(StatusMsg._dtypes))
@@ -183,8 +175,13 @@ def status_file(folder: Path) -> Path:
     return path
 
 
-def test_a_sixth_kind_needs_one_yaml_file_and_nothing_else(tmp_path: Path, status_kind: Path) -> None:
-    schemas = load_schemas(extra=[status_kind])
+def test_the_schema_page_shows_a_kind_of_the_package_whole() -> None:
+    schema, _ = load_schemas().find("status")
+    assert blocks("docs/add-a-schema.md", "yaml")[0] == Path(schema.where).read_text(encoding="utf-8")
+
+
+def test_the_kind_of_the_schema_page_is_stored_and_documented_by_its_file(tmp_path: Path) -> None:
+    schemas = load_schemas()
     schema, name = schemas.find("status")
     assert schema.table == "status_data"
     store = open_store(f"lake:{tmp_path}/lake", schemas, write=True)
@@ -195,6 +192,7 @@ def test_a_sixth_kind_needs_one_yaml_file_and_nothing_else(tmp_path: Path, statu
     assert (receipt.fetched, receipt.stored, dict(receipt.rules)) == (3, 3, {"UNKNOWN_TRI_STATE": 1})
     (frame,) = store.read(schema, name.name, Window(START, START + DAY), None, list(schema.dtypes))
     assert frame["action"].to_list() == [7, 8, 9]
+    assert frame["action_name"].to_list() == ["trading", "halt", "pause"]
     assert frame["is_trading"].to_list() == ["Y", "N", "?"]
     assert frame["ts_recv"].to_physical().to_list() == [START + k * 10**9 + 7 for k in range(3)]
     assert schema.contract().columns.keys() == {*schema.dtypes, "_unit", "_row"}
@@ -202,15 +200,21 @@ def test_a_sixth_kind_needs_one_yaml_file_and_nothing_else(tmp_path: Path, statu
     assert any("Trading status" in text and "UNKNOWN_TRI_STATE" in text for text in shown.values())
 
 
-def test_a_sixth_kind_is_ingested_and_queried_on_the_command_line(tmp_path: Path, status_kind: Path) -> None:
+def test_a_kind_of_ones_own_lies_beside_those_of_the_package_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "configs" / "schemas").mkdir(parents=True)
-    status_kind.rename(tmp_path / "configs" / "schemas" / "status.yaml")
+    own = blocks("docs/add-a-schema.md", "yaml")[0]
+    for theirs, mine in (
+        ("status_data", "notice_data"), ("kind: status", "kind: notice"), ("trading-status: status", "notices: notice"),
+        ("  status:", "  notice:"),
+    ):  # fmt: skip
+        own = own.replace(theirs, mine)
+    (tmp_path / "configs" / "schemas" / "notice.yaml").write_text(own, encoding="utf-8")
     status_file(tmp_path)
     assert run("hdi ingest --api dbn status.dbn", tmp_path).returncode == 0
-    ask = "hdi query -s 118 --schema status --start-date 2024-01-02 --end-date 2024-01-02 --output-format csv"
-    done = run(ask, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 4
+    ask = "hdi query -s 118 --schema {} --start-date 2024-01-02 --end-date 2024-01-02 --output-format csv"
+    found = [run(ask.format(schema), tmp_path) for schema in ("status", "notices")]
+    assert [len(done.stdout.splitlines()) for done in found] == [4, 1], found[1].stderr
+    assert found[0].stdout.splitlines()[0] == found[1].stdout.splitlines()[0]
 
 
 def test_the_rules_of_the_schema_page_load(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ _CONSOLIDATED = _without(_TICK, "depth", "sequence") | _levels(1, publishers=Tru
 KINDS = {
     "trades": _TICK,
     "tbbo": _TICK | _levels(1),
-    "mbo": _without(_TICK, "depth") | {"order_id": "", "channel_id": ""},
+    "mbo": _without(_TICK, "depth") | {"order_id": "", "channel_id": "undefined"},
     "mbp-1": _TICK | _levels(1),
     "mbp-10": _TICK | _levels(10),
     "bbo": _without(_TICK, "action", "depth", "ts_in_delta") | _levels(1),

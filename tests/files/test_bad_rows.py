@@ -13,7 +13,10 @@ from files import oracle
 from hdi.sources.records import layout
 
 UNDEF_PRICE, UNDEF_TIME = 2**63 - 1, 2**64 - 1
-SCHEMAS = ["trades", "tbbo", "statistics", "definition", "ohlcv-1d"]
+SCHEMAS = [
+    "trades", "tbbo", "statistics", "definition", "ohlcv-1d", "mbo", "mbp-10", "bbo-1s", "cmbp-1", "status",
+    "imbalance",
+]  # fmt: skip
 DAY = ns("2024-01-02")
 
 
@@ -54,6 +57,12 @@ def record(lab, row):
         ("ohlcv-1d", "open", UNDEF_PRICE, "MISSING_OPEN_PRICE"),
         ("ohlcv-1d", "ts_event", UNDEF_TIME, "NO_INDEX_TIME"),
         ("ohlcv-1d", "ts_event", 2**63, "TIMESTAMP_OUT_OF_RANGE"),
+        ("mbo", "order_id", 2**63, "VALUE_OUT_OF_RANGE"),
+        ("mbo", "action", b"X", "INVALID_ACTION"),
+        ("mbp-10", "ask_px_09", 10**18, "price_out_of_range"),
+        ("bbo-1m", "side", b"X", "INVALID_SIDE"),
+        ("tcbbo", "price", UNDEF_PRICE, "MISSING_PRICE"),
+        ("imbalance", "auction_time", 2**63, "TIMESTAMP_OUT_OF_RANGE"),
         ("statistics", "price", 10**18, "price_out_of_range"),
         ("statistics", "update_action", 7, "INVALID_UPDATE_ACTION"),
         ("statistics", "ts_ref", 2**63, "TIMESTAMP_OUT_OF_RANGE"),
@@ -164,7 +173,31 @@ def _default(schema):
         return {"price": UNDEF_PRICE, "quantity": dbn.UNDEF_STAT_QUANTITY, "ts_ref": UNDEF_TIME}
     if schema == "tbbo":
         return {"bid_px_00": UNDEF_PRICE, "ask_px_00": UNDEF_PRICE}
-    return {}
+    made = _constructed(schema)
+    if made is None:
+        return {}
+    values = np.frombuffer(bytes(made), layout(schema, 3))[0]
+    return {n: int(values[n]) for n in values.dtype.names if values.dtype[n].kind in "iu"}
+
+
+def _constructed(schema):
+    """A record of which all that may be undefined is."""
+    event = {"price": UNDEF_PRICE, "size": dbn.UNDEF_ORDER_SIZE, "side": dbn.Side.NONE, "ts_recv": 1}
+    where, add = {"publisher_id": 1, "instrument_id": 1, "ts_event": UNDEF_TIME}, {"action": dbn.Action.ADD}
+    if schema == "mbo":
+        return dbn.MBOMsg(**where, **event, **add, order_id=0)
+    if schema == "mbp-10":
+        return dbn.MBP10Msg(**where, **event, **add, depth=0)
+    if schema == "bbo-1s":
+        return dbn.BBOMsg(dbn.RType.BBO_1S, **where, **event)
+    if schema == "cmbp-1":
+        return dbn.CMBP1Msg(dbn.RType.CMBP_1, **where, **event, **add)
+    if schema == "imbalance":
+        prices = dict.fromkeys(("ref_price", "cont_book_clr_price", "auct_interest_clr_price"), UNDEF_PRICE)
+        amounts = dict.fromkeys(("paired_qty", "total_imbalance_qty"), dbn.UNDEF_ORDER_SIZE)
+        texts = {"auction_type": "O", "side": dbn.Side.NONE, "significant_imbalance": "~"}
+        return dbn.ImbalanceMsg(**where, ts_recv=1, auction_time=UNDEF_TIME, **prices, **amounts, **texts)
+    return None
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -28,8 +28,13 @@ def kept(store, histories, between=lambda: None):
         except FragmentRefused:
             continue
         between()
-        seen.append((iso_ns(store.ledger()["committed_at"].max()), shown(store)))
+        seen.append((now(store), shown(store)))
     return seen
+
+
+def now(store):
+    """The time of the last commit."""
+    return iso_ns(store.ledger()["committed_at"].max())
 
 
 def known(store, seen):

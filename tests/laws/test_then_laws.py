@@ -14,7 +14,7 @@ from laws.known import histories, kept, known
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=15, deadline=None, suppress_health_check=SLOW)
 @given(histories(), st.booleans())
 def test_a_lake_says_what_it_showed_after_each_commit(sequence, settled):
     with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,8 @@ from hdi.model import NS, date_ns
 from hdi.rehearsal.layouts import LAYOUTS
 
 GLBX, XNAS = "GLBX.MDP3", "XNAS.ITCH"
+#: Those of futures that are small, or are cut from few instruments; books are beside them.
+SCHEMAS = "definition", "ohlcv-1s", "ohlcv-1m", "ohlcv-1h", "ohlcv-1d", "tbbo", "trades", "statistics"
 WIDTHS = {"ohlcv-1s": NS, "ohlcv-1m": 60 * NS, "ohlcv-1h": 3_600 * NS, "ohlcv-1d": 86_400 * NS}
 FRONTS = ("CL.c.0", "ES.c.0", "NG.c.0", "HO.c.0", "RB.c.0")
 UNDEF = 2**63 - 1

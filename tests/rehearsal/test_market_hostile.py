@@ -13,6 +13,7 @@ from hdi.sources.records import columns, to_frame
 from rehearsal.market_oracle import (
     FRONTS,
     GLBX,
+    SCHEMAS,
     WIDTHS,
     XNAS,
     as_bars,
@@ -37,18 +38,17 @@ def hostile(number):
 
 def verdict(records, schema, dataset=GLBX):
     """What refining says of records as they come."""
-    kind = schema.split("-")[0]
-    raw = to_frame(records, schema, MAPPING.undefined.get(kind, [])).with_columns(
+    schema_, named = load_schemas([], []).find(schema)
+    raw = to_frame(records, schema, MAPPING.undefined.get(schema_.kind, [])).with_columns(
         pl.lit(dataset).alias("dataset"), pl.lit("ESH4").alias("symbol"), pl.lit("synthetic").alias("data_source"),
         _unit=pl.lit(1, dtype=pl.Int32), _row=pl.int_range(pl.len(), dtype=pl.Int32),
         _window_start=pl.lit(0), _window_end=pl.lit(2**62),
     )  # fmt: skip
-    schema_, named = load_schemas([], []).find(schema)
     return Refinery(schema_, named, MAPPING, columns(schema), dataset).refine(raw)
 
 
 @pytest.mark.parametrize("dataset", [GLBX, XNAS])
-@pytest.mark.parametrize("schema", CLEAN.schemas(GLBX))
+@pytest.mark.parametrize("schema", SCHEMAS)
 def test_exactly_the_planted_rows_are_rejected(schema, dataset):
     if schema not in CLEAN.schemas(dataset):
         assert (schema, dataset) == ("statistics", XNAS)
@@ -68,7 +68,28 @@ def test_exactly_the_planted_rows_are_rejected(schema, dataset):
     assert len(records) == market.count(dataset, schema, selection, at(start), at(end)) == len(clean) + planted
 
 
-@pytest.mark.parametrize("schema", CLEAN.schemas(GLBX))
+REST = [
+    *((GLBX, s) for s in ("mbo", "mbp-1", "mbp-10", "bbo-1s", "bbo-1m", "ohlcv-eod", "status")), (XNAS, "mbo"),
+    (XNAS, "imbalance"), *(("DBEQ.BASIC", s) for s in ("tcbbo", "cmbp-1", "cbbo-1s", "cbbo-1m")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dataset", "schema"), REST)
+def test_exactly_the_planted_rows_of_books_and_quotes_are_rejected_and_none_unless_asked_for(dataset, schema):
+    start, end, number = "2024-02-05", "2024-02-08", {"ohlcv-eod": 120, "imbalance": 100}.get(schema, 400)
+    market, clean = (Market(0, scale=0.1, hostile=n, today=TODAY) for n in (number, 0))
+    symbols, stype = (("ES.c.0",), "continuous") if dataset == GLBX else (("SPY",), "raw_symbol")
+    records, good = (ask(m, schema, symbols, start, end, stype, dataset=dataset) for m in (market, clean))
+    selection = select(market, symbols, start, end, stype, dataset)
+    planted = market.planted(dataset, schema, selection, at(start), at(end))
+    judged = verdict(records, schema, dataset)
+    assert judged.rejected.height == planted
+    assert planted > 0 or schema == "status"
+    assert np.delete(records, judged.rejected["row"].to_numpy()).tobytes() == good.tobytes()
+    assert verdict(good, schema, dataset).rejected.is_empty()
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
 def test_nothing_is_rejected_unless_asked_for(schema):
     records = ask(CLEAN, schema, ["CL.FUT", "ES.FUT", "GC.FUT"], "2020-04-19", "2020-04-23", "parent")
     judged = verdict(records, schema)
@@ -93,7 +114,7 @@ def test_thin_days_have_no_bad_trades():
 
 
 @pytest.mark.parametrize("number", [0, 25])
-@pytest.mark.parametrize("schema", CLEAN.schemas(GLBX))
+@pytest.mark.parametrize("schema", SCHEMAS)
 def test_a_restated_day_has_other_prices_and_the_days_around_it_do_not(schema, number):
     restated = Market(0, hostile=number, restated=[day("2024-02-07")], today=TODAY)
     symbols, start, end = ["ES.FUT", "CL.FUT"], "2024-02-05", "2024-02-10"

@@ -106,6 +106,7 @@ def test_a_contract_trades_until_its_expiry(symbol, last):
 def test_datasets_begin_where_the_vendors_do():
     assert MARKET.begins(GLBX) == day("2010-06-06")
     assert MARKET.begins(XNAS) == day("2018-05-01")
+    assert MARKET.begins("DBEQ.BASIC") == day("2023-03-28")
     assert MARKET.condition(GLBX, day("2010-06-06")) == "available"
     assert MARKET.condition(GLBX, day("2010-06-04")) is None
     assert "statistics" not in MARKET.schemas(XNAS)

@@ -13,7 +13,23 @@ import requests
 
 from hdi.rehearsal.faults import METHODS
 
-SCHEMAS = ("definition", "ohlcv-1s", "ohlcv-1m", "ohlcv-1h", "ohlcv-1d", "statistics", "tbbo", "trades")
+#: The schemas of each dataset, and the vendor's record of each.
+SCHEMAS = {
+    "definition": databento.InstrumentDefMsg, "ohlcv-1s": databento.OHLCVMsg, "ohlcv-1m": databento.OHLCVMsg,
+    "ohlcv-1h": databento.OHLCVMsg, "ohlcv-1d": databento.OHLCVMsg, "ohlcv-eod": databento.OHLCVMsg,
+    "tbbo": databento.MBP1Msg, "trades": databento.TradeMsg, "mbo": databento.MBOMsg, "mbp-1": databento.MBP1Msg,
+    "mbp-10": databento.MBP10Msg, "bbo-1s": databento.BBOMsg, "bbo-1m": databento.BBOMsg,
+    "status": databento.StatusMsg,
+}  # fmt: skip
+FUTURES = SCHEMAS | {"statistics": databento.StatMsg}
+SHARES = SCHEMAS | {"imbalance": databento.ImbalanceMsg}
+CONSOLIDATED = {
+    "definition": databento.InstrumentDefMsg, "trades": databento.TradeMsg, "tcbbo": databento.CMBP1Msg,
+    "cmbp-1": databento.CMBP1Msg, "cbbo-1s": databento.CBBOMsg, "cbbo-1m": databento.CBBOMsg,
+    "status": databento.StatusMsg,
+}  # fmt: skip
+RECORDS = FUTURES | SHARES | CONSOLIDATED
+DATASETS = ["GLBX.MDP3", "XNAS.ITCH", "DBEQ.BASIC"]
 
 
 class TestMetadata:
@@ -24,20 +40,19 @@ class TestMetadata:
         assert all("SYNTHETIC" in row["description"] for row in found.values())
 
     def test_datasets_are_those_that_have_begun(self, client):
-        assert client.metadata.list_datasets() == ["GLBX.MDP3", "XNAS.ITCH"]
+        assert client.metadata.list_datasets() == DATASETS
         assert client.metadata.list_datasets(end_date="2015-01-01") == ["GLBX.MDP3"]
-        assert client.metadata.list_datasets(start_date="2024-06-29") == ["GLBX.MDP3", "XNAS.ITCH"]
+        assert client.metadata.list_datasets(end_date="2023-01-01") == ["GLBX.MDP3", "XNAS.ITCH"]
+        assert client.metadata.list_datasets(start_date="2024-06-29") == DATASETS
         assert client.metadata.list_datasets(start_date="2024-06-30") == []
 
     def test_schemas_are_those_of_the_dataset(self, client):
-        assert sorted(client.metadata.list_schemas("GLBX.MDP3")) == sorted(SCHEMAS)
-        assert {"ohlcv-1d", "trades"} <= set(client.metadata.list_schemas("XNAS.ITCH"))
+        for dataset, schemas in zip(DATASETS, (FUTURES, SHARES, CONSOLIDATED), strict=True):
+            assert sorted(client.metadata.list_schemas(dataset)) == sorted(schemas)
 
-    @pytest.mark.parametrize("schema", SCHEMAS)
+    @pytest.mark.parametrize("schema", RECORDS)
     def test_fields_of_a_record_are_those_that_a_stream_decodes_to(self, client, schema):
-        record = {"trades": databento.TradeMsg, "tbbo": databento.MBP1Msg, "statistics": databento.StatMsg}.get(
-            schema, databento.InstrumentDefMsg if schema == "definition" else databento.OHLCVMsg
-        )
+        record = RECORDS[schema]
         fields = client.metadata.list_fields(schema, "dbn")
         assert [row["name"] for row in fields] == list(np.dtype(record._dtypes).names)
         assert {row["name"]: row["type"] for row in fields}["ts_event"] == "uint64_t"
@@ -50,7 +65,7 @@ class TestMetadata:
             assert [row["mode"] for row in modes] == ["historical", "historical-streaming"]
             for row in modes:
                 assert set(row["unit_prices"]) == set(client.metadata.list_schemas(dataset))
-                assert row["unit_prices"]["ohlcv-1d"] > row["unit_prices"]["trades"] > 0
+                assert row["unit_prices"].get("ohlcv-1d", 100) > row["unit_prices"]["trades"] > 0
 
     def test_the_range_ends_where_the_data_does_for_every_schema(self, client):
         found = client.metadata.get_dataset_range("GLBX.MDP3")
@@ -158,12 +173,12 @@ def test_a_pooled_session_keeps_its_connection(vendor):
     with requests.Session() as session:
         for _ in range(3):
             reply = session.get(f"{vendor.gateway}/v0/metadata.list_datasets", auth=(vendor.key, ""), timeout=9)
-            assert reply.json() == ["GLBX.MDP3", "XNAS.ITCH"]
+            assert reply.json() == DATASETS
 
 
 def test_localhost_is_named_by_the_certificate_too(vendor):
     client = databento.Historical(vendor.key, vendor.gateway.replace("127.0.0.1", "localhost"))
-    assert client.metadata.list_datasets() == ["GLBX.MDP3", "XNAS.ITCH"]
+    assert client.metadata.list_datasets() == DATASETS
 
 
 def test_the_asynchronous_client_streams_the_same(vendor, client, week):

@@ -85,22 +85,331 @@ STATEMENTS = {
                 "CAST('8c5b0f9c-0b5e-4b5a-9d8e-000000000001' AS UUID) AS u, ARRAY['a', NULL] AS words, "
                 "ARRAY[1, 2] AS numbers, TIME '10:00:00.5' AS tod",
     "twice": "SELECT 1 AS a, 2 AS a, 3 AS a_2",
-    "values": "VALUES (1, 'x'), (2, NULL) ORDER BY 1",
+    "values": "SELECT * FROM (VALUES (1, 'x'), (2, NULL)) t(a, b) ORDER BY 1",
     "none": "SELECT * FROM daily_ohlcv_data WHERE FALSE",
     "union": "SELECT symbol FROM tbbo_data UNION SELECT symbol FROM trades_data ORDER BY 1 NULLS FIRST",
     "rules": "SELECT schema, rule, count(*) AS rows FROM quarantine CROSS JOIN LATERAL unnest(rules) AS t(rule) "
              "GROUP BY schema, rule ORDER BY 1, 2",
     "json": "SELECT unit, record->>'side' AS side FROM quarantine ORDER BY unit, row",
     "on": "SELECT DISTINCT ON (unit_id) unit_id, status FROM ingest_units ORDER BY unit_id, seq DESC",
-    "comments": "-- one\nSELECT /* two /* */ 1 AS \"a b\"\n-- three\n;",
+    "comments": "-- one\nSELECT /* two */ 1 AS \"a b\"\n-- three\n;",
     "exists": "SELECT count(*) AS n FROM trades_data t WHERE EXISTS (SELECT 1 FROM definitions_data d WHERE "
               "d.dataset = t.dataset AND d.instrument_id = t.instrument_id)",
     "window function": "SELECT ts_event, close_price - lag(close_price) OVER (PARTITION BY instrument_id ORDER BY "
-                       "ts_event) AS change FROM daily_ohlcv_data_by_day ORDER BY 1, 2 NULLS LAST".replace("_by_day", "")
-                       + " LIMIT 50",
+                       "ts_event) AS change FROM daily_ohlcv_data ORDER BY 1, 2 NULLS LAST LIMIT 50",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_both_answer_the_same(pair, name):
     both(pair, STATEMENTS[name])
+
+
+# --- as it was known --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_rows_as_of_an_instant_are_those_that_the_store_held_then(pair, k):
+    store = pair.stores[k]
+    instants = store.ledger()["committed_at"].unique().sort()
+    changed = store.ledger().filter(pl.col("superseded") > 0)["committed_at"].max()
+    schema, _ = schemas().find("trades")
+    seen = []
+    for ns in (instants[0], instants[len(instants) // 2], changed - 1, changed, instants[-1]):
+        then = Then(store, ns)
+        columns = ["dataset", "instrument_id", "sequence", "price", "_unit", "_row"]
+        frames = list(then.read(schema, "trades", desk_window(), None, columns))
+        wanted = pl.concat([pl.DataFrame(schema={c: schema.stored[c] for c in columns}), *frames]).sort(pl.all())
+        found = store.sql(f"SELECT {', '.join(columns)} FROM trades_data", ns).collect().sort(pl.all())
+        assert_frame_equal(found, wanted, check_exact=True)
+        one = store.sql("SELECT count(*) AS n FROM ingest_units", ns).collect()
+        assert one["n"].to_list() == [then.ledger().height]
+        for book, frame in (("coverage", then.coverage()), ("symbol_mappings", then.mappings()),
+                            ("quarantine", then.quarantine())):  # fmt: skip
+            assert store.sql(f"SELECT count(*) AS n FROM {book}", ns).collect()["n"].to_list() == [frame.height], book
+        seen.append(found.height)
+    assert seen[0] < seen[-1]
+    assert then_price(store, changed - 1) == [3]
+    assert then_price(store, changed) == [33]
+
+
+def then_price(store, ns):
+    """The price that a restatement changed, by the view of symbols."""
+    found = store.sql("SELECT price FROM trades_data_by_symbol WHERE asked_symbol = 'HOG4' AND sequence = 2", ns)
+    return [int(p) for p in found.collect()["price"]]
+
+
+def desk_window():
+    from hdi.model import MAX_NS, Window
+
+    return Window(0, MAX_NS)
+
+
+# --- only reading -----------------------------------------------------------------------------
+
+HOSTILE = [
+    "INSERT INTO trades_data SELECT * FROM trades_data", "UPDATE trades_data SET price = 1", "DELETE FROM coverage",
+    "TRUNCATE trades_data", "CREATE TABLE x AS SELECT 1", "CREATE TEMP TABLE x (a int)", "CREATE VIEW v AS SELECT 1",
+    "DROP TABLE trades_data", "ALTER TABLE trades_data ADD COLUMN x int", "COPY trades_data TO '/tmp/hdi-x.csv'",
+    "COPY trades_data FROM '/etc/passwd'", "COPY (SELECT 1) TO PROGRAM 'touch /tmp/hdi-x'", "ATTACH 'x.db' AS x",
+    "DETACH x", "INSTALL httpfs", "LOAD httpfs", "LOAD 'x'", "PRAGMA database_list", "SET threads = 1", "RESET ALL",
+    "SET ROLE postgres", "EXPORT DATABASE '/tmp/hdi-x'", "IMPORT DATABASE '/tmp/hdi-x'", "CALL pragma_version()",
+    "VACUUM", "ANALYZE", "CHECKPOINT", "SELECT 1; DROP TABLE coverage", "SELECT 1; SELECT 2", "BEGIN", "COMMIT",
+    "DO $$ BEGIN DELETE FROM coverage; END $$", "LOCK TABLE coverage", "LISTEN x", "PREPARE a AS DELETE FROM coverage",
+    "WITH d AS (DELETE FROM coverage RETURNING *) SELECT * FROM d",
+    "WITH d AS (INSERT INTO coverage SELECT * FROM coverage RETURNING *) SELECT * FROM d",
+    "WITH d AS (UPDATE coverage SET unit = 1 RETURNING *) SELECT * FROM d",
+    "EXPLAIN ANALYZE DELETE FROM coverage", "EXPLAIN (ANALYZE) INSERT INTO coverage SELECT * FROM coverage",
+    "EXPLAIN ANALYZE WITH d AS (DELETE FROM coverage RETURNING *) SELECT * FROM d",
+    "SELECT 1) q; DROP TABLE coverage; --", "SELECT 1 AS a) q; DELETE FROM coverage; SELECT * FROM (SELECT 1",
+    "SELECT nextval('ingest_units_seq_seq')", "SELECT setval('ingest_units_seq_seq', 1)",
+    "SELECT set_config('transaction_read_only', 'off', false)", "SELECT set_config('role', 'none', false)",
+    "SELECT pg_advisory_lock(1)", "SELECT pg_read_file('/etc/passwd')", "SELECT pg_catalog.pg_read_file('/etc/passwd')",
+    'SELECT "pg_read_file"(\'/etc/passwd\')', "SELECT pg_read_binary_file('/etc/passwd')", "SELECT * FROM pg_ls_dir('/')",
+    "SELECT lo_import('/etc/passwd')", "SELECT lo_export(1, '/tmp/hdi-x')",
+    "SELECT pg_terminate_backend(1)", "SELECT * FROM dblink('dbname=postgres', 'DROP TABLE coverage') AS t(a int)",
+    "SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM read_text('/etc/passwd')",
+    "SELECT * FROM read_blob('/etc/passwd')", "SELECT * FROM glob('/*')", "SELECT * FROM read_parquet('/tmp/x.parquet')",
+    "SELECT * FROM query('DROP TABLE coverage')", "SELECT getenv('HOME')",
+]  # fmt: skip
+#: What only one of the two has a word for; the other does not know it, or takes it for a table.
+OF_SERVER = [
+    "SELECT * INTO x FROM coverage", "SELECT * FROM coverage FOR UPDATE", "SELECT * FROM coverage FOR NO KEY UPDATE",
+    "SELECT pg_notify('a', 'b')", "SELECT query_to_xml('DELETE FROM coverage', true, true, '')",
+    "SELECT lo_create(0)", "SELECT pg_reload_conf()", "SELECT pg_stat_reset()", "SELECT drop_chunks('trades_data', now())",
+    "SELECT pg_try_advisory_lock(1)", "SELECT pg_stat_file('/etc/passwd')", "SELECT pg_ls_waldir()",
+    "SELECT pg_rotate_logfile()", "SELECT ts_stat('SELECT 1')", "SELECT txid_current() FROM pg_sleep(0), lo_creat(1)",
+    "SELECT add_job('x', '1h')", "SELECT U&\"pg_\\0072ead_file\"('/etc/passwd')",
+]  # fmt: skip
+OF_LAKE = [
+    "SELECT * FROM duckdb_secrets()", "SELECT * FROM duckdb_settings()", "SELECT * FROM parquet_metadata('/x')",
+    "SELECT * FROM sniff_csv('/etc/passwd')", "SELECT * FROM query_table('coverage')", "FROM checkpoint()",
+    "SELECT * FROM arrow_scan(1, 2, 3)", "SELECT * FROM read_json('/x')", "SELECT * FROM json_execute_serialized_sql('')",
+    "PIVOT coverage ON dataset", "SELECT * FROM pragma_version()",
+]  # fmt: skip
+
+
+def state(pair):
+    """All that the stores hold: bytes of files, and what a database has."""
+    files = {
+        str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((pair.folder / "lake").rglob("*"))
+        if p.is_file()
+    }  # fmt: skip
+    with psycopg.connect(pair.address) as connection:
+        relations = connection.execute("SELECT relname, relnatts FROM pg_class ORDER BY oid").fetchall()
+        counts = [
+            connection.execute(f'SELECT count(*), max(seq), sum(seq) FROM "{t}"').fetchone()
+            for t in ("coverage", "ingest_units", "symbol_mappings", "quarantine")
+        ]
+        rows = [connection.execute(f'SELECT count(*), sum(_row) FROM "{t}"').fetchone() for t in TABLES]
+        loose = connection.execute("SELECT count(*) FROM pg_largeobject_metadata").fetchone()
+        sequences = connection.execute(
+            "SELECT sequencename, last_value FROM pg_sequences WHERE schemaname = 'public' ORDER BY 1"
+        ).fetchall()
+    return files, relations, counts, rows, loose, sequences, Path("/tmp/hdi-x").exists()
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_nothing_but_reading_is_possible(pair, k):
+    before = state(pair)
+    told = {}
+    for statement in [*HOSTILE, *(OF_LAKE, OF_SERVER)[k]]:
+        try:
+            frame = pair.stores[k].sql(statement).collect()
+        except RequestError as error:
+            told[statement] = error.message
+        else:
+            pytest.fail(f"{statement} gives {frame}")
+    unclear = {s: m for s, m in told.items() if not m.startswith("only reading is possible")}
+    assert not unclear
+    assert state(pair) == before
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM 'data.csv'", "SELECT * FROM '/etc/passwd'", 'FROM "x.parquet"'])
+def test_a_file_is_no_table_of_a_lake(pair, tmp_path, statement):
+    (tmp_path / "data.csv").write_text("a\n1\n")
+    with pytest.raises(RequestError, match=r"unknown table"):
+        pair.lake.sql(statement)
+
+
+def test_the_engine_itself_opens_nothing_else(pair, tmp_path):
+    """What gets past the look at the statement still finds no file, no extension and no setting."""
+    import duckdb
+
+    statement = Statement(pair.lake, "SELECT count(*) FROM trades_data", None)
+    (tmp_path / "x.csv").write_text("a\n1\n")
+    with statement._connected() as connection:
+        statement._check(connection)
+        statement._prepare(connection)
+        connection.execute("COMMIT")
+        for text in (f"SELECT * FROM '{tmp_path}/x.csv'", f"COPY (SELECT 1) TO '{tmp_path}/y.csv'", "INSTALL httpfs",
+                     "LOAD httpfs", f"ATTACH '{tmp_path}/z.db'", "SET enable_external_access = true",
+                     "SET allowed_paths = ['/']", "SELECT * FROM 'https://127.0.0.1:9/x.parquet'"):  # fmt: skip
+            with pytest.raises(duckdb.Error):
+                connection.execute(text).fetchall()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.csv"]
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_a_plan_can_be_asked_for(pair, k):
+    store = pair.stores[k]
+    for words in ("EXPLAIN", "explain analyze"):
+        found = store.sql(f"{words} SELECT count(*) FROM trades_data_by_symbol WHERE asked_symbol = 'ESH4'").collect()
+        assert found.height > 1
+        assert found.columns == ["plan"]
+
+
+# --- what is read -----------------------------------------------------------------------------
+
+
+def opened(lake, statement, as_of=None):
+    """The files that the plan of a statement may open, and all of the tables that it names."""
+    asked = Statement(lake, statement, as_of)
+    asked.answer()
+    return asked.files
+
+
+@pytest.mark.parametrize("where", [
+    "ts_recv >= '2024-01-09' AND ts_recv < '2024-01-10'", "ts_recv BETWEEN '2024-01-09' AND '2024-01-09 23:59:59'",
+    "ts_recv >= TIMESTAMPTZ '2024-01-09 01:00:00+01' AND ts_recv < DATE '2024-01-10'",
+    "date_trunc('day', ts_recv) = '2024-01-09'", "ts_recv = '2024-01-09 01:00:00'",
+])  # fmt: skip
+@pytest.mark.parametrize("table", ["trades_data", "trades_data_by_symbol"])
+def test_a_window_opens_only_its_files(pair, table, where):
+    files = opened(pair.lake, f"SELECT count(*) FROM {table} WHERE {where}")["trades_data"]
+    assert {f.partition["_date"] for f in files} == {"2024-01-09"}
+
+
+def test_scans_of_one_table_open_the_files_of_all_of_them(pair):
+    day = "SELECT price FROM trades_data WHERE ts_recv >= '{}' AND ts_recv < '{}'"
+    files = opened(pair.lake, f"{day.format('2024-01-09', '2024-01-10')} UNION ALL "
+                              f"{day.format('2024-01-16', '2024-01-17')}")["trades_data"]  # fmt: skip
+    assert {"2024-01-09", "2024-01-16"} <= {f.partition["_date"] for f in files}
+    assert not any(f.partition["_date"] < "2024-01-09" for f in files)
+
+
+@pytest.mark.parametrize("where", [
+    "ts_recv >= '2024-01-09' OR price > 0", "NOT ts_recv < '2024-01-09' OR symbol = '(ts_recv > ''2024-01-09'')'",
+    "symbol = '((ts_recv >= ''2024-01-09 00:00:00+00''::TIMESTAMP WITH TIME ZONE))'",
+    "ts_event >= '2024-01-09'",
+])  # fmt: skip
+def test_what_bounds_no_index_time_opens_all(pair, where):
+    files = opened(pair.lake, f"SELECT count(*) FROM trades_data WHERE {where}")["trades_data"]
+    assert len({f.partition["_date"] for f in files}) > 5
+
+
+def test_an_instrument_opens_only_files_that_may_hold_it(pair):
+    files = opened(pair.lake, f"SELECT * FROM trades_data WHERE instrument_id = {desk.LATE}")["trades_data"]
+    assert files
+    assert all(f.low <= desk.LATE <= f.high for f in files)
+
+
+def test_only_the_columns_that_are_wanted_are_scanned(pair):
+    text = "EXPLAIN (FORMAT json) SELECT sum(size) FROM trades_data WHERE dataset = 'GLBX.MDP3'"
+    plan = "\n".join(pair.lake.sql(text).collect()["plan"])
+    assert "size" in plan
+    assert "ts_in_delta" not in plan
+
+
+# --- errors, and values -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [0, 1])
+@pytest.mark.parametrize(("statement", "line", "meant"), [
+    ("SELECT clse_price FROM ohlcv_data", "line 1: SELECT clse_price FROM ohlcv_data\n               ^", "close_price"),
+    ("SELECT *\nFROM trade_data", "line 2: FROM trade_data\n             ^", "trades_data"),
+    ("SELECT 'é', x.foo\nFROM trades_data x", "line 1: SELECT 'é', x.foo\n                    ^", ""),
+    ("SELEC 1", "", ""),
+    ("SELECT (1", "", ""),
+    ("SELECT no_such(1)", "line 1: SELECT no_such(1)\n               ^", ""),
+])  # fmt: skip
+def test_an_error_shows_where_it_is_and_what_was_meant(pair, k, statement, line, meant):
+    with pytest.raises(RequestError) as caught:
+        pair.stores[k].sql(statement).collect()
+    assert line in caught.value.message
+    assert meant in caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_what_fails_while_it_runs_is_the_statements_own_fault(pair, k):
+    with pytest.raises(RequestError):
+        pair.stores[k].sql("SELECT CAST(side AS INTEGER) AS x FROM trades_data").collect()
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_an_answer_can_be_read_again_and_in_parts(pair, k):
+    answer = pair.stores[k].sql("SELECT sum(size) AS n, symbol FROM trades_data GROUP BY symbol")
+    assert answer.collect().sort("symbol").equals(answer.collect().sort("symbol"))
+    assert answer.narrowed(["symbol"]).collect().columns == ["symbol"]
+    assert answer.limited_to(2).collect().height == 2
+    assert answer.lazy().filter(pl.col("symbol") == "ESH4").collect().height == 1
+    assert answer.arrow().num_rows == answer.collect().height
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_a_statement_without_text_is_refused(pair, k):
+    for text in ("", " ;", "-- nothing\n", "/* nothing */"):
+        with pytest.raises(RequestError, match="no statement"):
+            pair.stores[k].sql(text)
+
+
+TYPES = {
+    "wide": ("CAST('123456789012345678901234567890.12345678' AS DECIMAL(38, 8))", "123456789012345678901234567890.12345678"),
+    "small": ("CAST(-0.05 AS DECIMAL(5, 2))", "-0.05"), "huge": ("CAST('99999999999999999999999999999999999999' AS {huge})",
+    "9" * 38), "beyond": ("CAST('170141183460469231731687303715884105727' AS {huge})", str(2**127 - 1)),
+    "interval": ("INTERVAL '1 month 2 days 03:04:05.000006'", None), "json": ("CAST('{\"b\": [1.10, null]}' AS JSON)",
+    '{"b": [1.10, null]}'), "uuid": ("CAST('8c5b0f9c-0b5e-4b5a-9d8e-000000000001' AS UUID)",
+    "8c5b0f9c-0b5e-4b5a-9d8e-000000000001"), "bytes": ("CAST('ab' AS {bytes})", "\\x6162"),
+    "null": ("NULL", None), "text": ("'a,\"b\"' || chr(10) || 'c'", 'a,"b"\nc'), "float": ("CAST(0.1 AS DOUBLE PRECISION)", 0.1),
+    "third": ("CAST(1 AS DECIMAL(38, 20)) / 3", None), "list": ("ARRAY['a,', NULL, '\"']", None),
+    "nested": ("{nested}", None), "day": ("DATE '0001-01-01'", "0001-01-01"), "time": ("TIME '23:59:59.999999'", "23:59:59.999999"),
+    "bare": ("TIMESTAMP '2024-03-10 02:30:00'", "2024-03-10T02:30:00.000000000"), "max": ("9223372036854775807", 2**63 - 1),
+}  # fmt: skip
+WORDS = ({"huge": "HUGEINT", "bytes": "BLOB", "nested": "{'a': [1.50], 'b': NULL}"},
+         {"huge": "NUMERIC", "bytes": "BYTEA", "nested": "ROW(1.50, ARRAY[ARRAY[1, 2]])"})  # fmt: skip
+
+
+@pytest.mark.parametrize("k", [0, 1])
+@pytest.mark.parametrize("form", ["table", "csv", "json", "parquet", "arrow"])
+def test_values_of_any_type_are_written_exactly(pair, k, form, tmp_path):
+    """As one row of all types, and as no row at all."""
+    import csv
+    import io
+    import json
+
+    from hdi.cli.output import write
+    from hdi.cli.printable import Printable
+
+    what = ", ".join(f"{text.replace('{huge}', WORDS[k]['huge']).replace('{bytes}', WORDS[k]['bytes']) if name != 'nested' else WORDS[k]['nested']} AS \"{name}\"" for name, (text, _) in TYPES.items())
+    for where in ("", " WHERE FALSE"):
+        answer = pair.stores[k].sql(f"SELECT {what}{where}")
+        answer = Printable(answer, lists=form != "json") if form in ("table", "csv", "json") else answer
+        file = io.BytesIO()
+        write(form, answer.frames(), answer.columns, file)
+        text = file.getvalue()
+        if form == "csv":
+            rows = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
+        elif form == "json":
+            rows = json.loads(text)
+        elif form in ("parquet", "arrow"):
+            read = pl.read_parquet if form == "parquet" else pl.read_ipc
+            rows = read(io.BytesIO(text)).rows(named=True)
+        else:
+            assert (text.decode().count("170141183460469231731687303715884105727") == 1) == (where == "")
+            continue
+        assert len(rows) == (0 if where else 1)
+        for row in rows:
+            for name, (_, value) in TYPES.items():
+                if value is not None and form in ("csv", "json"):
+                    assert str(row[name]) == str(value), name
+            assert row["null"] in (None, "")
+            assert str(row["wide"]) == TYPES["wide"][1]
+            assert str(row["third"]).startswith("0.3333333333")
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_a_time_that_is_no_date_is_refused_and_can_be_cast(pair, k):
+    with pytest.raises(RequestError, match="no calendar date"):
+        pair.stores[k].sql("SELECT TIMESTAMPTZ 'infinity' AS t").collect()
+    assert pair.stores[k].sql("SELECT CAST(TIMESTAMPTZ 'infinity' AS TEXT) AS t").collect()["t"].to_list() == ["infinity"]

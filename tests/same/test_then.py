@@ -11,7 +11,7 @@ from same.twins import wipe
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=6, deadline=None, suppress_health_check=SLOW)
 @given(sequence=histories(4))
 def test_a_database_says_what_it_showed_after_each_commit(address, sequence):
     wipe(address)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from psycopg import errors
 
+from hdi.testing.material import schemas
 from sql.desk import DAYS, H4, M4, ROLL, back
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
@@ -185,7 +186,7 @@ def test_sizes_of_hypertables_are_those_of_their_chunks(session):
             "FROM timescaledb_information.chunks GROUP BY 1"
         ).fetchall()
     )
-    assert set(sizes) == {"ohlcv_data", "trades_data", "tbbo_data", "statistics_data", "definitions_data"}
+    assert set(sizes) == {schema.table for schema in schemas()}
     assert all(sizes[table] >= size > 0 for table, size in chunks.items())
     shown = {row[1]: row[2] for row in answer(session, "Table sizes")}
     (pretty,) = session.execute("SELECT pg_size_pretty(%s::bigint)", (sizes["trades_data"],)).fetchone()

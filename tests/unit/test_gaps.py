@@ -86,10 +86,18 @@ def test_a_market_without_a_calendar_is_always_expected_to_be_open():
 
 @pytest.mark.parametrize(
     ("schema", "daily"), [("ohlcv-1s", False), ("ohlcv-1m", False), ("ohlcv-1h", False), ("trades", False),
-                          ("tbbo", False), ("ohlcv-1d", True), ("statistics", True), ("definition", True)],
+                          ("tbbo", False), ("mbo", False), ("bbo-1m", False), ("ohlcv-1d", True), ("statistics", True),
+                          ("definition", True), ("ohlcv-eod", True), ("status", True), ("imbalance", True)],
 )  # fmt: skip
 def test_days_are_looked_at_for_what_comes_by_the_day(schema, daily):
-    assert grain(*schemas().find(schema)).daily is daily
+    assert grain(schemas().find(schema)[1]).daily is daily
+
+
+def test_rows_are_looked_for_when_their_schema_has_some():
+    rhythms = {n: grain(schemas().find(n)[1]).rhythm for n in schemas().stored_names}
+    assert {n for n, r in rhythms.items() if r == "never"} == {"status", "imbalance"}
+    assert {n for n, r in rhythms.items() if r == "close"} == {"statistics", "ohlcv-eod"}
+    assert {n for n, r in rhythms.items() if r == "start"} == {"ohlcv-1h", "ohlcv-1d", "definition"}
 
 
 def test_neighbours_that_agree_are_one_run():

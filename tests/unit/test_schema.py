@@ -16,8 +16,8 @@ from hdi.model import NS
 from hdi.schema import SQL, load_schemas
 
 KINDS = [
-    "bbo", "cbbo", "cmbp-1", "definition", "imbalance", "mbo", "mbp-1", "mbp-10", "ohlcv", "statistics", "status", "tbbo",
-    "tcbbo", "trades",
+    "bbo", "cbbo", "cmbp-1", "definition", "imbalance", "mbo", "mbp-1", "mbp-10", "ohlcv", "statistics", "status",
+    "tbbo", "tcbbo", "trades",
 ]  # fmt: skip
 COMMON = {
     "dataset": "text", "instrument_id": "bigint", "symbol": "text?", "publisher_id": "integer",
@@ -48,7 +48,7 @@ INTERVAL = {
 DECLARED = {
     "mbo": COMMON | {
         "ts_recv": "timestamp", "order_id": "bigint", "price": "price?", "size": "bigint?", "side": "text",
-        "action": "text", "flags": "smallint", "channel_id": "smallint", "sequence": "bigint", "ts_in_delta": "integer",
+        "action": "text", "flags": "smallint", "channel_id": "smallint?", "sequence": "bigint", "ts_in_delta": "integer",
     },
     "mbp-1": COMMON | BOOK | levels(1) | CROSSED,
     "mbp-10": COMMON | BOOK | levels(10) | CROSSED,
@@ -225,7 +225,8 @@ def test_names_have_their_grids_widths_and_origins(schemas):
     [
         ("ohlcv", "ohlcv-1d"), ("ohlcv-daily", "ohlcv-1d"), ("ohlcv-d", "ohlcv-1d"), ("ohlcv-h", "ohlcv-1h"),
         ("ohlcv-m", "ohlcv-1m"), ("ohlcv-s", "ohlcv-1s"), ("definitions", "definition"), ("stats", "statistics"),
-        ("trd", "trades"), ("quotes", "tbbo"), ("top-of-book", "tbbo"), ("l1", "mbp-1"), ("l2", "mbp-10"), ("l3", "mbo"), (" TRADES ", "trades"),
+        ("trd", "trades"), ("quotes", "tbbo"), ("top-of-book", "tbbo"), (" TRADES ", "trades"),
+        ("l1", "mbp-1"), ("l2", "mbp-10"), ("l3", "mbo"),
     ],
 )  # fmt: skip
 def test_an_alias_finds_its_schema(schemas, text, name):
@@ -334,6 +335,9 @@ def test_a_new_kind_takes_one_file(write):
         ("index_time: ts_recv", "index_time: reason", "5:1: index_time", "timestamp column that is never null"),
         ("grid: month", "grid: week", "7:12: names.notice.grid", "one of day, month, year"),
         ("grid: month", "grid: month, width: 5x", "7:25: names.notice.width", "a number and one of s, m, h, d"),
+        ("grid: month", "grid: month, settled: 0d", "7:25: names.notice.settled", "a number and one of s, m, h, d"),
+        ("grid: month", "grid: month, expected: week", "7:25: names.notice.expected", "one of hour, day, close, never"),
+        ("fields:", "volume: ts_recv\nfields:", "9:1: volume", "a column of whole numbers"),
         ("grid: month", "grid: month, set: {colour: red}", "7:31: names.notice.set.colour", "unknown column 'colour'"),
         ("grid: month", "grid: month, set: red", "7:25: names.notice.set", "must be a mapping"),
         ("grid: month", "grid: month, made_from: [a]", "7:25: names.notice.made_from", "unknown schema name"),

@@ -118,6 +118,9 @@ class Reading(Opened):
         where: Mapping[str, Chosen] | None = None,
         as_of: When = None,
         roll: str | None = None,
+        adjust: str | None = None,
+        by: str = "difference",
+        at: str = "both",
     ) -> Result:
         """Trades, in the order of their index time; ``side`` A (a seller traded), B (a buyer) or N (nobody named).
 
@@ -125,7 +128,7 @@ class Reading(Opened):
         """
         return self.query(
             symbols, start, end, schema=schema, dataset=dataset, columns=columns, limit=limit,
-            where=_sided(where, side), as_of=as_of, roll=roll,
+            where=_sided(where, side), as_of=as_of, roll=roll, adjust=adjust, by=by, at=at,
         )  # fmt: skip
 
     def quotes(  # noqa: PLR0913  (those of a query, and the side)
@@ -142,11 +145,14 @@ class Reading(Opened):
         where: Mapping[str, Chosen] | None = None,
         as_of: When = None,
         roll: str | None = None,
+        adjust: str | None = None,
+        by: str = "difference",
+        at: str = "both",
     ) -> Result:
         """Quotes of a schema that has some: ``tbbo`` (each trade with the quote before it), ``mbp-1``, ``bbo-1s``..."""
         return self.query(
             symbols, start, end, schema=schema, dataset=dataset, columns=columns, limit=limit,
-            where=_sided(where, side), as_of=as_of, roll=roll,
+            where=_sided(where, side), as_of=as_of, roll=roll, adjust=adjust, by=by, at=at,
         )  # fmt: skip
 
     def statistics(  # noqa: PLR0913  (those of a query, and the statistic)

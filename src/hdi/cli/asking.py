@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ADJUSTMENTS = ("none", "backward", "forward")
 MEASURES = ("difference", "ratio")
+MOMENTS = ("both", "gap")
 
 
 def asked(symbols: Sequence[str]) -> tuple[str, ...]:
@@ -52,6 +53,7 @@ class Rolls:
     adjust: str | None
     by: str | None
     path: str | None
+    at: str | None = None
 
     def words(self, as_of: str | None) -> str:
         """What a title says of it, and of the time at which the store is looked at."""
@@ -62,31 +64,27 @@ class Rolls:
         """The rolls of an adjusted answer: into a file, or as a table on stderr."""
         if self.adjust is None:
             return
-        from hdi.answer import Rows
         from hdi.cli.output import format_of
-
-        frame = answer.rolls  # type: ignore[attr-defined]  # those that are adjusted have them
-        if self.path is None:
-            self._show(frame)
-            return
-        rows = Rows(frame)
-        write(rows.frames(), rows, Output(format_of(self.path), self.path), color=False)
-        say(f"{count(frame.height, 'roll')} written to {self.path}")
-
-    def _show(self, frame: Any) -> None:
         from hdi.cli.render import plain
 
+        rolls: Answer = answer.rolls  # type: ignore[attr-defined]  # those that are adjusted have them
+        frame = rolls.collect()
+        if self.path is not None:
+            write(rolls.frames(), rolls, Output(format_of(self.path), self.path), color=False)
+            say(f"{count(frame.height, 'roll')} written to {self.path}")
+            return
         if frame.height:
-            say("".join(plain([frame], frame.schema)).removesuffix("\n"))
+            say("".join(plain([frame], rolls.columns)).removesuffix("\n"))
         say(f"note: prices are adjusted {self.adjust} by {self.by} at {count(frame.height, 'roll')}")
 
 
-def rolling(adjust: str | None, by: str, path: str | None) -> Rolls:
+def rolling(adjust: str | None, by: str, path: str | None, at: str = "both") -> Rolls:
     """How prices are to be adjusted. Raises RequestError for ways that there are none of."""
     from hdi.errors import RequestError
     from hdi.schema import closest
 
-    for option, value, known in (("--adjust", adjust or "none", ADJUSTMENTS), ("--by", by, MEASURES)):
+    given = (("--adjust", adjust or "none", ADJUSTMENTS), ("--by", by, MEASURES), ("--at", at, MOMENTS))
+    for option, value, known in given:
         if value not in known:
             raise RequestError(f"{option} {value!r} is no way to adjust prices", closest(value, known))
     adjusted = adjust not in {None, "none"}
@@ -99,7 +97,7 @@ def rolling(adjust: str | None, by: str, path: str | None) -> Rolls:
                 "--rolls-file has the rolls of adjusted prices, and nothing is adjusted",
                 "Give --adjust backward or forward as well; hdi symbols ES.c.0 shows rolls without.",
             )
-    return Rolls(adjust if adjusted else None, by if adjusted else None, path)
+    return Rolls(adjust, by, path, at) if adjusted else Rolls(None, None, None)
 
 
 def drawn(  # noqa: PLR0913  (what a picture says of itself)
@@ -140,4 +138,4 @@ def drawn(  # noqa: PLR0913  (what a picture says of itself)
         tell_synthetic()
 
 
-__all__ = ["ADJUSTMENTS", "MEASURES", "Rolls", "asked", "drawn", "given", "named", "rolling"]
+__all__ = ["ADJUSTMENTS", "MEASURES", "MOMENTS", "Rolls", "asked", "drawn", "given", "named", "rolling"]

@@ -92,11 +92,11 @@ def bars(  # noqa: PLR0913, PLR0917  (each is an option)
 
         if out.form is not None:
             give(found, out, color=data.settings.color, synthetic=data.synthetic, limit=limit, told=told)
-            rolls.tell(found)
         if out.plot is not None:
             title = f"bars of {every}" if kind == "time" else f"{kind} bars of {every}"
             title += rolls.words(as_of)
             drawn(data, out, wanted, answer, title=title, limit=limit, told=lambda bars: bars.explain())
+        rolls.tell(found)
 
 
 __all__ = ["bars", "register"]

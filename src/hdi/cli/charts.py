@@ -30,6 +30,13 @@ _QUOTES = ("bid_px_00", "ask_px_00")
 _TRADES = ("price", "size", "side")
 _STATISTICS = ("stat_type", "stat_name", "price", "quantity")
 _KEY = ("dataset", "publisher_id")
+#: How bars that were filled in say so.
+_SOURCE, _FILLED = "data_source", "filled"
+#: What is read of an answer, as far as it has it.
+_NEEDED = {
+    *_KEY, "instrument_id", "symbol", "ts_event", "ts_recv", "action", "update_action", _SOURCE, *_BARS, *_QUOTES,
+    *_TRADES, *_STATISTICS,
+}  # fmt: skip
 #: The words for sides, and the names of the series.
 SIDES = {"B": "trades, buyer", "A": "trades, seller", "N": "trades, no side"}
 BID, ASK = "bid", "ask"
@@ -142,7 +149,9 @@ def sketched(
     for symbol, answer in parts:
         sketch = _sketch(symbol, answer, room, title)
         left = limit
-        for frame in (answer if limit is None else answer.limited_to(limit + 1)).frames():
+        reading = answer.narrowed([c for c in answer.columns if c in _NEEDED])
+        reading = reading if limit is None else reading.limited_to(limit + 1)
+        for frame in reading.frames():
             taken = frame if left is None else frame.head(left)
             left = None if left is None else left - frame.height
             picture.rows += taken.height
@@ -150,7 +159,7 @@ def sketched(
             if left is not None and left < 0:
                 picture.notes.append(f"{symbol}: there are more rows; --limit {limit} cut them off")
                 break
-        picture.notes += answer.notes
+        picture.notes += reading.notes
         panels = sketch.panels(picture.notes)
         picture.panels += panels
         picture.empty += [] if panels else [symbol]
@@ -252,7 +261,7 @@ class _Bars(_Sketch):
         flat = (pl.col("volume") == 0) & (opened == high) & (low == high)
         yield (), part.select(
             "at", "symbol", *(pl.col(f"{c}_price").alias(c) for c in ("open", "high", "low", "close")), "volume",
-            filled="filled" if "filled" in part.columns else flat,
+            filled=pl.col(_SOURCE) == _FILLED if _SOURCE in part.columns else flat,
             bars=pl.lit(1, pl.Int64),
         ).cast(CANDLES)  # type: ignore[arg-type]  # fmt: skip
 

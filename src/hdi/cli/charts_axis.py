@@ -56,14 +56,16 @@ def times(ats: Sequence[int], most: int) -> list[tuple[int, str]]:
 
 
 def _unit(told: Sequence[dt.datetime], most: int) -> tuple[_Unit, list[int]]:
-    """The finest unit of which no more than ``most`` stretches begin, and where they do."""
-    unit, begins = _UNITS[-1], []
+    """The finest unit of which no more than ``most`` stretches begin, and where: of equally fine ones the coarsest."""
+    found: tuple[_Unit, list[int]] | None = None
     for unit in _UNITS:
         keys = [unit[0](t) for t in told]
         begins = [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]]
-        if len(begins) <= most:
+        if found is not None and begins != found[1]:
             break
-    return unit, begins
+        if len(begins) <= most:
+            found = unit, begins
+    return found or (_UNITS[-1], [])
 
 
 def prices(low: Decimal, high: Decimal, most: int) -> list[Decimal]:

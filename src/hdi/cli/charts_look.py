@@ -21,7 +21,9 @@ def subtitle(picture: Picture) -> str:
     """What is said below the title."""
     bars = any(panel.candles is not None for panel in picture.panels)
     room = "each bar takes one step, times without a bar none" if bars else ""
-    said = ["times are UTC", *([room] if room else []), *_short(picture.notes)]
+    filled = any(panel.candles is not None and panel.candles["filled"].any() for panel in picture.panels)
+    grey = "grey where nothing was traded" if filled else ""
+    said = ["times are UTC", *(words for words in (room, grey) if words), *_short(picture.notes)]
     return " · ".join(said)
 
 

@@ -120,13 +120,13 @@ def _framed(canvas: _Canvas, labels: dict[int, str], *, color: bool, tick: str =
         yield f"{label[: _MARGIN - 3]:>{_MARGIN - 3}} {_paint(edge, _DIM, color=color)}{canvas.line(row, color=color)}"
 
 
-def _axis(found: Sequence[tuple[int, str]], columns: int, *, color: bool) -> Iterator[str]:
-    """The line of time, and what is written below it: no label touches another."""
-    edge, below = ["─"] * columns, [" "] * (columns + 2)
+def _axis(found: Sequence[tuple[int, str]], wide: int, columns: int, *, color: bool) -> Iterator[str]:
+    """The line of time, so wide, and what is written below it: no label touches another."""
+    edge, below = ["─"] * wide, [" "] * (columns + 1)
     free = 0
     for column, words in found:
-        start = min(column, columns + 2 - len(words))
-        if start < free or column >= columns:
+        start = min(column, columns + 1 - len(words))
+        if start < free or column >= wide:
             continue
         edge[column] = "┬"
         below[start : start + len(words)] = words
@@ -156,7 +156,7 @@ def _bars(panel: Panel, columns: int, *, color: bool) -> Iterator[str]:
     yield from _framed(canvas, scale.labels(), color=color)
     yield from _framed(volume, {0: f"{most:,}"}, color=color)
     found = [(i * step, words) for i, words in times(candles["at"].to_list(), max(2, wide // 11))]
-    yield from _axis(found, wide, color=color)
+    yield from _axis(found, wide, columns, color=color)
 
 
 def _candle(canvas: _Canvas, scale: _Scale, column: int, bar: dict[str, Decimal], shade: str) -> None:
@@ -210,13 +210,26 @@ def _points(panel: Panel, columns: int, *, color: bool) -> Iterator[str]:
             mark, shade = _DOTS[name]
             for column, value in part.filter(pl.col("value").is_not_null()).select("column", "value").iter_rows():
                 canvas.put(scale.row(value), column, mark, shade)
-        legend.append(_paint(f"{mark} {name}", shade, color=color))
+        legend.append((f"{mark} {name}", _paint(f"{mark} {name}", shade, color=color)))
     rolls = [(clock.at(at) * (columns - 1) // max(1, clock.room), f"{b} → {a}") for _, at, b, a in panel.rolls]
     yield from _rolled(panel, rolls, columns, color=color)
     yield from _framed(canvas, scale.labels(), color=color)
     found = [(at * (columns - 1) // max(1, clock.room), words) for at, words in clock.times(max(2, columns // 11))]
-    yield from _axis(found, columns, color=color)
-    yield " " * (_MARGIN - 1) + "   ".join(legend)
+    yield from _axis(found, columns, columns, color=color)
+    yield from _wrapped(legend, columns)
+
+
+def _wrapped(legend: Sequence[tuple[str, str]], columns: int) -> Iterator[str]:
+    """What the marks mean, on as many lines as it takes; each entry also as it is printed."""
+    line: list[str] = []
+    used = 0
+    for words, printed in legend:
+        if line and used + len(words) > columns:
+            yield " " * (_MARGIN - 1) + "   ".join(line)
+            line, used = [], 0
+        line.append(printed)
+        used += len(words) + 3
+    yield " " * (_MARGIN - 1) + "   ".join(line)
 
 
 def _steps(canvas: _Canvas, scale: _Scale, part: pl.DataFrame, mark: str, shade: str, columns: int) -> None:

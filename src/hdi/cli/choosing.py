@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import polars as pl
@@ -40,15 +39,10 @@ def _typed(column: str, dtype: pl.DataType, value: str) -> Any:
         raise RequestError(f"--where: {column} is true or false, not {value!r}", "")
     if dtype.is_integer():
         return _number(column, dtype, value)
-    if isinstance(dtype, pl.Decimal):
-        try:
-            return Decimal(value)
-        except InvalidOperation:
-            raise RequestError(
-                f"--where: {column} is a price, not {value!r}", f"{column}=4718.25, for example."
-            ) from None
+    what = "a price" if isinstance(dtype, pl.Decimal) else "a time"
     raise RequestError(
-        f"--where cannot choose by {column}, a time", f"--start-date and --end-date choose by time; {_MORE}"
+        f"--where cannot choose by {column}, {what}",
+        f"Columns of text, whole numbers, true or false can be chosen by, time by --start-date and --end-date; {_MORE}",
     )
 
 

@@ -59,6 +59,13 @@ Adjust = Annotated[
     ),
 ]
 By = Annotated[str, typer.Option("--by", metavar="HOW", help="What --adjust takes out of prices: difference or ratio.")]
+At = Annotated[
+    str,
+    typer.Option(
+        "--at", metavar="HOW",
+        help="The prices that --adjust compares: of both contracts at one moment (both), or across the gap.",
+    ),
+]  # fmt: skip
 RollsFile = Annotated[
     str | None,
     typer.Option(
@@ -83,6 +90,6 @@ Plot = Annotated[
 ]
 
 __all__ = [
-    "Adjust", "AsOf", "Asked", "By", "Columns", "Dataset", "EndDate", "From", "InDataset", "JobName", "Limit",
+    "Adjust", "AsOf", "Asked", "At", "By", "Columns", "Dataset", "EndDate", "From", "InDataset", "JobName", "Limit",
     "OutputFile", "OutputFormat", "Plot", "Roll", "RollsFile", "SchemaName", "StartDate", "SymbolType", "Symbols", "To",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ _ENDINGS: dict[str, Kind] = {".html": "html", ".png": "png"}
 MAX_PIXELS = 60_000
 DPI = 120
 #: A page that leads nowhere: no logo to click, no server to send the figure to.
-_OFFLINE = {"displaylogo": False, "plotlyServerURL": "", "showSendToCloud": False, "responsive": True}
+_OFFLINE = {"displaylogo": False, "showSendToCloud": False, "responsive": True}
 
 
 def kind_of(path: str) -> Kind:

@@ -16,8 +16,9 @@ class Printable(Answer):
         self._of = of
         bare = [c for c, t in of.columns.items() if isinstance(t, pl.Datetime) and t.time_zone is None]
         listed = [c for c, t in of.columns.items() if lists and isinstance(t, pl.List)]
-        self._change = [*map(_bare, bare), *map(_json, listed)]
-        self.columns = {c: pl.String() if c in (*bare, *listed) else t for c, t in of.columns.items()}
+        clock = [c for c, t in of.columns.items() if t == pl.Time()]
+        self._change = [*map(_bare, bare), *map(_json, listed), *(pl.col(c).dt.strftime("%H:%M:%S%.6f") for c in clock)]
+        self.columns = {c: pl.String() if c in (*bare, *listed, *clock) else t for c, t in of.columns.items()}
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]  # those of the answer itself

@@ -11,7 +11,7 @@ import typer
 
 from hdi.cli import options
 from hdi.cli.answers import Given, Output, give, output
-from hdi.cli.asking import Rolls, asked, drawn, given, named, rolling
+from hdi.cli.asking import asked, drawn, given, named, rolling
 from hdi.cli.render import count
 from hdi.cli.session import DECLINED, say, session, started, terminal
 
@@ -47,6 +47,7 @@ def query(  # noqa: PLR0913, PLR0917  (each is an option)
     roll: options.Roll = None,
     adjust: options.Adjust = None,
     by: options.By = "difference",
+    at: options.At = "both",
     rolls_file: options.RollsFile = None,
     output_format: options.OutputFormat = None,
     output_file: options.OutputFile = None,
@@ -59,13 +60,13 @@ def query(  # noqa: PLR0913, PLR0917  (each is an option)
     symbols are resolved by date, and --adjust takes the jumps between contracts out of their prices.
     """
     out = output(context, output_format, output_file, plot)
-    rolls = rolling(adjust, by, rolls_file)
+    rolls = rolling(adjust, by, rolls_file, at)
     wanted = asked(symbols)
     with session(context).data() as data:
         shape = data.schemas.find(schema)[0]
         more = given(
             schema=schema, dataset=dataset, where=_where(shape, where or ()), as_of=as_of, roll=roll,
-            adjust=rolls.adjust, by=rolls.by,
+            adjust=rolls.adjust, by=rolls.by, at=rolls.at,
         )  # fmt: skip
 
         def answer(symbols: Sequence[str], columns: Sequence[str] = (), limit: int | None = None) -> Result:
@@ -74,21 +75,14 @@ def query(  # noqa: PLR0913, PLR0917  (each is an option)
         result = answer(wanted, named(columns) if columns else shape.display if out.form == "table" else (), limit)
         started()
         if out.form is not None:
-            _give(data, result, out, rolls, ask=not force)
+            _give(data, result, out, ask=not force)
         if out.plot is not None:
-            told = rolls.words(as_of)
-            drawn(
-                data,
-                out,
-                wanted,
-                answer,
-                title=result.name.name + told,
-                limit=limit,
-                told=lambda found: found.explain(),
-            )
+            title = result.name.name + rolls.words(as_of)
+            drawn(data, out, wanted, answer, title=title, limit=limit, told=lambda found: found.explain())
+        rolls.tell(result)
 
 
-def _give(data: HistoricalData, result: Result, out: Output, rolls: Rolls, *, ask: bool) -> None:
+def _give(data: HistoricalData, result: Result, out: Output, *, ask: bool) -> None:
     warning = _confirm(data, result) if out.form == "table" and out.path is None and ask else ""
 
     def told(went: Given) -> Iterator[str]:
@@ -101,7 +95,6 @@ def _give(data: HistoricalData, result: Result, out: Output, rolls: Rolls, *, as
         result, out, color=data.settings.color, synthetic=data.synthetic, limit=result.query.limit,
         limited=lambda: result.limited, warning=warning, told=told,
     )  # fmt: skip
-    rolls.tell(result)
 
 
 def _where(schema: Schema, texts: Sequence[str]) -> dict[str, list[Any]] | None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import shlex
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,14 +67,40 @@ def sql(  # noqa: PLR0913, PLR0917  (each is an option)
             told(data, text, where, as_of=as_of, limit=limit)
 
 
-def told(data: HistoricalData, text: str, where: Output, *, as_of: str | None, limit: int | None) -> None:
-    """Answer one statement."""
+def told(  # noqa: PLR0913  (what the options say)
+    data: HistoricalData, text: str, where: Output, *, as_of: str | None, limit: int | None, pager: bool = False
+) -> None:  # fmt: skip
+    """Answer one statement; with ``pager``, what is longer than the terminal is shown page by page."""
     answer = data.sql(text, as_of=as_of)
     if where.form in _TEXT:
         from hdi.cli.printable import Printable
 
         answer = Printable(answer, lists=where.form != "json")
-    give(answer, where, color=data.settings.color, synthetic=data.synthetic, limit=limit)
+    with paged() if pager and where.path is None else contextlib.nullcontext():
+        give(answer, where, color=data.settings.color, synthetic=data.synthetic, limit=limit)
+
+
+@contextlib.contextmanager
+def paged() -> Iterator[None]:
+    """Standard output through the pager of the user (PAGER, else less), where there is one and it is a terminal."""
+    command = shlex.split(os.environ.get("PAGER", "less"))
+    if not (terminal(sys.stdout) and command and shutil.which(command[0])):
+        yield
+        return
+    # One screen is printed as it is, wide lines are not broken, and what was shown stays.
+    env = {"LESS": "FRSX", **os.environ}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env)  # noqa: S603  (the user's own choice)
+    assert process.stdin is not None
+    before, sys.stdout = sys.stdout, io.TextIOWrapper(process.stdin, encoding="utf-8")
+    try:
+        yield
+    finally:
+        pipe, sys.stdout = sys.stdout, before
+        with contextlib.suppress(OSError):
+            pipe.close()
+        while process.poll() is None:
+            with contextlib.suppress(KeyboardInterrupt):  # it belongs to the pager
+                process.wait()
 
 
 def _texts(statement: str | None, file: str | None) -> list[str]:

@@ -14,6 +14,9 @@ from hdi.cli.session import guarded, put, say, session, started, tell_absent, te
 if TYPE_CHECKING:
     import polars as pl
 
+    from hdi import HistoricalData
+    from hdi.answer import Answer
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -31,17 +34,24 @@ def symbols(
     ] = None,
     on: Annotated[str | None, typer.Option("--on", metavar="DATE", help="What is held of that UTC day.")] = None,
     dataset: Annotated[str | None, typer.Option(metavar="CODE", help="This dataset only.")] = None,
+    roll: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Compute the roll calendar by this rule of roll_rules.yaml.")
+    ] = None,
     as_of: AsOf = None,
 ) -> None:
     """List the symbols of the store: type, root, class, exchange, first and last day held, and schemas.
 
-    Of a continuous symbol it shows the roll calendar: which contract it stood for, and when. Class and exchange come
-    from stored definitions. A raw symbol that came back has a line for each instrument that had it; a symbol of a
-    group that nothing is stored of has one without days.
+    Of a continuous symbol it shows the roll calendar: which contract it stood for, and when; --roll computes it from
+    stored definitions, daily bars or open interest. Class and exchange come from stored definitions. A raw symbol that
+    came back has a line for each instrument that had it; a symbol of a group that nothing is stored of has one without
+    days.
     """
     from hdi.symbol_groups import MARK
 
     with session(context).data() as data:
+        if roll is not None:
+            _roll(context, data, data.rolls(pattern or (), on, on, roll=roll, dataset=dataset, as_of=as_of))
+            return
         members = data.symbols_of(pattern) if pattern and pattern.startswith(MARK) else ()
         catalog = data.catalog(on, dataset, as_of=as_of)
         started()
@@ -59,6 +69,21 @@ def symbols(
         tell_absent(absent)
         if data.synthetic:
             say("note: this is SYNTHETIC data, made by a rehearsal vendor")
+
+
+def _roll(context: typer.Context, data: HistoricalData, answer: Answer) -> None:
+    """Show a roll calendar that a rule gives."""
+    started()
+    found = answer.polars()
+    if session(context).json:
+        put(dumps([_plain(row) for row in found.iter_rows(named=True)]))
+    else:
+        _show(found, color=data.settings.color)
+        say(count(found.height, "contract"))
+    for note in answer.notes:
+        say(f"note: {note}")
+    if data.synthetic:
+        say("note: this is SYNTHETIC data, made by a rehearsal vendor")
 
 
 def _plain(row: dict[str, object]) -> dict[str, object]:

@@ -99,7 +99,7 @@ class _Part:
         mine = pl.col("dataset") == dataset
         self.coverage = look.coverage.filter(mine)
         self.ledger = look.ledger.filter(mine, pl.col("schema") == name)
-        self.grain = grain(schema, self.name)
+        self.grain = grain(self.name)
         # A number is that of the last commit that used it.
         brought = look.ledger.filter(mine, pl.col("status").is_in(BROUGHT)).unique("unit", keep="last")
         made = frozenset(brought.filter(made_here())["unit"])
@@ -119,7 +119,7 @@ class _Part:
             if self.look.wanted.closed:
                 known = self._sessions(product_of(target.symbol), target.window)
                 yield closed(target, known, self.look.calendars, daily=self.grain.daily)
-        for product, pieces in self._pieces():
+        for product, pieces in self._pieces() if self.grain.rhythm != "never" else ():
             span = Window(int(pieces["start"].min()), int(pieces["end"].max()))  # type: ignore[arg-type]
             yield from self._empties(pieces, product, span)
         yield self._thinned()

@@ -20,8 +20,6 @@ from hdi.schema import Schema, SchemaName, Schemas
 from hdi.stores import Store
 from hdi.symbology import Intervals, disjoint, merge
 
-#: The column that holds how much was traded, by kind of data.
-VOLUMES: Mapping[str, str] = {"ohlcv": "volume", "trades": "size", "tbbo": "size"}
 _CLEARED_VOLUME, _NEW = 6, 1
 #: The volume of a session is published within so many days.
 _PUBLISHED = 6 * DAY_NS
@@ -69,9 +67,9 @@ class Place:
     def summed(self, name: str, spans: pl.DataFrame) -> pl.DataFrame:
         """How much was traded in each hour of some spans, by a schema: instrument_id, at, volume."""
         schema, found = self.schemas.find(name)
-        column = VOLUMES[schema.kind]
+        column = schema.volume
         out = pl.DataFrame(schema={"instrument_id": pl.Int64, "at": pl.Int64, "volume": pl.Int64})
-        if spans.is_empty():
+        if spans.is_empty() or column is None:
             return out
         window = Window(int(spans["start"].min()), int(spans["end"].max()))  # type: ignore[arg-type]
         columns = ["instrument_id", schema.index_time, column]
@@ -147,13 +145,13 @@ def trading(place: Place, empty: pl.DataFrame, sessions: pl.DataFrame) -> pl.Dat
         day_held=pl.lit(None, pl.Int64), lacks=pl.lit(value=False), cleared=pl.lit(None, pl.Int64),
         cleared_held=pl.lit(None, pl.Int64), touched=pl.lit(None, pl.Int64),
     )  # fmt: skip
-    if place.schema.kind not in VOLUMES or empty.is_empty():
+    if place.schema.volume is None or empty.is_empty():
         return empty
     others = [
         n for n in sorted(place.coverage["schema"].unique())
-        if n != place.name.name and n in place.schemas.names and place.schemas.find(n)[0].kind in VOLUMES
+        if n != place.name.name and n in place.schemas.names and place.schemas.find(n)[0].volume is not None
     ]  # fmt: skip
-    finer = [n for n in others if place.schemas.find(n)[1].width < DAY_NS]
+    finer = [n for n in others if place.schemas.find(n)[1].settled < DAY_NS]
     days = _spans(empty, DAY_NS, 0)
     silent: dict[str, pl.Series] = {}
     for name in finer:
@@ -303,5 +301,5 @@ def joined(frames: Sequence[pl.DataFrame], on: Sequence[str]) -> pl.DataFrame:
 
 
 __all__ = [
-    "KEY", "VOLUMES", "Place", "joined", "lives", "quarantined", "trading", "within",
+    "KEY", "Place", "joined", "lives", "quarantined", "trading", "within",
 ]  # fmt: skip

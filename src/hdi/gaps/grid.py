@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from hdi.model import DAY_NS, NS, Window
-from hdi.schema import Schema, SchemaName
+from hdi.schema import SchemaName
 from hdi.symbology import Array
 
 HOUR_NS = 3_600 * NS
@@ -26,8 +26,8 @@ STRETCHES: dict[str, pl.DataType] = {
 MOST = 500_000
 
 #: ``any``: rows may come at any time of the session; ``start``: one at the start of the stretch; ``close``: when the
-#: session is over.
-Rhythm = Literal["any", "start", "close"]
+#: session is over; ``never``: when something happens, so that none are missed.
+Rhythm = Literal["any", "start", "close", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,11 @@ class Grain:
         return self.every == DAY_NS
 
 
-def grain(schema: Schema, name: SchemaName) -> Grain:
-    """Days for what comes by the day, hours for all that is finer."""
-    if schema.kind == "statistics":
-        return Grain(DAY_NS, "close")
-    if schema.kind == "definition" or name.width >= DAY_NS:
-        return Grain(DAY_NS, "start")
-    return Grain(HOUR_NS, "start" if name.width == HOUR_NS else "any")
+def grain(name: SchemaName) -> Grain:
+    """Days for what comes by the day or as things happen, hours for all that is finer."""
+    if name.expected == "hour":
+        return Grain(HOUR_NS, "start" if name.width == HOUR_NS else "any")
+    return Grain(DAY_NS, "start" if name.expected == "day" else name.expected)
 
 
 def whole_time(window: Window) -> pl.DataFrame:

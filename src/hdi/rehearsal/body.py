@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import databento_dbn as dbn
 import numpy as np
 
+from hdi.rehearsal.layouts import MESSAGES
+
 if TYPE_CHECKING:
     from databento_dbn.metadata import MappingInterval
 try:
@@ -21,11 +23,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _OPTIONS = {zstd.CompressionParameter.compression_level: 1, zstd.CompressionParameter.checksum_flag: 1}
 #: A piece is flushed when it holds so many record bytes: enough to compress well, little enough to stay in the cache.
 _PIECE = 1 << 20
-#: The vendor's record class of each schema that is rehearsed.
-MESSAGES: dict[str, Any] = {
-    "definition": dbn.InstrumentDefMsg, "statistics": dbn.StatMsg, "trades": dbn.TradeMsg, "tbbo": dbn.MBP1Msg,
-    "ohlcv-1s": dbn.OHLCVMsg, "ohlcv-1m": dbn.OHLCVMsg, "ohlcv-1h": dbn.OHLCVMsg, "ohlcv-1d": dbn.OHLCVMsg,
-}  # fmt: skip
 
 
 def record_size(schema: str) -> int:

@@ -14,7 +14,7 @@ from hdi.rehearsal.daily import Days
 from hdi.rehearsal.draws import I64, U64, unit
 from hdi.rehearsal.hostile import Hostility, moved
 from hdi.rehearsal.layouts import DEFINITION, Records
-from hdi.rehearsal.products import NASDAQ, Product
+from hdi.rehearsal.products import GLOBEX, Product
 from hdi.rehearsal.tape import Rows, Tape, blocks
 
 #: Rows of 520 bytes: fewer at a time than of other kinds.
@@ -25,7 +25,7 @@ _SPREAD_NS = 3600 * NS
 #: Price limits are so far from the last price, and orders so many ticks from the market at most.
 _LIMIT = 0.07
 _VARIATION_TICKS = 20
-_SEGMENTS = {"XCME": 68, "XNYM": 80, "XCEC": 82, "XNAS": 0}
+_SEGMENTS = {"XCME": 68, "XNYM": 80, "XCEC": 82, "XNAS": 0, "DBEQ": 0}
 
 
 class Definitions:
@@ -77,7 +77,7 @@ class Definitions:
         last = self._days.fair(rows.which, rows.day - 1)
         reach = np.maximum((np.abs(last) * _LIMIT).astype(np.int64), 10 * _VARIATION_TICKS)
         out["ts_recv"], out["ts_event"] = day[row], announced[row]
-        if self._book.dataset != NASDAQ:
+        if self._book.dataset == GLOBEX:
             out["high_limit_price"] = ((last + reach) * tick)[row]
             out["low_limit_price"] = ((last - reach) * tick)[row]
 

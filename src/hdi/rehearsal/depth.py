@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import databento_dbn as dbn
 import numpy as np
@@ -12,16 +12,17 @@ from hdi.model import DAY_NS, NS
 from hdi.rehearsal import orders
 from hdi.rehearsal.contracts import Instruments
 from hdi.rehearsal.daily import Days, Facts
-from hdi.rehearsal.draws import I64, U64, bits, keyed
+from hdi.rehearsal.draws import I64, U64, Bool, bits, keyed
 from hdi.rehearsal.hostile import Hostility, moved
 from hdi.rehearsal.layouts import Records, blank
 from hdi.rehearsal.levels import Cells, priced, take
 from hdi.rehearsal.orders import Hours, Steps, hours_of
 from hdi.rehearsal.pages import Page, written
-from hdi.rehearsal.products import GLOBEX, PRODUCTS
-from hdi.rehearsal.quotes import DEPTH, GAP, Quotes, behind, moments, quotes
+from hdi.rehearsal.products import GLOBEX
+from hdi.rehearsal.quotes import DEPTH, GAP, Quotes, moments, quotes
 from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
 from hdi.rehearsal.sides import Sides, settled
+from hdi.rehearsal.standing import Standing, sizes_of, stands
 from hdi.rehearsal.tape import SPLIT, Rows, Tape, blocks, in_time, places_of
 from hdi.rehearsal.ticks import Ticks, ticks, times
 
@@ -30,18 +31,6 @@ _TRADES = 1 << 14
 _OPENING, _EARLIER = 41, 42
 _SNAPSHOT, _SNAPSHOT_LAST = 40, 168
 _EARLIER_NS = 4 * HOUR_NS
-_CHANNELS = np.asarray([p.channel for p in PRODUCTS])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Standing:
-    """What stands behind the best prices, by hour: in it, and when it begins. Prices in ticks, sizes by number."""
-
-    low: I64
-    high: I64
-    sizes: I64
-    key: U64
-    hour: I64
 
 
 class Depth:
@@ -112,7 +101,7 @@ class Depth:
                     yield self._published(block.take(shown), opening.take(shown), level[shown])
             cells, facts = self._tape.hours(block)
             hours = hours_of(cells, standing=self._standing)
-            standing = self._stands(hours, facts, level, self._tape.keys(block))
+            standing = stands(hours, facts, level, self._tape.keys(block))
             for chosen in self._wanted(block, hours):
                 for hour, seconds, parts in self._seconds(block, cells, facts, chosen):
                     made = self._made(block, hours, standing, hour, seconds, ticks(seconds, parts), opening)
@@ -182,19 +171,9 @@ class Depth:
         size = 1 + bits(draw, 0, 7), 1 + bits(draw, 7, 7)
         return Sides(level - 1, size[0], one, one, level + 1, size[1], one.copy(), one), level
 
-    @staticmethod
-    def _stands(hours: Hours, facts: Facts, level: I64, keys: U64) -> tuple[Standing, Standing]:
-        """What stands behind the best prices in each hour, and what stood there when it began."""
-        cells = hours.cells
-        now = Standing(facts.low, facts.high, _sizes(cells.key), cells.key, orders.hour_of_day(cells))
-        opens, before, row = hours.opens, hours.before, cells.row
-        low, high = np.where(opens, level[row], facts.low[before]), np.where(opens, level[row], facts.high[before])
-        key = np.where(opens, keys[row], cells.key[before])
-        return now, Standing(low, high, _sizes(key), key, np.where(opens, -1, now.hour[before]))
-
-    def _shown(self, rows: Rows, total: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _shown(self, rows: Rows, total: I64) -> Bool:
         """The rows whose book at midnight is wanted: those that are traded on the day."""
-        out: np.ndarray[tuple[int], np.dtype[np.bool_]] = (rows.low <= rows.day * DAY_NS) & (total > 0)
+        out: Bool = (rows.low <= rows.day * DAY_NS) & (total > 0)
         return out
 
     def _published(self, rows: Rows, opening: Sides, level: I64) -> Records:
@@ -205,7 +184,7 @@ class Depth:
         at = np.arange(size * per) % per - 1
         number, side = at % (1 + DEPTH) - 1, at // (1 + DEPTH)
         keys = self._tape.keys(rows)
-        best, sizes = number < 0, _sizes(keys)
+        best, sizes = number < 0, sizes_of(keys)
         way = np.where(side == 0, -1, 1)
         price = np.where(side == 0, opening.bid[row], opening.ask[row])
         price = np.where(best, price, level[row] + way * (GAP + number))
@@ -224,14 +203,7 @@ class Depth:
         out["action"] = np.where(clear, b"R", b"A")
         out["side"] = np.where(clear, b"N", np.where(side == 0, b"B", b"A"))
         out["flags"] = np.where(at == per - 2, _SNAPSHOT_LAST, _SNAPSHOT)
-        out["channel_id"] = _CHANNELS[self._book.product[rows.which]][row] % 256
         return out
-
-
-def _sizes(key: U64) -> I64:
-    """The sizes of the orders behind the best, by hour, side and number."""
-    number = np.arange(DEPTH)
-    return np.stack([behind(key[:, None], side, number) for side in range(2)], axis=1)
 
 
 def _received(trades: Ticks, start: I64, trade: I64, step: I64) -> I64:
@@ -239,7 +211,8 @@ def _received(trades: Ticks, start: I64, trade: I64, step: I64) -> I64:
     change = moments(trades, start)
     latency = trades.ts_recv - trades.ts_event
     at = np.where(step <= orders.EMPTY, change.before[trade], trades.ts_event[trade])
-    return np.where(step > orders.FILL, change.after[trade], at) + latency[trade]
+    out: I64 = np.where(step > orders.FILL, change.after[trade], at) + latency[trade]
+    return out
 
 
 def _before(trades: Ticks, book: Quotes, carried: Sides) -> Sides:

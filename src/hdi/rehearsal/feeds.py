@@ -12,11 +12,11 @@ from hdi.rehearsal.contracts import Instruments
 from hdi.rehearsal.daily import Facts
 from hdi.rehearsal.draws import I64, U64
 from hdi.rehearsal.hostile import Hostility, moved
-from hdi.rehearsal.layouts import WIDTHS, Records, blank
+from hdi.rehearsal.layouts import INTERVALS, WIDTHS, Records, blank
 from hdi.rehearsal.levels import Cells, priced, take
 from hdi.rehearsal.products import CONSOLIDATED
-from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
 from hdi.rehearsal.quotes import quotes, shapes
+from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
 from hdi.rehearsal.sides import Sides, best, fill_sides
 from hdi.rehearsal.tape import SPLIT, Rows, Tape, blocks, places_of
 from hdi.rehearsal.ticks import Ticks, fill, ticks, times
@@ -42,7 +42,7 @@ class Bars:
 
     def __init__(self, schema: str, book: Instruments, tape: Tape, hostile: int) -> None:
         self._schema = schema
-        self._width = WIDTHS[schema]
+        self._width = (WIDTHS | INTERVALS)[schema]
         self._book = book
         self._tape = tape
         self._hostility = Hostility(schema, hostile)

@@ -14,7 +14,9 @@ from hdi.rehearsal.layouts import Records
 #: How the bad rows of an instrument and day are spread over the schemas.
 _SHARES = {
     "trades": 0.3, "tbbo": 0.3, "ohlcv-1s": 0.15, "ohlcv-1m": 0.1, "ohlcv-1h": 0.04, "statistics": 0.05,
-    "definition": 0.04, "ohlcv-1d": 0.02,
+    "definition": 0.04, "ohlcv-1d": 0.02, "ohlcv-eod": 0.01, "mbo": 0.02, "mbp-1": 0.02, "mbp-10": 0.01,
+    "bbo-1s": 0.02, "bbo-1m": 0.01, "cmbp-1": 0.3, "cbbo-1s": 0.02, "cbbo-1m": 0.01, "tcbbo": 0.3, "imbalance": 0.02,
+    "status": 0.0,
 }  # fmt: skip
 #: Days with fewer trades have no bad rows: most of what they hold would be bad.
 _BUSY = 64
@@ -44,9 +46,14 @@ def _open_below_low(rows: Records) -> None:
 
 
 _TICK = _set("size", 0), _set("side", b"X"), _set("price", dbn.UNDEF_PRICE), _set("price", _ABSURD)
+#: A book may lack a price or a size, and a quote a trade.
+_QUOTE = _set("side", b"X"), _set("price", _ABSURD)
 _BAR = _low_above_high, _close_above_high, _open_below_low, _set("open", dbn.UNDEF_PRICE), _set("high", _ABSURD)
 _FAULTS: dict[str, tuple[_Fault, ...]] = {
     "trades": _TICK, "tbbo": _TICK, "ohlcv-1s": _BAR, "ohlcv-1m": _BAR, "ohlcv-1h": _BAR, "ohlcv-1d": _BAR,
+    "ohlcv-eod": _BAR, "mbo": (*_QUOTE, _set("action", b"X")), "mbp-1": _QUOTE, "mbp-10": _QUOTE, "bbo-1s": _QUOTE,
+    "bbo-1m": _QUOTE, "cmbp-1": _QUOTE, "cbbo-1s": _QUOTE, "cbbo-1m": _QUOTE, "tcbbo": _TICK,
+    "imbalance": (_set("side", b"X"), _set("ref_price", _ABSURD)), "status": (),
     "statistics": (_set("price", _ABSURD), _set("update_action", 0)),
     "definition": (_set("min_price_increment", _ABSURD), _set("raw_symbol", b"")),
 }  # fmt: skip

@@ -15,12 +15,18 @@ from hdi.model import DAY_NS, date_ns
 from hdi.rehearsal.contracts import Instruments, instruments
 from hdi.rehearsal.daily import Days
 from hdi.rehearsal.definitions import Definitions
+from hdi.rehearsal.depth import Depth
+from hdi.rehearsal.endofday import EndOfDay
 from hdi.rehearsal.feeds import Bars, Feed, Trades
-from hdi.rehearsal.layouts import LAYOUTS, WIDTHS, Records
-from hdi.rehearsal.products import DATASETS, NASDAQ
+from hdi.rehearsal.imbalance import Imbalance
+from hdi.rehearsal.intervals import Intervals
+from hdi.rehearsal.layouts import INTERVALS, SCHEMAS, WIDTHS, Records
+from hdi.rehearsal.orders import BOOKS
+from hdi.rehearsal.products import DATASETS
 from hdi.rehearsal.revised import Revised, Revision
 from hdi.rehearsal.sessions import LAST, ZERO
 from hdi.rehearsal.statistics import Statistics
+from hdi.rehearsal.status import Status
 from hdi.rehearsal.symbols import Resolution, Symbology
 from hdi.rehearsal.tape import Rectangle, Rows, Tape, selected
 from hdi.symbology import infer_stype
@@ -65,8 +71,8 @@ class Market:
                 self._feeds[name, schema] = feed
 
     def schemas(self, dataset: str) -> tuple[str, ...]:
-        """The schemas of a dataset; shares have no settlement and no open interest, so no statistics."""
-        return tuple(s for s in LAYOUTS if dataset != NASDAQ or s != "statistics")
+        """The schemas of a dataset."""
+        return SCHEMAS[dataset]
 
     def begins(self, dataset: str) -> dt.date:
         """The first day of a dataset."""
@@ -112,11 +118,18 @@ class Market:
         return selected(self._books[dataset], selection, start_ns, min(end_ns, date_ns(self._today)))
 
 
-def _feed(schema: str, book: Instruments, tape: Tape, days: Days, hostile: int) -> Feed:
+def _feed(schema: str, book: Instruments, tape: Tape, days: Days, hostile: int) -> Feed:  # noqa: PLR0911
     if schema == "definition":
         return Definitions(book, tape, days, hostile)
     if schema == "statistics":
         return Statistics(book, tape, days, hostile)
-    if schema in WIDTHS:
-        return Bars(schema, book, tape, hostile)
-    return Trades(schema, book, tape, hostile)
+    if schema == "ohlcv-eod":
+        return EndOfDay(book, tape, days, hostile)
+    if schema == "status":
+        return Status(book, tape)
+    if schema == "imbalance":
+        return Imbalance(book, tape, hostile)
+    if schema in BOOKS:
+        return Depth(schema, book, tape, days, hostile)
+    kind = Bars if schema in WIDTHS else Intervals if schema in INTERVALS else Trades
+    return kind(schema, book, tape, hostile)

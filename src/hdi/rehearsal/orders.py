@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hdi.model import DAY_NS
-from hdi.rehearsal.draws import I64, U64, Bool
+from hdi.rehearsal.draws import I64, Bool
 from hdi.rehearsal.levels import Cells
 from hdi.rehearsal.quotes import DEPTH, FOURTH, Shapes, shapes
 from hdi.rehearsal.sessions import HOUR_NS
@@ -55,6 +55,7 @@ _ALWAYS = {
     "mbp-1": (MOVE_BID, MOVE_ASK, TRADE, LEFT),
     "cmbp-1": (MOVE_BID, MOVE_ASK, TRADE, LEFT),
 }
+BOOKS = tuple(_ALWAYS)
 _FOURTH = MORE, LESS
 _EMPTIED = EMPTY, GONE, NEW_BID, NEW_ASK
 _GOING, _COMING = tuple(range(GO_BID, MOVE_BID)), tuple(range(COME_BID, MORE))
@@ -160,10 +161,3 @@ def order_beside(place: I64) -> I64:
 def hour_of_day(hours: Cells) -> I64:
     """The hour of the day of each."""
     return hours.start % DAY_NS // HOUR_NS
-
-
-__all__ = [
-    "ACTIONS", "CLEAR", "COME_ASK", "COME_BID", "EMPTY", "FILL", "FLAGS", "GONE", "GO_ASK", "GO_BID", "LEFT", "LESS",
-    "MORE", "MOVE_ASK", "MOVE_BID", "NEW_ASK", "NEW_BID", "NUMBERS", "TRADE", "U64", "Hours", "Steps", "base",
-    "best_order", "hour_of_day", "hours_of", "order_behind", "order_beside",
-]  # fmt: skip

@@ -29,7 +29,7 @@ from hdi.rehearsal.orders import (
     TRADE,
     Hours,
 )
-from hdi.rehearsal.products import CONSOLIDATED, PRODUCTS
+from hdi.rehearsal.products import CONSOLIDATED
 from hdi.rehearsal.quotes import DEPTH, GAP, Quotes
 from hdi.rehearsal.sides import Sides, fill_sides
 from hdi.rehearsal.standing import Standing
@@ -37,7 +37,6 @@ from hdi.rehearsal.tape import Rows, Tape
 from hdi.rehearsal.ticks import Ticks, fill
 
 _LEVELS = 10
-_CHANNELS = np.asarray([p.channel for p in PRODUCTS])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +72,6 @@ def written(page: Page, schema: str, book: Instruments, tape: Tape) -> Records:
     if schema == "mbo":
         traded = (page.step == TRADE) | (page.step == CLEAR)
         out["order_id"] = np.where(traded, 0, orders.base(rows.which, rows.day)[row] + line.order(page))
-        out["channel_id"] = _CHANNELS[book.product[which]] % 256
         return out
     sides = line.sides(page)
     fill_sides(out, sides, tick)
@@ -132,11 +130,13 @@ class _Line:
 
     def _of(self, page: Page, name: str) -> I64:
         now, began = (getattr(each, name)[self._hour] for each in page.standing)
-        return np.where(self._old, began, now)
+        out: I64 = np.where(self._old, began, now)
+        return out
 
     def _size_behind(self, page: Page, side: I64 | int, number: I64) -> I64:
         now, began = (each.sizes[self._hour, side, number] for each in page.standing)
-        return np.where(self._old, began, now)
+        out: I64 = np.where(self._old, began, now)
+        return out
 
     def _behind(self, page: Page) -> Bool:
         """The steps on orders behind the best ones."""

@@ -11,9 +11,12 @@ _STEP = Decimal("0.000000000001")
 _FUTURES = {
     "definition": Decimal(5), "statistics": Decimal(11), "tbbo": Decimal(21), "trades": Decimal(28),
     "ohlcv-1s": Decimal(56), "ohlcv-1m": Decimal(70), "ohlcv-1h": Decimal(280), "ohlcv-1d": Decimal(600),
+    "ohlcv-eod": Decimal(600), "mbo": Decimal("1.5"), "mbp-1": Decimal(2), "mbp-10": Decimal("0.4"),
+    "bbo-1s": Decimal(4), "bbo-1m": Decimal(8), "cmbp-1": Decimal(2), "cbbo-1s": Decimal(4), "cbbo-1m": Decimal(8),
+    "tcbbo": Decimal(21), "status": Decimal(5), "imbalance": Decimal(5),
 }  # fmt: skip
 _STOCKS = {schema: price / 2 for schema, price in _FUTURES.items()}
-_PRICES = {"GLBX.MDP3": _FUTURES, "XNAS.ITCH": _STOCKS}
+_PRICES = {"GLBX.MDP3": _FUTURES, "XNAS.ITCH": _STOCKS, "DBEQ.BASIC": _STOCKS}
 
 
 def unit_price(dataset: str, schema: str) -> Decimal:

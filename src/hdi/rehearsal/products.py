@@ -61,7 +61,7 @@ GLOBEX, NASDAQ, CONSOLIDATED = "GLBX.MDP3", "XNAS.ITCH", "DBEQ.BASIC"
 DATASETS = {
     GLOBEX: (1, "CMES", dt.date(2010, 6, 6)),
     NASDAQ: (2, "XNYS", dt.date(2018, 5, 1)),
-    CONSOLIDATED: (59, "XNYS", dt.date(2018, 5, 1)),
+    CONSOLIDATED: (59, "XNYS", dt.date(2023, 3, 28)),
 }
 #: The publishers of the venues that the consolidated dataset is made of; its own is that of all together.
 VENUES = (39, 40, 41, 42)

@@ -20,6 +20,8 @@ from hdi.rehearsal.feeds import Feed
 from hdi.rehearsal.layouts import LAYOUTS, WIDTHS, Records, blank
 from hdi.rehearsal.tape import Rows, Tape
 
+#: Bars of any kind: what is known of them by the time they begin.
+BARS = (*WIDTHS, "ohlcv-eod")
 #: The schemas of which rows can be added.
 ADDED = (*WIDTHS, "trades", "tbbo")
 #: Rows are taken from so many instruments at least, where there are as many.
@@ -67,7 +69,7 @@ class Revised:
         self._feed = feed
         self._revisions = [r for r in revisions if r.schema in ("", schema)]
         self._resolve = resolve
-        self._index = "ts_event" if schema in WIDTHS else "ts_recv"
+        self._index = "ts_event" if schema in BARS else "ts_recv"
         self._edits: dict[dt.date, Edits] = {}
 
     def count(self, rows: Rows) -> tuple[int, int]:
@@ -187,17 +189,21 @@ class Revised:
         """The record with other values, which break no rule."""
         out = record.copy()
         tick = int(self._tape.tick[self._number(record)])
-        if self._schema in WIDTHS:
+        if self._schema in BARS:
             out["close"] = np.where(out["close"] == out["low"], out["high"], out["low"])
             out["volume"] += 1
         elif self._schema == "definition":
             out["market_depth"] += 1
+        elif self._schema == "status":
+            out["reason"] += 1
+        elif self._schema == "imbalance":
+            out["ref_price"] += tick
         elif self._schema == "statistics":
             priced = out["price"] != dbn.UNDEF_PRICE
             out["price"] += np.where(priced, tick, 0)
             out["quantity"] += np.where(priced, 0, 1).astype(out["quantity"].dtype)
         else:
-            out["price"] += tick
+            out["price"] += np.where(out["price"] != dbn.UNDEF_PRICE, tick, 0)
             out["size"] += 1
         return out
 

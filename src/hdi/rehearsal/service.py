@@ -16,6 +16,7 @@ from hdi.rehearsal.batch import Desk, Download, Job
 from hdi.rehearsal.books import Books
 from hdi.rehearsal.faults import DOWNLOAD, GET_RANGE, SUBMIT, Call, Fault, Faults
 from hdi.rehearsal.holes import LOSING, hole, left
+from hdi.rehearsal.layouts import MESSAGES
 from hdi.rehearsal.market import Market, Resolution
 from hdi.rehearsal.refusals import Refusal
 from hdi.rehearsal.revised import Revision
@@ -31,6 +32,11 @@ _NOTE = "SYNTHETIC, made by the rehearsal vendor of hdi"
 _PUBLISHERS = (
     (1, "GLBX.MDP3", "GLBX", "CME Globex MDP 3.0"),
     (2, "XNAS.ITCH", "XNAS", "Nasdaq TotalView-ITCH"),
+    (39, "DBEQ.BASIC", "XCHI", "DBEQ Basic - NYSE Texas"),
+    (40, "DBEQ.BASIC", "XCIS", "DBEQ Basic - NYSE National"),
+    (41, "DBEQ.BASIC", "IEXG", "DBEQ Basic - IEX"),
+    (42, "DBEQ.BASIC", "EPRL", "DBEQ Basic - MIAX Pearl"),
+    (59, "DBEQ.BASIC", "DBEQ", "Databento US Equities Basic - Consolidated"),
 )
 #: The feed modes that history comes in; both cost the same.
 _MODES = ("historical", "historical-streaming")
@@ -73,9 +79,9 @@ class Service:
         self.desk = Desk(faults, books, preparation)
         #: The address that the files of batch jobs are found at.
         self.root = ""
-        late = [name for name in self.market.datasets if self.market.begins(name) >= until]
-        if late:
-            raise RequestError(f"until {until} is before {late[0]} begins", "Take a later day.")
+        if not self._begun():
+            first = min(self.market.datasets, key=self.market.begins)
+            raise RequestError(f"until {until} is before {first} begins", "Take a later day.")
         self._answers: Mapping[str, Callable[[Call], Answer]] = {
             "metadata.list_publishers": self._publishers,
             "metadata.list_datasets": self._datasets,
@@ -170,7 +176,7 @@ class Service:
             return refusals.plain(status, fault.options.get("retry_after"), as_date=bool(fault.options.get("date")))
         if case == "symbology_invalid_request":
             return refusals.unresolved()
-        asked, known = call.fields.get("dataset", ""), self.market.datasets
+        asked, known = call.fields.get("dataset", ""), self._begun()
         dataset = asked if asked in known else known[0]
         if case == "schema_not_supported":
             return refusals.unknown_schema(dataset, call.fields.get("schema", ""), self.market.schemas(dataset))
@@ -216,13 +222,17 @@ class Service:
 
         return left(selection, [each for each in holes if each], schema, resolve)
 
+    def _begun(self) -> tuple[str, ...]:
+        """The datasets of which there is anything yet."""
+        return tuple(name for name in self.market.datasets if self.market.begins(name) < self._until)
+
     def count(self, request: Request) -> int:
         """How many records the request brings."""
         found = self.market.count(request.dataset, request.schema, request.selection, request.start, request.end)
         return found if request.limit is None else min(found, request.limit)
 
     def _dataset(self, fields: Mapping[str, str]) -> str:
-        name, known = asks.field(fields, "dataset"), self.market.datasets
+        name, known = asks.field(fields, "dataset"), self._begun()
         if name not in known:
             raise refusals.unknown_dataset(name, known)
         return name
@@ -242,8 +252,7 @@ class Service:
     def _datasets(self, call: Call) -> Answer:
         first = asks.day(call.fields.get("start_date") or "1970", "start_date")
         last = asks.day(call.fields.get("end_date") or str(self._until), "end_date")
-        market = self.market
-        return Answer(200, [n for n in market.datasets if first < self._until and market.begins(n) <= last])
+        return Answer(200, [n for n in self._begun() if first < self._until and self.market.begins(n) <= last])
 
     def _schemas(self, call: Call) -> Answer:
         return Answer(200, list(self.market.schemas(self._dataset(call.fields))))
@@ -252,9 +261,9 @@ class Service:
         encoding, name = asks.field(call.fields, "encoding"), asks.field(call.fields, "schema")
         if encoding not in ("dbn", "csv", "json"):
             raise refusals.invalid(f"Invalid `encoding` {encoding!r}, must be one of dbn, csv, json.")
-        if name not in body.MESSAGES:
-            raise refusals.unknown_schema(call.fields.get("dataset") or "any", name, tuple(body.MESSAGES))
-        message = body.MESSAGES[name]
+        if name not in MESSAGES:
+            raise refusals.unknown_schema(call.fields.get("dataset") or "any", name, tuple(MESSAGES))
+        message = MESSAGES[name]
         hidden = () if encoding == "dbn" else message._hidden_fields  # noqa: SLF001  (the vendor's own table)
         rows = [{"name": n, "type": _c_type(code)} for n, code in message._dtypes if n not in hidden]  # noqa: SLF001
         return Answer(200, rows)

@@ -68,9 +68,9 @@ class Statistics:
     def _blocks(self, rows: Rows) -> Iterator[tuple[Rows, Facts]]:
         rows = rows.take(self._book.sessions.ending(rows.day)[1])
         for block in blocks(rows):
-            yield block, self._session(block)
+            yield block, self.session(block)
 
-    def _session(self, rows: Rows) -> Facts:
+    def session(self, rows: Rows) -> Facts:
         """What was traded in the session of each row's date, which starts on the UTC day before."""
         size = len(rows.day)
         which = np.repeat(rows.which, 2)

@@ -97,20 +97,25 @@ def ticks(seconds: Cells, facts: Facts) -> Ticks:
 
 
 def fill(out: Records, trades: Ticks, order: I64, tick: I64, day: I64) -> None:
-    """Write the trades, in the given order, into blank records; ``tick`` (1e-9) and ``day`` are by row."""
+    """Write the trades, in the given order, into blank records; ``tick`` (1e-9) and ``day`` are by row.
+
+    Only what the records have: those at the end of an interval tell of a trade, and are none.
+    """
     row, leader = trades.row[order], trades.leader[order]
     first = trades.draw[leader]
     out["ts_event"] = trades.ts_event[order]
     out["price"] = trades.price[order] * tick[row]
     out["size"] = trades.size[order]
-    out["action"] = b"T"
     out["side"] = trades.side[order]
     # The event ends with the last of a burst, or with the book updates that follow it.
     ends = np.append(trades.leader[1:] != trades.leader[:-1], [True])[order] & (bits(first, 24, 1) > 0)
     out["flags"] = ends * np.uint8(_LAST)
     out["ts_recv"] = trades.ts_recv[order]
-    out["ts_in_delta"] = 9_000 + bits(first, 10, 14)
-    if "sequence" not in (out.dtype.names or ()):
+    names = out.dtype.names or ()
+    if "action" in names:
+        out["action"] = b"T"
+        out["ts_in_delta"] = 9_000 + bits(first, 10, 14)
+    if "sequence" not in names:
         return
     # The first of a burst stands as far before each of it in the day as here.
     place = trades.place[order] - (order - leader)

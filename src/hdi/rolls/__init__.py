@@ -40,6 +40,7 @@ ROLLS: dict[str, pl.DataType] = {
 _ROOT = re.compile(r"[A-Za-z0-9]{1,8}")
 _CONTINUOUS = re.compile(r"([A-Za-z0-9]+)\.([cnvCNV])\.([0-9]{1,3})")
 _SHOWN = 3
+_MOST_DAYS = 36_525
 _NEEDS = {"calendar": "definition", "volume": "ohlcv-1d", "open-interest": "statistics"}
 _WHAT = {
     "definition": "no definition of a {root} contract that lives then was stored as received by its midnight",
@@ -197,10 +198,10 @@ def _days(start: int, end: int) -> str:
 
 
 def _ingest(dataset: str, schema: str, root: str, window: Window) -> str:
-    return (
-        f"hdi ingest --api databento --dataset {dataset} --schema {schema} --symbols {root}.FUT "
-        f"--start-date {ns_date(window.start)} --end-date {ns_date(window.end - 1)}"
-    )
+    what = f"hdi ingest --api databento --dataset {dataset} --schema {schema} --symbols {root}.FUT"
+    if window.days > _MOST_DAYS:  # nobody said when
+        return f"{what} --start-date DATE --end-date DATE"
+    return f"{what} --start-date {ns_date(window.start)} --end-date {ns_date(window.end - 1)}"
 
 
 def front(lookup: Lookup, text: str) -> str:
@@ -219,6 +220,8 @@ def calendar(  # noqa: PLR0913, PLR0917  (what a query is given)
 
     Raises RequestError for what is no continuous symbol, UnknownSymbol for one that nothing is known of.
     """
+    if not symbols:
+        raise RequestError("no symbol is given", "A roll calendar is that of a continuous symbol, such as ES.c.0.")
     parts, notes = [pl.DataFrame(schema=ROLLS)], list[str]()
     for text in symbols:
         symbol = rolls.meant(text, raw=lookup.knows(text))

@@ -6,12 +6,13 @@ Pure: it works on frames. Nothing that became known after midnight of a day deci
 from __future__ import annotations
 
 import bisect
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
-from hdi.model import DAY_NS, Window
+from hdi.model import DAY_NS, Window, date_ns
 from hdi.rolls.rules import Rule
 
 #: What was said of contracts. ``delivery`` counts months since year 0; ``known`` is when it was said, ``expires`` null
@@ -140,12 +141,14 @@ def _by_calendar(rule: Rule, rank: int, known: Known, days: Sequence[int]) -> li
 def _leaves(rule: Rule, key: Key, expires: int | None, sessions: Sequence[int] | None) -> int:
     """The first day on which the contract is no longer the one."""
     if rule.before == "delivery-month":
-        event = _month(key[0])
+        event = _month(key[0]) - DAY_NS
     elif expires is None:
         return 0
     else:
         event = expires // DAY_NS * DAY_NS
-    if rule.count == "calendar-days" or sessions is None or rule.days == 0:
+    # Sessions are known for some years ahead; a contract that leaves later is not the one before that.
+    counted = rule.count == "sessions" and rule.days > 0 and sessions and event <= sessions[-1]
+    if sessions is None or not counted:
         return event + DAY_NS - rule.days * DAY_NS
     # The event's own session counts as the first, or the last one before it.
     at = bisect.bisect_right(sessions, event) - rule.days
@@ -154,10 +157,6 @@ def _leaves(rule: Rule, key: Key, expires: int | None, sessions: Sequence[int] |
 
 def _month(number: int) -> int:
     """Midnight of the first day of a month that is counted since year 0."""
-    import datetime as dt
-
-    from hdi.model import date_ns
-
     return date_ns(dt.date(number // 12, number % 12 + 1, 1))
 
 

@@ -39,9 +39,11 @@ _MOST_DAYS, _MOST_LAG = 400, 60
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. ``days`` before ``before`` the next contract takes over; ``lag`` sessions lie between data and roll.
+    """One rule.
 
-    ``days`` 0 is the day after the event; 1 is its own day, counted in calendar days, or in sessions.
+    The event of a calendar rule is the day of the expiration, or the last day before the delivery month. With ``days``
+    0 the next contract takes over on the day after it, with 1 on the event's own day, counted back in calendar days or
+    in sessions. By volume and open interest the contract of a day is decided by the ``lag``-th trading date before it.
     """
 
     name: str

@@ -9,12 +9,12 @@ nothing of it was quarantined; the notes count those that are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from hdi.answer import Answer
@@ -28,7 +28,6 @@ from hdi.schema import Schema, Schemas, closest
 from hdi.series.bars_asked import MEASURES, Every
 from hdi.series.bars_certain import Certain, known, quarantined
 from hdi.series.bars_sources import BARS, TRADES, Source, best, claims, named, possible, span
-from hdi.stores.held import Held
 
 if TYPE_CHECKING:
     from hdi.calendars import Calendars
@@ -40,14 +39,13 @@ _PRICES = {"open": "open_price", "high": "high_price", "low": "low_price", "clos
 #: What bars of activity have beside the columns of bars: the time of the last trade, and False for a bar that the end
 #: of its day or session cut short.
 ACTIVITY: dict[str, pl.DataType] = {"ts_end": pl.Datetime("ns", "UTC"), "complete": pl.Boolean()}
-FILLED = "filled"
 #: The records of ``trades`` that are trades: the vendor makes its bars of these.
 _TRADED = "T"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What bars somebody asks for. ``start`` and ``end`` are instants; None: from the first, to the last thing stored."""
+    """What bars somebody asks for; ``start`` and ``end`` None: from the first, to the last thing stored."""
 
     symbols: tuple[str, ...]
     start: int | None
@@ -187,8 +185,10 @@ def _chosen(
     held = [claims(coverage, mappings, s.name.name, dataset) for s in choice]
     wanted = found.rectangles
     if wanted is None:
-        cut = pl.concat(held).drop_nulls("instrument_id").with_columns(
-            pl.col("start").clip(lower_bound=window.start), pl.col("end").clip(upper_bound=window.end)
+        cut = (
+            pl.concat(held)
+            .drop_nulls("instrument_id")
+            .with_columns(pl.col("start").clip(lower_bound=window.start), pl.col("end").clip(upper_bound=window.end))
         )
         wanted = cut.filter(pl.col("start") < pl.col("end")).select(*RECTANGLES).unique()
     return best(choice, wanted, held, store.ledger())
@@ -242,8 +242,20 @@ class _Making:
         if self.source.same:
             return ()
         if self.source.name.name == TRADES:
-            return ("dataset", "publisher_id", "instrument_id", "ts_recv", "price", "size", "action")
-        return ("dataset", "publisher_id", "instrument_id", "ts_event", *_PRICES.values(), "volume", "trade_count")
+            return (*self._who, "ts_recv", "price", "size", "action")
+        return (*self._who, "ts_event", *_PRICES.values(), "volume", "trade_count")
+
+    @property
+    def _who(self) -> tuple[str, ...]:
+        """The columns that say whose a row is; a dataset that is the only one need not be read."""
+        return KEY if self._dataset is None else KEY[1:]
+
+    @cached_property
+    def _dataset(self) -> str | None:
+        """The one dataset that rows can be of, None where there are several."""
+        ledger = self.store.ledger().filter(pl.col("schema") == self.source.name.name, pl.col("stored") > 0)
+        known = [self.wanted.dataset] if self.wanted.dataset else ledger["dataset"].unique().to_list()
+        return known[0] if len(known) == 1 else None
 
     def made_of(self, *, whole: bool) -> str:
         """Which source it is, for the notes."""
@@ -261,7 +273,9 @@ class _Making:
             if self.wanted.fill:
                 from hdi.series.bars_filling import Filling
 
-                made = Filling(self.every, self.calendars(), self._certain, self.result, self.window).bars(made)
+                names, rectangles = self.result.lookup.names(self.result.rectangles), self.result.rectangles
+                filling = Filling(self.every, self.calendars(), names, self._certain, rectangles, self.window)
+                made = filling.bars(made)
             yield from made
         finally:
             notes += self._left_out()
@@ -284,9 +298,7 @@ class _Making:
             sure = self._sure(bars, certain)
             if sure.is_empty():
                 continue
-            at = sure.with_columns(
-                pl.lit(None, pl.String).alias("symbol"), pl.col("first").cast(_TIME).alias("at")
-            )
+            at = sure.with_columns(pl.lit(None, pl.String).alias("symbol"), pl.col("first").cast(_TIME).alias("at"))
             named_ = names.fill(at, "at")
             start = "first" if measure else "start"
             yield named_.select(
@@ -304,14 +316,16 @@ class _Making:
 
     def _legs(self) -> Iterator[pl.DataFrame]:
         """What bars are made of, as :class:`hdi.folding.Folder` takes it."""
+        who = [*KEY] if self._dataset is None else [pl.lit(self._dataset).alias("dataset"), *KEY[1:]]
         if self.source.name.name == TRADES:
             columns = {"at": "ts_recv", "price": "price", "volume": "size"}
             for frame in self.result.slabs():
-                yield frame.filter(pl.col("action") == _TRADED, pl.col("size") > 0).select(*KEY, *legs(columns))
+                traded = ((frame["action"] == _TRADED) & (frame["size"] > 0)).fill_null(value=False)
+                yield (frame if traded.all() else frame.filter(traded)).select(*who, *legs(columns))
             return
         columns = {"at": "ts_event", **_PRICES, "volume": "volume", "trades": "trade_count"}
         for frame in self.result.slabs():
-            yield frame.select(*KEY, *legs(columns))
+            yield frame.select(*who, *legs(columns))
 
     @property
     def _certain(self) -> Certain:
@@ -346,4 +360,4 @@ class _Making:
         return said + [f"left out: {n} {self.source.name.name} {why}" for n, why in reasons[2:] if n]
 
 
-__all__ = ["ACTIVITY", "FILLED", "Bars", "Wanted", "adjusted_bars", "make"]
+__all__ = ["ACTIVITY", "Bars", "Wanted", "adjusted_bars", "make"]

@@ -13,9 +13,6 @@ from hdi.lookup import RECTANGLES, Asked, among
 from hdi.model import Window, subtract
 from hdi.symbology import Intervals, merge
 
-#: A stretch of an instrument in which a row was quarantined; instrument_id null: of every instrument.
-_SPANS: dict[str, pl.DataType] = {**RECTANGLES}
-
 
 @dataclass(frozen=True)
 class Certain:
@@ -56,11 +53,12 @@ class Certain:
 def quarantined(rejects: pl.DataFrame, ledger: pl.DataFrame, source: str, window: Window) -> pl.DataFrame:
     """Where rows of a schema were quarantined.
 
-    A row without a time, or with one outside of its unit's window, may belong anywhere in that window. The sample that
-    is kept of a failed unit says nothing of the rows that stand.
+    A row without a time may belong anywhere in the window of its unit. One whose time is outside of that window says
+    nothing of the bucket that it claims, and the sample that is kept of a failed unit nothing of the rows that stand.
     """
-    rows = rejects.filter(pl.col("schema") == source, ~pl.col("failed"))
-    lost = pl.col("index_time").is_null() | pl.col("rules").list.contains("OUTSIDE_WINDOW")
+    outside = pl.col("rules").list.contains("OUTSIDE_WINDOW") & pl.col("index_time").is_not_null()
+    rows = rejects.filter(pl.col("schema") == source, ~pl.col("failed"), ~outside)
+    lost = pl.col("index_time").is_null()
     units = ledger.select("unit", pl.col("start").alias("from"), pl.col("end").alias("to")).unique("unit", keep="last")
     spread = rows.filter(lost).join(units, on="unit", how="left")
     at = pl.col("index_time")

@@ -40,7 +40,8 @@ def possible(schemas: Schemas, every: Every) -> list[Source]:
             and not (every.align == "session" and n.width >= DAY_NS)
         ]  # fmt: skip
         found = [
-            Source(n, same=n.width == every.width and every.align == "utc") for n in sorted(fits, key=lambda n: -n.width)
+            Source(n, same=n.width == every.width and every.align == "utc")
+            for n in sorted(fits, key=lambda n: -n.width)
         ]
     return [*found, Source(trades)]
 

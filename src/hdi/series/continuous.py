@@ -11,7 +11,7 @@ in between is rounded once, half-even to :data:`PLACES` places, and each price t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -26,7 +26,7 @@ from hdi.lookup import RECTANGLES, Asked, union
 from hdi.model import iso_ns
 from hdi.rolls import named
 from hdi.schema import closest
-from hdi.series.moments import Moments, Roll, priced
+from hdi.series.moments import Moments, Prices, Roll, priced
 from hdi.symbology import Intervals, infer_stype
 
 if TYPE_CHECKING:
@@ -193,22 +193,31 @@ def factors(series: Result, *, how: str | None, by: str = "difference", at: str 
     if how == "none":
         return None
     _check(series)
-    stretches = _stretches(series)
     moments = Moments(series.store, series.lookup, series.schema, series.source)
+    return composed(_stretches(series), lambda roll: priced(moments, roll, gap=at == "gap"), how=how, by=by)
+
+
+def composed(stretches: pl.DataFrame, price: Callable[[Roll], Prices], *, how: str, by: str) -> Factors:
+    """The factors of series by their stretches (rectangles with ``symbol`` and ``contract``) and the prices at rolls.
+
+    RequestError for a ratio of prices that are not positive.
+    """
+    ratio = by == "ratio"
     rows, spans = [], []
-    for (dataset, symbol), part in stretches.group_by("dataset", "symbol", maintain_order=True):
+    ordered = stretches.sort("symbol", "dataset", "start")
+    for (dataset, symbol), part in ordered.group_by("dataset", "symbol", maintain_order=True):
         rolls = [_roll(str(dataset), str(symbol), a, b) for a, b in _turns(part)]
-        prices = [priced(moments, roll, gap=at == "gap") for roll in rolls]
-        own, cumulative = _factors(rolls, prices, how=how, ratio=by == "ratio")
-        for roll, price, factor, sum_ in zip(rolls, prices, own, _beside(cumulative, how), strict=True):
-            rows.append((*roll.head, price.old, price.new, price.old_at, price.new_at, _shown(factor), _shown(sum_)))
-        spans += _applied(part, [r.at for r in rolls], cumulative, ratio=by == "ratio")
+        prices = [price(roll) for roll in rolls]
+        own, cumulative = _factors(rolls, prices, how=how, ratio=ratio)
+        for roll, at, factor, total in zip(rolls, prices, own, _beside(cumulative, how), strict=True):
+            rows.append((*roll.head, at.old, at.new, at.old_at, at.new_at, _shown(factor), _shown(total)))
+        spans += _applied(part, [r.at for r in rolls], cumulative, ratio=ratio)
     frame = pl.DataFrame(rows, schema=_RAW, orient="row").with_columns(pl.col(c).cast(_TIME) for c in _TIMES)
     held = pl.DataFrame(spans, schema={**RECTANGLES, "factor": pl.Int128()}, orient="row")
     by_dataset = {
         str(d): (Intervals(part), part["factor"]) for (d,), part in held.group_by("dataset", maintain_order=True)
     }
-    return Factors(by == "ratio", Rows(frame.select(list(ROLLED))), by_dataset)
+    return Factors(ratio, Rows(frame.select(list(ROLLED))), by_dataset)
 
 
 _TIMES = ("at", "old_time", "new_time")
@@ -275,7 +284,7 @@ def _stretches(series: Result) -> pl.DataFrame:
             f"{iso_ns(row['start'])}: a row cannot be adjusted for two series",
             "Ask for them one by one.",
         )
-    return both.sort("symbol", "dataset", "start")
+    return both
 
 
 RECTANGLES_KEY = ("dataset", "instrument_id")
@@ -305,16 +314,16 @@ def _text(value: object) -> str | None:
 
 
 def _factors(
-    rolls: Sequence[Roll], prices: Sequence[object], *, how: str, ratio: bool
+    rolls: Sequence[Roll], prices: Sequence[Prices], *, how: str, ratio: bool
 ) -> tuple[list[Fraction], list[Fraction]]:
     """What each roll does, and what is applied to each stretch between them, exactly."""
     neutral = Fraction(1 if ratio else 0)
     own = []
     for roll, price in zip(rolls, prices, strict=True):
-        old, new = Fraction(price.old), Fraction(price.new)  # type: ignore[attr-defined]
+        old, new = Fraction(price.old), Fraction(price.new)
         if ratio and (old <= 0 or new <= 0):
             raise RequestError(
-                f"{roll.told}: the prices are {price.old} and {price.new}; "  # type: ignore[attr-defined]
+                f"{roll.told}: the prices are {price.old} and {price.new}; "
                 "a ratio of prices that are not positive says nothing",
                 "Adjust by difference.",
             )
@@ -349,4 +358,16 @@ def _shown(factor: Fraction) -> Decimal:
     return Decimal(round(factor * _SCALE)).scaleb(-PLACES)
 
 
-__all__ = ["AT", "BY", "HOW", "PLACES", "ROLLED", "Adjusted", "Factors", "adjusted", "adjusted_query", "factors"]
+__all__ = [
+    "AT",
+    "BY",
+    "HOW",
+    "PLACES",
+    "ROLLED",
+    "Adjusted",
+    "Factors",
+    "adjusted",
+    "adjusted_query",
+    "composed",
+    "factors",
+]

@@ -136,6 +136,35 @@ class Writer(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Touched:
+    """What a read touches: so many of so many files or chunks (``unit``), and the stored columns."""
+
+    unit: str
+    read: int
+    of: int
+    columns: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.read} of {self.of} {self.unit}s, {len(self.columns)} stored columns: {', '.join(self.columns)}"
+
+
+@runtime_checkable
+class Touching(Protocol):
+    """A store that says beforehand what a read touches. The arguments are those of :meth:`Store.read`."""
+
+    def touches(
+        self,
+        schema: Schema,
+        name: str,
+        window: Window,
+        instruments: pl.DataFrame | None,
+        columns: Sequence[str],
+        dataset: str | None = None,
+    ) -> Touched:
+        """As its own engine plans it: no estimate, and no row is read."""
+
+
 @runtime_checkable
 class Store(Protocol):
     """Where rows, rejects and receipts are kept. Every method may raise StoreError."""

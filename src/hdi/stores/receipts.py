@@ -117,6 +117,13 @@ def new_conditions(heard: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     return beside.filter((pl.col("seen_at") >= pl.col("later")).fill_null(value=True)).select(*CONDITIONS)
 
 
+def stood(rejected: pl.DataFrame, later: pl.Series) -> pl.DataFrame:
+    """The rejects (:data:`hdi.frames.REJECTED`) as they were before the ``later`` units came."""
+    own = rejected.filter(~pl.col("unit").is_in(later.implode()))
+    after = pl.col("replaced_unit").is_in(later.implode()).fill_null(value=True)
+    return own.with_columns(replaced_unit=pl.when(~after).then("replaced_unit"))
+
+
 def lacking_numbers(known: pl.DataFrame, wanted: pl.DataFrame, url: str) -> pl.DataFrame:
     """The numbers (unit, unit_id) that are not known yet. RequestError where another unit has one of them."""
     both = wanted.join(known, on="unit", suffix="_known").filter(pl.col("unit_id") != pl.col("unit_id_known"))

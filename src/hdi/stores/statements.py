@@ -46,6 +46,11 @@ def only_reading(what: str) -> RequestError:
     return RequestError(f"{ONLY_READING}: {what}", _READ_HINT)
 
 
+def refused_function(name: str) -> RequestError:
+    """The refusal of a function."""
+    return only_reading(f"the function {name} does more, or reads elsewhere")
+
+
 def pointed(message: str, statement: str, offset: int | None, hint: str = "") -> RequestError:
     """What is wrong with a statement, with the line and a caret below the character at ``offset``."""
     if offset is None or not 0 <= offset <= len(statement):
@@ -225,6 +230,7 @@ def explained(statement: str) -> bool:
 
 
 __all__ = [
-    "ONLY_READING", "REFUSED", "Numbers", "Told", "chars", "explained", "only_reading", "pointed", "trimmed", "unique",
+    "ONLY_READING", "REFUSED", "Numbers", "Told", "chars", "explained", "only_reading", "pointed", "refused_function",
+    "trimmed", "unique",
     "unknown",
 ]  # fmt: skip

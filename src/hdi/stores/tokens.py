@@ -9,9 +9,10 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hdi.errors import RequestError
-from hdi.stores.statements import only_reading, pointed
+from hdi.stores.statements import REFUSED, only_reading, pointed, refused_function
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*)
@@ -27,6 +28,12 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _BEGINS = ("select", "with", "values", "table")
+_OTHERS = frozenset(
+    "insert update delete merge truncate create drop alter copy attach detach install load pragma set reset export "
+    "import call vacuum analyze checkpoint begin start commit rollback abort end savepoint release do lock listen "
+    "notify unlisten prepare execute deallocate grant revoke comment reindex cluster refresh discard declare fetch "
+    "close move security reassign use force update show".split()
+)
 _WRITES = ("insert", "update", "delete", "merge", "into")
 _LOCKS = ("update", "share", "no", "key")
 
@@ -63,7 +70,7 @@ def tokens(text: str) -> Iterator[Token]:
             yield Token("text", "", found.start())
             continue
         if kind == "unicode":
-            raise pointed("names are not written with U& here", text, at, "Write the name itself.")
+            raise only_reading("names are not written with U& here")
         if kind == "sign" and found.group() in "'\"":
             raise pointed("this text does not end", text, at)
         if kind != "space":
@@ -116,7 +123,9 @@ def looked_through(text: str) -> Words:
         raise only_reading("these are several statements")
     first = next((t for t in found if t.text != "("), None)
     if first is None or first.kind != "word" or first.name not in _BEGINS:
-        raise only_reading(f"{first.text.upper() if first else 'this'} is no query")
+        refuse_other(text)
+        at = first.offset if first is not None else 0
+        raise pointed("a statement begins with SELECT, WITH, VALUES, TABLE or EXPLAIN", text, at)
     functions: dict[str, int] = {}
     names: dict[str, int] = {}
     for k, token in enumerate(found):
@@ -132,6 +141,19 @@ def looked_through(text: str) -> Words:
     return Words(functions, names)
 
 
+def refuse_other(text: str) -> None:
+    """RequestError that says so for a statement of another kind than queries, whatever else is wrong with it."""
+    found = list(tokens(text))
+    if any(t.text == ";" for t in found):
+        raise only_reading("these are several statements")
+    first = next((t for t in found if t.text != "("), None)
+    if first is not None and first.kind == "word" and first.name in _OTHERS:
+        raise only_reading(f"{first.text.upper()} is no query")
+    for token, after in pairwise(found):
+        if after.text == "(" and token.kind in ("word", "quoted") and token.name in REFUSED:
+            raise refused_function(token.name)
+
+
 def _refuse(token: Token, before: Token | None, after: Token | None) -> None:
     """Refuse words that write, where they are no names: after the parenthesis of a WITH, and before a table."""
     word = token.name
@@ -144,4 +166,4 @@ def _refuse(token: Token, before: Token | None, after: Token | None) -> None:
         raise only_reading(f"FOR {after.text.upper()} locks rows")
 
 
-__all__ = ["Token", "Words", "blank", "looked_through", "split", "tokens"]
+__all__ = ["Token", "Words", "blank", "looked_through", "refuse_other", "split", "tokens"]

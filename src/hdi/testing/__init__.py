@@ -21,7 +21,19 @@ from __future__ import annotations
 
 import pytest
 
-_PARTS = ("base", "books", "days", "failing", "fragments", "instruments", "once", "reading", "source", "together")
+_PARTS = (
+    "base",
+    "books",
+    "days",
+    "failing",
+    "fragments",
+    "instruments",
+    "known",
+    "once",
+    "reading",
+    "source",
+    "together",
+)
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from hdi.testing.books import Books  # noqa: E402  (asserts are rewritten before they are imported)
@@ -29,6 +41,7 @@ from hdi.testing.days import Days  # noqa: E402
 from hdi.testing.failing import Failing  # noqa: E402
 from hdi.testing.fragments import Fragments  # noqa: E402
 from hdi.testing.instruments import Instruments  # noqa: E402
+from hdi.testing.known import Known  # noqa: E402
 from hdi.testing.material import Load, State, content, digest, opened, prices, rejects, trades  # noqa: E402
 from hdi.testing.once import Once  # noqa: E402
 from hdi.testing.reading import Reading  # noqa: E402
@@ -38,5 +51,5 @@ from hdi.testing.together import Together  # noqa: E402
 __all__ = ["Load", "SourceSuite", "State", "StoreSuite", "content", "digest", "opened", "prices", "rejects", "trades"]
 
 
-class StoreSuite(Once, Books, Days, Fragments, Reading, Instruments, Failing, Together):
+class StoreSuite(Once, Books, Days, Fragments, Reading, Instruments, Known, Failing, Together):
     """Every test of the store protocol; subclasses say where a fresh store is."""

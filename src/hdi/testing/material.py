@@ -72,6 +72,32 @@ def definitions(rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
     return pl.DataFrame(columns).select(pl.col(c).cast(t) for c, t in schema.dtypes.items())
 
 
+def extremes(name: str) -> pl.DataFrame:
+    """Three rows of a schema name: the least values of each type, the greatest, and null wherever one may be."""
+    schema, found = schemas().find(name)
+    most: dict[str, object] = {
+        "text": "é\n'", "boolean": True, "smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": MAX_NS,
+        "price": Decimal("999999999.999999999"), "timestamp": MAX_NS - 1,
+    }  # fmt: skip
+    least: dict[str, object] = {
+        "text": "", "boolean": False, "smallint": -(2**15), "integer": -(2**31), "bigint": -MAX_NS - 1,
+        "price": Decimal("-999999999.999999999"), "timestamp": 0,
+    }  # fmt: skip
+    own: dict[str, object] = {
+        "dataset": DATASET, "instrument_id": 1, "publisher_id": 1, "data_source": "synthetic", **found.constants
+    }  # fmt: skip
+    columns = []
+    for f in schema.fields:
+        values = [least[f.type], most[f.type], None if f.null else most[f.type]]
+        if f.name == schema.index_time:
+            values = [START, START + 999, DAY.end - 1]
+        elif f.name in own:
+            values = [own[f.name]] * 3
+        plain = pl.Int64() if f.type == "timestamp" else f.dtype
+        columns.append(pl.Series(f.name, values, dtype=plain).cast(f.dtype))
+    return pl.DataFrame(columns)
+
+
 def rejects(times: Sequence[int | None], instruments: Sequence[int] | int = 1, rule: str = "NO_GOOD") -> pl.DataFrame:
     """Rejected trades (:data:`REJECTS`), without what the load that holds them knows: unit, row, run."""
     n = len(times)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from hdi.frames import CONTENT
 from hdi.model import DAY_NS, Window
-from hdi.stores import Store
+from hdi.schema import Schemas
+from hdi.stores import Store, open_store
 from hdi.testing.base import Suite
-from hdi.testing.material import ALWAYS, DATASET, START, Load, content, counts, frames, opened, schemas, trades
+from hdi.testing.material import (
+    ALWAYS,
+    DATASET,
+    START,
+    Load,
+    content,
+    counts,
+    extremes,
+    frames,
+    opened,
+    schemas,
+    trades,
+)
 from hdi.testing.once import bars
 
 _NEXT = Window(START + DAY_NS, START + 2 * DAY_NS)
@@ -123,6 +138,24 @@ class Reading(Suite):
         for name, rows in (("ohlcv-1d", 2), ("ohlcv-1h", 3)):
             Load(bars(name).head(rows), schema=name).commit(store)
         assert [counts(store, name, DAY_NS)["rows"].sum() for name in ("ohlcv-1d", "ohlcv-1h")] == [2, 3]
+
+    def test_rows_of_every_schema_come_back_as_they_were_written(self, store: Store) -> None:
+        for name in schemas().stored_names:
+            Load(extremes(name), schema=name).commit(store)
+        for name in schemas().stored_names:
+            assert_frame_equal(content(store, name), extremes(name))
+
+    def test_a_store_from_before_a_kind_was_known_has_no_rows_of_it_and_takes_them(self, url: str) -> None:
+        with closing(open_store(url, Schemas(s for s in schemas() if s.kind != "mbo"), write=True)) as older:
+            Load(trades([START])).commit(older)
+        with closing(open_store(url, schemas())) as reader:
+            assert content(reader, "mbo").height == 0
+            assert counts(reader, "mbo", DAY_NS).height == 0
+            assert reader.replaced(schemas().find("mbo")[0]).height == 0
+            with closing(opened(url)) as store:
+                Load(extremes("mbo"), schema="mbo").commit(store)
+            assert content(reader, "mbo").height == 3
+            assert content(reader).height == 1
 
 
 def _grouped(rows: pl.DataFrame, every: int) -> pl.DataFrame:

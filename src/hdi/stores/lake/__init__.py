@@ -27,12 +27,12 @@ from hdi.errors import RequestError, StoreError
 from hdi.frames import CONTENT, MAPPINGS
 from hdi.model import MAX_NS, Receipt, Window
 from hdi.schema import Schema, Schemas
-from hdi.stores import Piece, ServerOptions, Work, check_origin
+from hdi.stores import Piece, ServerOptions, Touched, Work, check_origin
 from hdi.stores.held import within
 from hdi.stores.instruments import DEFINITION, known_by
 from hdi.stores.lake import adopt
 from hdi.stores.lake.commit import record
-from hdi.stores.lake.compare import live_files
+from hdi.stores.lake.compare import Stored, live_files
 from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, clear_log, commits, latest
 from hdi.stores.lake.files import guard, locked, try_lock, write_text
 from hdi.stores.lake.instruments import Instruments
@@ -72,6 +72,7 @@ class Lake:
         self._numbers_read = 0
         history = {f"{s.table}_history": s.history for s in schemas}
         self._derived = Derived(root, list(self._schemas), history)
+        self._live: dict[str, tuple[tuple[int, int, int], tuple[Stored, ...]]] = {}
         self._delta_schemas: dict[str, DeltaSchema] = {}
         with guard(root):
             self._check()
@@ -182,11 +183,22 @@ class Lake:
         columns: Sequence[str], dataset: str | None = None, *, ordered: bool = True,
     ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.read`."""
-        del ordered
         with guard(self.root):
             if latest(self.root, schema.table) >= 0:
-                table = DeltaTable(str(self.root / schema.table))
-                yield from Scan(self, schema, name, window, instruments, columns).frames(table, dataset)
+                live = self.live(schema)
+                scan = Scan(self, schema, name, window, instruments, columns, ordered=ordered)
+                yield from scan.frames(live, dataset) if ordered else scan.slabs(live, dataset)
+
+    def touches(
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None = None,
+    ) -> Touched:  # fmt: skip
+        """See :meth:`hdi.stores.Touching.touches`."""
+        with guard(self.root):
+            scan = Scan(self, schema, name, window, instruments, columns)
+            if latest(self.root, schema.table) < 0:
+                return Touched("file", 0, 0, scan.stored)
+            return Touched("file", *scan.files(self.live(schema), dataset), scan.stored)
 
     def superseded(  # noqa: PLR0913  (as the protocol has it)
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
@@ -205,9 +217,9 @@ class Lake:
         with guard(self.root):
             if latest(self.root, schema.table) < 0:
                 return pl.DataFrame(schema=CONTENT)
-            table = DeltaTable(str(self.root / schema.table))
+            live = self.live(schema)
             columns = ["dataset", "instrument_id", schema.index_time]
-            return Scan(self, schema, name, window, instruments, columns, ordered=False).content(table, dataset, every)
+            return Scan(self, schema, name, window, instruments, columns, ordered=False).content(live, dataset, every)
 
     def instruments(
         self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None,
@@ -294,6 +306,19 @@ class Lake:
         """A derived table made again from the commits alone."""
         with guard(self.root):
             return self._derived.rebuilt(name)
+
+    def live(self, schema: Schema) -> Sequence[Stored]:
+        """The files of a table that is there, at its newest version. A log is read again only when it has grown."""
+        newest = latest(self.root, schema.table)
+        entry = (self.root / schema.table / "_delta_log" / f"{newest:020}.json").stat()
+        at = (newest, entry.st_ino, entry.st_mtime_ns)
+        known = self._live.get(schema.table)
+        if known is None or known[0] != at:
+            table = DeltaTable(str(self.root / schema.table))
+            known = (at, tuple(live_files(table, schema.index_time)))
+            if table.version() == newest:  # else somebody has just committed: it is looked at again next time
+                self._live[schema.table] = known
+        return known[1]
 
     def delta_schema(self, schema: Schema) -> DeltaSchema:
         """The Delta schema of a table: the stored columns and the date of the partition."""

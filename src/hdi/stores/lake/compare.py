@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import polars as pl
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 #: Memory of the rows, of each side, that are compared at once when stored rows are replaced.
 _SLAB_BYTES = 48 << 20
+_MILLI = 1_000
 _WIDTHS = {pl.String: 32, pl.Decimal: 16, pl.Int32: 4, pl.Int16: 2, pl.Boolean: 1}
 
 
@@ -43,11 +45,11 @@ class Stored:
     path: str
     size: int
     rows: int
-    partition: dict[str, str]
     first: int
     last: int
     low: int
     high: int
+    partition: dict[str, str]
 
 
 @dataclass
@@ -78,17 +80,40 @@ class Attempt:
 
 
 def live_files(table: DeltaTable, index: str) -> list[Stored]:
-    """The files of the newest snapshot with the bounds that their add actions carry."""
+    """The files of the newest snapshot with the bounds that their add actions carry.
+
+    Other engines, which may have compacted the table, cut times to milliseconds, or leave bounds out: the last instant
+    of a file may be taken for later than it is, and never for earlier.
+    """
     actions = pl.DataFrame(table.get_add_actions(flatten=True))
     if not actions.height:
         return []
     partitions = [c for c in actions.columns if c.startswith("partition.")]
-    columns = ["path", "size_bytes", "num_records", f"min.{index}", f"max.{index}"]
-    ids = ["min.instrument_id", "max.instrument_id"]
-    micro = [pl.col(c).to_physical() for c in columns[3:]]
-    rows = actions.select(*columns[:3], *micro, *ids, *(pl.col(c).cast(pl.String) for c in partitions)).rows()
+    first, last = f"min.{index}", f"max.{index}"
+    bounds = [first, last, "min.instrument_id", "max.instrument_id"]
+    told = actions.with_columns(
+        pl.lit(None, pl.Int64).alias(c) for c in ("num_records", *bounds) if c not in actions.columns
+    ).with_columns(pl.col(first).to_physical(), pl.col(last).to_physical())
+    whole = pl.when(pl.col(last) % _MILLI == 0).then(pl.col(last) + _MILLI - 1).otherwise(last)
+    texts = (pl.col(c).cast(pl.String) for c in partitions)
+    rows = told.select("path", "size_bytes", "num_records", first, whole, *bounds[2:], *texts).rows()
     names = [c.removeprefix("partition.") for c in partitions]
-    return [Stored(r[0], r[1], r[2], dict(zip(names, r[7:], strict=True)), *r[3:7]) for r in rows]
+    root = Path(unquote(table.table_uri.removeprefix("file://")))
+    return [
+        Stored(r[0], r[1], *_bounded(root / r[0], index, r[2:7]), partition=dict(zip(names, r[7:], strict=True)))
+        for r in rows
+    ]
+
+
+def _bounded(path: Path, index: str, told: tuple[Any, ...]) -> tuple[int, int, int, int, int]:
+    """Rows, first and last instant, lowest and highest instrument of a file, looked up where they are not told."""
+    if None in told:
+        who = pl.col("instrument_id")
+        at = pl.col(index).to_physical()
+        scan = pl.scan_parquet(path, hive_partitioning=False)
+        told = scan.select(n=pl.len(), a=at.min(), b=at.max(), c=who.min(), d=who.max()).collect().row(0)
+    rows, first, last, low, high = told
+    return rows, first, last, low, high
 
 
 def compared(attempt: Attempt, files: list[Stored]) -> Change:

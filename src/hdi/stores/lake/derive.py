@@ -283,14 +283,16 @@ class Derived:
     def _positions(self, name: str) -> dict[str, int]:
         """The version of each data table that the persisted table has folded in: from the newest entry of its log.
 
-        To ask Delta for one of them takes as long as its log is.
+        What others did since (an engine that compacts) says nothing of that. To ask Delta for one of them takes as
+        long as its log is.
         """
-        newest = latest(self._root, name)
-        if newest < 0:
-            return {}
-        text = (self._root / name / "_delta_log" / f"{newest:020d}.json").read_text(encoding="utf-8")
-        marks = [entry["txn"] for line in text.splitlines() if "txn" in (entry := json.loads(line))]
-        return {m["appId"].removeprefix("fold:"): m["version"] for m in marks if m["appId"].startswith("fold:")}
+        for version in range(latest(self._root, name), -1, -1):
+            text = (self._root / name / "_delta_log" / f"{version:020d}.json").read_text(encoding="utf-8")
+            marks = [entry["txn"] for line in text.splitlines() if "txn" in (entry := json.loads(line))]
+            at = {m["appId"].removeprefix("fold:"): m["version"] for m in marks if m["appId"].startswith("fold:")}
+            if at:
+                return at
+        return {}
 
     def _delta_schema(self, name: str) -> Schema:
         empty = pl.DataFrame(schema=self._dtypes[name])

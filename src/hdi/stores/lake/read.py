@@ -6,14 +6,16 @@ time. Window, instruments and columns are pushed down to files, row groups and p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from hdi.schema import PLACE
 from hdi.stores.held import Held, counted, summed
-from hdi.stores.lake.compare import Stored, live_files, scan_run, slabs
+from hdi.stores.lake.compare import Stored, scan_run, slabs
 
 if TYPE_CHECKING:
     from hdi.model import Window
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 #: Rows sorted at once, or counted.
 _READ_ROWS = 1 << 20
+#: Rows of a slab that is read while another is looked at.
+_SLAB_ROWS = 1 << 20
+#: The files of this program, by name: in them rows lie by instrument, index time and place.
+_RUN = re.compile(r"(?:^|/)([0-9a-f]{32})-(\d{5,})\.parquet$")
 
 
 class Scan:
@@ -31,6 +37,7 @@ class Scan:
         self, lake: Lake, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
         columns: Sequence[str], *, ordered: bool = True,
     ) -> None:  # fmt: skip
+        self._given = (lake, schema, name, window, instruments)
         self._root = lake.root / schema.table
         self._schema = schema
         self._constants = dict(schema.names[name].constants)
@@ -39,7 +46,9 @@ class Scan:
         self._low, self._high = window.start // 1000, -(-window.end // 1000)
         self._held = Held(window, instruments)
         self._ids = self._held.ids
-        wanted = {*columns, *(schema.order if ordered else ())}
+        self._ordered = ordered
+        self._needed = ("dataset", "instrument_id", index) if self._held.by_time else (index,)
+        wanted = {*columns, *(schema.order if ordered else self._needed)}
         public = [f for f in schema.fields if f.name in wanted]
         timed = [f.name for f in public if f.type == "timestamp"]
         self._places = [c for c in PLACE if c in wanted]
@@ -48,24 +57,104 @@ class Scan:
         self._public = [e for e in schema.to_public() if e.meta.output_name() in {f.name for f in public}]
         self._index = index
 
-    def frames(self, table: object, dataset: str | None) -> Iterator[pl.DataFrame]:
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The columns of the files that are read."""
+        return tuple(self._stored)
+
+    def files(self, live: Sequence[Stored], dataset: str | None) -> tuple[int, int]:
+        """How many files are read, and of how many of the table."""
+        return sum(self._near(f, dataset) for f in live), len(live)
+
+    def frames(self, live: Sequence[Stored], dataset: str | None) -> Iterator[pl.DataFrame]:
         """The rows in order."""
-        files = [f for f in live_files(table, self._index) if self._near(f, dataset)]  # type: ignore[arg-type]
-        files.sort(key=lambda f: f.first)
+        for cluster in self._clusters(live, dataset):
+            yield from self._cluster(cluster)
+
+    def slabs(self, live: Sequence[Stored], dataset: str | None) -> Iterator[pl.DataFrame]:
+        """The rows of each publisher and instrument in order, slabs of time in order; sorted only where it is needed.
+
+        While one slab is looked at the next is read.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="hdi-read") as ahead:
+            coming: Future[pl.DataFrame] | None = None
+            for clusters in self._gathered(live, dataset):
+                if sum(f.rows for c in clusters for f in c) > _READ_ROWS:
+                    if coming is not None:
+                        yield from _some(coming)
+                        coming = None
+                    whole = Scan(*self._given, self._columns)
+                    yield from (frame.select(self._columns) for frame in whole._cluster(clusters[0]))
+                    continue
+                following = ahead.submit(self._together, clusters)
+                if coming is not None:
+                    yield from _some(coming)
+                coming = following
+            if coming is not None:
+                yield from _some(coming)
+
+    def _gathered(self, live: Sequence[Stored], dataset: str | None) -> Iterator[list[list[Stored]]]:
+        """Clusters that follow each other, as many as are read at once; a larger one by itself."""
+        held: list[list[Stored]] = []
+        rows = 0
+        for cluster in self._clusters(live, dataset):
+            size = sum(f.rows for f in cluster)
+            if held and rows + size > _SLAB_ROWS:
+                yield held
+                held, rows = [], 0
+            held.append(cluster)
+            rows += size
+        if held:
+            yield held
+
+    def _clusters(self, live: Sequence[Stored], dataset: str | None) -> Iterator[list[Stored]]:
+        """The files by time; those that overlap are together."""
+        files = [f for f in live if self._near(f, dataset)]
+        files.sort(key=lambda f: (f.first, f.last, f.path))
         cluster: list[Stored] = []
         reach = -1
         for file in files:
-            if cluster and file.first > reach:
-                yield from self._cluster(cluster)
+            if cluster and (file.first > reach or (file.first == reach and self._follows(cluster[-1], file))):
+                yield cluster
                 cluster, reach = [], -1
             cluster.append(file)
             reach = max(reach, file.last)
         if cluster:
-            yield from self._cluster(cluster)
+            yield cluster
 
-    def content(self, table: object, dataset: str | None, every: int) -> pl.DataFrame:
+    def _follows(self, before: Stored, after: Stored) -> bool:
+        """True where two runs of one commit meet in a microsecond, and no row of the second precedes the first."""
+        one, two = _run_of(before), _run_of(after)
+        if one is None or two is None or one[0] != two[0] or one[1] >= two[1] or before.last != after.first:
+            return False
+        rest = f"{self._index}_ns"
+        at = pl.col(self._index).to_physical() == after.first
+        low, high = (
+            scan_run(self._root / f.path, self._schema).filter(at).select(pl.col(rest)).collect()[rest]
+            for f in (before, after)
+        )
+        last, first = int(low.max() or 0), int(high.min() or 0)  # type: ignore[arg-type]
+        # Instruments of one nanosecond have an order among each other, too.
+        return last < first or (last == first and not self._ordered)
+
+    def _together(self, clusters: list[list[Stored]]) -> pl.DataFrame:
+        """Clusters that follow each other as one frame."""
+        parts = []
+        for cluster in clusters:
+            if len(cluster) == 1 and _run_of(cluster[0]) is not None:
+                parts.append(self._scan(cluster[0], self._low, self._high))
+                continue
+            # Runs that overlap, and files that somebody else has written, lie in no known order.
+            whole = Scan(*self._given, self._columns)
+            both = pl.concat([whole._scan(f, self._low, self._high) for f in cluster])
+            parts.append(both.sort("publisher_id", "instrument_id", self._index, *PLACE))
+        columns = [*dict.fromkeys((*self._columns, *self._needed))]
+        rows = pl.concat([part.select(columns) for part in parts]).collect()
+        return self._held.inside(rows, self._index).select(self._columns)
+
+    def content(self, live: Sequence[Stored], dataset: str | None, every: int) -> pl.DataFrame:
         """How many rows there are (:data:`hdi.frames.CONTENT`); needs dataset, instrument and index time as columns."""
-        files = [f for f in live_files(table, self._index) if self._near(f, dataset)]  # type: ignore[arg-type]
+        files = [f for f in live if self._near(f, dataset)]
         whole, parts = summed([]), []
         for batch in _batches(files):
             rows = pl.concat([self._scan(f, self._low, self._high) for f in batch]).collect()
@@ -122,6 +211,18 @@ class Scan:
                 scan = scan.filter(same)
         constant = [pl.lit(file.partition[c]).alias(c) for c in self._schema.partition]
         return scan.select(self._stored).with_columns(constant).select(*self._public, *self._places)
+
+
+def _some(coming: Future[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    rows = coming.result()
+    if rows.height:
+        yield rows
+
+
+def _run_of(file: Stored) -> tuple[str, int] | None:
+    """The commit that wrote a run, and which of its runs it is; None for a file that this program has not written."""
+    match = _RUN.search(file.path)
+    return None if match is None else (match[1], int(match[2]))
 
 
 def _batches(files: list[Stored]) -> Iterator[list[Stored]]:

@@ -30,6 +30,7 @@ from hdi.stores.lake.compare import Stored, live_files
 from hdi.stores.lake.derive import latest
 from hdi.stores.lake.sql_checks import Reference, check
 from hdi.stores.lake.sql_names import Names
+from hdi.stores.waiting import interruptible
 from hdi.stores.statements import Told, chars, explained, pointed, trimmed, unique, unknown
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ _LIST = re.compile(r"(\w+)\[\d*\]")
 _TERM = r"\((?:{column}) (?:>=|>|<=|<|=) {value}\)"
 _TIME = r"'(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?)\+00'::TIMESTAMP WITH TIME ZONE"
 _MANY = 1 << 62
+#: Digits and places of a stored price, and the most digits.
+_STORED, _PLACES, _WIDEST = 18, 9, 38
 
 
 @dataclass(frozen=True)
@@ -168,16 +171,13 @@ class Statement:
             head = _RUN.format(self._select)
             text = f"{head}{self._text}\n) q ({self._aliases})"
             try:
-                reader = connection.sql(text).to_arrow_reader(_BATCH_ROWS)
-                for batch in reader:
+                asked = lambda: iter(connection.sql(text).to_arrow_reader(_BATCH_ROWS))  # noqa: E731  (asked elsewhere)
+                for batch in interruptible(asked, connection.interrupt):
                     frame: Any = pl.DataFrame(batch)
                     yield frame.select(
                         pl.col(old).cast(dtype).alias(new) for old, (new, dtype) in zip(
                             frame.columns, columns.items(), strict=True)
                     )  # fmt: skip
-            except KeyboardInterrupt:
-                connection.interrupt()
-                raise
             except (duckdb.Error, OSError) as exc:  # an Arrow reader tells what DuckDB says as an OSError
                 raise self._told(exc, head) from exc
 
@@ -236,12 +236,19 @@ def _carried(kind: str) -> tuple[pl.DataType, str, bool]:
     if kind == "HUGEINT":
         return pl.String(), "CAST({} AS VARCHAR)", True
     if found := _DECIMAL.fullmatch(kind):
-        return pl.Decimal(int(found[1]), int(found[2])), "{}", False
+        return _decimal(int(found[1]), int(found[2])), "{}", False
     if (found := _LIST.fullmatch(kind)) and found[1] in _IN_LISTS:
         return pl.List(_PLAIN[found[1]]), f"CAST({{}} AS {found[1]}[])", False
     if kind == "BLOB":
         return pl.String(), "'\\x' || lower(hex({}))", False
     return pl.String(), "CAST({} AS VARCHAR)", False
+
+
+def _decimal(digits: int, places: int) -> pl.Decimal:
+    """A decimal that was computed is as wide as those of a server, with as many places where there is room."""
+    if digits > _STORED and 0 < places <= _PLACES and digits - places <= _WIDEST - _PLACES:
+        return pl.Decimal(_WIDEST, _PLACES)
+    return pl.Decimal(_WIDEST if digits > _STORED else digits, places)
 
 
 def _said(exc: Exception) -> dict[str, Any]:

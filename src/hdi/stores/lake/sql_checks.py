@@ -10,7 +10,8 @@ from typing import Any
 
 import duckdb
 
-from hdi.stores.statements import REFUSED, chars, explained, only_reading, pointed, unknown
+from hdi.stores.tokens import refuse_other
+from hdi.stores.statements import REFUSED, chars, explained, only_reading, pointed, refused_function, unknown
 
 #: Functions that give rows without looking anywhere.
 _ROWS = frozenset({"range", "generate_series", "unnest", "generate_subscripts", "repeat", "test_all_types"})
@@ -69,6 +70,7 @@ def _kinds(connection: duckdb.DuckDBPyConnection, text: str) -> list[str]:
     try:
         return [s.type.name for s in connection.extract_statements(text)]
     except duckdb.Error as exc:
+        refuse_other(text)
         said = str(exc)
         about = json.loads(said[said.index("{") :]) if "{" in said else {}
         at = chars(text, int(about["position"])) if "position" in about else None
@@ -109,7 +111,7 @@ def _refuse(node: dict[str, Any], text: str) -> None:
         if name not in _ROWS:
             raise only_reading(f"the function {name} is not for rows of this store")
     if node.get("class") == "FUNCTION" and (name := _function(node)) in REFUSED:
-        raise only_reading(f"the function {name} does more, or reads elsewhere")
+        raise refused_function(name)
 
 
 def _function(node: dict[str, Any]) -> str:

@@ -126,7 +126,7 @@ class Names:
     def _book(self, book: Book) -> pl.DataFrame:
         frames: dict[str, Callable[[], pl.DataFrame]] = {
             "ingest_units": lambda: self._ledger, "coverage": lambda: self._coverage,
-            "symbol_mappings": self._learned, "quarantine": lambda: self._lake.quarantine(self._as_of),
+            "symbol_mappings": self._learned, "quarantine": self._rejects,
             "day_conditions": lambda: self._until(self._lake.conditions(), "seen_at"),
         }  # fmt: skip
         frame = frames[book.name]()
@@ -153,6 +153,13 @@ class Names:
     @cached_property
     def _coverage(self) -> pl.DataFrame:
         return self._lake.coverage().filter(~pl.col("unit").is_in(self._later.implode()))
+
+    def _rejects(self) -> pl.DataFrame:
+        if self._as_of is None:
+            return self._lake.quarantine()
+        later = self._later.implode()
+        stood = pl.col("replaced_unit").is_null() | pl.col("replaced_unit").is_in(later)
+        return self._lake.rejected().filter(stood, ~pl.col("unit").is_in(later))
 
     def _learned(self) -> pl.DataFrame:
         frame = self._lake.learned()

@@ -24,7 +24,7 @@ from hdi.errors import StoreError
 from hdi.frames import CONTENT
 from hdi.model import MAX_NS, Receipt, Window
 from hdi.schema import Schema, Schemas
-from hdi.stores import Piece, ServerOptions, Work, check_origin
+from hdi.stores import Piece, ServerOptions, Touched, Work, check_origin
 from hdi.stores.held import within
 from hdi.stores.instruments import DEFINITION, known_by
 from hdi.stores.timescaledb import adopt, content, health, layout
@@ -153,9 +153,10 @@ class TimescaleDB:
 
     def rejected(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.rejected`."""
-        gone = self._book(GONE)  # before those that stand: what is replaced meanwhile is in both, and not in neither
-        stands = self._book(REJECTED).with_columns(replaced_unit=pl.lit(None, pl.Int32))
-        return pl.concat([stands, gone]).unique(["unit", "row", "failed"], keep="first", maintain_order=True)
+        stands, gone = self._book(REJECTED), self._book(GONE)
+        while not (now := self._book(REJECTED)).equals(stands):  # some were replaced between the two
+            stands, gone = now, self._book(GONE)
+        return pl.concat([stands.with_columns(replaced_unit=pl.lit(None, pl.Int32)), gone])
 
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""
@@ -190,6 +191,15 @@ class TimescaleDB:
         with guard(self.database):
             if self._has(schema.table):
                 yield from Scan(self.database, schema, name, window, instruments, columns, dataset).frames()
+
+    def touches(
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None = None,
+    ) -> Touched:  # fmt: skip
+        """See :meth:`hdi.stores.Touching.touches`: the chunks that the server's own plan names."""
+        with guard(self.database):
+            scan = Scan(self.database, schema, name, window, instruments, columns, dataset)
+            return Touched("chunk", *(scan.chunks() if self._has(schema.table) else (0, 0)), scan.stored)
 
     def superseded(  # noqa: PLR0913  (as the protocol has it)
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
@@ -230,7 +240,7 @@ class TimescaleDB:
 
     def sql(self, statement: str, as_of: int | None = None) -> Answer:
         """See :meth:`hdi.stores.Store.sql`; the server's own."""
-        from hdi.stores.timescaledb.sql import answer
+        from hdi.stores.timescaledb.statement import answer
 
         with guard(self.database):
             self._exists()

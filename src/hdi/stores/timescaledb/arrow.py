@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import adbc_driver_manager
 import adbc_driver_postgresql
 import pyarrow as pa
 
 _BATCH_BYTES = 8 << 20
-_T = TypeVar("_T")
-#: How long a wait lasts before signals are looked at.
-_TURN = 0.1
 _STATE = re.compile(r"SQLSTATE: (\w{5})")
 
 
@@ -51,27 +47,8 @@ class Reader:
             stream, _ = statement.execute_query()
             return self._batches(pa.RecordBatchReader.from_stream(stream))
 
-    def interruptible(self, text: str) -> Generator[pa.RecordBatch]:
-        """The same, asked in a thread of its own: an exception here (Ctrl-C) ends the query at the server."""
-        with ThreadPoolExecutor(1) as thread:
-            try:
-                answer = self._waited(thread.submit(self.ask, text))
-                while (batch := self._waited(thread.submit(next, answer, None))) is not None:
-                    yield batch
-            except BaseException:
-                self._cancel()
-                raise
-
-    @staticmethod
-    def _waited(task: Future[_T]) -> _T:
-        while True:
-            try:
-                return task.result(_TURN)
-            except TimeoutError:
-                if task.done():
-                    raise
-
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """End what is asked, from another thread."""
         if self._statement is not None:
             with contextlib.suppress(adbc_driver_manager.Error):
                 self._statement.cancel()

@@ -209,12 +209,12 @@ def _unreachable(exc: Exception) -> bool:
     if not isinstance(exc, psycopg.OperationalError):
         return False
     said = str(exc)
-    if (code := _told(said)) is not None:
+    if (code := state_of(said)) is not None:
         return code.startswith(_GONE)
     return "FATAL" not in said or any(word in said for word in _RESTARTING)
 
 
-def _told(said: str) -> str | None:
+def state_of(said: str) -> str | None:
     """The code of a refusal that came without one."""
     return next((code for words, code in _SAID.items() if words in said), None)
 
@@ -241,7 +241,7 @@ def guard(database: Database) -> Iterator[None]:
 def _refusal(database: Database, exc: Exception, state: str | None) -> StoreError:
     where = f"the database {database.location}"
     said = " ".join(str(exc).split())
-    state = state or _told(said)
+    state = state or state_of(said)
     lost = StoreLost(f"{where} is gone or cannot be reached: {said}", _UNREACHABLE)
     if state == "53100":
         return StoreError(f"no space left for {where}: {said}", _HINTS[state])

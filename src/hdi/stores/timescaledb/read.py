@@ -63,6 +63,24 @@ class Scan:
             if rows.height:
                 yield rows.select(self._columns)
 
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The columns that are sent."""
+        return tuple(self._stored)
+
+    def chunks(self) -> tuple[int, int]:
+        """How many chunks the server's plan of the query names, and of how many of the table."""
+        with self._database.session() as connection:
+            found = connection.execute(
+                "SELECT chunk_name FROM timescaledb_information.chunks WHERE hypertable_name = %s",
+                (self._schema.table,),
+            )
+            known = {name for (name,) in found.fetchall()}
+            if self._held.empty:
+                return 0, len(known)
+            plan = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(self._query())).fetchone()
+        return len(known & set(_relations(plan[0] if plan else []))), len(known)
+
     def _query(self) -> sql.Composed:
         where = among(self._schema, self._constants, self._window, self._held, self._dataset)
         order = [c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,))]
@@ -73,6 +91,15 @@ class Scan:
         return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
             names_of(self._stored), sql.Identifier(table), where, names_of(order)
         )
+
+
+def _relations(plan: object) -> Iterator[str]:
+    """The tables that a plan reads, however deep."""
+    parts = plan if isinstance(plan, list) else list(plan.values()) if isinstance(plan, dict) else []
+    if isinstance(plan, dict) and "Relation Name" in plan:
+        yield str(plan["Relation Name"])
+    for part in parts:
+        yield from _relations(part)
 
 
 def among(

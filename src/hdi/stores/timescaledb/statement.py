@@ -26,13 +26,15 @@ from hdi.stores.statements import (
     explained,
     only_reading,
     pointed,
+    refused_function,
     trimmed,
     unique,
     unknown,
 )
-from hdi.stores.timescaledb.connect import guard
+from hdi.stores.timescaledb.connect import guard, state_of
 from hdi.stores.timescaledb.reading_then import then
 from hdi.stores.tokens import Words, looked_through
+from hdi.stores.waiting import interruptible
 
 if TYPE_CHECKING:
     from hdi.schema import Schemas
@@ -65,6 +67,8 @@ _PLAIN: Mapping[int, tuple[pl.DataType, str]] = {
 }  # fmt: skip
 #: Classes of refusals that are the statement's own, and not the server's.
 _MINE = ("0A", "20", "21", "22", "26", "2F", "34", "42", "P0", "XX000")
+#: What fails while rows come in the driver tells without its code.
+_UNSAID = "22000"
 _READ_ONLY, _NO_RIGHT, _NO_TABLE, _NO_COLUMN = "25006", "42501", "42P01", "42703"
 _TYPED = "SELECT proname, bool_or(provolatile = 'v') FROM pg_proc WHERE proname = ANY(%s) GROUP BY proname"
 _SESSION = (
@@ -133,13 +137,10 @@ class Statement:
         named = self._words.functions
         for name in named:
             if name in REFUSED:
-                raise self._refused(name)
+                raise refused_function(name)
         for name, volatile in connection.execute(_TYPED, (list(named),)).fetchall():
             if volatile and name not in _HARMLESS:
-                raise self._refused(name)
-
-    def _refused(self, name: str) -> RequestError:
-        return only_reading(f"the function {name} does more, or reads elsewhere")
+                raise refused_function(name)
 
     def _described(self, connection: psycopg.Connection) -> list[tuple[str, int, int]]:
         """Name, type and modifier of each column, as the server understands the statement."""
@@ -209,16 +210,17 @@ class Statement:
 
         try:
             with contextlib.closing(Reader(self._conninfo)) as reader:
-                for batch in reader.interruptible(query):
+                for batch in interruptible(partial(reader.ask, query), reader.cancel):
                     frame: pl.DataFrame = pl.DataFrame(batch)
                     yield frame.select(
                         pl.col(old).cast(dtype).alias(new)
                         for old, (new, dtype) in zip(frame.columns, columns.items(), strict=True)
                     )
         except ReadError as exc:
-            if exc.state and exc.state.startswith((*_MINE, _READ_ONLY)):
+            state = exc.state or state_of(str(exc)) or (_UNSAID if "ERROR:" in str(exc) else "")
+            if state.startswith((*_MINE, _READ_ONLY)):
                 said = re.sub(r"^.*?ERROR:\s*|\s*SQLSTATE.*$", "", str(exc), flags=re.DOTALL).strip()
-                raise _mine(said.partition("\n")[0], exc.state, self._text, None) from exc
+                raise _mine(said.partition("\n")[0], state, self._text, None) from exc
             raise
 
     @contextlib.contextmanager
