@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import api, report, timescaledb
+from benchmarks import api, asking, report, timescaledb
 from benchmarks.files import DAILY_ROWS, DAY, FIRST_DAY, OPTION, OPTIONS, SYMBOL, label, source, versions
 from benchmarks.measure import Case, Measured, hdi, run_all
 
@@ -154,6 +154,9 @@ def measure(asked: argparse.Namespace, work: Path) -> tuple[list[Measured], dict
     go([Case("daily bars, a year of 50", LIBRARY, DAILY_ROWS, "hdi_ingest", path, rounds=rounds, keep=daily)])
     if largest.exists() and daily.exists():
         go(queries(largest, daily, rows, rounds))
+        if asked.only in asking.GROUP:
+            stores = {"trades": f"lake:{largest / 'lake'}", "daily": f"lake:{daily / 'lake'}"}
+            results.extend(asking.measured(stores, rounds, work))
     of_server, server = timescaledb.measure(asked, work, rounds)
     return [*results, *of_server, *api.measure(asked, work, rounds)], server
 

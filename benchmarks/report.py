@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import api, timescaledb
+from benchmarks import api, asking, timescaledb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +85,15 @@ class Found:
 def targets(results: Sequence[Measured], server: Mapping[str, Any] | None = None) -> list[Target]:
     """``server``: what is known of the database server, or under "missing" why there was none."""
     why = str((server or {}).get("missing", ""))
-    return [*_of_files(results), *(replace(t, why=why) for t in _of_timescaledb(results)), *_of_the_api(results)]
+    of_server = (replace(t, why=why) for t in _of_timescaledb(results))
+    return [*_of_files(results), *of_server, *_of_the_api(results), *_of_asking(results)]
+
+
+def _of_asking(results: Sequence[Measured]) -> list[Target]:
+    return [
+        Target(f"{name}: times as long (best of each)", asking.LIMIT, "x", ratio, at_least=False)
+        for name, ratio in asking.ratios(results).items()
+    ]
 
 
 def _of_files(results: Sequence[Measured]) -> list[Target]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import asking
 from benchmarks.files import DAILY_ROWS, DAY, OTHER, SYMBOL, label, source
 from benchmarks.measure import OUTCOMES, ROOT, Case, Measured, environment, hdi, run_all
 from benchmarks.server import Databases, Missing, databases
@@ -59,7 +60,7 @@ class Plan:
             self.groups[group_of("trades", rows)] = lambda group, rows=rows: self._ingestion(group, rows)  # type: ignore[misc]
         few = min(FEW, every[0])
         self.groups[row_by_row(few)] = lambda group: self._few(group, few)
-        self.groups |= {AGAIN: self._again, BESIDE: self._beside, QUERIES: self._queries}
+        self.groups |= {AGAIN: self._again, BESIDE: self._beside, QUERIES: self._queries, asking.SERVER: self._asking}
 
     def _ingest(self, group: str, name: str, rows: int, rounds: int, **asked: Any) -> Case:
         asked = {"store": "{database}", **asked}
@@ -129,6 +130,17 @@ class Plan:
             name = f"hdi query, {where}, a day of one symbol of {label('trades', self._middle)} to Parquet"
             cases.append(Case(group, name, command=day, counts="day.parquet", rounds=self._rounds))
         return cases
+
+    def _asking(self, _: str) -> list[Case]:
+        """Beside plain SQL, of the store that queries are asked of."""
+        assert self._made is not None
+        store = self._made.kept()
+        for path in (
+            source("trades", self._middle, self._asked.data),
+            source("ohlcv-1d", DAILY_ROWS, self._asked.data),
+        ):
+            self._fill(store, path)  # what is there already stays as it is
+        return asking.cases({"trades": store, "daily": store}, self._rounds, server=True)
 
     def _lake(self, rows: int) -> Path:
         """A lake that holds the file of so many trades."""

@@ -68,6 +68,7 @@ class Lookup:
         self._mappings, self._coverage, self._ledger = mappings, coverage, ledger
         self._dataset = dataset
         self._seen = seen
+        self._known: dict[str, Asked | None] = {}
 
     @property
     def empty(self) -> bool:
@@ -115,6 +116,12 @@ class Lookup:
         return f"{known.message}; left out. {known.hint}".rstrip()
 
     def _find(self, text: str) -> Asked | None:
+        """The symbol, looked for once: what no frame names is looked for among the rows."""
+        if text not in self._known:
+            self._known[text] = self._look(text)
+        return self._known[text]
+
+    def _look(self, text: str) -> Asked | None:
         symbol = self._spelled(text)
         digits = text.isascii() and text.isdigit()
         # Digits are an instrument_id; where none is stored they may be a venue's own symbol.

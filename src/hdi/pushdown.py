@@ -22,7 +22,7 @@ def stretch(predicate: pl.Expr, column: str) -> Stretch:
     """
     try:
         tree = json.loads(predicate.meta.serialize(format="json"))
-    except (pl.exceptions.ComputeError, ValueError):  # functions of Python have no text
+    except (pl.exceptions.ComputeError, ImportError):  # functions of Python have no text
         return _ALL
     return _of(tree, column)
 

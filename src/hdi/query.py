@@ -167,7 +167,7 @@ class Result(Answer):
         """The same instruments and window in another schema: all of its columns and rows."""
         query = replace(self.query, schema=name.name, columns=(), limit=None, where=())
         columns = _columns(schema, ())
-        reading = replace(self._reading, query=query, schema=schema, name=name, columns=list(columns))
+        reading = replace(self._reading, query=query, schema=schema, name=name, columns=list(columns), adjusting=None)
         return Result(query, schema, name, columns, _reading=reading)
 
     def touches(self) -> Touched:
@@ -179,11 +179,11 @@ class Result(Answer):
 
     def explain(self) -> list[str]:
         """Why there is no row: the lines to show."""
-        return [NOTHING, *self._reading.explain()]
+        return [NOTHING, *self._reading.explain(), *self._reading.unknown_then]
 
     def gaps(self) -> list[str]:
         """What the window lacks though rows were found, symbol by symbol: never ingested, or quarantined."""
-        return self._reading.gaps()
+        return [*self._reading.gaps(), *self._reading.unknown_then]
 
     def _log(self) -> None:
         window = self.query.window
@@ -288,6 +288,12 @@ class _Reading:
             yield kept if self.adjusting is None else self.adjusting.applied(kept, self.schema.index_time)
 
     @property
+    def unknown_then(self) -> list[str]:
+        """What a store as it was at another time (:class:`hdi.then.Then`) does not know any more of its quarantine."""
+        told: list[str] = getattr(self.store, "notes", [])
+        return list(told)
+
+    @property
     def wanted(self) -> list[str]:
         """The output columns, those that rows are chosen by, and those that adjusting goes by."""
         keys = [] if self.adjusting is None else ["dataset", "instrument_id", self.schema.index_time]
@@ -307,7 +313,7 @@ class _Reading:
         try:
             yield from resampler.bars(self._read(window, rectangles, self._taken))
         finally:
-            notes += resampler.notes(self.name.name)
+            notes += [*resampler.notes(self.name.name), *self.unknown_then]
 
     @property
     def _taken(self) -> list[str]:

@@ -254,21 +254,34 @@ def merged(
     streams = (first, second)
     held: list[pl.DataFrame | None] = [next(first, None), next(second, None)]
     while held[0] is not None and held[1] is not None:
-        both = (
-            pl.concat(f.with_columns(_of=pl.lit(k, pl.Int8)) for k, f in enumerate(held) if f is not None)
-            .sort(order, maintain_order=True)
-        )  # fmt: skip
-        # All rows up to the end of the frame that ends first: what follows in its stream comes after them.
-        of = both["_of"]
-        ends = [of.len() - 1 - int((of.reverse() == k).arg_max() or 0) for k in (0, 1)]
-        over = 0 if ends[0] < ends[1] else 1
-        yield both.head(ends[over] + 1).drop("_of")
-        held[1 - over] = both.slice(ends[over] + 1).drop("_of")
+        pair = (held[0], held[1])
+        told, rest, over = _step(pair, order)
+        yield told
+        held[1 - over] = rest
         held[over] = next(streams[over], None)
-    for k, rest in enumerate(held):
-        if rest is not None:
-            yield rest
+    for k, left in enumerate(held):
+        if left is not None:
+            yield left
             yield from streams[k]
+
+
+def _step(pair: tuple[pl.DataFrame, pl.DataFrame], order: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """(all rows up to the end of the frame that ends first, the rest of the other, which of them ends first).
+
+    What follows in the stream of the one that ends comes after its last row. Only rows up to its time are sorted.
+    """
+    times = [frame[order[0]].to_physical() for frame in pair]
+    until = min(int(each[-1]) for each in times)
+    cut = [int(each.search_sorted(until, side="right")) for each in times]
+    both = pl.concat(pair[k].head(cut[k]).with_columns(_of=pl.lit(k, pl.Int8)) for k in (0, 1))
+    both = both.sort(order, maintain_order=True)
+    of = both["_of"]
+    whole = [k for k in (0, 1) if cut[k] == pair[k].height]
+    ends = {k: both.height - 1 - int((of.reverse() == k).arg_max() or 0) for k in whole}
+    over = min(whole, key=lambda k: ends[k])
+    other = 1 - over
+    rest = pl.concat([both.slice(ends[over] + 1).drop("_of"), pair[other].slice(cut[other])])
+    return both.head(ends[over] + 1).drop("_of"), rest, over
 
 
 def _without(frames: Iterator[pl.DataFrame], units: Sequence[int]) -> Iterator[pl.DataFrame]:

@@ -151,13 +151,13 @@ class TestText:
     def test_candles_volume_and_axes_stand_on_their_lines(self):
         picture = sketched([("ES.c.0", answer([(10, 13, 9, 12, 8), (12, 12, 10, 11, 2)]))], ROOM, title="ohlcv-1d")
         drawn = list(lines(picture, 66))
-        assert drawn[:3] == ["ohlcv-1d, 1970-01-01 to 1970-01-02", "", "ES.c.0"]
-        column = [line[13:14] for line in drawn[3:21]]
-        falling = [line[17:18] for line in drawn[3:21]]
+        assert drawn[:4] == ["ohlcv-1d, 1970-01-01 to 1970-01-02", "times are UTC", "", "ES.c.0"]
+        column = [line[13:14] for line in drawn[4:22]]
+        falling = [line[17:18] for line in drawn[4:22]]
         assert (column[0], column[-1]) == ("│", "│")
         assert set(column[5:13]) == {"┃"}
         assert set("".join(falling).strip()) <= set("█▀▄│╷╵")
-        assert drawn[21].startswith("          8 ┤█")
+        assert drawn[22].startswith("          8 ┤█")
         assert drawn[-1].split() == ["1970-01-01", "1970-01-02"] or drawn[-1].split() == ["1970-01-01"]
         assert max(map(len, drawn)) <= 80
         assert not any("\x1b" in line for line in drawn)
@@ -165,7 +165,7 @@ class TestText:
 
     def test_a_roll_stands_between_two_contracts(self):
         picture = sketched([("ES.c.0", answer([(1, 2, 1, 2, 8)] * 4, ["H", "H", "M", "M"]))], ROOM, title="x")
-        assert "H → M" in list(lines(picture, 66))[3]
+        assert "H → M" in list(lines(picture, 66))[4]
 
     def test_one_flat_bar_can_be_drawn(self):
         assert len(list(lines(sketched([("X", answer([(1, 1, 1, 1, 0)]))], ROOM, title="x"), 66))) > 20
@@ -284,6 +284,19 @@ def test_a_page_of_quotes_has_steps_for_both_sides_and_dots_for_trades(pages):
         ("bid", "lines", "hv"), ("ask", "lines", "hv"), ("trades, buyer", "markers", None),
     ]  # fmt: skip
     assert re.search(r"trades, buyer<br>2024-01-02T\d\d:\d\d:\d\d\.\d{9}Z<br>[\d.]+ x \d+$", data[2]["hovertext"][0])
+
+
+def test_filled_bars_look_different_in_every_form():
+    from hdi.cli import charts_html, charts_png
+
+    picture = sketched([("X", answer([(5, 6, 4, 5, 9), (5, 5, 5, 5, 0), (5, 6, 4, 4, 9)]))], ROOM, title="bars of 1d")
+    traded, filled, _ = charts_html.figure(picture).data
+    assert (list(traded.x), list(filled.x)) == (["1970-01-01", "1970-01-03"], ["1970-01-02"])
+    assert filled.name == "filled: nothing traded"
+    assert filled.increasing.line.color not in {traded.increasing.line.color, traded.decreasing.line.color}
+    assert len(set(charts_png.colors(picture.panels[0].candles))) == 3
+    assert any(line[17:18] == "·" for line in lines(picture, 66))
+    assert "grey where nothing was traded" in charts_html.figure(picture).layout.title.text
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no browser here: apt-get install chromium-headless-shell")

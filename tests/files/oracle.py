@@ -158,7 +158,11 @@ def rows(path, source="databento"):
     index = "ts_event" if schema.startswith("ohlcv") else "ts_recv"
     named = symbols(vendor.metadata)
     out = []
-    for record in vendor.to_ndarray():
+    records = vendor.to_ndarray()
+    if schema == "tcbbo" and records.dtype.names:
+        # The client takes them for interval quotes here, and for what they are where it decodes them one by one.
+        records = records.view(databento_dbn.TCBBOMsg._dtypes)
+    for record in records:
         if not record.dtype.names:  # what an empty file decodes to
             continue
         row = {

@@ -27,6 +27,7 @@ def test_a_lake_says_what_it_showed_after_each_commit(sequence, settled):
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40), st.integers(1, 5), st.integers(1, 5))
 def test_two_ordered_streams_are_merged_in_their_order(rows, first, second):
     ordered = pl.DataFrame(sorted(rows), schema={"key": pl.Int64, "which": pl.Boolean}, orient="row")
+    ordered = ordered.with_columns(pl.col("key").cast(pl.Datetime("ns", "UTC")))
     ordered = ordered.with_row_index("nth")
     parts = [
         ordered.filter(pl.col("which") == which).iter_slices(size) for which, size in ((False, first), (True, second))

@@ -143,9 +143,8 @@ def test_books_are_deep_or_not_and_a_few_sides_are_empty_or_crossed():
     made = records("front", "mbp-10")
     filled = (made["ask_px_09"] != UNDEF).mean()
     assert 0.5 < filled < 1
-    live = made[(made["flags"] & 128) > 0]
-    both = (live["bid_px_00"] != UNDEF) & (live["ask_px_00"] != UNDEF)
-    assert (live["bid_px_00"] < live["ask_px_00"])[both].mean() > 0.99
+    both = (made["bid_px_00"] != UNDEF) & (made["ask_px_00"] != UNDEF)
+    assert (made["bid_px_00"] < made["ask_px_00"])[both].mean() > 0.995
     busy = ask(market(2, 3.0), "mbp-1", ["ES.v.0"], "2024-02-05", "2024-02-07")
     bid, ask_ = busy["bid_px_00"], busy["ask_px_00"]
     assert 0 < (bid == UNDEF).sum() < len(busy) / 500
@@ -262,8 +261,10 @@ def test_a_restated_day_has_other_prices_in_its_book_at_the_same_times(schema):
     restated = Market(0, scale=0.05, restated=[day("2024-02-07")], today=TODAY)
     asked = ["ES.FUT", "CL.FUT"], "2024-02-06", "2024-02-09", "parent"
     before, after = (ask(m, schema, *asked) for m in (market(0, 0.05), restated))
-    for name in ("ts_recv", "ts_event", "size", "sequence"):
+    for name in ("ts_recv", "ts_event", "sequence"):
         assert np.array_equal(before[name], after[name])
+    # Where the session begins and ends, a price that went up may go down: then the bid moves before the ask.
+    assert (before["size"] != after["size"]).mean() < 0.002
     differs = before["price"] != after["price"]
     changed = before["ts_recv"][differs]
     # What goes when its hour is over, and intervals that end with the day, are still of that day.

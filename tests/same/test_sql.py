@@ -1,21 +1,33 @@
 """The same statements to a lake and to a database that hold the same bytes: the same columns, types and rows."""
 
+import contextlib
+import csv
 import hashlib
+import io
+import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import psycopg
 import pytest
 from polars.testing import assert_frame_equal
+from psycopg.conninfo import conninfo_to_dict
 
-from hdi.errors import RequestError
-from hdi.model import iso_ns
+from hdi.cli.output import write
+from hdi.cli.printable import Printable
+from hdi.errors import RequestError, StoreError
+from hdi.model import MAX_NS, Window
+from hdi.stores import open_store
+from hdi.stores.lake.sql import Statement
 from hdi.testing.material import schemas
 from hdi.then import Then
 from same import desk
-from same.twins import ALL, twins
-from hdi.stores.lake.sql import Statement
+from same.twins import twins
 
 TABLES = sorted(s.table for s in schemas())
 #: What differs from run to run, in any table.
@@ -92,7 +104,7 @@ STATEMENTS = {
              "GROUP BY schema, rule ORDER BY 1, 2",
     "json": "SELECT unit, record->>'side' AS side FROM quarantine ORDER BY unit, row",
     "on": "SELECT DISTINCT ON (unit_id) unit_id, status FROM ingest_units ORDER BY unit_id, seq DESC",
-    "comments": "-- one\nSELECT /* two */ 1 AS \"a b\"\n-- three\n;",
+    "comments": '-- one\nSELECT /* two */ 1 AS "a b"\n-- three\n;',
     "exists": "SELECT count(*) AS n FROM trades_data t WHERE EXISTS (SELECT 1 FROM definitions_data d WHERE "
               "d.dataset = t.dataset AND d.instrument_id = t.instrument_id)",
     "window function": "SELECT ts_event, close_price - lag(close_price) OVER (PARTITION BY instrument_id ORDER BY "
@@ -118,7 +130,7 @@ def test_rows_as_of_an_instant_are_those_that_the_store_held_then(pair, k):
     for ns in (instants[0], instants[len(instants) // 2], changed - 1, changed, instants[-1]):
         then = Then(store, ns)
         columns = ["dataset", "instrument_id", "sequence", "price", "_unit", "_row"]
-        frames = list(then.read(schema, "trades", desk_window(), None, columns))
+        frames = list(then.read(schema, "trades", Window(0, MAX_NS), None, columns))
         wanted = pl.concat([pl.DataFrame(schema={c: schema.stored[c] for c in columns}), *frames]).sort(pl.all())
         found = store.sql(f"SELECT {', '.join(columns)} FROM trades_data", ns).collect().sort(pl.all())
         assert_frame_equal(found, wanted, check_exact=True)
@@ -137,12 +149,6 @@ def then_price(store, ns):
     """The price that a restatement changed, by the view of symbols."""
     found = store.sql("SELECT price FROM trades_data_by_symbol WHERE asked_symbol = 'HOG4' AND sequence = 2", ns)
     return [int(p) for p in found.collect()["price"]]
-
-
-def desk_window():
-    from hdi.model import MAX_NS, Window
-
-    return Window(0, MAX_NS)
 
 
 # --- only reading -----------------------------------------------------------------------------
@@ -234,7 +240,6 @@ def test_a_file_is_no_table_of_a_lake(pair, tmp_path, statement):
 
 def test_the_engine_itself_opens_nothing_else(pair, tmp_path):
     """What gets past the look at the statement still finds no file, no extension and no setting."""
-    import duckdb
 
     statement = Statement(pair.lake, "SELECT count(*) FROM trades_data", None)
     (tmp_path / "x.csv").write_text("a\n1\n")
@@ -355,16 +360,21 @@ def test_a_statement_without_text_is_refused(pair, k):
 
 
 TYPES = {
-    "wide": ("CAST('123456789012345678901234567890.12345678' AS DECIMAL(38, 8))", "123456789012345678901234567890.12345678"),
-    "small": ("CAST(-0.05 AS DECIMAL(5, 2))", "-0.05"), "huge": ("CAST('99999999999999999999999999999999999999' AS {huge})",
-    "9" * 38), "beyond": ("CAST('170141183460469231731687303715884105727' AS {huge})", str(2**127 - 1)),
-    "interval": ("INTERVAL '1 month 2 days 03:04:05.000006'", None), "json": ("CAST('{\"b\": [1.10, null]}' AS JSON)",
-    '{"b": [1.10, null]}'), "uuid": ("CAST('8c5b0f9c-0b5e-4b5a-9d8e-000000000001' AS UUID)",
-    "8c5b0f9c-0b5e-4b5a-9d8e-000000000001"), "bytes": ("CAST('ab' AS {bytes})", "\\x6162"),
-    "null": ("NULL", None), "text": ("'a,\"b\"' || chr(10) || 'c'", 'a,"b"\nc'), "float": ("CAST(0.1 AS DOUBLE PRECISION)", 0.1),
+    "wide": ("CAST('123456789012345678901234567890.12345678' AS DECIMAL(38, 8))",
+             "123456789012345678901234567890.12345678"),
+    "small": ("CAST(-0.05 AS DECIMAL(5, 2))", "-0.05"),
+    "huge": ("CAST('99999999999999999999999999999999999999' AS {huge})", "9" * 38),
+    "beyond": ("CAST('170141183460469231731687303715884105727' AS {huge})", str(2**127 - 1)),
+    "interval": ("INTERVAL '1 month 2 days 03:04:05.000006'", None),
+    "json": ("CAST('{\"b\": [1.10, null]}' AS JSON)", '{"b": [1.10, null]}'),
+    "uuid": ("CAST('8c5b0f9c-0b5e-4b5a-9d8e-000000000001' AS UUID)", "8c5b0f9c-0b5e-4b5a-9d8e-000000000001"),
+    "bytes": ("CAST('ab' AS {bytes})", "\\x6162"), "null": ("NULL", None),
+    "text": ("'a,\"b\"' || chr(10) || 'c'", 'a,"b"\nc'), "float": ("CAST(0.1 AS DOUBLE PRECISION)", 0.1),
     "third": ("CAST(1 AS DECIMAL(38, 20)) / 3", None), "list": ("ARRAY['a,', NULL, '\"']", None),
-    "nested": ("{nested}", None), "day": ("DATE '0001-01-01'", "0001-01-01"), "time": ("TIME '23:59:59.999999'", "23:59:59.999999"),
-    "bare": ("TIMESTAMP '2024-03-10 02:30:00'", "2024-03-10T02:30:00.000000000"), "max": ("9223372036854775807", 2**63 - 1),
+    "nested": ("{nested}", None), "day": ("DATE '0001-01-01'", "0001-01-01"),
+    "time": ("TIME '23:59:59.999999'", "23:59:59.999999"),
+    "bare": ("TIMESTAMP '2024-03-10 02:30:00'", "2024-03-10T02:30:00.000000000"),
+    "max": ("9223372036854775807", 2**63 - 1),
 }  # fmt: skip
 WORDS = ({"huge": "HUGEINT", "bytes": "BLOB", "nested": "{'a': [1.50], 'b': NULL}"},
          {"huge": "NUMERIC", "bytes": "BYTEA", "nested": "ROW(1.50, ARRAY[ARRAY[1, 2]])"})  # fmt: skip
@@ -372,16 +382,14 @@ WORDS = ({"huge": "HUGEINT", "bytes": "BLOB", "nested": "{'a': [1.50], 'b': NULL
 
 @pytest.mark.parametrize("k", [0, 1])
 @pytest.mark.parametrize("form", ["table", "csv", "json", "parquet", "arrow"])
-def test_values_of_any_type_are_written_exactly(pair, k, form, tmp_path):
+def test_values_of_any_type_are_written_exactly(pair, k, form):
     """As one row of all types, and as no row at all."""
-    import csv
-    import io
-    import json
 
-    from hdi.cli.output import write
-    from hdi.cli.printable import Printable
 
-    what = ", ".join(f"{text.replace('{huge}', WORDS[k]['huge']).replace('{bytes}', WORDS[k]['bytes']) if name != 'nested' else WORDS[k]['nested']} AS \"{name}\"" for name, (text, _) in TYPES.items())
+    words = WORDS[k]
+    said = {name: text if name != "nested" else words["nested"] for name, (text, _) in TYPES.items()}
+    said = {name: text.replace("{huge}", words["huge"]).replace("{bytes}", words["bytes"]) for name, text in said.items()}
+    what = ", ".join(f'{text} AS "{name}"' for name, text in said.items())
     for where in ("", " WHERE FALSE"):
         answer = pair.stores[k].sql(f"SELECT {what}{where}")
         answer = Printable(answer, lists=form != "json") if form in ("table", "csv", "json") else answer
@@ -412,4 +420,54 @@ def test_values_of_any_type_are_written_exactly(pair, k, form, tmp_path):
 def test_a_time_that_is_no_date_is_refused_and_can_be_cast(pair, k):
     with pytest.raises(RequestError, match="no calendar date"):
         pair.stores[k].sql("SELECT TIMESTAMPTZ 'infinity' AS t").collect()
-    assert pair.stores[k].sql("SELECT CAST(TIMESTAMPTZ 'infinity' AS TEXT) AS t").collect()["t"].to_list() == ["infinity"]
+    assert pair.stores[k].sql("SELECT CAST(TIMESTAMPTZ 'infinity' AS TEXT) AS t").collect()["t"].to_list() == [
+        "infinity"
+    ]
+
+
+# --- a server that is stopped, and a statement that is ----------------------------------------
+
+
+def ending(pair, how):
+    """What ``hdi sql`` says of a statement that would sleep for a minute, when its backend gets ``how``."""
+    command = [sys.executable, "-m", "hdi", "--store", pair.address, "sql", "SELECT pg_sleep(60), 'hdi-test'"]
+    asleep = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY%hdi-test%' AND wait_event = 'PgSleep'"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with psycopg.connect(pair.address, autocommit=True) as connection:
+            while not (found := connection.execute(asleep).fetchone()):
+                assert process.poll() is None, process.stderr.read()
+            how(process, connection, found[0])
+            _, err = process.communicate(timeout=20)
+            assert connection.execute(asleep).fetchone() is None
+    return process.returncode, err
+
+
+def test_ctrl_c_ends_a_statement_at_the_server(pair):
+    code, err = ending(pair, lambda process, *_: process.send_signal(signal.SIGINT))
+    assert (code, err.splitlines()[-1]) == (130, "interrupted")
+
+
+def test_a_server_that_ends_a_statement_is_an_error_of_the_store(pair):
+    code, err = ending(pair, lambda _, connection, pid: connection.execute("SELECT pg_terminate_backend(%s)", (pid,)))
+    assert code == 5
+    assert "is gone or cannot be reached" in err
+
+
+def test_who_may_read_one_table_only_reads_that_one(pair):
+    """The rights are those of the role that asks, as of an instant too; what it may not read is not told as writing."""
+    role = f"hdi_test_sql_{os.getpid()}"
+    with psycopg.connect(pair.address, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            connection.execute(f"GRANT SELECT ON trades_data, ingest_units, hdi_meta TO {role}")
+            connection.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+            url = conninfo_to_dict(pair.address)
+            address = f"postgresql://{role}@{url['host']}:{url['port']}/{url['dbname']}"
+            with contextlib.closing(open_store(address, schemas())) as store:
+                wanted = pair.server.sql("SELECT sum(size) AS n FROM trades_data").collect()
+                assert store.sql("SELECT sum(size) AS n FROM trades_data").collect().equals(wanted)
+                with pytest.raises(StoreError, match="permission denied for table coverage"):
+                    store.sql("SELECT * FROM coverage").collect()
+        finally:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")

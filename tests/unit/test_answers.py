@@ -1,7 +1,6 @@
 """What an answer can be made into, and that nothing more is read for it than it takes."""
 
 import copy
-import datetime as dt
 import io
 import pickle
 import subprocess
@@ -96,10 +95,6 @@ def test_a_head_of_what_fulfils_a_predicate_is_that_of_all_rows():
 NANO = pl.Datetime("ns", "UTC")
 
 
-def _odd(at):
-    return hash(at) % 2 == 1
-
-
 EARLY, LATE = (pl.lit(START + n).cast(NANO) for n in (5, 11))
 
 
@@ -118,7 +113,6 @@ EARLY, LATE = (pl.lit(START + n).cast(NANO) for n in (5, 11))
         (~(pl.col("at") < EARLY), (START + 5, None)),
         (pl.col("at").dt.hour() == 0, (None, None)),
         (pl.col("size") > 3, (None, None)),
-        (pl.col("at").map_elements(_odd, return_dtype=pl.Boolean), (None, None)),
     ],
 )
 def test_a_predicate_on_the_time_is_a_stretch_and_is_applied_all_the_same(predicate, span):
@@ -143,8 +137,10 @@ def test_every_form_has_all_rows_in_their_order(make):
 
 def test_duckdb_takes_an_answer_as_a_table():
     answer = Frames()  # noqa: F841  (a table of the statement by its name)
-    found = duckdb.sql("SELECT count(*), sum(price), max(size), min(at) FROM answer WHERE side = 'A'").fetchall()
-    assert found == [(5, Decimal("1.25"), 4, dt.datetime(2024, 1, 2, tzinfo=dt.UTC))]
+    found = duckdb.sql(
+        "SELECT count(*), sum(price), max(size), epoch_ns(min(a.at)) FROM answer AS a WHERE side = 'A'"
+    ).fetchall()
+    assert found == [(5, Decimal("1.25"), 4, START)]
 
 
 @pytest.mark.parametrize("make", [

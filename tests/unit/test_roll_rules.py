@@ -44,7 +44,9 @@ def test_the_packaged_rules_are_the_vendors_mapping_and_three_that_are_computed(
 
 
 def test_the_rules_of_the_config_folder_stand_beside_the_packaged_ones_and_replace_those_of_their_name(tmp_path):
-    found = rules(tmp_path, "rules:\n  volume: {by: volume, lag: 3}\n  mine: {by: calendar, days: 8, count: sessions}\n")
+    found = rules(
+        tmp_path, "rules:\n  volume: {by: volume, lag: 3}\n  mine: {by: calendar, days: 8, count: sessions}\n"
+    )
     assert (found["volume"].lag, found["mine"].days, found["mine"].count) == (3, 8, "sessions")
     assert {"vendor", "calendar", "open-interest"} <= found.keys()
 
@@ -65,7 +67,11 @@ def test_the_config_file_of_the_repository_changes_nothing_and_its_examples_are_
         ("rules: {x: {lag: 1}}", "1:9: rules.x.by", "the key by is missing"),
         ("rules: {x: {by: volume, lag: 0}}", "1:25: rules.x.lag", "0: a whole number from 1 to 60 is needed"),
         ("rules: {x: {by: volume, lag: true}}", "1:25: rules.x.lag", "True: a whole number"),
-        ("rules: {x: {by: volume, lagg: 1}}", "1:25: rules.x.lagg", "a rule by volume has no 'lagg'. Did you mean lag?"),
+        (
+            "rules: {x: {by: volume, lagg: 1}}",
+            "1:25: rules.x.lagg",
+            "a rule by volume has no 'lagg'. Did you mean lag?",
+        ),
         ("rules: {x: {by: calendar, lag: 1}}", "1:27: rules.x.lag", "a rule by calendar has no 'lag'"),
         ("rules: {x: {by: calendar, before: expiry}}", "1:27: rules.x.before", "'expiry' is none of them: expiration"),
         ("rules: {x: {by: volume, back: maybe}}", "1:25: rules.x.back", "'maybe': true or false is needed"),

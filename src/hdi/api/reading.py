@@ -60,7 +60,8 @@ class Reading(Opened):
         the rule that says which contract a continuous symbol stands for (without: the vendor's mapping). ``adjust``
         (backward, forward; without, or none: as stored) makes the prices of continuous symbols one series, ``by``
         difference or ratio; the answer then has the rolls beside it, as ``rolls``. ``at`` says which prices at a roll
-        count: both at one moment, or, as ``gap``, the last of the old contract and the first of the new one.
+        count: both at one moment, or, as ``gap``, the last of the old contract and the first of the new one. Backward
+        adjustment rewrites the past with each roll: another ``end`` gives other prices for the same days.
         """
         from hdi.query import run
 

@@ -119,13 +119,16 @@ def drawn(  # noqa: PLR0913  (what a picture says of itself)
 
     plot = out.plot or HERE
     parts: list[tuple[str, Any]] = []
+    unknown: list[UnknownSymbol] = []
     for symbol in data.symbols_of(symbols):
         try:
             parts.append((symbol, ask([symbol])))
-        except UnknownSymbol as exc:
-            if len(symbols) == 1:
-                raise
-            say(f"note: {exc.message}")
+        except UnknownSymbol as exc:  # of several; the command has asked for all of them, and told
+            unknown.append(exc)
+    if unknown and not parts:
+        raise unknown[0]
+    for each in unknown:
+        say(f"note: {each.message}")
     picture = draw(plot, parts, title=title, limit=limit, synthetic=data.synthetic, color=data.settings.color)
     for note in picture.notes:
         say(f"note: {note}")

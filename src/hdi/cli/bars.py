@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 #: What a table shows of a bar.
 _SHOWN = (
     "ts_event", "ts_end", "symbol", "open_price", "high_price", "low_price", "close_price", "volume", "trade_count",
-    "vwap", "filled", "complete",
+    "vwap", "complete",
 )  # fmt: skip
+#: What bars have that are made of trades; the vendor's own bars do not say it.
+_TRADES, _OF_TRADES = "trades", ("trade_count", "vwap")
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +83,8 @@ def bars(  # noqa: PLR0913, PLR0917  (each is an option)
 
         found = answer(wanted, named(columns) if columns else ())
         if out.form == "table" and not columns:
-            found = found.narrowed([c for c in _SHOWN if c in found.columns])
+            hidden = () if found.source == _TRADES else _OF_TRADES
+            found = found.narrowed([c for c in _SHOWN if c in found.columns and c not in hidden])
         started()
 
         def told(went: Given) -> Iterator[str]:

@@ -40,7 +40,7 @@ _NEEDED = {
 #: The words for sides, and the names of the series.
 SIDES = {"B": "trades, buyer", "A": "trades, seller", "N": "trades, no side"}
 BID, ASK = "bid", "ask"
-_TRADED = ("T", "F")
+_TRADED = "T"
 _DELETED = 2
 
 
@@ -215,6 +215,7 @@ class _Sketch:
         several = symbol.upper() == ALL_SYMBOLS or infer_stype(symbol) == "parent"
         self._by = [*(c for c in _KEY if c in answer.columns), *(["symbol"] if several else [])]
         self._marks: dict[tuple[object, ...], Candles | Points] = {}
+        self._left = 0
 
     def add(self, frame: pl.DataFrame) -> None:
         """Take more rows."""
@@ -246,6 +247,10 @@ class _Sketch:
         shared = [c for c in said if len({k[self._by.index(c)] for k in self._marks}) > 1]
         more = [f"publisher {said[c]}" if c == "publisher_id" else str(said[c]) for c in shared]
         return " ".join([name, *more])
+
+    def _tell_left(self, notes: list[str], why: str) -> None:
+        if self._left:
+            notes.append(f"{self._symbol}: not drawn: {self._left:,} rows, which {why}")
 
     def panels(self, notes: list[str]) -> list[Panel]:
         """The panels, and what was thinned of them among the notes."""
@@ -289,12 +294,14 @@ class _Ticks(_Sketch):
             ]
         # What lies between snapshots is in them as a last trade, at a time of its own.
         if has.issuperset(_TRADES) and ("action" in has or not has.issuperset(_QUOTES)):
-            trades = part.filter(pl.col("action").is_in(_TRADED)) if "action" in has else part
+            trades = part.filter(pl.col("action") == _TRADED) if "action" in has else part
+            self._left += 0 if has.issuperset(_QUOTES) else part.height - trades.height
             side = pl.col("side").replace_strict(SIDES, default=SIDES["N"])
             series.append(trades.select("at", "symbol", series=side, value="price", size="size"))
         yield (), pl.concat([s.cast(POINTS) for s in series]).sort("at", maintain_order=True)  # type: ignore[arg-type]
 
     def panels(self, notes: list[str]) -> list[Panel]:
+        self._tell_left(notes, "are no trades and have no quotes")
         return [
             Panel(self._title(key), "price", points=points, rolls=changes(points), stepped=frozenset({BID, ASK}))
             for key, points in _thinned(self._marks, self._title, notes)
@@ -304,7 +311,9 @@ class _Ticks(_Sketch):
 class _Statistics(_Sketch):
     def _marked(self, part: pl.DataFrame) -> Iterator[tuple[tuple[object, ...], pl.DataFrame]]:
         name = pl.col("stat_name").fill_null(pl.col("stat_type").cast(pl.String))
-        kept = part.filter(pl.col("update_action") != _DELETED) if "update_action" in part.columns else part
+        known = pl.col("price").is_not_null() | pl.col("quantity").is_not_null()
+        kept = part.filter(known, pl.col("update_action") != _DELETED if "update_action" in part.columns else True)
+        self._left += part.height - kept.height
         for unit in ("price", "quantity"):
             said = kept.filter(pl.col(unit).is_not_null())
             if said.height:
@@ -313,6 +322,7 @@ class _Statistics(_Sketch):
                 ).cast(POINTS)  # type: ignore[arg-type]  # fmt: skip
 
     def panels(self, notes: list[str]) -> list[Panel]:
+        self._tell_left(notes, "delete a statistic, or have no value")
         found = []
         for key, points in _thinned(self._marks, self._title, notes):
             unit: Unit = "price" if key[-1] == "price" else "quantity"

@@ -59,6 +59,7 @@ def _styled(ax: Any) -> None:
     from matplotlib.ticker import StrMethodFormatter
 
     ax.set_axisbelow(True)
+    ax.use_sticky_edges = False  # the lowest body does not stand on the axis
     ax.grid(axis="y", color=GRID, linewidth=0.7)
     ax.tick_params(length=3, color=GRID, labelsize=8, labelcolor=INK)
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
@@ -72,9 +73,9 @@ def _bars(ax: Any, panel: Panel) -> None:
     assert candles is not None  # noqa: S101
     at = list(range(candles.height))
     opened, closed = values(candles["open"]), values(candles["close"])
-    colors = _colors(candles)
-    ax.vlines(at, values(candles["low"]), values(candles["high"]), color=colors, linewidth=0.8)
-    for x, first, last, color, filled in zip(at, opened, closed, colors, candles["filled"], strict=True):
+    shades = colors(candles)
+    ax.vlines(at, values(candles["low"]), values(candles["high"]), color=shades, linewidth=0.8)
+    for x, first, last, color, filled in zip(at, opened, closed, shades, candles["filled"], strict=True):
         rises = last >= first  # type: ignore[operator]  # bars have all four prices
         ax.bar(
             x, abs(last - first), bottom=min(first, last), width=0.7, linewidth=0.8, edgecolor=color,  # type: ignore[operator, type-var]
@@ -85,7 +86,8 @@ def _bars(ax: Any, panel: Panel) -> None:
     _marks(ax, [(index - 0.5, f"{before} → {after}") for index, _, before, after in panel.rolls])
 
 
-def _colors(candles: pl.DataFrame) -> list[str]:
+def colors(candles: pl.DataFrame) -> list[str]:
+    """The colour of each candle."""
     rising = candles["close"] >= candles["open"]
     return [FILLED if f else UP if up else DOWN for f, up in zip(candles["filled"], rising, strict=True)]
 
@@ -93,10 +95,11 @@ def _colors(candles: pl.DataFrame) -> list[str]:
 def _volume(ax: Any, panel: Panel) -> None:
     candles = panel.candles
     assert candles is not None  # noqa: S101
-    ax.bar(range(candles.height), candles["volume"].to_list(), color=_colors(candles), alpha=0.5, width=0.7)
+    ax.bar(range(candles.height), candles["volume"].to_list(), color=colors(candles), alpha=0.5, width=0.7)
     ax.set_xlim(-0.8, max(candles.height, 12) - 0.2)
     ax.set_ylabel("volume", fontsize=8, color=MUTED)
     ax.locator_params(axis="y", nbins=3)
+    ax.set_ylim(bottom=0)
     found = times(candles["at"].to_list(), _MOST_TIMES)
     ax.set_xticks([i for i, _ in found], [words for _, words in found])
 
@@ -130,4 +133,4 @@ def _marks(ax: Any, rolls: list[tuple[float, str]]) -> None:
         ax.text(x, 1.01, words, transform=ax.get_xaxis_transform(), fontsize=7, color=MUTED, ha="left", va="bottom")
 
 
-__all__ = ["figure"]
+__all__ = ["colors", "figure"]

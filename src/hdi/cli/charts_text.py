@@ -81,6 +81,8 @@ class _Canvas:
 def lines(picture: Picture, columns: int, *, color: bool = False) -> Iterator[str]:
     """The picture, line by line."""
     yield _paint(picture.title + (" · SYNTHETIC DATA" if picture.synthetic else ""), _BOLD, color=color)
+    filled = any(panel.candles is not None and panel.candles["filled"].any() for panel in picture.panels)
+    yield _paint("times are UTC" + ("; · is a bar in which nothing was traded" if filled else ""), _DIM, color=color)
     for panel in picture.panels:
         yield ""
         yield _paint(panel.title, _BOLD, color=color)

@@ -22,6 +22,7 @@ class Printable(Answer):
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]  # those of the answer itself
+        """See :class:`Answer`."""
         return self._of.notes
 
     def limited_to(self, rows: int) -> Answer:

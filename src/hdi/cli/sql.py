@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -67,7 +67,7 @@ def sql(  # noqa: PLR0913, PLR0917  (each is an option)
             told(data, text, where, as_of=as_of, limit=limit)
 
 
-def told(  # noqa: PLR0913  (what the options say)
+def told(
     data: HistoricalData, text: str, where: Output, *, as_of: str | None, limit: int | None, pager: bool = False
 ) -> None:  # fmt: skip
     """Answer one statement; with ``pager``, what is longer than the terminal is shown page by page."""
@@ -90,14 +90,14 @@ def paged() -> Iterator[None]:
     # One screen is printed as it is, wide lines are not broken, and what was shown stays.
     env = {"LESS": "FRSX", **os.environ}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env)  # noqa: S603  (the user's own choice)
-    assert process.stdin is not None
-    before, sys.stdout = sys.stdout, io.TextIOWrapper(process.stdin, encoding="utf-8")
+    pipe = cast("IO[bytes]", process.stdin)  # it was asked for
+    before, sys.stdout = sys.stdout, io.TextIOWrapper(pipe, encoding="utf-8")
     try:
         yield
     finally:
-        pipe, sys.stdout = sys.stdout, before
+        written, sys.stdout = sys.stdout, before
         with contextlib.suppress(OSError):
-            pipe.close()
+            written.close()
         while process.poll() is None:
             with contextlib.suppress(KeyboardInterrupt):  # it belongs to the pager
                 process.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -31,11 +31,66 @@ Statements end with ; and may take several lines. Ctrl-C ends one that runs, or 
 .schema TABLE    the columns of one, with their types
 .help            this
 .quit            leave; Ctrl-D does too"""
-_WORDS = (
-    "SELECT FROM WHERE GROUP BY ORDER LIMIT OFFSET HAVING JOIN LEFT RIGHT INNER FULL CROSS LATERAL ON USING AS WITH "
-    "UNION ALL DISTINCT AND OR NOT IN IS NULL LIKE BETWEEN EXISTS CASE WHEN THEN ELSE END ASC DESC NULLS FIRST LAST "
-    "COUNT SUM MIN MAX AVG OVER PARTITION VALUES EXPLAIN ANALYZE INTERVAL DATE TIMESTAMPTZ CAST COALESCE FILTER"
-).split()
+_WORDS = [
+    "SELECT",
+    "FROM",
+    "WHERE",
+    "GROUP",
+    "BY",
+    "ORDER",
+    "LIMIT",
+    "OFFSET",
+    "HAVING",
+    "JOIN",
+    "LEFT",
+    "RIGHT",
+    "INNER",
+    "FULL",
+    "CROSS",
+    "LATERAL",
+    "ON",
+    "USING",
+    "AS",
+    "WITH",
+    "UNION",
+    "ALL",
+    "DISTINCT",
+    "AND",
+    "OR",
+    "NOT",
+    "IN",
+    "IS",
+    "NULL",
+    "LIKE",
+    "BETWEEN",
+    "EXISTS",
+    "CASE",
+    "WHEN",
+    "THEN",
+    "ELSE",
+    "END",
+    "ASC",
+    "DESC",
+    "NULLS",
+    "FIRST",
+    "LAST",
+    "COUNT",
+    "SUM",
+    "MIN",
+    "MAX",
+    "AVG",
+    "OVER",
+    "PARTITION",
+    "VALUES",
+    "EXPLAIN",
+    "ANALYZE",
+    "INTERVAL",
+    "DATE",
+    "TIMESTAMPTZ",
+    "CAST",
+    "COALESCE",
+    "FILTER",
+]
 _COLUMNS = (
     "SELECT table_name, column_name, data_type FROM information_schema.columns "
     "WHERE table_schema NOT IN ('information_schema', 'pg_catalog') ORDER BY table_name, ordinal_position"

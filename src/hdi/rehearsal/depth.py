@@ -30,6 +30,8 @@ from hdi.rehearsal.ticks import Ticks, ticks, times
 _TRADES = 1 << 14
 _OPENING, _EARLIER = 41, 42
 _SNAPSHOT, _SNAPSHOT_LAST = 40, 168
+#: How long before what follows it a book is cleared: less than any message takes.
+_CLEAR_NS = 1_000
 _EARLIER_NS = 4 * HOUR_NS
 
 
@@ -211,6 +213,7 @@ def _received(trades: Ticks, start: I64, trade: I64, step: I64) -> I64:
     change = moments(trades, start)
     latency = trades.ts_recv - trades.ts_event
     at = np.where(step <= orders.EMPTY, change.before[trade], trades.ts_event[trade])
+    at -= np.where(step == orders.CLEAR, _CLEAR_NS, 0)
     out: I64 = np.where(step > orders.FILL, change.after[trade], at) + latency[trade]
     return out
 

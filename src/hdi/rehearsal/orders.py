@@ -14,10 +14,10 @@ from hdi.rehearsal.sessions import HOUR_NS
 
 #: The steps around a trade, in their order. With the first trade of an hour what stood behind the best prices goes,
 #: farthest first, and what stands there in this hour comes, nearest first; a day that begins with an empty book
-#: begins with a clear.
+#: begins with a clear. The best orders move, the ask first where the bid goes up: they do not cross on their way.
 CLEAR = 0
 GO_BID, GO_ASK = 1, 1 + DEPTH
-MOVE_BID, MOVE_ASK = 1 + 2 * DEPTH, 2 + 2 * DEPTH
+MOVE_FIRST, MOVE_SECOND = 1 + 2 * DEPTH, 2 + 2 * DEPTH
 COME_BID, COME_ASK = 3 + 2 * DEPTH, 3 + 3 * DEPTH
 #: One order more comes; the side that is not hit goes, where it is emptied; the trade, and the fill of what it hit;
 #: what is left of that; the one more goes; where a side was emptied, both are made of new orders.
@@ -25,7 +25,7 @@ MORE, EMPTY, TRADE, FILL, LEFT, LESS, GONE, NEW_BID, NEW_ASK = range(3 + 4 * DEP
 STEPS = NEW_ASK + 1
 _LAST = 128
 #: The last step of each event.
-_ENDS = CLEAR, MOVE_BID - 1, MOVE_ASK, MORE - 1, MORE, EMPTY, LEFT, LESS, NEW_ASK
+_ENDS = CLEAR, MOVE_FIRST - 1, MOVE_SECOND, MORE - 1, MORE, EMPTY, LEFT, LESS, NEW_ASK
 
 
 def _table(default: bytes, *parts: tuple[bytes, range]) -> np.ndarray[tuple[int], np.dtype[np.bytes_]]:
@@ -37,7 +37,7 @@ def _table(default: bytes, *parts: tuple[bytes, range]) -> np.ndarray[tuple[int]
 
 #: The vendor's action and side of each step; those of a trade and a fill depend on it.
 ACTIONS = _table(
-    b"A", (b"R", range(1)), (b"C", range(GO_BID, MOVE_BID)), (b"M", range(MOVE_BID, COME_BID)),
+    b"A", (b"R", range(1)), (b"C", range(GO_BID, MOVE_FIRST)), (b"M", range(MOVE_FIRST, COME_BID)),
     (b"C", range(EMPTY, TRADE)), (b"T", range(TRADE, FILL)), (b"F", range(FILL, LEFT)), (b"M", range(LEFT, LESS)),
     (b"C", range(LESS, NEW_BID)),
 )  # fmt: skip
@@ -50,15 +50,15 @@ for _number in range(DEPTH):
     NUMBERS[[COME_BID + _number, COME_ASK + _number]] = _number
 #: The steps that each trade has, by schema: a book by price knows no fills, and its best prices no orders behind.
 _ALWAYS = {
-    "mbo": (MOVE_BID, MOVE_ASK, MORE, TRADE, FILL, LEFT, LESS),
-    "mbp-10": (MOVE_BID, MOVE_ASK, MORE, TRADE, LEFT, LESS),
-    "mbp-1": (MOVE_BID, MOVE_ASK, TRADE, LEFT),
-    "cmbp-1": (MOVE_BID, MOVE_ASK, TRADE, LEFT),
+    "mbo": (MOVE_FIRST, MOVE_SECOND, MORE, TRADE, FILL, LEFT, LESS),
+    "mbp-10": (MOVE_FIRST, MOVE_SECOND, MORE, TRADE, LEFT, LESS),
+    "mbp-1": (MOVE_FIRST, MOVE_SECOND, TRADE, LEFT),
+    "cmbp-1": (MOVE_FIRST, MOVE_SECOND, TRADE, LEFT),
 }
 BOOKS = tuple(_ALWAYS)
 _FOURTH = MORE, LESS
 _EMPTIED = EMPTY, GONE, NEW_BID, NEW_ASK
-_GOING, _COMING = tuple(range(GO_BID, MOVE_BID)), tuple(range(COME_BID, MORE))
+_GOING, _COMING = tuple(range(GO_BID, MOVE_FIRST)), tuple(range(COME_BID, MORE))
 #: An order number is made of day, instrument and a code: the best orders, those behind them, and those beside a trade.
 _DAY_BITS, _CODE_BITS = 14, 32
 _BEHIND, _BESIDE = 64, 4_096

@@ -22,8 +22,8 @@ from hdi.rehearsal.orders import (
     LEFT,
     LESS,
     MORE,
-    MOVE_ASK,
-    MOVE_BID,
+    MOVE_FIRST,
+    MOVE_SECOND,
     NEW_ASK,
     NEW_BID,
     TRADE,
@@ -76,9 +76,8 @@ def written(page: Page, schema: str, book: Instruments, tape: Tape) -> Records:
     sides = line.sides(page)
     fill_sides(out, sides, tick)
     if book.dataset == CONSOLIDATED:
-        venue = np.where(line.bids, sides.bid_venue, sides.ask_venue)
-        venue = np.where(page.step == TRADE, page.trades.venue[trade], venue)
-        out["publisher_id"] = np.where(page.step == CLEAR, book.publisher, venue)
+        # One venue for all that happens around a trade, so that its order is kept where rows are read by publisher.
+        out["publisher_id"] = np.where(page.step == CLEAR, book.publisher, page.trades.venue[trade])
     if "bid_px_01" in (out.dtype.names or ()):
         line.fill_levels(out, page, tick)
     return out
@@ -91,7 +90,7 @@ def _fill_step(out: Records, page: Page, line: _Line, tick: I64) -> None:
     done, of = step[other], trade[other]
     action = orders.ACTIONS[done]
     # Where a day begins with an empty book there is nothing to move.
-    first = (page.before.bid_count[of] == 0) & ((done == MOVE_BID) | (done == MOVE_ASK))
+    first = (page.before.bid_count[of] == 0) & ((done == MOVE_FIRST) | (done == MOVE_SECOND))
     out["action"][other] = np.where(first, b"A", action)
     clear = done == CLEAR
     out["side"][other] = np.where(clear, b"N", np.where(line.bids[other], b"B", b"A"))
@@ -109,14 +108,17 @@ class _Line:
     def __init__(self, page: Page) -> None:
         step, book, trade = page.step, page.book, page.trade
         hits_bid, more_bid = book.hits_bid[trade], book.more_bid[trade]
-        bids = (step < GO_ASK) | (step == MOVE_BID) | ((step >= COME_BID) & (step < COME_ASK)) | (step == NEW_BID)
+        #: Whether the bid goes up with each step's trade.
+        self._rises: Bool = (page.before.bid_count > 0)[trade] & (book.bid > page.before.bid)[trade]
+        moves = step == np.where(self._rises, MOVE_SECOND, MOVE_FIRST)
+        bids = (step < GO_ASK) | moves | ((step >= COME_BID) & (step < COME_ASK)) | (step == NEW_BID)
         hit = (step == FILL) | (step == LEFT) | (step == GONE)
         bids = np.where(hit, hits_bid, np.where((step == MORE) | (step == LESS), more_bid, bids))
         #: Whether each step is about the bids.
         self.bids: Bool = np.where(step == EMPTY, ~hits_bid, bids)
         self._hour = page.hour[trade]
         # What stood when the hour began is what goes, and what is seen until it is gone.
-        self._old: Bool = step < MOVE_BID
+        self._old: Bool = step < MOVE_FIRST
         begins = page.trades.place[trade] == page.hours.cells.first[self._hour]
         stood = page.hours.stood[self._hour] * DEPTH
         deep = page.hours.shape.deep[self._hour] * DEPTH
@@ -141,7 +143,7 @@ class _Line:
     def _behind(self, page: Page) -> Bool:
         """The steps on orders behind the best ones."""
         step = page.step
-        return ((step > CLEAR) & (step < MOVE_BID)) | ((step >= COME_BID) & (step < MORE))
+        return ((step > CLEAR) & (step < MOVE_FIRST)) | ((step >= COME_BID) & (step < MORE))
 
     def price_and_size(self, page: Page) -> tuple[I64, I64]:
         """Price in ticks and size of each step."""
@@ -189,10 +191,10 @@ class _Line:
         traded = np.where(step >= LEFT, page.trades.size[trade], 0)
         beside = self._more & (book.more_behind[trade] == 0)
         out = []
-        for bids, price, size, venue, moves, renews, old in (
-            (True, book.bid, book.bid_size, book.bid_venue, MOVE_BID, NEW_BID,
+        for bids, price, size, venue, renews, old in (
+            (True, book.bid, book.bid_size, book.bid_venue, NEW_BID,
              (before.bid, before.bid_size, before.bid_count, before.bid_venue)),
-            (False, book.ask, book.ask_size, book.ask_venue, MOVE_ASK, NEW_ASK,
+            (False, book.ask, book.ask_size, book.ask_venue, NEW_ASK,
              (before.ask, before.ask_size, before.ask_count, before.ask_venue)),
         ):  # fmt: skip
             hit = hits_bid == bids
@@ -200,6 +202,7 @@ class _Line:
             more = beside & (book.more_bid[trade] == bids)
             held = size[trade] - np.where(hit, traded, 0) + np.where(more, book.more_size[trade], 0)
             new = price[trade], np.where(gone, 0, held), np.where(gone, 0, 1 + more), venue[trade]
+            moves = np.where(self._rises == bids, MOVE_SECOND, MOVE_FIRST)
             out += [np.where(step >= moves, now, then) for now, then in zip(new, old, strict=True)]
         return Sides(*out)
 

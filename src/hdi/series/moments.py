@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -23,6 +23,8 @@ LOOKBACK_DAYS = 7
 _HOUR = 3600 * NS
 #: The steps in which it is looked, so that ticks of days are not read for the last of them.
 _STEPS = (0, _HOUR, 6 * _HOUR, *(day * DAY_NS for day in range(1, LOOKBACK_DAYS + 1)))
+#: Of bars there are fewer; a weekend is one step.
+_BAR_STEPS = (0, DAY_NS, 4 * DAY_NS, LOOKBACK_DAYS * DAY_NS)
 _AT = "_at"
 
 
@@ -68,7 +70,6 @@ class Moments:
     lookup: Lookup
     schema: Schema
     source: str
-    _names: dict[str, object] = field(default_factory=dict, repr=False)
 
     @property
     def bars(self) -> bool:
@@ -84,10 +85,13 @@ class Moments:
         )  # fmt: skip
         price, needed, kept = self._price(first)
         columns = list(dict.fromkeys(["dataset", "instrument_id", "symbol", index, *needed]))
-        names = self.lookup.names(rectangles)
+        names = None
         parts = []
         for frame in self.store.read(self.schema, self.source, window, rectangles, columns, roll.dataset):
-            rows = names.fill(frame, index) if frame["symbol"].null_count() else frame
+            rows = frame
+            if frame["symbol"].null_count():
+                names = names or self.lookup.names(rectangles)
+                rows = names.fill(frame, index)
             parts.append(
                 rows.filter(kept, self._same(roll)).select(
                     "instrument_id", pl.col(index).to_physical().alias(_AT), price.alias("price")
@@ -136,7 +140,7 @@ def priced(moments: Moments, roll: Roll, *, gap: bool) -> Prices:
         new = _nearest(moments, roll, roll.new, before=False)
         return Prices(old[1], new[1], old[0], new[0])
     held = moments.rows(roll, Window(roll.at, roll.at), (), first=False)
-    for window in _before(roll.at):
+    for window in _before(moments, roll.at):
         held = pl.concat([moments.rows(roll, window, (roll.old, roll.new), first=False), held])
         if found := _together(held, roll, bars=moments.bars):
             return found
@@ -159,7 +163,7 @@ def _together(held: pl.DataFrame, roll: Roll, *, bars: bool) -> Prices | None:
 
 def _nearest(moments: Moments, roll: Roll, instrument: int, *, before: bool) -> tuple[int, Decimal]:
     """The last price of an instrument before the roll, or the first one from it on."""
-    for window in _before(roll.at) if before else _after(roll.at):
+    for window in _before(moments, roll.at) if before else _after(moments, roll.at):
         rows = moments.rows(roll, window, (instrument,), first=not before).sort(_AT, maintain_order=True)
         if rows.height:
             at, price = rows.row(-1 if before else 0)[1:]
@@ -173,14 +177,14 @@ def _nearest(moments: Moments, roll: Roll, instrument: int, *, before: bool) -> 
     )  # fmt: skip
 
 
-def _before(at: int) -> Iterator[Window]:
-    for near, far in pairwise(_STEPS):
+def _before(moments: Moments, at: int) -> Iterator[Window]:
+    for near, far in pairwise(_BAR_STEPS if moments.bars else _STEPS):
         if at - near > 0:
             yield Window(max(at - far, 0), at - near)
 
 
-def _after(at: int) -> Iterator[Window]:
-    return (Window(at + near, at + far) for near, far in pairwise(_STEPS))
+def _after(moments: Moments, at: int) -> Iterator[Window]:
+    return (Window(at + near, at + far) for near, far in pairwise(_BAR_STEPS if moments.bars else _STEPS))
 
 
 def _missing(moments: Moments, roll: Roll, held: pl.DataFrame) -> RequestError:
@@ -198,7 +202,7 @@ def _missing(moments: Moments, roll: Roll, held: pl.DataFrame) -> RequestError:
     return RequestError(
         f"{roll.told}: both contracts need a price in {moments.source} at one moment within {LOOKBACK_DAYS} days "
         f"before it: {what}",
-        f"{get}Or adjust across the gap (at='gap'): the last price of the old one against the first of the new one.",
+        f"{get}Or adjust across the gap (--at gap, at='gap'): the last price of the one against the first of the other.",
     )
 
 

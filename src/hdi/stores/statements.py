@@ -1,8 +1,7 @@
 """SQL statements of readers, the same for every store: what is refused, where an error is, and answers with any type.
 
-A store gives the columns of a statement as it names and types them; :func:`carried` says how each of them travels.
-Numbers without a scale of their own (sums, quotients, integers of 128 bits) travel as text, and what they are is decided
-by the first rows: see :class:`Numbers`.
+Numbers without a scale of their own (sums, quotients, integers of 128 bits) travel as text, and what they are is
+decided by the first rows: see :class:`Numbers`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +23,13 @@ import duckdb
 import polars as pl
 from deltalake import DeltaTable
 
-from hdi.errors import HdiError, RequestError, StoreError
-from hdi.stores.instruments import DEFINITION
+from hdi.errors import HdiError, StoreError
 from hdi.stores.lake.compare import Stored, live_files
 from hdi.stores.lake.derive import latest
 from hdi.stores.lake.sql_checks import Reference, check
 from hdi.stores.lake.sql_names import Names
-from hdi.stores.waiting import interruptible
 from hdi.stores.statements import Told, chars, explained, pointed, trimmed, unique, unknown
+from hdi.stores.waiting import interruptible
 
 if TYPE_CHECKING:
     from hdi.schema import Schema

@@ -10,8 +10,8 @@ from typing import Any
 
 import duckdb
 
-from hdi.stores.tokens import refuse_other
 from hdi.stores.statements import REFUSED, chars, explained, only_reading, pointed, refused_function, unknown
+from hdi.stores.tokens import refuse_other
 
 #: Functions that give rows without looking anywhere.
 _ROWS = frozenset({"range", "generate_series", "unnest", "generate_subscripts", "repeat", "test_all_types"})
@@ -52,7 +52,7 @@ def check(connection: duckdb.DuckDBPyConnection, text: str, known: Collection[st
     names = {key.casefold() for node in nodes for key in _ctes(node)}
     found = []
     for node in nodes:
-        _refuse(node, text)
+        _refuse(node)
         if node.get("type") == "BASE_TABLE":
             found.append(_reference(node, names, known, text))
         elif node.get("type") == "SHOW_REF" and node.get("query") is None:
@@ -102,7 +102,7 @@ def _offset(node: dict[str, Any], text: str) -> int | None:
     return chars(text, byte) if isinstance(byte, int) and byte < _NOWHERE else None
 
 
-def _refuse(node: dict[str, Any], text: str) -> None:
+def _refuse(node: dict[str, Any]) -> None:
     kind = str(node.get("type", ""))
     if kind.endswith("_NODE") and kind not in _NODES:
         raise only_reading(f"{kind.partition('_')[0]} is no query")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -16,7 +16,7 @@ from hdi.frames import MAPPINGS
 from hdi.schema import PLACE
 from hdi.stores.instruments import DEFINITION, shown
 from hdi.stores.lake.standing import raw_names, standing, without
-from hdi.stores.timescaledb.books import BOOKS, COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book
+from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book
 from hdi.stores.timescaledb.views import DAILY
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ class Names:
                 _put(connection, name, raw_names(self._mappings))
             elif name == _LATER:
                 _put(connection, name, pl.DataFrame({"unit": self._later}, schema={"unit": pl.Int32()}))
-            elif name == "instruments":
-                self._make_instruments(connection)
+            elif name == "instruments" and self._definition is not None:
+                self._make_instruments(connection, self._definition)
 
     def _book(self, book: Book) -> pl.DataFrame:
         frames: dict[str, Callable[[], pl.DataFrame]] = {
@@ -183,15 +183,13 @@ class Names:
         kept = pl.col("_replaced_unit").is_in(later) & ~pl.col("_unit").is_in(later)
         return self._lake.replaced(schema).filter(kept).select(*schema.stored)
 
-    def _make_instruments(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _make_instruments(self, connection: duckdb.DuckDBPyConnection, definition: Schema) -> None:
         """Definitions without their repeats, and the times at which only symbology names an instrument."""
-        assert self._definition is not None
-        definition = self._definition
         times = ("known_from", "known_until")
         head = ("dataset", "instrument_id", "raw_symbol")
         kept = [n for c in shown(definition) for n in (c, f"{c}_ns") if n in definition.stored]
         order = [*head, *(n for c in times for n in (c, f"{c}_ns")), *kept, "publisher_id", "definitions"]
-        kinds = {c: definition.stored.get(c, pl.Int64()) for c in order} | {c: MICRO for c in times}
+        kinds = {c: definition.stored.get(c, pl.Int64()) for c in order} | dict.fromkeys(times, MICRO)
         kinds |= {f"{c}_ns": pl.Int16() for c in times}
         _put(connection, "instruments", pl.DataFrame(schema=kinds))
         known = []
@@ -227,7 +225,7 @@ class Names:
         if self._as_of is not None:
             names = ", ".join(map(quoted, schema.stored))
             rows = (
-                f"SELECT {names} FROM ({rows}) WHERE _unit NOT IN (SELECT unit FROM {_LATER}) UNION ALL "
+                f"SELECT {names} FROM ({rows}) WHERE _unit NOT IN (SELECT unit FROM {_LATER}) UNION ALL "  # noqa: S608  (names of ours)
                 f"SELECT {names} FROM {quoted(f'_past_{schema.table}')}"
             )
         return f"CREATE VIEW {quoted(schema.table)} AS {rows}"
@@ -244,7 +242,7 @@ class Names:
         )
         root = self._lake.root / schema.table
         paths = ", ".join(literal(str(root / f.path)) for f in files)
-        return f"SELECT {columns} FROM read_parquet([{paths}], schema = MAP {{{declared}}})"
+        return f"SELECT {columns} FROM read_parquet([{paths}], schema = MAP {{{declared}}})"  # noqa: S608  (quoted)
 
     def make_views(self, connection: duckdb.DuckDBPyConnection, names: Collection[str]) -> None:
         """Make the views among the names that are made of other tables."""
@@ -294,7 +292,8 @@ def _by_symbol(schema: Schema) -> str:
         f"AND (t.{index}, t.{index}_ns) < (m.end_time, m.end_time_ns)"
     )
     return (
-        f"SELECT m.symbol AS asked_symbol, m.stype AS asked_stype, {_columns(schema)} FROM {quoted(schema.table)} t "
+        f"SELECT m.symbol AS asked_symbol, m.stype AS asked_stype, {_columns(schema)} "  # noqa: S608  (names of ours)
+        f"FROM {quoted(schema.table)} t "
         f"JOIN standing_mappings m ON m.dataset = t.dataset AND m.instrument_id = t.instrument_id AND {inside} "
         f"{_named(schema)}"
     )
@@ -303,7 +302,8 @@ def _by_symbol(schema: Schema) -> str:
 def _constant(schema: Schema) -> str:
     implied = schema.names[DAILY].constants.items()
     where = " AND ".join(f"t.{quoted(c)} = {literal(v)}" for c, v in implied)
-    return f"SELECT {_columns(schema)} FROM {quoted(schema.table)} t {_named(schema)} WHERE {where}"
+    table = f"{quoted(schema.table)} t {_named(schema)}"
+    return f"SELECT {_columns(schema)} FROM {table} WHERE {where}"  # noqa: S608  (quoted)
 
 
 def _named_only(names: pl.DataFrame, known: Iterable[pl.DataFrame]) -> pl.DataFrame:
@@ -347,13 +347,13 @@ def _put(
         f"CAST({quoted(c)} AS {kinds[c]}) AS {quoted(c)}" if kinds and c in kinds else quoted(c) for c in frame.columns
     )
     connection.register("_frame", frame)
-    connection.execute(f"CREATE TABLE {quoted(name)} AS SELECT {columns} FROM _frame")
+    connection.execute(f"CREATE TABLE {quoted(name)} AS SELECT {columns} FROM _frame")  # noqa: S608  (quoted)
     connection.unregister("_frame")
 
 
 def _append(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
     connection.register("_frame", frame)
-    connection.execute(f"INSERT INTO {quoted(name)} SELECT * FROM _frame")
+    connection.execute(f"INSERT INTO {quoted(name)} SELECT * FROM _frame")  # noqa: S608  (quoted)
     connection.unregister("_frame")
 
 

@@ -1,5 +1,6 @@
-"""What symbols stand for, as intervals that neither overlap nor contradict: the rule of :mod:`hdi.lookup`, for all of
-them at once, as the views of SQL join them.
+"""What symbols stand for, as intervals that neither overlap nor contradict: what the views of SQL join.
+
+The rule is that of :mod:`hdi.lookup`, for all symbols at once.
 """
 
 from __future__ import annotations

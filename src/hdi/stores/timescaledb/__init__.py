@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 from psycopg import sql
+from psycopg.sql import Composable
 
 from hdi.answer import Answer
 from hdi.errors import StoreError
@@ -336,7 +337,7 @@ class TimescaleDB:
                 self._books[book.name] = (state, frame)
             return frame
 
-    def _collect(self, query: sql.Composable, kinds: dict[str, pl.DataType]) -> pl.DataFrame:
+    def _collect(self, query: Composable, kinds: dict[str, pl.DataType]) -> pl.DataFrame:
         found = (pl.DataFrame(batch) for batch in self.database.batches(query))
         frames = [frame.select(pl.col(c).cast(t) for c, t in kinds.items()) for frame in found]
         return pl.concat([pl.DataFrame(schema=kinds), *frames])

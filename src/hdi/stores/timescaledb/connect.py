@@ -51,7 +51,7 @@ _DENIED = (
     "Check TIMESCALEDB_USER, TIMESCALEDB_PASSWORD, TIMESCALEDB_DBNAME and sslmode, or the URL, or ~/.pgpass; a new "
     "database is made with createdb."
 )
-_HINTS = {
+HINTS = {
     "28P01": _DENIED,
     "53300": "All connections of the server (max_connections), the database or the role are taken: end some, or run "
     "the same command again later.",
@@ -244,9 +244,9 @@ def _refusal(database: Database, exc: Exception, state: str | None) -> StoreErro
     state = state or state_of(said)
     lost = StoreLost(f"{where} is gone or cannot be reached: {said}", _UNREACHABLE)
     if state == "53100":
-        return StoreError(f"no space left for {where}: {said}", _HINTS[state])
+        return StoreError(f"no space left for {where}: {said}", HINTS[state])
     if state:
-        hint = _HINTS.get(state, "A unit at hand was not stored.")
+        hint = HINTS.get(state, "A unit at hand was not stored.")
         return lost if state.startswith(_GONE) else StoreError(f"{where} refused: {said}", hint)
     if "not support SSL" in said or "certificate" in said:
         return StoreError(f"{where} refused: {said}", _SSL)

@@ -19,7 +19,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import DiagnosticField, ExecStatus
 
-from hdi.errors import HdiError, RequestError
+from hdi.errors import HdiError, RequestError, StoreError
 from hdi.stores.statements import (
     REFUSED,
     Told,
@@ -31,7 +31,7 @@ from hdi.stores.statements import (
     unique,
     unknown,
 )
-from hdi.stores.timescaledb.connect import guard, state_of
+from hdi.stores.timescaledb.connect import HINTS, guard, state_of
 from hdi.stores.timescaledb.reading_then import then
 from hdi.stores.tokens import Words, looked_through
 from hdi.stores.waiting import interruptible
@@ -175,6 +175,8 @@ class Statement:
             if missing:
                 kind = "table" if state == _NO_TABLE else "column"
                 return unknown(kind, missing.rpartition(".")[2], self._known(kind), self._text, at)
+        if state == _NO_RIGHT and "function" not in said:
+            return StoreError(f"the database {self._database.location} refused: {said}", HINTS[state])
         return _mine(said, state, self._text, at, field(DiagnosticField.MESSAGE_HINT))
 
     def _known(self, kind: str) -> list[str]:
@@ -190,7 +192,8 @@ class Statement:
 
     def _within(self, connection: psycopg.Connection, shown: str, after: str) -> str:
         """The statement in a subquery, where only a query can stand."""
-        return f"{self._with.as_string(connection)}SELECT {shown} FROM (\n{self._text}\n){after}"
+        before = self._with.as_string(connection)
+        return f"{before}SELECT {shown} FROM (\n{self._text}\n){after}"  # noqa: S608  (the user's own statement)
 
     def _plan(self, connection: psycopg.Connection) -> Told:
         inner = self._within(connection, "*", " q") if self._with.as_string(connection) else self._text
@@ -218,7 +221,7 @@ class Statement:
                     )
         except ReadError as exc:
             state = exc.state or state_of(str(exc)) or (_UNSAID if "ERROR:" in str(exc) else "")
-            if state.startswith((*_MINE, _READ_ONLY)):
+            if state.startswith((*_MINE, _READ_ONLY)) and state != _NO_RIGHT:
                 said = re.sub(r"^.*?ERROR:\s*|\s*SQLSTATE.*$", "", str(exc), flags=re.DOTALL).strip()
                 raise _mine(said.partition("\n")[0], state, self._text, None) from exc
             raise

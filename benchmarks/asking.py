@@ -1,0 +1,220 @@
+"""Questions asked of a store by `hdi` and, of the same files or the same hypertable, by a plain engine.
+
+Each question is one entry of :data:`QUESTIONS`: what it asks, the piece of `hdi`, and its peers. A piece is a function
+of the source (JSON: where the data lies) that gives what is timed, as in :mod:`benchmarks.work`; what is timed returns
+the number of rows, which all of a question have to agree on. Everything is imported, opened and asked once before its
+time starts, two threads are used by every engine, and answers end as Arrow tables in memory.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.files import DAY, OTHER, SYMBOL
+from benchmarks.measure import Case, Measured, run_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.work import Timed
+
+GROUP, SERVER = "asking", "TimescaleDB: asking"
+HDI, DUCKDB, SQL = "hdi (library)", "plain DuckDB", "plain SQL"
+THREADS = 2
+#: At most so many times as long as the plain engine.
+LIMIT = 1.2
+#: Quick questions are asked so often, and timed together.
+OFTEN = 20
+_TWO = {"POLARS_MAX_THREADS": str(THREADS), "OMP_NUM_THREADS": str(THREADS)}
+Answer = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """``hdi`` and ``peers`` are names of pieces in :data:`JOBS`; ``of`` is the store it is asked of."""
+
+    title: str
+    hdi: str
+    peers: dict[str, str] = field(default_factory=dict)
+    of: str = "trades"
+
+
+def _asked(source: str) -> dict[str, str]:
+    return dict(json.loads(source))
+
+
+def _hdi(ask: Callable[[Any], Any], times: int = 1) -> Callable[[str, Path], Timed]:
+    """A piece that asks an open store."""
+
+    def piece(source: str, _: Path) -> Timed:
+        from hdi.api import HistoricalData
+
+        data = HistoricalData.open(store=_asked(source)["store"], **{"log.level": "ERROR"})
+        return _warm(lambda: ask(data), times)
+
+    return piece
+
+
+def _duckdb(statement: str, times: int = 1) -> Callable[[str, Path], Timed]:
+    """A piece that asks the same Parquet files of DuckDB, on a connection that stays."""
+
+    def piece(source: str, _: Path) -> Timed:
+        import duckdb
+
+        connection = duckdb.connect()
+        connection.execute(f"SET threads = {THREADS}")
+        connection.execute("SET TimeZone = 'UTC'")
+        root = _asked(source)["store"].removeprefix("lake:")
+        text = statement.replace("TRADES", _files(root, "trades_data")).replace("BARS", _files(root, "ohlcv_data"))
+        return _warm(lambda: connection.sql(text).to_arrow_table(), times)
+
+    return piece
+
+
+def _sql(statement: str, times: int = 1) -> Callable[[str, Path], Timed]:
+    """A piece that asks the server, on a connection that stays; ADBC brings the answer as Arrow."""
+
+    def piece(source: str, _: Path) -> Timed:
+        from adbc_driver_postgresql import dbapi
+
+        cursor = dbapi.connect(_asked(source)["store"]).cursor()
+        text = statement.replace("TRADES", "trades_data").replace("BARS", "ohlcv_data")
+
+        def ask() -> Any:
+            cursor.execute(text)
+            return cursor.fetch_arrow_table()
+
+        return _warm(ask, times)
+
+    return piece
+
+
+def _warm(ask: Answer, times: int) -> Timed:
+    ask()
+
+    def run() -> int:
+        for _ in range(times - 1):
+            ask()
+        return int(ask().num_rows)
+
+    return run
+
+
+def _files(root: str, table: str) -> str:
+    return f"read_parquet('{root}/{table}/*/*/*.parquet', hive_partitioning = true)" if table == "trades_data" else (
+        f"read_parquet('{root}/{table}/*/*/*/*.parquet', hive_partitioning = true)"
+    )  # fmt: skip
+
+
+def _window(first: str, last: str, column: str = "ts_recv") -> str:
+    return f"{column} >= TIMESTAMPTZ '{first}+00' AND {column} < TIMESTAMPTZ '{last}+00'"
+
+
+_NEXT = str(dt.date.fromisoformat(DAY) + dt.timedelta(days=1))
+_SECOND = (f"{DAY} 14:00:00", f"{DAY} 14:00:01")
+_ORDER = "ORDER BY ts_recv, ts_recv_ns, _unit, _row"
+_BARS = """
+    SELECT dataset, instrument_id, publisher_id, time_bucket(INTERVAL '1 minute', ts_recv) AS minute,
+           FIRST_PRICE AS open_price, max(price) AS high_price, min(price) AS low_price, LAST_PRICE AS close_price,
+           sum(size) AS volume, count(*) AS trade_count, sum(price * size) / sum(size) AS vwap
+    FROM TRADES WHERE action = 'T' GROUP BY 1, 2, 3, 4 ORDER BY 4, 1, 3, 2
+"""
+_DUCK_BARS = _BARS.replace("FIRST_PRICE", "arg_min(price, ts_recv)").replace("LAST_PRICE", "arg_max(price, ts_recv)")
+_SERVER_BARS = _BARS.replace("FIRST_PRICE", "first(price, ts_recv)").replace("LAST_PRICE", "last(price, ts_recv)")
+
+
+def _named(symbol: str, statement: str) -> str:
+    return f"SELECT * FROM TRADES WHERE symbol = '{symbol}' AND {statement} {_ORDER}"
+
+
+_DAY = _named(SYMBOL, _window(DAY, _NEXT))
+_POINT = _named(OTHER, _window(*_SECOND))
+_MONTH = (
+    f"SELECT * FROM BARS WHERE symbol = '{SYMBOL}' AND granularity = '1d' AND "
+    f"{_window('2024-01-01', '2024-02-01', 'ts_event')} ORDER BY ts_event"
+)
+_AT = tuple(f"{text.replace(' ', 'T')}Z" for text in _SECOND)
+
+JOBS: dict[str, Callable[[str, Path], Timed]] = {
+    "ask_minutes": _hdi(lambda d: d.bars("ALL_SYMBOLS", every="1m", source="trades").arrow()),
+    "ask_minutes_duckdb": _duckdb(_DUCK_BARS),
+    "ask_minutes_sql": _sql(_SERVER_BARS),
+    "ask_day": _hdi(lambda d: d.trades(SYMBOL, DAY, DAY).arrow()),
+    "ask_day_duckdb": _duckdb(_DAY),
+    "ask_day_sql": _sql(_DAY),
+    "ask_point": _hdi(lambda d: d.trades(OTHER, *_AT).arrow(), OFTEN),
+    "ask_point_duckdb": _duckdb(_POINT, OFTEN),
+    "ask_point_sql": _sql(_POINT, OFTEN),
+    "ask_month": _hdi(lambda d: d.query(SYMBOL, "2024-01-01", "2024-01-31").arrow(), OFTEN),
+    "ask_month_duckdb": _duckdb(_MONTH, OFTEN),
+    "ask_month_sql": _sql(_MONTH, OFTEN),
+}
+
+
+def _question(title: str, job: str, of: str = "trades") -> Question:
+    return Question(title, job, {DUCKDB: f"{job}_duckdb", SQL: f"{job}_sql"}, of)
+
+
+#: One entry each. ``DUCKDB`` is asked of lakes, ``SQL`` of the server; other peers of lakes where they are installed.
+QUESTIONS = [
+    _question("minute bars of all trades", "ask_minutes"),
+    _question("a day of trades of one symbol, all columns, in order", "ask_day"),
+    _question(f"{OFTEN} lookups of one symbol in one second of trades", "ask_point"),
+    _question(f"{OFTEN} times a month of daily bars of one symbol", "ask_month", "daily"),
+]
+#: Peers that can be asked where they are installed, by the module that is looked for.
+OPTIONAL = {"ArcticDB": "arcticdb", "Nautilus": "nautilus_trader"}
+
+
+def missing() -> dict[str, str]:
+    """What is not installed, and so not measured."""
+    return {name: "not installed" for name, module in OPTIONAL.items() if find_spec(module) is None}
+
+
+def cases(stores: dict[str, str], rounds: int, *, server: bool = False) -> list[Case]:
+    """``stores``: the URLs of what holds trades, and daily bars, by those words."""
+    group, found = SERVER if server else GROUP, []
+    for question in QUESTIONS:
+        if question.of not in stores:
+            continue
+        source = json.dumps({"store": stores[question.of]})
+        peers = {k: v for k, v in question.peers.items() if (k == SQL) == server}
+        for name, job in {HDI: question.hdi, **peers}.items():
+            found.append(
+                Case(group, f"{question.title}: {name}", job=job, source=source, rounds=rounds, environment=_TWO)
+            )
+    return found
+
+
+def measured(stores: dict[str, str], rounds: int, work: Path, *, server: bool = False) -> list[Measured]:
+    """Every question, asked of all; a peer that finds other rows than hdi has an error."""
+    results = run_all(cases(stores, rounds, server=server), work)
+    by: dict[str, list[Measured]] = {}
+    for result in results:
+        by.setdefault(result.case.name.rpartition(": ")[0], []).append(result)
+    for group in by.values():
+        counts = sorted({m.rows for m in group if not m.error})
+        for result in group if len(counts) > 1 else ():
+            result.error = f"they disagree: {counts} rows"
+    return results
+
+
+def ratios(results: Sequence[Measured]) -> dict[str, float]:
+    """How many times as long hdi takes as each plain engine, best round against best round, by question."""
+    best = {(m.case.group, m.case.name): m.best for m in results if m.seconds and not m.error}
+    found = {}
+    for (group, name), seconds in best.items():
+        title, _, who = name.rpartition(": ")
+        own = best.get((group, f"{title}: {HDI}"))
+        if who != HDI and own is not None:
+            found[f"{group}: {title}, against {who}"] = own / seconds
+    return found
+
+
+__all__ = ["GROUP", "JOBS", "LIMIT", "QUESTIONS", "SERVER", "Question", "cases", "measured", "missing", "ratios"]
