@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,7 @@ HERE = Path(__file__).parent
 LIBRARY = "hdi ingest (library)"
 #: Ends with an error when what came before has loaded one of them.
 LIGHT = """
+import subprocess
 import sys
 heavy = {"databento", "databento_dbn", "deltalake", "pandas", "pandera", "polars", "pyarrow", "psycopg", "requests"}
 sys.exit(", ".join(sorted(heavy & set(sys.modules))) or None)
@@ -58,6 +60,14 @@ def ingestion(schema: str, rows: int, path: str, rounds: int, keep: Path) -> lis
         if schema == "trades":
             cases.append(Case(group, "vendor to_df", rows, "to_df", path, rounds=slow))
     return cases
+
+
+def quoted(paths: list[str], work: Path) -> str:
+    """A lake with trades and the quotes around them."""
+    store = f"lake:{work / 'kept-quotes' / 'lake'}"
+    command = hdi("--store", store, "ingest", "--api", "dbn", *paths, "--origin", "synthetic")
+    subprocess.run(command, check=True, capture_output=True, cwd=work)
+    return store
 
 
 def queries(trades: Path, daily: Path, rows: int, rounds: int) -> list[Case]:
@@ -156,7 +166,13 @@ def measure(asked: argparse.Namespace, work: Path) -> tuple[list[Measured], dict
         go(queries(largest, daily, rows, rounds))
         if asked.only in asking.GROUP:
             stores = {"trades": f"lake:{largest / 'lake'}", "daily": f"lake:{daily / 'lake'}"}
+            quotes = 20 * min(rows, 1_000_000)
+            stores["quotes"] = quoted(
+                [source("trades", quotes // 20, asked.data), source("mbp-1", quotes, asked.data)], work
+            )
             results.extend(asking.measured(stores, rounds, work))
+            for name, why in asking.missing().items():
+                print(f"  {asking.GROUP}: {name} {why}", file=sys.stderr)
     of_server, server = timescaledb.measure(asked, work, rounds)
     return [*results, *of_server, *api.measure(asked, work, rounds)], server
 

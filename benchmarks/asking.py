@@ -29,6 +29,8 @@ HDI, DUCKDB, SQL = "hdi (library)", "plain DuckDB", "plain SQL"
 THREADS = 2
 #: At most so many times as long as the plain engine.
 LIMIT = 1.2
+#: And a join of trades with quotes.
+JOIN_LIMIT = 1.5
 #: Quick questions are asked so often, and timed together.
 OFTEN = 20
 _TWO = {"POLARS_MAX_THREADS": str(THREADS), "OMP_NUM_THREADS": str(THREADS)}
@@ -72,6 +74,7 @@ def _duckdb(statement: str, times: int = 1) -> Callable[[str, Path], Timed]:
         connection.execute("SET TimeZone = 'UTC'")
         root = _asked(source)["store"].removeprefix("lake:")
         text = statement.replace("TRADES", _files(root, "trades_data")).replace("BARS", _files(root, "ohlcv_data"))
+        text = text.replace("QUOTES", _files(root, "mbp_1_data"))
         return _warm(lambda: connection.sql(text).to_arrow_table(), times)
 
     return piece
@@ -107,16 +110,14 @@ def _warm(ask: Answer, times: int) -> Timed:
 
 
 def _files(root: str, table: str) -> str:
-    return f"read_parquet('{root}/{table}/*/*/*.parquet', hive_partitioning = true)" if table == "trades_data" else (
-        f"read_parquet('{root}/{table}/*/*/*/*.parquet', hive_partitioning = true)"
-    )  # fmt: skip
+    return f"read_parquet('{root}/{table}/dataset=*/**/*.parquet', hive_partitioning = true)"
 
 
 def _window(first: str, last: str, column: str = "ts_recv") -> str:
     return f"{column} >= TIMESTAMPTZ '{first}+00' AND {column} < TIMESTAMPTZ '{last}+00'"
 
 
-_NEXT = str(dt.date.fromisoformat(DAY) + dt.timedelta(days=1))
+_MIDNIGHT, _NEXT = (f"{dt.date.fromisoformat(DAY) + dt.timedelta(days=n)} 00:00:00" for n in (0, 1))
 _SECOND = (f"{DAY} 14:00:00", f"{DAY} 14:00:01")
 _ORDER = "ORDER BY ts_recv, ts_recv_ns, _unit, _row"
 _BARS = """
@@ -133,12 +134,20 @@ def _named(symbol: str, statement: str) -> str:
     return f"SELECT * FROM TRADES WHERE symbol = '{symbol}' AND {statement} {_ORDER}"
 
 
-_DAY = _named(SYMBOL, _window(DAY, _NEXT))
+_DAY = _named(SYMBOL, _window(_MIDNIGHT, _NEXT))
 _POINT = _named(OTHER, _window(*_SECOND))
 _MONTH = (
     f"SELECT * FROM BARS WHERE symbol = '{SYMBOL}' AND granularity = '1d' AND "
-    f"{_window('2024-01-01', '2024-02-01', 'ts_event')} ORDER BY ts_event"
+    f"{_window('2024-01-01 00:00:00', '2024-02-01 00:00:00', 'ts_event')} ORDER BY ts_event"
 )
+_JOIN = """
+    SELECT t.ts_recv, t.ts_recv_ns, t.instrument_id, t.price, t.size, q.bid_px_00, q.ask_px_00, q.ts_recv AS quoted
+    FROM TRADES t ASOF LEFT JOIN QUOTES q
+    ON t.dataset = q.dataset AND t.publisher_id = q.publisher_id AND t.instrument_id = q.instrument_id
+    AND t.ts_recv > q.ts_recv ORDER BY t.ts_recv
+"""
+_JOINED = ("ts_recv", "instrument_id", "price", "size", "bid_px_00", "ask_px_00", "quote_ts_recv")
+JOIN = "trades with the quote in force before each"
 _AT = tuple(f"{text.replace(' ', 'T')}Z" for text in _SECOND)
 
 JOBS: dict[str, Callable[[str, Path], Timed]] = {
@@ -154,6 +163,8 @@ JOBS: dict[str, Callable[[str, Path], Timed]] = {
     "ask_month": _hdi(lambda d: d.query(SYMBOL, "2024-01-01", "2024-01-31").arrow(), OFTEN),
     "ask_month_duckdb": _duckdb(_MONTH, OFTEN),
     "ask_month_sql": _sql(_MONTH, OFTEN),
+    "ask_join": _hdi(lambda d: d.asof("ALL_SYMBOLS", quotes="mbp-1", columns=_JOINED).arrow()),
+    "ask_join_duckdb": _duckdb(_JOIN),
 }
 
 
@@ -167,6 +178,7 @@ QUESTIONS = [
     _question("a day of trades of one symbol, all columns, in order", "ask_day"),
     _question(f"{OFTEN} lookups of one symbol in one second of trades", "ask_point"),
     _question(f"{OFTEN} times a month of daily bars of one symbol", "ask_month", "daily"),
+    Question(JOIN, "ask_join", {DUCKDB: "ask_join_duckdb"}, "quotes"),
 ]
 #: Peers that can be asked where they are installed, by the module that is looked for.
 OPTIONAL = {"ArcticDB": "arcticdb", "Nautilus": "nautilus_trader"}
@@ -217,4 +229,21 @@ def ratios(results: Sequence[Measured]) -> dict[str, float]:
     return found
 
 
-__all__ = ["GROUP", "JOBS", "LIMIT", "QUESTIONS", "SERVER", "Question", "cases", "measured", "missing", "ratios"]
+def limit(name: str) -> float:
+    """At most so many times as long as the plain engine, by what :func:`ratios` calls it."""
+    return JOIN_LIMIT if JOIN in name else LIMIT
+
+
+__all__ = [
+    "GROUP",
+    "JOBS",
+    "LIMIT",
+    "QUESTIONS",
+    "SERVER",
+    "Question",
+    "cases",
+    "limit",
+    "measured",
+    "missing",
+    "ratios",
+]

@@ -91,7 +91,7 @@ def targets(results: Sequence[Measured], server: Mapping[str, Any] | None = None
 
 def _of_asking(results: Sequence[Measured]) -> list[Target]:
     return [
-        Target(f"{name}: times as long (best of each)", asking.LIMIT, "x", ratio, at_least=False)
+        Target(f"{name}: times as long (best of each)", asking.limit(name), "x", ratio, at_least=False)
         for name, ratio in asking.ratios(results).items()
     ]
 

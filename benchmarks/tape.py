@@ -62,7 +62,13 @@ def make(schema: str, rows: int, folder: Path, symbol: str = "") -> Path:
     (folder / ".gitignore").write_text("*\n")
     rng = np.random.default_rng(rows)
     days = _days(schema, rows)
-    chunks = {"trades": _trades, "ohlcv-1m": _minutes, "ohlcv-1d": _daily, "definition": _definitions}[schema]
+    chunks = {
+        "trades": _trades,
+        "mbp-1": _quotes,
+        "ohlcv-1m": _minutes,
+        "ohlcv-1d": _daily,
+        "definition": _definitions,
+    }[schema]
     part = path.with_suffix(".part")
     with (
         part.open("wb") as file,
@@ -85,7 +91,13 @@ def _days(schema: str, rows: int) -> list[dt.date]:
     if schema == "definition":
         count = -(-rows // OPTIONS)
         return [FIRST_DAY + dt.timedelta(days=i) for i in range(count)]
-    per_day = {"trades": TRADES_A_DAY, "ohlcv-1m": SESSION_MINUTES * len(SYMBOLS), "ohlcv-1d": len(SYMBOLS)}[schema]
+    # Quotes are all of the day of the trades that are joined with them.
+    per_day = {
+        "trades": TRADES_A_DAY,
+        "mbp-1": rows,
+        "ohlcv-1m": SESSION_MINUTES * len(SYMBOLS),
+        "ohlcv-1d": len(SYMBOLS),
+    }[schema]
     days: list[dt.date] = []
     day = FIRST_DAY + dt.timedelta(days=1)
     while len(days) < -(-rows // per_day):
@@ -156,6 +168,30 @@ def _trade_chunk(
     out["ts_in_delta"] = rng.integers(9_000, 25_000, n)
     out["sequence"] = sequence + leader + 1
     return out
+
+
+def _quotes(rng: np.random.Generator, rows: int, days: list[dt.date]) -> Iterator[Records]:
+    """Changes of the best bid and ask, one in twenty of them a trade."""
+    for trades in _trades(rng, rows, days):
+        out = _blank(dbn.MBP1Msg, len(trades), 1)
+        for name in (
+            "instrument_id",
+            "ts_event",
+            "ts_recv",
+            "price",
+            "size",
+            "side",
+            "flags",
+            "ts_in_delta",
+            "sequence",
+        ):
+            out[name] = trades[name]
+        tick = _TICKS[np.searchsorted(_IDS, trades["instrument_id"])]
+        out["action"] = np.where(rng.random(len(trades)) < 0.05, b"T", b"M")
+        out["bid_px_00"], out["ask_px_00"] = trades["price"] - tick, trades["price"]
+        for name in ("bid_sz_00", "ask_sz_00", "bid_ct_00", "ask_ct_00"):
+            out[name] = rng.geometric(0.1, len(trades))
+        yield out
 
 
 def _walk(state: Records, which: Records, steps: Records) -> Records:

@@ -1,5 +1,7 @@
 """Rows as the decoder gives them to refining, and refineries for them: what several tests of refining share."""
 
+from functools import cache
+
 import numpy as np
 import polars as pl
 
@@ -36,6 +38,7 @@ GOOD["tbbo"] = GOOD["trades"] | {
     "bid_px_00": 4699 * PX, "ask_px_00": 4700 * PX, "bid_sz_00": 3, "ask_sz_00": 4, "bid_ct_00": 1, "ask_ct_00": 2,
 }  # fmt: skip
 KINDS = ["definition", "ohlcv", "statistics", "tbbo", "trades"]
+packaged = cache(load_schemas)
 MAPPING = load_mapping("databento")
 
 
@@ -58,7 +61,7 @@ def raw(name, *changes, symbol="ESH4", unit=1, version=3, **others):
 
 
 def refinery(name, rules=(), extra=(), mapping=MAPPING, vendor=None, dataset="GLBX.MDP3"):
-    schema, named = load_schemas(extra, rules).find(name)
+    schema, named = (load_schemas(extra, rules) if extra or rules else packaged()).find(name)
     return Refinery(schema, named, mapping, vendor or columns(name), dataset)
 
 

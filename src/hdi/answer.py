@@ -145,6 +145,9 @@ class Answer(ABC):
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError("an answer reads from an open store: give polars() or to_parquet() of it to another process")
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lower()} of {', '.join(self.columns)}>"
+
     def _repr_html_(self) -> str:
         try:
             shown = self.limited_to(_SHOWN + 1).collect()

@@ -100,7 +100,9 @@ def _cli() -> str:
 
 def _rehearsal() -> str:
     from hdi.rehearsal.faults import KINDS, takes
+    from hdi.rehearsal.layouts import SCHEMAS
 
+    served = [(f"`{name}`", ", ".join(f"`{each}`" for each in sorted(schemas))) for name, schemas in SCHEMAS.items()]
     rows = [
         (f"`{name}`", kind.sentence, ", ".join(f"`{option}=`" for option in takes(name)))
         for name, kind in KINDS.items()
@@ -108,7 +110,13 @@ def _rehearsal() -> str:
     return "\n".join(
         (
             "# The rehearsal vendor\n",
-            "`hdi rehearse` serves a double of the vendor's API on loopback, with SYNTHETIC data. It goes wrong where",
+            "`hdi rehearse` serves a double of the vendor's API on loopback, with SYNTHETIC data:\n",
+            *_table(("Dataset", "Schemas"), served),
+            "",
+            "All of them tell of one market: replaying every order (`mbo`) gives the books (`mbp-10`, `mbp-1`), their",
+            "trades are those of `trades`, with the quotes of `tbbo`. Books are kept for instruments that are traded on",
+            "the day. Futures publish theirs at midnight UTC, those of shares begin each day empty.\n",
+            "It goes wrong where",
             "it is told to: `--fault KIND` or `--fault KIND:option=value,...`, as often as wanted; in Python",
             '`vendor.fault(...)`; while it serves, `POST /rehearsal/faults` with `{"fault": "KIND:..."}`. `method=`,',
             "`schema=`, `symbol=` and `day=` say which calls are meant, `times=` how often: for ever without it.\n",

@@ -17,7 +17,7 @@ from hdi.explain import NOTHING, Records, Story, shown
 from hdi.lookup import ALL_SYMBOLS, Asked, Lookup, among, split, union
 from hdi.model import Query, Window, some
 from hdi.resample import DERIVED, NEEDED, Certain, Resampler, aligned, covered, spoiled
-from hdi.resolved import Resolved, member, resolved, rolled, seen
+from hdi.resolved import Resolved, member, nothing_to_roll, resolved, rolled, seen
 from hdi.rolls import Rolls
 from hdi.schema import Schema, SchemaName, Schemas, closest
 
@@ -228,6 +228,8 @@ def run(store: Store, schemas: Schemas, query: Query, rolls: Rolls | None = None
     lookup = Lookup(
         store.mappings(), store.coverage(), ledger, query.dataset, lambda i: seen(store, schemas, ledger, i)
     )
+    if everything and rolls is not None and not rolls.stored:
+        raise nothing_to_roll(rolls, symbols)
     found = Resolved(None) if everything else resolved(store, schemas, query, lookup, rolls)
     made = ledger.filter(
         pl.col("schema") == (name.made_from or name.name), pl.col("raw_digest").is_null(), pl.col("fetched") > 0

@@ -10,8 +10,9 @@ import polars as pl
 import structlog
 
 from hdi.answer import Rows
+from hdi.errors import RequestError
 from hdi.lookup import RECTANGLES, Asked, Lookup, among, split, union
-from hdi.model import MAX_NS, Query, Window
+from hdi.model import MAX_NS, Query, Window, some
 from hdi.rolls import Rolls, calendar, front
 from hdi.symbology import infer_stype
 
@@ -45,6 +46,8 @@ def resolved(store: Store, schemas: Schemas, query: Query, lookup: Lookup, rolls
         known = lookup.knows(text)
         ruled = rolls.meant(text, raw=known) if rolls is not None else ""
         (computed if ruled else plain)[text] = ruled or ("" if known else front(lookup, text)) or text
+    if rolls is not None and not rolls.stored and not computed:
+        raise nothing_to_roll(rolls, query.symbols)
     notes = [f"{text} is {symbol} here" for text, symbol in {**plain, **computed}.items()
              if symbol != text and infer_stype(text) != "continuous"]  # fmt: skip
     by_text: dict[str, Asked] = {}
@@ -67,6 +70,15 @@ def resolved(store: Store, schemas: Schemas, query: Query, lookup: Lookup, rolls
         log.warning("Query note", note=note)
     asked_for = [member(store, schemas, by_text[text]) for text in query.symbols if text in by_text]
     return Resolved(asked_for, notes, pl.concat(names) if names else None)
+
+
+def nothing_to_roll(rolls: Rolls, symbols: Sequence[str]) -> RequestError:
+    """A rule is named, and none of the symbols is one that it decides."""
+    letter = rolls.rule.letter
+    return RequestError(
+        f"the roll rule {rolls.rule.name!r} says nothing of {some(symbols)}",
+        f"It decides continuous symbols such as ES.{letter}.0, and roots such as ES; leave it out for others.",
+    )
 
 
 def rolled(
@@ -123,4 +135,4 @@ def member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
     return Asked(asked.symbol, union([asked, Asked("", together.join(mine, on=columns[:2], how="semi"))]))
 
 
-__all__ = ["Resolved", "member", "resolved", "rolled", "seen"]
+__all__ = ["Resolved", "member", "nothing_to_roll", "resolved", "rolled", "seen"]

@@ -19,6 +19,7 @@ import polars as pl
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT, MAPPINGS, REJECTED, REJECTS
 from hdi.model import DAY_NS, Window, iso_ns, parse_instant
+from hdi.stores import Touching
 from hdi.stores.held import counted, summed
 from hdi.stores.receipts import stood
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from hdi.answer import Answer
     from hdi.model import Receipt
     from hdi.schema import Schema
-    from hdi.stores import Piece, Store, Work, Writer
+    from hdi.stores import Piece, Store, Touched, Work, Writer
 
 
 class Then:
@@ -110,7 +111,7 @@ class Then:
         if not came and not went:
             yield from self._store.read(schema, name, window, instruments, columns, dataset, ordered=ordered)
             return
-        every = list(dict.fromkeys((*columns, *(schema.order if went else ()), "_unit")))
+        every = self._every(schema, columns, went)
         live = self._store.read(schema, name, window, instruments, every, dataset, ordered=ordered or bool(went))
         then = _without(live, came)
         if went:
@@ -118,6 +119,22 @@ class Then:
             then = merged(then, _without(past, self._later.to_list()), schema.order)
         for frame in then:
             yield frame.select(columns)
+
+    def touches(
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None = None,
+    ) -> Touched:  # fmt: skip
+        """See :meth:`hdi.stores.Touching.touches`: of the rows that stand, without those that were superseded since."""
+        if not isinstance(self._store, Touching):
+            raise RequestError(f"{self.url} does not say what a read touches", "Ask a lake or a database of hdi's.")
+        came, went = self._changes(name, window, instruments, dataset)
+        every = self._every(schema, columns, went) if came or went else list(columns)
+        return self._store.touches(schema, name, window, instruments, every, dataset)
+
+    @staticmethod
+    def _every(schema: Schema, columns: Sequence[str], went: Sequence[int]) -> list[str]:
+        """The columns that are read: those that are wanted, and what tells which rows, in which order."""
+        return list(dict.fromkeys((*columns, *(schema.order if went else ()), "_unit")))
 
     def content(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,

@@ -52,7 +52,8 @@ def test_vacuum_full_and_cluster_change_no_answer_of_a_database(fresh_database):
         chunks = connection.execute("SELECT show_chunks('trades_data')::text").fetchall()
         for (chunk,) in chunks:
             index = connection.execute(
-                "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %s::regclass",
+                "SELECT relname FROM pg_class WHERE oid IN "
+                "(SELECT indexrelid FROM pg_index WHERE indrelid = %s::regclass)",
                 (chunk,),
             ).fetchone()[0]
             connection.execute(f"CLUSTER {chunk} USING {index}")

@@ -21,6 +21,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from docs.guides import Reader, Step
+from hdi.errors import HdiError
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, NOTEBOOK = DOCS / "querying.md", DOCS / "querying.ipynb"
@@ -48,13 +49,11 @@ class Typist:
         return told.getvalue()
 
     def _run(self, source: str) -> None:
-        import hdi  # noqa: PLC0415  (its errors are shown as they are)
-
         try:
-            exec(compile(source, "<guide>", "single"), self._names)  # noqa: S102  (as an interpreter does)
-        except hdi.HdiError as error:
-            print("Traceback (most recent call last):\n    ...")
-            print(f"{type(error).__module__}.{type(error).__qualname__}: {error}")
+            exec(compile(source, "<guide>", "single"), self._names)
+        except HdiError as error:
+            name = f"{type(error).__module__}.{type(error).__qualname__}"
+            sys.stdout.write(f"Traceback (most recent call last):\n    ...\n{name}: {error}\n")
 
 
 def examples(page: str) -> Iterator[tuple[str, str, str]]:
@@ -118,7 +117,11 @@ def executed(folder: Path) -> nbformat.NotebookNode:
             cell.outputs, cell.execution_count = [], None
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HDI_")}
     client = NotebookClient(
-        notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(folder)}}, store_widget_state=False
+        notebook,
+        timeout=60,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        store_widget_state=False,
     )
     client.execute(env=environment)
     for cell in notebook.cells:

@@ -170,6 +170,12 @@ class TestRules:
                 data.query("ES", "2024-03-01", "2024-03-31", roll=rule)
             assert f"--schema {schema} --symbols ES.FUT" in caught.value.hint
 
+    def test_a_rule_that_decides_none_of_the_symbols_is_refused(self, data):
+        for symbols in ("ESH4,ESM4", "ALL_SYMBOLS", ()):
+            with pytest.raises(RequestError, match="the roll rule 'volume' says nothing of") as caught:
+                data.query(symbols, roll="volume")
+            assert "such as ES.v.0" in caught.value.hint
+
     def test_no_contract_of_a_root_is_an_unknown_symbol(self, data):
         with pytest.raises(UnknownSymbol, match="no contract of NQ is stored"):
             data.query("NQ", roll="volume")

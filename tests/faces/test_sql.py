@@ -53,7 +53,8 @@ def test_a_limit_cuts_rows_off_and_says_so(sql):
 def test_what_is_wrong_is_shown_with_its_place(sql):
     ran = sql("SELECT clse_price\nFROM ohlcv_data")
     assert (ran.code, ran.out) == (2, "")
-    assert "error: unknown column 'clse_price'\nline 1: SELECT clse_price\n               ^\nDid you mean close_price" in ran.err
+    assert "error: unknown column 'clse_price'\nline 1: SELECT clse_price\n               ^\n" in ran.err
+    assert "Did you mean close_price" in ran.err
     assert sql("DROP TABLE coverage").code == 2
     assert sql("SELECT 1", "--file", "x.sql").code == 2
     assert sql("--file", "no.sql").code == 2

@@ -161,7 +161,7 @@ def rows(path, source="databento"):
     records = vendor.to_ndarray()
     if schema == "tcbbo" and records.dtype.names:
         # The client takes them for interval quotes here, and for what they are where it decodes them one by one.
-        records = records.view(databento_dbn.TCBBOMsg._dtypes)
+        records = records.view(databento_dbn.CMBP1Msg._dtypes)
     for record in records:
         if not record.dtype.names:  # what an empty file decodes to
             continue

@@ -28,7 +28,7 @@ class TestCases:
         ("change", "case"),
         [
             ({"dataset": "GLBX.MDP4"}, "dataset_not_found"),
-            ({"schema": "mbo"}, "schema_not_supported"),
+            ({"schema": "imbalance"}, "schema_not_supported"),
             ({"stype_in": "isin"}, "symbology_invalid_request"),
             ({"symbols": "NO.c.0"}, "symbology_invalid_request"),
             ({"symbols": "ESH4", "stype_in": "raw_symbol", "start": "2023-01-02", "end": "2022-01-01"},

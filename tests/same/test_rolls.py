@@ -1,6 +1,7 @@
 """Roll calendars and adjusted series of a lake and of a database that hold the same bytes."""
 
 import itertools
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -46,6 +47,14 @@ def interest():
     )  # fmt: skip
 
 
+def quotes(schema):
+    """One of each contract before the roll, and one after it."""
+    at = ns("2024-03-15") + np.array([1, 2, 3, 3 * DAY_NS])
+    prices = {"bid_px_00": np.array([5_000, 5_050, 5_051, 5_060]) * PX, "price": 7 * PX}
+    asks = prices["bid_px_00"] + np.array([1, 2, 4, 2])
+    return records(schema, 4, instrument_id=[H4, M4, M4, M4], ts_recv=at, ts_event=at, ask_px_00=asks, **prices)
+
+
 @pytest.fixture(scope="module")
 def pair(address, tmp_path_factory):
     with twins(tmp_path_factory.mktemp("rolls"), address) as made:
@@ -57,6 +66,8 @@ def pair(address, tmp_path_factory):
             write(files / "1d.dbn.zst", "ohlcv-1d", bars((H4, M4), 28, volume=volume), **given),
             write(files / "def.dbn.zst", "definition", definitions(), **given),
             write(files / "stat.dbn.zst", "statistics", interest(), **given),
+            write(files / "mbp.dbn.zst", "mbp-1", quotes("mbp-1"), **given),
+            write(files / "tbbo.dbn.zst", "tbbo", quotes("tbbo"), **given),
             write(files / "front.dbn.zst", "ohlcv-1h", records("ohlcv-1h", 0), symbols=("ES.c.0",), window=SPAN,
                   stype_in="continuous", mappings=FRONT),
         )  # fmt: skip
@@ -109,6 +120,21 @@ def test_adjusted_series_are_the_same(pair, name):
         rows, rolls, _ = alike(pair, asking(how, by))
         assert rows.height > 20
         assert rolls.height == 1
+
+
+def test_quotes_are_adjusted_by_the_middle_and_trades_by_their_price(pair):
+    def asking(schema):
+        query = Query(schema, ("ES.c.0",), WINDOW)
+        return lambda store: adjusted_query(run(store, schemas(), query), how="backward")
+
+    # Half-way between 5000 and 5000.000000001 is rounded to the even one; so is 5051.000000002.
+    rows, rolls, _ = alike(pair, asking("mbp-1"))
+    assert rolls.select("old_price", "new_price", "factor").rows() == [
+        (Decimal(5000), Decimal("5051.000000002"), Decimal("51.000000002")),
+    ]  # fmt: skip
+    assert rows["bid_px_00"].to_list() == [Decimal("5051.000000002"), Decimal(5060)]
+    _, rolls, _ = alike(pair, asking("tbbo"))
+    assert rolls.select("old_price", "new_price").rows() == [(7, 7)]
 
 
 def test_refusals_are_the_same(pair):

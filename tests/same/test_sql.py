@@ -30,6 +30,8 @@ from same import desk
 from same.twins import twins
 
 TABLES = sorted(s.table for s in schemas())
+#: Those that :mod:`desk` stores rows of.
+FILLED = ("ohlcv_data", "tbbo_data", "trades_data")
 #: What differs from run to run, in any table.
 PASSING = {"seconds", "committed_at", "committed_at_ns", "_replaced_at", "_replaced_at_ns", "run", "_written_run",
            "_replaced_run", "raw_file", "error", "seq", "learned", "learned_ns", "started", "finished", "seen_at",
@@ -71,7 +73,7 @@ VIEWS = ["daily_ohlcv_data", "standing_mappings", "instruments", "ingest_runs", 
 
 
 @pytest.mark.parametrize("table", [
-    *TABLES, *(f"{t}_by_symbol" for t in TABLES), *(f"{t}_history" for t in TABLES), *VIEWS,
+    *FILLED, "mbp_10_data", *(f"{t}_by_symbol" for t in FILLED), *(f"{t}_history" for t in FILLED), *VIEWS,
 ])  # fmt: skip
 def test_each_table_and_view_has_the_same_rows(pair, table):
     rows = whole(pair, table)
@@ -171,18 +173,21 @@ HOSTILE = [
     "SELECT nextval('ingest_units_seq_seq')", "SELECT setval('ingest_units_seq_seq', 1)",
     "SELECT set_config('transaction_read_only', 'off', false)", "SELECT set_config('role', 'none', false)",
     "SELECT pg_advisory_lock(1)", "SELECT pg_read_file('/etc/passwd')", "SELECT pg_catalog.pg_read_file('/etc/passwd')",
-    'SELECT "pg_read_file"(\'/etc/passwd\')', "SELECT pg_read_binary_file('/etc/passwd')", "SELECT * FROM pg_ls_dir('/')",
+    'SELECT "pg_read_file"(\'/etc/passwd\')', "SELECT pg_read_binary_file('/etc/passwd')",
+    "SELECT * FROM pg_ls_dir('/')",
     "SELECT lo_import('/etc/passwd')", "SELECT lo_export(1, '/tmp/hdi-x')",
     "SELECT pg_terminate_backend(1)", "SELECT * FROM dblink('dbname=postgres', 'DROP TABLE coverage') AS t(a int)",
     "SELECT * FROM read_csv('/etc/passwd')", "SELECT * FROM read_text('/etc/passwd')",
-    "SELECT * FROM read_blob('/etc/passwd')", "SELECT * FROM glob('/*')", "SELECT * FROM read_parquet('/tmp/x.parquet')",
+    "SELECT * FROM read_blob('/etc/passwd')", "SELECT * FROM glob('/*')",
+    "SELECT * FROM read_parquet('/tmp/x.parquet')",
     "SELECT * FROM query('DROP TABLE coverage')", "SELECT getenv('HOME')",
 ]  # fmt: skip
 #: What only one of the two has a word for; the other does not know it, or takes it for a table.
 OF_SERVER = [
     "SELECT * INTO x FROM coverage", "SELECT * FROM coverage FOR UPDATE", "SELECT * FROM coverage FOR NO KEY UPDATE",
     "SELECT pg_notify('a', 'b')", "SELECT query_to_xml('DELETE FROM coverage', true, true, '')",
-    "SELECT lo_create(0)", "SELECT pg_reload_conf()", "SELECT pg_stat_reset()", "SELECT drop_chunks('trades_data', now())",
+    "SELECT lo_create(0)", "SELECT pg_reload_conf()", "SELECT pg_stat_reset()",
+    "SELECT drop_chunks('trades_data', now())",
     "SELECT pg_try_advisory_lock(1)", "SELECT pg_stat_file('/etc/passwd')", "SELECT pg_ls_waldir()",
     "SELECT pg_rotate_logfile()", "SELECT ts_stat('SELECT 1')", "SELECT txid_current() FROM pg_sleep(0), lo_creat(1)",
     "SELECT add_job('x', '1h')", "SELECT U&\"pg_\\0072ead_file\"('/etc/passwd')",
@@ -190,7 +195,8 @@ OF_SERVER = [
 OF_LAKE = [
     "SELECT * FROM duckdb_secrets()", "SELECT * FROM duckdb_settings()", "SELECT * FROM parquet_metadata('/x')",
     "SELECT * FROM sniff_csv('/etc/passwd')", "SELECT * FROM query_table('coverage')", "FROM checkpoint()",
-    "SELECT * FROM arrow_scan(1, 2, 3)", "SELECT * FROM read_json('/x')", "SELECT * FROM json_execute_serialized_sql('')",
+    "SELECT * FROM arrow_scan(1, 2, 3)", "SELECT * FROM read_json('/x')",
+    "SELECT * FROM json_execute_serialized_sql('')",
     "PIVOT coverage ON dataset", "SELECT * FROM pragma_version()",
 ]  # fmt: skip
 
@@ -385,11 +391,10 @@ WORDS = ({"huge": "HUGEINT", "bytes": "BLOB", "nested": "{'a': [1.50], 'b': NULL
 def test_values_of_any_type_are_written_exactly(pair, k, form):
     """As one row of all types, and as no row at all."""
 
-
     words = WORDS[k]
     said = {name: text if name != "nested" else words["nested"] for name, (text, _) in TYPES.items()}
-    said = {name: text.replace("{huge}", words["huge"]).replace("{bytes}", words["bytes"]) for name, text in said.items()}
     what = ", ".join(f'{text} AS "{name}"' for name, text in said.items())
+    what = what.replace("{huge}", words["huge"]).replace("{bytes}", words["bytes"])
     for where in ("", " WHERE FALSE"):
         answer = pair.stores[k].sql(f"SELECT {what}{where}")
         answer = Printable(answer, lists=form != "json") if form in ("table", "csv", "json") else answer
@@ -432,13 +437,15 @@ def ending(pair, how):
     """What ``hdi sql`` says of a statement that would sleep for a minute, when its backend gets ``how``."""
     command = [sys.executable, "-m", "hdi", "--store", pair.address, "sql", "SELECT pg_sleep(60), 'hdi-test'"]
     asleep = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY%hdi-test%' AND wait_event = 'PgSleep'"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        with psycopg.connect(pair.address, autocommit=True) as connection:
-            while not (found := connection.execute(asleep).fetchone()):
-                assert process.poll() is None, process.stderr.read()
-            how(process, connection, found[0])
-            _, err = process.communicate(timeout=20)
-            assert connection.execute(asleep).fetchone() is None
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        psycopg.connect(pair.address, autocommit=True) as connection,
+    ):
+        while not (found := connection.execute(asleep).fetchone()):
+            assert process.poll() is None, process.stderr.read()
+        how(process, connection, found[0])
+        _, err = process.communicate(timeout=20)
+        assert connection.execute(asleep).fetchone() is None
     return process.returncode, err
 
 

@@ -33,6 +33,14 @@ TRADES = st.lists(
 CUTS = st.lists(st.integers(1, 12), min_size=1, max_size=6)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def each_frame_alone():
+    """Small frames are not gathered, so that cuts are cuts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hdi.folding._TOGETHER", 1)
+        yield
+
+
 def frame(rows):
     return pl.DataFrame([(d, p, i, at, price, size) for at, d, p, i, price, size in rows], schema=COLUMNS, orient="row")
 
@@ -177,19 +185,23 @@ def test_bars_are_made_of_the_coarsest_that_divide_them():
         for text in ("1d", "90s", "1ms")
     }
     assert of == {
-        "1d": ["ohlcv-1d", "ohlcv-1h", "ohlcv-1m", "ohlcv-1s", "trades"], "90s": ["ohlcv-1s", "trades"], "1ms": ["trades"],
-    }  # fmt: skip
+        "1d": ["ohlcv-1d", "ohlcv-1h", "ohlcv-1m", "ohlcv-1s", "trades"],
+        "90s": ["ohlcv-1s", "trades"],
+        "1ms": ["trades"],
+    }
     assert [s.same for s in possible(schemas, Every.parse("1h", "time", "utc"))] == [True, False, False, False]
-    assert [s.name.name for s in possible(schemas, Every.parse("1d", "time", "session"))][0] == "ohlcv-1h"
+    assert possible(schemas, Every.parse("1d", "time", "session"))[0].name.name == "ohlcv-1h"
 
 
 @pytest.mark.parametrize(
     ("every", "kind", "source", "said"),
     [
-        ("1m", "time", "ohlcv-1h", "coarser"), ("1h", "time", "ohlcv-5m", "not stored but made of ohlcv-1m"),
-        ("100", "volume", "ohlcv-1s", "does not say when each trade was"), ("90s", "time", "ohlcv-1m", "cannot be made"),
+        ("1m", "time", "ohlcv-1h", "coarser"),
+        ("1h", "time", "ohlcv-5m", "not stored but made of ohlcv-1m"),
+        ("100", "volume", "ohlcv-1s", "does not say when each trade was"),
+        ("90s", "time", "ohlcv-1m", "cannot be made"),
     ],
-)  # fmt: skip
+)
 def test_a_source_that_does_not_give_the_bars_is_refused_with_those_that_do(every, kind, source, said):
     with pytest.raises(RequestError, match=said) as told:
         named(load_schemas(), Every.parse(every, kind, "utc"), source)
@@ -225,8 +237,9 @@ def test_the_last_bar_before_a_roll_is_certain_though_the_contract_is_not_held_a
 
 
 def test_a_row_without_a_time_may_belong_anywhere_in_its_unit():
+    same = {"schema": "trades", "dataset": "D", "instrument_id": 1, "failed": False, "unit": 5}
     rows = [
-        {"schema": "trades", "dataset": "D", "instrument_id": 1, "failed": False, "unit": 5, "index_time": at, "rules": rules}
+        {**same, "index_time": at, "rules": rules}
         for at, rules in ((3, ["X"]), (None, ["NO_INDEX_TIME"]), (99, ["OUTSIDE_WINDOW"]))
     ]  # fmt: skip
     rejects = pl.DataFrame(rows, schema={c: REJECTS[c] for c in rows[0]}).select(
@@ -239,6 +252,7 @@ def test_a_row_without_a_time_may_belong_anywhere_in_its_unit():
     assert sorted(found.rows()) == [("D", 1, 0, 50), ("D", 1, 3, 4)]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).filter(lambda p: p[0] < p[1]), max_size=5))
 def test_the_share_that_is_held_counts_each_instant_once(held):
     wanted = rectangles(("D", 1, 5, 25), ("D", 2, 0, 10))

@@ -11,7 +11,7 @@ from hdi.errors import ConfigError
 from hdi.refine import load_mapping
 from hdi.schema import load_schemas
 from hdi.sources.records import columns
-from refining import KINDS, MAPPING, raw, refinery
+from refining import MAPPING, raw, refinery
 
 
 @pytest.fixture

@@ -15,7 +15,21 @@ from hdi.refine import COUNTS, REJECTED
 from hdi.schema import PLACE, load_schemas
 from hdi.sources.dbn import Reader
 from hdi.sources.records import columns
-from refining import END, GOOD, MAPPING, PX, START, UNDEF_PRICE, UNDEF_SIZE, UNDEF_TIME, broken, raw, refine, refinery
+from refining import (
+    END,
+    GOOD,
+    MAPPING,
+    PX,
+    START,
+    UNDEF_PRICE,
+    UNDEF_SIZE,
+    UNDEF_TIME,
+    broken,
+    packaged,
+    raw,
+    refine,
+    refinery,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -280,7 +294,7 @@ def test_the_real_files_at_hand_break_no_rule_that_quarantines(real_files):
     seen = 0
     for reader in real_files:
         name = reader.header.schema
-        schema, _ = load_schemas().find(name)
+        schema, _ = packaged().find(name)
         bound = refinery(name, dataset=reader.header.dataset)
         for frame in reader.frames(131_072, MAPPING.undefined, schema.kind):
             placed = frame.with_columns(

@@ -48,7 +48,8 @@ INTERVAL = {
 DECLARED = {
     "mbo": COMMON | {
         "ts_recv": "timestamp", "order_id": "bigint", "price": "price?", "size": "bigint?", "side": "text",
-        "action": "text", "flags": "smallint", "channel_id": "smallint?", "sequence": "bigint", "ts_in_delta": "integer",
+        "action": "text", "flags": "smallint", "channel_id": "smallint?", "sequence": "bigint",
+        "ts_in_delta": "integer",
     },
     "mbp-1": COMMON | BOOK | levels(1) | CROSSED,
     "mbp-10": COMMON | BOOK | levels(10) | CROSSED,

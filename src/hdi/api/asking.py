@@ -107,7 +107,7 @@ class Asking(Reading):
             start=None if start is None else window.start, end=None if end is None else window.end, now=now,
         )  # fmt: skip
 
-    def gaps(
+    def gaps(  # noqa: PLR0913  (each narrows what is looked at)
         self,
         symbols: str | Sequence[str] = (),
         start: str | dt.date | None = None,
@@ -137,7 +137,7 @@ class Asking(Reading):
         report = find(store, self.schemas, self.calendars, wanted, now, self.settings.data_dir)
         return replace(report, doubts=(*report.doubts, *notes)) if notes else report
 
-    def revisions(
+    def revisions(  # noqa: PLR0913  (each narrows what is looked at)
         self,
         *,
         schema: str | None = None,

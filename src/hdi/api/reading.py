@@ -233,8 +233,8 @@ class Reading(Opened):
     ) -> Bars:
         """Bars that start in the window, made of what is stored: :mod:`hdi.series.bars` says which, and how.
 
-        ``kind`` is ``time`` (``every`` is a width: ``"30s"``, ``"5m"``, ``"4h"``, ``"1d"``, ``"1w"``), ``tick`` (so many
-        trades), ``volume`` (so many contracts or shares) or ``dollar`` (so much of price times size, without the
+        ``kind`` is ``time`` (``every`` is a width: ``"30s"``, ``"5m"``, ``"4h"``, ``"1d"``), ``tick`` (so many trades),
+        ``volume`` (so many contracts or shares) or ``dollar`` (so much of price times size, without the
         contract's multiplier). ``align`` is ``utc`` (buckets counted from 1970) or ``session`` (from the open of each
         session of the product's calendar). ``source`` names what they are made of (``"trades"``, ``"ohlcv-1s"``); by
         default what takes the least reading and holds the whole window, which the notes name. ``fill`` repeats the last

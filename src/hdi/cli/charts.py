@@ -41,6 +41,8 @@ _NEEDED = {
 SIDES = {"B": "trades, buyer", "A": "trades, seller", "N": "trades, no side"}
 BID, ASK = "bid", "ask"
 _TRADED = "T"
+#: Rows that become marks at a time.
+_AT_ONCE = 131_072
 _DELETED = 2
 
 
@@ -155,7 +157,8 @@ def sketched(
             taken = frame if left is None else frame.head(left)
             left = None if left is None else left - frame.height
             picture.rows += taken.height
-            sketch.add(taken)
+            for part in taken.iter_slices(_AT_ONCE):
+                sketch.add(part)
             if left is not None and left < 0:
                 picture.notes.append(f"{symbol}: there are more rows; --limit {limit} cut them off")
                 break

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hdi.cli.options import AsOf
 from hdi.cli.render import count, plain
 from hdi.cli.session import guarded, put, say, session, started, stdout, terminal
 from hdi.model import some
@@ -44,6 +45,7 @@ def revisions(  # noqa: PLR0913, PLR0917  (each is an option)
         str | None,
         typer.Option(metavar="RUN|DATE", help="Only what this run or a later one replaced, or from that day on."),
     ] = None,
+    as_of: AsOf = None,
 ) -> None:
     """Show which stored rows the vendor changed after the fact: before and after, column by column.
 
@@ -53,8 +55,9 @@ def revisions(  # noqa: PLR0913, PLR0917  (each is an option)
     """
     with session(context).data() as data:
         frames = data.revisions(
-            schema=schema, symbols=symbols or (), dataset=dataset, start=start_date, end=end_date, since=since
-        )
+            schema=schema, symbols=symbols or (), dataset=dataset, start=start_date, end=end_date, since=since,
+            as_of=as_of,
+        )  # fmt: skip
         totals: dict[tuple[str, str], int] = {}
         counted = _counted(frames, totals)
         started()

@@ -19,9 +19,10 @@ import polars as pl
 
 from hdi.answer import Answer
 from hdi.errors import RequestError
+from hdi.explain import shown
 from hdi.folding import KEY, Clock, Folder, Utc, legs, price, vwap
-from hdi.lookup import RECTANGLES
-from hdi.model import DAY_NS, MAX_NS, Query, Window
+from hdi.lookup import ALL_SYMBOLS, RECTANGLES
+from hdi.model import DAY_NS, MAX_NS, Query, Window, some
 from hdi.query import Result, run
 from hdi.resample import DERIVED
 from hdi.schema import Schema, Schemas, closest
@@ -60,7 +61,7 @@ class Wanted:
     limit: int | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class Bars(Answer):
     """Bars, made while they are looked at: ``source`` is the schema that they are made of, ``window`` where they start.
 
@@ -75,6 +76,11 @@ class Bars(Answer):
     _making: _Making
     limit: int | None = None
     rows: int = 0
+
+    def __repr__(self) -> str:
+        of = some(self._making.wanted.symbols) or ALL_SYMBOLS
+        kind = "" if self.every.kind == "time" else f"{self.every.kind} "
+        return f"<{self.every.text} {kind}bars of {of}, {shown(self.window)}, made of {self.source}>"
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """See :meth:`hdi.answer.Answer.frames`: by start; bars of activity in the order in which they close."""

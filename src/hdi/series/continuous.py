@@ -100,6 +100,9 @@ class Adjusted(Answer):
         """See :meth:`hdi.answer.Answer.limited_to`."""
         return Adjusted(self._of.limited_to(rows), self._factors, self._index, list(self.columns))
 
+    def __repr__(self) -> str:
+        return f"<adjusted by {'ratio' if self._factors.ratio else 'difference'}: {self._of!r}>"
+
 
 @dataclass(frozen=True)
 class Factors:

@@ -196,7 +196,10 @@ class Statement:
     def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = duckdb.connect(":memory:", config=self._config)
         try:
-            connection.execute("SET TimeZone = 'UTC'; SET errors_as_json = true; SET enable_progress_bar = false")
+            connection.execute("SET TimeZone = 'UTC'; SET errors_as_json = true")
+            # In a notebook that can draw none there is none, and it cannot be told so.
+            if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
+                connection.execute("SET enable_progress_bar = false")
             yield connection
         finally:
             connection.close()
