@@ -145,6 +145,7 @@ class Result(Answer):
         query = self.query
         rest = [query.dataset or "", f"limit {query.limit}" if query.limit is not None else ""]
         rest += [f"{column} in {', '.join(map(str, values))}" for column, values in query.where]
+        rest.append("adjusted" if self._reading.adjusting is not None else "")
         told = [f"{self.name.name} of {some(query.symbols)}", shown(query.window), *filter(None, rest)]
         return f"<{', '.join(told)}>"
 

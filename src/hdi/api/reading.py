@@ -230,6 +230,7 @@ class Reading(Opened):
         roll: str | None = None,
         adjust: str | None = None,
         by: str = "difference",
+        at: str = "both",
     ) -> Bars:
         """Bars that start in the window, made of what is stored: :mod:`hdi.series.bars` says which, and how.
 
@@ -248,7 +249,7 @@ class Reading(Opened):
             align, fill, dataset, tuple(columns), limit,
         )  # fmt: skip
         return adjusted_bars(
-            self.at(as_of), self.schemas, lambda: self.calendars, wanted, self._rolls(roll), adjust, by
+            self.at(as_of), self.schemas, lambda: self.calendars, wanted, self._rolls(roll), adjust, by, at
         )
 
     def asof(  # noqa: PLR0913  (those of a query, and the quotes)

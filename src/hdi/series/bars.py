@@ -10,7 +10,7 @@ nothing of it was quarantined; the notes count those that are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -73,7 +73,7 @@ class Bars(Answer):
     every: Every
     source: str
     window: Window
-    _making: _Making
+    _making: _Making = field(repr=False)
     limit: int | None = None
     rows: int = 0
 
@@ -161,7 +161,7 @@ def make(
 
 def adjusted_bars(  # noqa: PLR0913, PLR0917  (what bars are asked for with)
     store: Store, schemas: Schemas, calendars: Callable[[], Calendars], wanted: Wanted, rolls: Rolls | None = None,
-    adjust: str | None = None, by: str = "difference",
+    adjust: str | None = None, by: str = "difference", at: str = "both",
 ) -> Bars:  # fmt: skip
     """As :func:`make`, the prices of contracts adjusted to each other: see :mod:`hdi.series.continuous`."""
     if adjust in {None, "none"}:
@@ -169,7 +169,7 @@ def adjusted_bars(  # noqa: PLR0913, PLR0917  (what bars are asked for with)
     from hdi.series.continuous import adjusted
 
     whole = make(store, schemas, calendars, replace(wanted, columns=(), limit=None), rolls)
-    found = adjusted(whole, whole.series, how=adjust, by=by)
+    found = adjusted(whole, whole.series, how=adjust, by=by, at=at)
     chosen = found.narrowed(wanted.columns) if wanted.columns else found
     return chosen if wanted.limit is None else chosen.limited_to(wanted.limit)  # type: ignore[return-value]
 
