@@ -143,7 +143,7 @@ def _in_memory(file: str) -> pl.DataFrame:
 
 
 def _table_name(schema: str = "trades") -> str:
-    from hdi.schema import load_schemas
+    from hdi.schema_files import load_schemas
 
     return load_schemas().find(schema)[0].table
 
@@ -153,7 +153,7 @@ def _table(url: str, columns: list[str]) -> tuple[Callable[[], Any], Callable[[]
     import psycopg
     from psycopg import sql
 
-    from hdi.schema import load_schemas
+    from hdi.schema_files import load_schemas
     from hdi.stores.timescaledb import open as open_store
     from hdi.stores.timescaledb.layout import declared
 
@@ -179,7 +179,7 @@ def save_rows(lake: Path, name: str, file: Path) -> None:
     """The rows of a lake in the order of their file, with the columns of the hypertable in the order they lie there."""
     import polars as pl
 
-    from hdi.schema import load_schemas
+    from hdi.schema_files import load_schemas
     from hdi.stores.timescaledb.layout import declared
 
     schema = load_schemas().find(name)[0]

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from hdi.refine import Refinery, load_mapping
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.sources.records import columns, layout, to_frame
 
 START = 1_704_153_600_000_000_000  # 2024-01-02

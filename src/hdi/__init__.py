@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from hdi.model import Outcome, Query, Receipt, Unit, Window
     from hdi.query import Result
     from hdi.querying import QueryBuilder
-    from hdi.schema import Field, Rule, Schema, Schemas, load_schemas
+    from hdi.schema import Field, Rule, Schema, Schemas
+    from hdi.schema_files import load_schemas
     from hdi.settings import Settings
 
 _WHERE = {
@@ -70,7 +71,7 @@ _WHERE = {
     "UnknownSymbol": "errors",
     "VendorRefused": "errors",
     "Window": "model",
-    "load_schemas": "schema",
+    "load_schemas": "schema_files",
     "open": "api",
 }
 

@@ -23,7 +23,7 @@ _WIDTH = 100
 
 def pages(kinds: Iterable[Schema] | None = None) -> dict[str, str]:
     """Every page by its path below the folder, for these kinds of data (by default the packaged ones)."""
-    from hdi.schema import load_schemas
+    from hdi.schema_files import load_schemas
 
     schemas = sorted(kinds or load_schemas(), key=lambda s: s.kind)
     made = {

@@ -184,7 +184,7 @@ class Lookup:
         alike = [name for name in self.symbols if root_of(name) == root_of(text)]
         if infer_stype(text) == "raw_symbol" and text.upper() == root_of(text):
             text = f"{text.upper()}.c.0"
-        if infer_stype(text) not in ("continuous", "parent") or not alike:
+        if infer_stype(text) not in ("continuous", "parent") or not alike or text in alike:
             return ""
         some = ", ".join(sorted(alike, key=lambda name: ("." not in name, name))[:_FEW])
         return (
@@ -298,6 +298,8 @@ def among(symbol: str) -> pl.Expr:
 
 def _meant(text: str, known: Sequence[str]) -> str:
     by_fold = {k.casefold(): k for k in known}
+    if front := by_fold.get(f"{text}.c.0".casefold()):
+        return f"Did you mean {front}, its front contract? "
     close = [by_fold[k] for k in difflib.get_close_matches(text.casefold(), list(by_fold), n=3, cutoff=0.5)]
     return f"Did you mean {', '.join(close)}? " if close else ""
 

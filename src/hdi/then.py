@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
 import polars as pl
 
 from hdi.errors import RequestError
@@ -52,11 +54,11 @@ class Then:
 
     def ledger(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.ledger`."""
-        return self._all.filter(pl.col("committed_at") <= self.ns)
+        return self._then
 
     def coverage(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.coverage`."""
-        return self._known(self._store.coverage())
+        return self._store.coverage().filter(self._known("unit"))
 
     def mappings(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.mappings`: those that were learned by then, or say not when."""
@@ -82,7 +84,7 @@ class Then:
         short = had.join(kept, on="unit", how="left").with_columns(
             gone=pl.col("quarantined") - pl.col("kept").fill_null(0).cast(pl.Int64)
         )  # fmt: skip
-        later = self._all.filter(pl.col("committed_at") > self.ns, pl.col("status").is_in(BROUGHT))
+        later = self._store.ledger().filter(~self._known("unit"), pl.col("status").is_in(BROUGHT))
         met = short.filter(pl.col("gone") > 0).join(later, on=["dataset", "schema"], suffix="_later")
         met = met.filter(
             (pl.col("start_later") < pl.col("end")) & (pl.col("end_later") > pl.col("start"))
@@ -107,18 +109,9 @@ class Then:
         columns: Sequence[str], dataset: str | None = None, *, ordered: bool = True,
     ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.read`."""
-        came, went = self._changes(name, window, instruments, dataset)
-        if not came and not went:
-            yield from self._store.read(schema, name, window, instruments, columns, dataset, ordered=ordered)
-            return
-        every = self._every(schema, columns, went)
-        live = self._store.read(schema, name, window, instruments, every, dataset, ordered=ordered or bool(went))
-        then = _without(live, came)
-        if went:
-            past = self._store.superseded(schema, name, window, instruments, every, dataset, by=went)
-            then = merged(then, _without(past, self._later.to_list()), schema.order)
-        for frame in then:
-            yield frame.select(columns)
+        asked = _Asked(schema, name, window, instruments, dataset)
+        for part, _ in self._parts(asked, 1):
+            yield from self._began(partial(self._rows, columns=columns, ordered=ordered), replace(asked, window=part))
 
     def touches(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
@@ -127,7 +120,7 @@ class Then:
         """See :meth:`hdi.stores.Touching.touches`: of the rows that stand, without those that were superseded since."""
         if not isinstance(self._store, Touching):
             raise RequestError(f"{self.url} does not say what a read touches", "Ask a lake or a database of hdi's.")
-        came, went = self._changes(name, window, instruments, dataset)
+        _, came, went = self._changes(_Asked(schema, name, window, instruments, dataset), self._store.ledger())
         every = self._every(schema, columns, went) if came or went else list(columns)
         return self._store.touches(schema, name, window, instruments, every, dataset)
 
@@ -141,12 +134,12 @@ class Then:
         every: int, dataset: str | None = None,
     ) -> pl.DataFrame:  # fmt: skip
         """See :meth:`hdi.stores.Store.content`."""
-        if not any(self._changes(name, window, instruments, dataset)):
-            return self._store.content(schema, name, window, instruments, every, dataset)
-        columns = ["dataset", "instrument_id", schema.index_time]
+        asked = _Asked(schema, name, window, instruments, dataset)
         whole = summed([])
-        for frame in self.read(schema, name, window, instruments, columns, dataset, ordered=False):
-            whole = summed([whole, counted(frame, schema.index_time, every)])
+        for part, changed in self._parts(asked, every):
+            count = self._counted if changed else self._counts
+            for found in self._began(partial(count, every=every), replace(asked, window=part)):
+                whole = summed([whole, found])
         return whole.sort("dataset", "instrument_id", "at")
 
     def instruments(
@@ -154,23 +147,22 @@ class Then:
         *, as_of: int | None = None,
     ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.instruments`."""
-        if self._later.len():
+        if self._store.ledger().height > self._then.height:
             as_of = self.ns if as_of is None else min(self.ns, as_of)
         return self._store.instruments(dataset, window, instruments, as_of=as_of)
 
     def superseded(  # noqa: PLR0913  (as the protocol has it)
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
-        columns: Sequence[str], dataset: str | None = None, *, by: Sequence[int],
+        columns: Sequence[str], dataset: str | None = None, *, by: Sequence[int], apart: Sequence[int] = (),
     ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.superseded`: nothing had been, by a unit that was not there."""
-        then = [unit for unit in by if unit not in set(self._later)]
-        return self._store.superseded(schema, name, window, instruments, columns, dataset, by=then)
+        known = set(self._units)
+        then = [unit for unit in by if unit in known]
+        return self._store.superseded(schema, name, window, instruments, columns, dataset, by=then, apart=apart)
 
     def replaced(self, schema: Schema, window: Window | None = None, dataset: str | None = None) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.replaced`: what had been superseded by then."""
-        return self._store.replaced(schema, window, dataset).filter(
-            ~pl.col("_replaced_unit").is_in(self._later.implode())
-        )
+        return self._store.replaced(schema, window, dataset).filter(self._known("_replaced_unit"))
 
     def sql(self, statement: str, as_of: int | None = None) -> Answer:
         """See :meth:`hdi.stores.Store.sql`."""
@@ -225,43 +217,118 @@ class Then:
     # --- inside -------------------------------------------------------------------------------
 
     @cached_property
-    def _all(self) -> pl.DataFrame:
-        """The ledger as it is, read once."""
-        return self._store.ledger()
+    def _then(self) -> pl.DataFrame:
+        """The ledger of then. It is kept, and never changes; what has come since is looked up at every reading."""
+        return self._store.ledger().filter(pl.col("committed_at") <= self.ns)
 
     @cached_property
-    def _later(self) -> pl.Series:
-        """The numbers of the receipts that were not there yet."""
-        return self._all.filter(pl.col("committed_at") > self.ns)["unit"]
+    def _units(self) -> pl.Series:
+        return self._then["unit"].unique()
+
+    def _known(self, column: str) -> pl.Expr:
+        """True where a receipt of then has the number."""
+        return pl.col(column).is_in(self._units.implode())
 
     @cached_property
     def _rejected(self) -> pl.DataFrame:
         """Read from the store only where receipts of then had rejects."""
         some = self.ledger().filter((pl.col("quarantined") > 0) | (pl.col("status") == "failed")).height
-        return stood(self._store.rejected(), self._later) if some else pl.DataFrame(schema=REJECTED)
+        return stood(self._store.rejected(), self._units) if some else pl.DataFrame(schema=REJECTED)
 
-    def _known(self, book: pl.DataFrame) -> pl.DataFrame:
-        return book.filter(~pl.col("unit").is_in(self._later.implode()))
+    def _parts(self, asked: _Asked, every: int) -> list[tuple[Window, bool]]:
+        """The window in at most three parts, cut at multiples of ``every``, and whether rows may have changed since."""
+        window = asked.window
+        changed, *_ = self._changes(asked, self._store.ledger())
+        if changed is None:
+            return [(window, False)]
+        low = max(window.start, changed.start // every * every)
+        high = min(window.end, -(-changed.end // every) * every)
+        parts = [(window.start, low, False), (low, high, True), (high, window.end, False)]
+        return [(Window(start, end), new) for start, end, new in parts if start < end]
 
-    def _changes(
-        self, name: str, window: Window, instruments: pl.DataFrame | None, dataset: str | None
-    ) -> tuple[list[int], list[int]]:
-        """The later receipts that may have brought rows of a window, and those that may have superseded some."""
+    def _began(
+        self, make: Callable[[_Asked, list[int], list[int]], Iterator[pl.DataFrame]], asked: _Asked
+    ) -> Iterator[pl.DataFrame]:
+        """Frames of a reading that has begun while nothing was committed, as it must know all that is in the way."""
+        while True:
+            ledger = self._store.ledger()
+            _, came, went = self._changes(asked, ledger)
+            frames = make(asked, came, went)
+            first = next(frames, None)
+            if self._store.ledger().height == ledger.height:
+                break
+        if first is not None:
+            yield first
+            yield from frames
+
+    def _rows(
+        self, asked: _Asked, came: list[int], went: list[int], *, columns: Sequence[str], ordered: bool
+    ) -> Iterator[pl.DataFrame]:  # fmt: skip
+        """The rows of then, without those that ``came`` since, with those that the units ``went`` have superseded."""
+        at = (asked.schema, asked.name, asked.window, asked.instruments)
+        if not came and not went:
+            yield from self._store.read(*at, columns, asked.dataset, ordered=ordered)
+            return
+        every = self._every(asked.schema, columns, went)
+        then = _without(self._store.read(*at, every, asked.dataset, ordered=ordered or bool(went)), came)
+        if went:
+            past = self._store.superseded(*at, every, asked.dataset, by=went, apart=came)
+            then = merged(then, past, asked.schema.order)
+        for frame in then:
+            yield frame.select(columns)
+
+    def _counted(self, asked: _Asked, came: list[int], went: list[int], *, every: int) -> Iterator[pl.DataFrame]:
+        """The same, counted here."""
+        index = asked.schema.index_time
+        for frame in self._rows(asked, came, went, columns=["dataset", "instrument_id", index], ordered=False):
+            yield counted(frame, index, every)
+
+    def _counts(self, asked: _Asked, came: list[int], went: list[int], *, every: int) -> Iterator[pl.DataFrame]:
+        """The same, counted by the store where nothing has changed."""
+        if came or went:
+            yield from self._counted(asked, came, went, every=every)
+            return
+        yield self._store.content(asked.schema, asked.name, asked.window, asked.instruments, every, asked.dataset)
+
+    def _changes(self, asked: _Asked, ledger: pl.DataFrame) -> tuple[Window | None, list[int], list[int]]:
+        """The receipts of a ledger that came later, and may have brought or superseded rows of what is asked for.
+
+        The window that their rows lie in, the numbers of those that brought some, and of those that superseded some.
+        """
+        window = asked.window
         near = pl.col("status") == "fragment"
         near |= (pl.col("start") < window.end) & (pl.col("end") > window.start)
-        mine = self._all.filter(
-            pl.col("committed_at") > self.ns, pl.col("status").is_in(BROUGHT), pl.col("schema") == name, near
+        mine = ledger.filter(
+            ~self._known("unit"), pl.col("status").is_in(BROUGHT), pl.col("schema") == asked.name, near
         )
-        if dataset is not None:
-            mine = mine.filter(pl.col("dataset") == dataset)
-        if instruments is not None and mine.height:
+        if asked.dataset is not None:
+            mine = mine.filter(pl.col("dataset") == asked.dataset)
+        if asked.instruments is not None and mine.height:
             # What a complete unit brings and replaces lies in its scope.
-            held = self._store.coverage().join(instruments, on=["dataset", "instrument_id"], how="semi")
+            held = self._store.coverage().join(asked.instruments, on=["dataset", "instrument_id"], how="semi")
             mine = mine.filter(
                 (pl.col("status") == "fragment") | pl.col("unit").is_in(held["unit"].unique().implode())
             )  # fmt: skip
-        came = mine.filter(pl.col("stored") > pl.col("unchanged"))["unit"].to_list()
-        return came, mine.filter(pl.col("superseded") > 0)["unit"].to_list()
+        came, went = mine.filter(pl.col("stored") > pl.col("unchanged")), mine.filter(pl.col("superseded") > 0)
+        both = pl.concat([came, went])
+        if both.is_empty():
+            return None, [], []
+        # A fragment says nothing of what it does not hold: its rows are looked for in the whole window.
+        whole = (both["status"] == "fragment").any()
+        low, high = both.select(pl.col("start").min(), pl.col("end").max()).row(0)
+        lies = window if whole else Window(max(low, window.start), min(high, window.end))
+        return lies, came["unit"].to_list(), went["unit"].to_list()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a read asks for: rows of a schema name, whatever the columns."""
+
+    schema: Schema
+    name: str
+    window: Window
+    instruments: pl.DataFrame | None
+    dataset: str | None
 
 
 def merged(
@@ -290,15 +357,38 @@ def _step(pair: tuple[pl.DataFrame, pl.DataFrame], order: Sequence[str]) -> tupl
     times = [frame[order[0]].to_physical() for frame in pair]
     until = min(int(each[-1]) for each in times)
     cut = [int(each.search_sorted(until, side="right")) for each in times]
-    both = pl.concat(pair[k].head(cut[k]).with_columns(_of=pl.lit(k, pl.Int8)) for k in (0, 1))
-    both = both.sort(order, maintain_order=True)
-    of = both["_of"]
+    both, of = _interleaved(pair[0].head(cut[0]), pair[1].head(cut[1]), order)
     whole = [k for k in (0, 1) if cut[k] == pair[k].height]
-    ends = {k: both.height - 1 - int((of.reverse() == k).arg_max() or 0) for k in whole}
+    ends = {k: int(np.flatnonzero(of == bool(k))[-1]) for k in whole}
     over = min(whole, key=lambda k: ends[k])
     other = 1 - over
-    rest = pl.concat([both.slice(ends[over] + 1).drop("_of"), pair[other].slice(cut[other])])
-    return both.head(ends[over] + 1).drop("_of"), rest, over
+    rest = pl.concat([both.slice(ends[over] + 1), pair[other].slice(cut[other])])
+    return both.head(ends[over] + 1), rest, over
+
+
+def _interleaved(
+    first: pl.DataFrame, second: pl.DataFrame, order: Sequence[str]
+) -> tuple[pl.DataFrame, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """The rows of two ordered frames in one order, and which of them are of the second.
+
+    Only the rows of an instant that both hold are compared by more than their time: few, where the frames are large.
+    """
+    if first.height < second.height:
+        both, of = _interleaved(second, first, order)
+        return both, ~of
+    many, few = first[order[0]].to_physical(), second[order[0]].to_physical()
+    low, high = (many.search_sorted(few, side=side) for side in ("left", "right"))
+    before = high.to_numpy().astype(np.int64)
+    tied = np.flatnonzero(low.to_numpy() < before)
+    if tied.size:
+        before[tied] = _before(first, second, order, many.is_in(few[tied].implode()), tied, before[tied])
+    of = np.zeros(first.height + second.height, dtype=np.bool_)
+    at = before + np.arange(second.height)
+    of[at] = True
+    taken = np.empty(of.size, dtype=np.int64)
+    taken[~of] = np.arange(first.height)
+    taken[at] = first.height + np.arange(second.height)
+    return pl.concat([first, second])[taken], of
 
 
 def _without(frames: Iterator[pl.DataFrame], units: Sequence[int]) -> Iterator[pl.DataFrame]:
@@ -308,6 +398,19 @@ def _without(frames: Iterator[pl.DataFrame], units: Sequence[int]) -> Iterator[p
         kept = frame.filter(~pl.col("_unit").is_in(later)) if units else frame
         if kept.height:
             yield kept
+
+
+def _before(
+    first: pl.DataFrame, second: pl.DataFrame, order: Sequence[str], shared: pl.Series,
+    tied: np.ndarray[Any, np.dtype[np.int64]], most: np.ndarray[Any, np.dtype[np.int64]],
+) -> np.ndarray[Any, np.dtype[np.int64]]:  # fmt: skip
+    """How many rows of the first frame come before each of the ``tied`` rows of the second; at most ``most``."""
+    own = first.select(order).with_columns(_at=pl.int_range(pl.len(), dtype=pl.Int64)).filter(shared)
+    others = second.select(order)[tied].with_columns(_at=pl.lit(None, pl.Int64))
+    both = pl.concat([own, others]).sort(order, maintain_order=True)
+    following = both.with_columns(_next=pl.col("_at").backward_fill()).filter(pl.col("_at").is_null())["_next"]
+    found: np.ndarray[Any, np.dtype[np.int64]] = np.minimum(following.fill_null(first.height).to_numpy(), most)
+    return found
 
 
 def _instant(store: Store, as_of: str | dt.date, now: int) -> int:

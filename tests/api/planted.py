@@ -16,7 +16,7 @@ from api.desk import GLBX, Ask, Desk
 from hdi.model import DAY_NS, NS, date_ns, ns_date
 from hdi.rehearsal.market import Market
 from hdi.rehearsal.sessions import ZERO, sessions
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 
 HOUR = 3_600 * NS
 START, END = dt.date(2024, 1, 8), dt.date(2024, 3, 1)

@@ -21,7 +21,7 @@ from hdi.mapping import load_mapping
 from hdi.model import Window
 from hdi.pipeline import Options, ingest_files
 from hdi.rehearsal import spawn
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.stores import open_store
 from tape import make_files
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hdi import docs_pages
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.settings import describe
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -10,7 +10,7 @@ from hdi.frames import COVERAGE, LEDGER, MAPPINGS
 from hdi.lookup import Lookup, split, subtract, union
 from hdi.model import Window
 from hdi.resample import Certain, Resampler, aligned
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 
 WIDTH = 5
 NO_COVERAGE, NO_LEDGER = pl.DataFrame(schema=COVERAGE), pl.DataFrame(schema=LEDGER)
@@ -98,7 +98,7 @@ MINUTES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(MINUTES, st.lists(st.integers(1, 12), min_size=1, max_size=5))
 def test_bars_do_not_depend_on_how_the_rows_are_cut_into_frames(minutes, sizes):
     schema = load_schemas().find("ohlcv-5m")[0]

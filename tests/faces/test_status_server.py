@@ -8,7 +8,7 @@ import pytest
 from hdi import settings
 from hdi.cli.status import _lines
 from hdi.health import measure
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.stores import open_store
 
 TABLES = {

@@ -12,7 +12,7 @@ from hdi.mapping import load_mapping
 from hdi.model import MAX_NS, Outcome, Query, Window
 from hdi.pipeline import Options, ingest_files
 from hdi.query import run
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.stores import open_store
 
 EVER = Window(0, MAX_NS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hdi.buying.ordering import Held, Request, needed, parse_request
 from hdi.frames import COVERAGE, RESOLVED
 from hdi.model import DAY_NS, Window
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 
 DATASET, SCHEMA = "GLBX.MDP3", "ohlcv-1d"
 SCHEMAS = load_schemas()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hdi.frames import COVERAGE
 from hdi.model import DAY_NS, MAX_NS, Header, Unit, Window, cell_end, cell_start, ns_date
 from hdi.plan import plan_file, uncovered
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.symbology import Intervals, disjoint, merge
 
 SCHEMAS = load_schemas()

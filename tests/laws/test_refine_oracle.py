@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hdi.refine import Refinery, load_mapping
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.sources.records import columns, layout, to_frame
 
 START = 1_704_067_200_000_000_000  # 2024-01-01

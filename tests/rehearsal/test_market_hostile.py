@@ -8,7 +8,7 @@ import pytest
 
 from hdi.refine import Refinery, load_mapping
 from hdi.rehearsal.market import Market
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.sources.records import columns, to_frame
 from rehearsal.market_oracle import (
     FRONTS,

@@ -4,6 +4,7 @@ import numpy as np
 
 from dbnfiles import MINUTE, PX, fragment, ns, records, write
 from hdi.model import DAY_NS
+from hdi.testing.material import schemas
 from tape import CONTRACTS, make_tape
 
 NS = 10**9
@@ -11,6 +12,9 @@ H4, M4, G4 = (CONTRACTS[s].id for s in ("ESH4", "ESM4", "CLG4"))
 #: Instruments that the tape does not know: gas, a share, and what fragments bring.
 NG, NG2, SPY, LOOSE, LATE = 9401, 9402, 55, 9501, 9502
 XNAS = "XNAS.ITCH"
+#: What the tape and the bars below hold rows of; of every other schema there is a day.
+TOLD = {"trades", "tbbo", "statistics", "definition", "ohlcv-1s", "ohlcv-1m", "ohlcv-1h", "ohlcv-1d"}
+NO_PRICE = 2**63 - 1
 TICKS = ("2024-01-02", "2024-01-05")
 #: Index times inside one microsecond and just beside it, from this instant on.
 EDGE = ns("2024-01-09") + 3_600 * NS
@@ -21,7 +25,7 @@ def fill(pair, folder):
     """Store everything; returns the tape."""
     tape = make_tape(folder / "tape")
     pair.stored(*tape.paths)
-    pair.stored(*_bars(folder), *_ticks(folder), *_elsewhere(folder), *_loose(folder))
+    pair.stored(*_bars(folder), *_ticks(folder), *_others(folder), *_elsewhere(folder), *_loose(folder))
     changed = list(_changed(folder))
     pair.stored(changed[0])
     (outcome,) = pair.stored(changed[1], refetch=True)
@@ -79,6 +83,17 @@ def _ticks(folder):
     both = ("2024-01-15", "2024-01-16")
     yield write(folder / "parents.dbn.zst", "trades", several, symbols=("ES.FUT", "CL.FUT"), stype_in="parent",
                 window=both, mappings={"ESH4": [(*both, H4)], "CLG4": [(*both, G4)]})  # fmt: skip
+
+
+def _others(folder):
+    """A day of two contracts of every other schema, every seventh row without the prices that it may lack."""
+    at = ns("2024-01-03") + np.arange(42) // 2 * MINUTE
+    for schema in sorted(set(schemas().stored_names) - TOLD):
+        rows = records(schema, 42, instrument_id=[H4, G4] * 21, ts_event=at)
+        for name in {"bid_px_00", "ask_px_09", "ind_match_price"} & set(rows.dtype.names):
+            rows[name][::7] = NO_PRICE
+        yield write(folder / f"{schema}.dbn.zst", schema, rows, symbols=("ESH4", "CLG4"), window=TICKS,
+                    mappings={"ESH4": [(*TICKS, H4)], "CLG4": [(*TICKS, G4)]})  # fmt: skip
 
 
 def _elsewhere(folder):

@@ -8,7 +8,8 @@ import pytest
 
 from hdi.errors import StoreError
 from hdi.frames import LEDGER
-from hdi.schema import Field, Schemas, load_schemas
+from hdi.schema import Field, Schemas
+from hdi.schema_files import load_schemas
 from hdi.stores import open_store
 from hdi.stores.timescaledb.layout import LAYOUT
 from hdi.testing import Load, opened, trades

@@ -10,7 +10,7 @@ from dbnfiles import PX, ns, records, write
 from hdi.mapping import load_mapping
 from hdi.model import DAY_NS
 from hdi.pipeline import Options, ingest_files
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.stores import open_store
 
 #: Two contracts of ES, one of NQ, and one of today's whose id changed.

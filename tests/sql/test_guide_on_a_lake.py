@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.stores import open_store
 from sql import desk
 

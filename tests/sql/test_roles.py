@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from hdi.errors import StoreError
 from hdi.model import DAY_NS, Query, Window
 from hdi.query import run
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.stores import open_store
 from hdi.testing.material import ALWAYS, START, Load, content, schemas, trades
 

@@ -14,7 +14,7 @@ from hdi.frames import COVERAGE, LEDGER, MAPPINGS
 from hdi.lookup import Lookup
 from hdi.model import DAY_NS, MAX_NS, Query, Window
 from hdi.query import run
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.stores import open_store
 from hdi.stores.timescaledb.books import COVERED, SYMBOLS
 from hdi.stores.timescaledb.views import columns_of, views

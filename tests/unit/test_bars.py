@@ -14,7 +14,7 @@ from hdi.folding import Folder, Utc, vwap
 from hdi.frames import LEDGER, REJECTS
 from hdi.lookup import RECTANGLES, Asked
 from hdi.model import DAY_NS, Window
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.series.bars_asked import Every
 from hdi.series.bars_certain import Certain, known, quarantined
 from hdi.series.bars_sources import named, possible, share

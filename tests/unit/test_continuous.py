@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdi import RequestError
-from hdi.answer import Rows
 from hdi.lookup import RECTANGLES
 from hdi.model import DAY_NS
-from hdi.series.continuous import PLACES, Adjusted, composed
+from hdi.series.continuous import PLACES, composed
 from hdi.series.moments import Prices
 
 PRICE, TIME = pl.Decimal(18, 9), pl.Datetime("ns", "UTC")
@@ -111,9 +110,9 @@ def test_adjusted_prices_are_those_of_exact_fractions_row_by_row(story, how):
     found = made(closes, turns, how, by)
     if any(price is not None and abs(price) >= 10**9 for price in wanted):
         with pytest.raises(RequestError, match="does not fit"):
-            Adjusted(Rows(given_rows), found, "ts_event").polars()
+            found.applied(given_rows, "ts_event")
         return
-    adjusted = Adjusted(Rows(given_rows), found, "ts_event").polars()
+    adjusted = found.applied(given_rows, "ts_event")
     assert adjusted["close_price"].to_list() == wanted
     assert adjusted.schema == given_rows.schema
     assert adjusted.drop("close_price").equals(given_rows.drop("close_price"))
@@ -145,12 +144,13 @@ def test_a_price_that_does_not_fit_after_adjusting_is_an_error_that_says_which()
     found = made({0: [Decimal(1)] * 30, 1: [Decimal(3)] * 30}, [12], by="ratio")
     big = rows([12], [Decimal(5), Decimal(500_000_000), *[Decimal(1)] * 28])
     with pytest.raises(RequestError, match="close_price at 2024-10-05T00:00:00Z is 1500000000"):
-        Adjusted(Rows(big), found, "ts_event").polars()
+        found.applied(big, "ts_event")
 
 
-def test_narrowed_to_a_price_it_reads_what_says_whose_the_price_is():
-    found = made({0: [Decimal(1)] * 30, 1: [Decimal(3)] * 30}, [12])
-    whole = Adjusted(Rows(rows([12], [Decimal(7)] * 30)), found, "ts_event")
-    some = whole.narrowed(["close_price"]).limited_to(13).polars()
-    assert some.columns == ["close_price"]
-    assert some["close_price"].to_list() == [9] * 12 + [7]
+@pytest.mark.parametrize(("how", "moved"), [("backward", [7, 9, 7]), ("forward", [5, 7, 5])])
+def test_a_bar_that_starts_before_its_contracts_turn_is_moved_as_the_contract_is(how, moved):
+    found = made({0: [Decimal(1)] * 30, 1: [Decimal(3)] * 30}, [12], how=how)
+    week = rows([12], [Decimal(7)] * 30).filter(pl.col("instrument_id") == 1)[:1]
+    early = week.with_columns(ts_event=pl.lit(START + 8 * DAY_NS).cast(TIME))
+    given_rows = pl.concat([week, early.with_columns(instrument_id=pl.lit(0, pl.Int64)), early])
+    assert found.applied(given_rows, "ts_event")["close_price"].to_list() == moved

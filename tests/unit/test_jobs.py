@@ -15,7 +15,7 @@ from hdi.cli import run
 from hdi.errors import ConfigError, RequestError
 from hdi.jobs import Job, find_job, load_jobs
 from hdi.model import Window, iso_ns
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.symbology import infer_stype
 
 ROOT = Path(__file__).resolve().parents[2]

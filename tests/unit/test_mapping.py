@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from hdi.errors import ConfigError
 from hdi.refine import load_mapping
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.sources.records import columns
 from refining import MAPPING, raw, refinery
 

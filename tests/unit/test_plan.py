@@ -11,7 +11,7 @@ from hdi.errors import RequestError
 from hdi.frames import COVERAGE
 from hdi.model import DAY_NS, MAX_NS, Header, Unit
 from hdi.plan import MOST_UNITS, learned, plan_file, uncovered, unmapped
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 
 SCHEMAS = load_schemas()
 

@@ -12,7 +12,8 @@ import pytest
 
 from hdi.errors import DataError
 from hdi.refine import COUNTS, REJECTED
-from hdi.schema import PLACE, load_schemas
+from hdi.schema import PLACE
+from hdi.schema_files import load_schemas
 from hdi.sources.dbn import Reader
 from hdi.sources.records import columns
 from refining import (

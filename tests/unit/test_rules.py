@@ -8,7 +8,7 @@ import pytest
 from hdi.errors import ConfigError
 from hdi.expressions import compile_sql, pattern
 from hdi.refine import rule_checks
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from refining import PX, UNDEF_PRICE, broken, raw, refine, refinery
 
 

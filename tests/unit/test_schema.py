@@ -13,7 +13,8 @@ import pytest
 
 from hdi.errors import ConfigError, RequestError
 from hdi.model import NS
-from hdi.schema import SQL, load_schemas
+from hdi.schema import SQL
+from hdi.schema_files import load_schemas
 
 KINDS = [
     "bbo", "cbbo", "cmbp-1", "definition", "imbalance", "mbo", "mbp-1", "mbp-10", "ohlcv", "statistics", "status",

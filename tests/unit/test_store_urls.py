@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from hdi import logs, settings
 from hdi.api import HistoricalData
 from hdi.errors import ConfigError, RequestError, StoreError, masked
-from hdi.schema import load_schemas
+from hdi.schema_files import load_schemas
 from hdi.settings import addresses
 from hdi.settings.groups import TimescaleDB
 from hdi.stores import ServerOptions, names, open_store

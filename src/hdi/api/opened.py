@@ -71,7 +71,7 @@ class Opened:
     @cached_property
     def schemas(self) -> Schemas:
         """The kinds of data: packaged, installed, and the user's own."""
-        from hdi.schema import load_schemas
+        from hdi.schema_files import load_schemas
 
         return load_schemas(self.settings.overlays("schemas"), self.settings.overlays("rules"))
 

@@ -59,6 +59,7 @@ def bars(  # noqa: PLR0913, PLR0917  (each is an option)
     roll: options.Roll = None,
     adjust: options.Adjust = None,
     by: options.By = "difference",
+    at: options.At = "both",
     rolls_file: options.RollsFile = None,
     output_format: options.OutputFormat = None,
     output_file: options.OutputFile = None,
@@ -70,12 +71,12 @@ def bars(  # noqa: PLR0913, PLR0917  (each is an option)
     and those of a bar's start.
     """
     out = output(context, output_format, output_file, plot)
-    rolls = rolling(adjust, by, rolls_file)
+    rolls = rolling(adjust, by, rolls_file, at)
     wanted = asked(symbols)
     with session(context).data() as data:
         more = given(
             every=every, kind=kind, source=source, align=align, fill=fill or None, dataset=dataset, as_of=as_of,
-            roll=roll, adjust=rolls.adjust, by=rolls.by,
+            roll=roll, adjust=rolls.adjust, by=rolls.by, at=rolls.at,
         )  # fmt: skip
 
         def answer(symbols: Sequence[str], columns: Sequence[str] = ()) -> Bars:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.answer import Answer
+from hdi.answer import Answer, Rows
 from hdi.errors import RequestError
 from hdi.explain import shown
 from hdi.folding import KEY, Clock, Folder, Utc, legs, price, vwap
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES
 from hdi.model import DAY_NS, MAX_NS, Query, Window, some
-from hdi.query import Result, run
+from hdi.query import Adjusting, Result, run
 from hdi.resample import DERIVED
 from hdi.schema import Schema, Schemas, closest
 from hdi.series.bars_asked import MEASURES, Every
@@ -76,11 +76,13 @@ class Bars(Answer):
     _making: _Making = field(repr=False)
     limit: int | None = None
     rows: int = 0
+    adjusting: Adjusting | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         of = some(self._making.wanted.symbols) or ALL_SYMBOLS
         kind = "" if self.every.kind == "time" else f"{self.every.kind} "
-        return f"<{self.every.text} {kind}bars of {of}, {shown(self.window)}, made of {self.source}>"
+        moved = ", adjusted" if self.adjusting is not None else ""
+        return f"<{self.every.text} {kind}bars of {of}, {shown(self.window)}, made of {self.source}{moved}>"
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """See :meth:`hdi.answer.Answer.frames`: by start; bars of activity in the order in which they close."""
@@ -94,7 +96,8 @@ class Bars(Answer):
                 self.rows += found.height
                 left = None if left is None else left - found.height
                 if found.height:
-                    yield found.select(list(self.columns))
+                    moved = found if self.adjusting is None else self.adjusting.applied(found, "ts_event")
+                    yield moved.select(list(self.columns))
                 if left == 0:
                     break
         finally:
@@ -113,6 +116,11 @@ class Bars(Answer):
     def series(self) -> Result:
         """The rows that the bars are made of, as a query."""
         return self._making.result
+
+    @property
+    def rolls(self) -> Rows | None:
+        """The rolls of adjusted bars, with prices and factors (:data:`hdi.series.continuous.ROLLED`)."""
+        return None if self.adjusting is None else self.adjusting.rolls
 
     @property
     def rectangles(self) -> pl.DataFrame | None:
@@ -164,14 +172,12 @@ def adjusted_bars(  # noqa: PLR0913, PLR0917  (what bars are asked for with)
     adjust: str | None = None, by: str = "difference", at: str = "both",
 ) -> Bars:  # fmt: skip
     """As :func:`make`, the prices of contracts adjusted to each other: see :mod:`hdi.series.continuous`."""
-    if adjust in {None, "none"}:
-        return make(store, schemas, calendars, wanted, rolls)
-    from hdi.series.continuous import adjusted
+    made = make(store, schemas, calendars, wanted, rolls)
+    if adjust is None and by == "difference" and at == "both":
+        return made
+    from hdi.series.continuous import factors
 
-    whole = make(store, schemas, calendars, replace(wanted, columns=(), limit=None), rolls)
-    found = adjusted(whole, whole.series, how=adjust, by=by, at=at)
-    chosen = found.narrowed(wanted.columns) if wanted.columns else found
-    return chosen if wanted.limit is None else chosen.limited_to(wanted.limit)  # type: ignore[return-value]
+    return replace(made, adjusting=factors(made.series, how=adjust, by=by, at=at))
 
 
 def _window(store: Store, choice: Sequence[Source], wanted: Wanted) -> Window:

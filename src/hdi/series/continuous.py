@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.answer import Answer, Rows
+from hdi.answer import Rows
 from hdi.errors import RequestError
 from hdi.lookup import RECTANGLES, Asked, union
 from hdi.model import iso_ns
@@ -65,43 +65,6 @@ ROLLED: dict[str, pl.DataType] = {
     "factor": _FACTOR,
     "cumulative": _FACTOR,
 }
-
-
-class Adjusted(Answer):
-    """An answer whose prices are one series for each continuous symbol; ``rolls`` (:data:`ROLLED`) are beside it."""
-
-    def __init__(self, of: Answer, factors: Factors, index: str, columns: Sequence[str] | None = None) -> None:
-        self._of = of
-        self._factors = factors
-        self._index = index
-        self.columns = {c: of.columns[c] for c in columns or of.columns}
-
-    @property
-    def notes(self) -> list[str]:  # type: ignore[override]  # those of the whole
-        """See :class:`hdi.answer.Answer`."""
-        return self._of.notes
-
-    @property
-    def rolls(self) -> Rows:
-        """The rolls inside the window, with prices and factors."""
-        return self._factors.rolls
-
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """See :meth:`hdi.answer.Answer.frames`."""
-        for frame in self._of.frames():
-            yield self._factors.applied(frame, self._index).select(list(self.columns))
-
-    def narrowed(self, columns: Sequence[str]) -> Adjusted:
-        """See :meth:`hdi.answer.Answer.narrowed`: read are these and what says which contract a row is of."""
-        needed = [*columns, *(c for c in ("dataset", "instrument_id", self._index) if c not in columns)]
-        return Adjusted(self._of.narrowed(needed), self._factors, self._index, columns)
-
-    def limited_to(self, rows: int) -> Adjusted:
-        """See :meth:`hdi.answer.Answer.limited_to`."""
-        return Adjusted(self._of.limited_to(rows), self._factors, self._index, list(self.columns))
-
-    def __repr__(self) -> str:
-        return f"<adjusted by {'ratio' if self._factors.ratio else 'difference'}: {self._of!r}>"
 
 
 @dataclass(frozen=True)
@@ -164,20 +127,6 @@ def _decimal(units: pl.Expr) -> pl.Expr:
     return units.cast(pl.Decimal(38, 0)) * pl.lit(Decimal("0.000000001"), dtype=_PRICE)
 
 
-def adjusted(
-    answer: Answer, series: Result, *, how: str | None, by: str = "difference", at: str = "both",
-    index: str = "ts_event",
-) -> Answer:  # fmt: skip
-    """An answer with the prices of its rows adjusted; with ``how`` None or none, the answer itself.
-
-    ``series`` is the query whose symbols, window and schema say which rolls there are and in which schema the prices at
-    them are looked for. The answer has the columns dataset, instrument_id and ``index``, the time that says which
-    contract a row is of. Raises RequestError for what cannot be adjusted (:func:`factors`).
-    """
-    found = factors(series, how=how, by=by, at=at)
-    return answer if found is None else Adjusted(answer, found, index)
-
-
 def adjusted_query(result: Result, *, how: str | None, by: str = "difference", at: str = "both") -> Result:
     """A query with its prices adjusted; ``rolls`` of it are :data:`ROLLED`. RequestError as :func:`factors`."""
     found = factors(result, how=how, by=by, at=at)
@@ -216,11 +165,17 @@ def composed(stretches: pl.DataFrame, price: Callable[[Roll], Prices], *, how: s
             rows.append((*roll.head, at.old, at.new, at.old_at, at.new_at, _shown(factor), _shown(total)))
         spans += _applied(part, [r.at for r in rolls], cumulative, ratio=ratio)
     frame = pl.DataFrame(rows, schema=_RAW, orient="row").with_columns(pl.col(c).cast(_TIME) for c in _TIMES)
-    held = pl.DataFrame(spans, schema={**RECTANGLES, "factor": pl.Int128()}, orient="row")
+    held = _reaching(pl.DataFrame(spans, schema={**RECTANGLES, "factor": pl.Int128()}, orient="row"))
     by_dataset = {
         str(d): (Intervals(part), part["factor"]) for (d,), part in held.group_by("dataset", maintain_order=True)
     }
     return Factors(ratio, Rows(frame.select(list(ROLLED))), by_dataset)
+
+
+def _reaching(held: pl.DataFrame) -> pl.DataFrame:
+    """Each stretch from where the one before of its instrument ends: a bar may start before its contract's turn."""
+    ordered = held.sort("dataset", "instrument_id", "start")
+    return ordered.with_columns(start=pl.col("end").shift(1).over("dataset", "instrument_id").fill_null(0))
 
 
 _TIMES = ("at", "old_time", "new_time")
@@ -367,9 +322,7 @@ __all__ = [
     "HOW",
     "PLACES",
     "ROLLED",
-    "Adjusted",
     "Factors",
-    "adjusted",
     "adjusted_query",
     "composed",
     "factors",

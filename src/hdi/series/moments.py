@@ -202,7 +202,7 @@ def _missing(moments: Moments, roll: Roll, held: pl.DataFrame) -> RequestError:
     return RequestError(
         f"{roll.told}: both contracts need a price in {moments.source} at one moment within {LOOKBACK_DAYS} days "
         f"before it: {what}",
-        f"{get}Or adjust across the gap (--at gap, at='gap'): the last price of the one against the first of the other.",
+        f"{get}Or adjust across the gap (--at gap, at='gap'): the last price of the one, the first of the other.",
     )
 
 

@@ -256,8 +256,12 @@ class Store(Protocol):
         dataset: str | None = None,
         *,
         by: Sequence[int],
+        apart: Sequence[int] = (),
     ) -> Iterator[pl.DataFrame]:
-        """The rows that these units superseded, as :meth:`read` gives rows, in its order."""
+        """The rows that these units superseded, as :meth:`read` gives rows, in its order.
+
+        Without those that the units ``apart`` had brought.
+        """
 
     def instruments(
         self,

@@ -117,11 +117,11 @@ def new_conditions(heard: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     return beside.filter((pl.col("seen_at") >= pl.col("later")).fill_null(value=True)).select(*CONDITIONS)
 
 
-def stood(rejected: pl.DataFrame, later: pl.Series) -> pl.DataFrame:
-    """The rejects (:data:`hdi.frames.REJECTED`) as they were before the ``later`` units came."""
-    own = rejected.filter(~pl.col("unit").is_in(later.implode()))
-    after = pl.col("replaced_unit").is_in(later.implode()).fill_null(value=True)
-    return own.with_columns(replaced_unit=pl.when(~after).then("replaced_unit"))
+def stood(rejected: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
+    """The rejects (:data:`hdi.frames.REJECTED`) as they were when these units, and no others, were there."""
+    own = rejected.filter(pl.col("unit").is_in(known.implode()))
+    before = pl.col("replaced_unit").is_in(known.implode())
+    return own.with_columns(replaced_unit=pl.when(before).then("replaced_unit"))
 
 
 def lacking_numbers(known: pl.DataFrame, wanted: pl.DataFrame, url: str) -> pl.DataFrame:

@@ -13,7 +13,8 @@ import polars as pl
 from hdi.errors import HdiError
 from hdi.frames import CONDITIONS, COVERAGE, MAPPINGS, REJECTS
 from hdi.model import DAY_NS, MAX_NS, Condition, RawFile, Receipt, Stype, Unit, Window, ns_date
-from hdi.schema import PLACE, Schema, Schemas, load_schemas
+from hdi.schema import PLACE, Schema, Schemas
+from hdi.schema_files import load_schemas
 from hdi.stores import Store, Work, Writer, open_store
 
 #: Midnight of 2024-01-02, when most loads begin.

@@ -202,12 +202,12 @@ class Lake:
 
     def superseded(  # noqa: PLR0913  (as the protocol has it)
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
-        columns: Sequence[str], dataset: str | None = None, *, by: Sequence[int],
+        columns: Sequence[str], dataset: str | None = None, *, by: Sequence[int], apart: Sequence[int] = (),
     ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.superseded`."""
         with guard(self.root):
             files = self._derived.history_files(f"{schema.table}_history")
-            yield from Past(files, schema, name, window, instruments, dataset, by).frames(columns)
+            yield from Past(files, schema, name, window, instruments, dataset, by, apart).frames(columns)
 
     def content(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,

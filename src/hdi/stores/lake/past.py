@@ -21,17 +21,18 @@ _MINUTE = 60_000_000
 
 
 class Past:
-    """The rows of the files of one history that some units superseded; see :meth:`hdi.stores.Store.superseded`."""
+    """Rows of the files of one history; see :meth:`hdi.stores.Store.superseded`."""
 
     def __init__(  # noqa: PLR0913, PLR0917  (what Store.superseded is given)
         self, paths: Sequence[Path], schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
-        dataset: str | None, by: Sequence[int],
+        dataset: str | None, by: Sequence[int], apart: Sequence[int],
     ) -> None:  # fmt: skip
         self._paths = paths
         self._schema = schema
         self._held = Held(window, instruments)
         keep = within(schema.index_time, window, dataset)
-        keep &= pl.col("_replaced_unit").is_in(pl.Series(list(by), dtype=pl.Int32).implode())
+        gone, others = (pl.Series(list(units), dtype=pl.Int32).implode() for units in (by, apart))
+        keep &= pl.col("_replaced_unit").is_in(gone) & ~pl.col("_unit").is_in(others)
         for column, value in schema.names[name].constants.items():
             keep &= pl.col(column) == value
         if self._held.ids is not None:

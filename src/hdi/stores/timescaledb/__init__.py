@@ -204,12 +204,14 @@ class TimescaleDB:
 
     def superseded(  # noqa: PLR0913  (as the protocol has it)
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
-        columns: Sequence[str], dataset: str | None = None, *, by: Sequence[int],
+        columns: Sequence[str], dataset: str | None = None, *, by: Sequence[int], apart: Sequence[int] = (),
     ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.superseded`."""
         with guard(self.database):
             if self._has(f"{schema.table}_history"):
-                yield from Scan(self.database, schema, name, window, instruments, columns, dataset, by=by).frames()
+                past = (by, apart)
+                scan = Scan(self.database, schema, name, window, instruments, columns, dataset, past=past)
+                yield from scan.frames()
 
     def content(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,

@@ -25,14 +25,15 @@ _FEW = 64
 class Scan:
     """One read of one table, in one statement, so of one state of the store.
 
-    ``by`` reads the rows that these units superseded instead of those that stand.
+    ``past`` reads, instead of the rows that stand, those that the first units superseded, and that the
+    second had not brought.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  (what Store.read is given)
         self, database: Database, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
-        columns: Sequence[str], dataset: str | None, *, by: Sequence[int] | None = None,
+        columns: Sequence[str], dataset: str | None, *, past: tuple[Sequence[int], Sequence[int]] | None = None,
     ) -> None:  # fmt: skip
-        self._by = by
+        self._past = past
         self._database = database
         self._schema = schema
         self._window = window
@@ -85,9 +86,11 @@ class Scan:
         where = among(self._schema, self._constants, self._window, self._held, self._dataset)
         order = [c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,))]
         table = self._schema.table
-        if self._by is not None:
+        if self._past is not None:
             table = f"{table}_history"
-            where += sql.SQL(" AND _replaced_unit = ANY({}::integer[])").format(sql.Literal(list(self._by)))
+            where += sql.SQL(" AND _replaced_unit = ANY({}::integer[]) AND _unit <> ALL({}::integer[])").format(
+                *(sql.Literal(list(units)) for units in self._past)
+            )
         return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
             names_of(self._stored), sql.Identifier(table), where, names_of(order)
         )
