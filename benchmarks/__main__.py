@@ -11,12 +11,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import api, asking, report, timescaledb
-from benchmarks.files import DAILY_ROWS, DAY, FIRST_DAY, OPTION, OPTIONS, SYMBOL, label, source, versions
+from benchmarks import api, asking, known, report, timescaledb
+from benchmarks.files import (
+    DAILY_ROWS,
+    DAY,
+    FIRST_DAY,
+    FRONT_ROWS,
+    OPTION,
+    OPTIONS,
+    SYMBOL,
+    label,
+    source,
+    versions,
+)
 from benchmarks.measure import Case, Measured, hdi, run_all
 
 HERE = Path(__file__).parent
 LIBRARY = "hdi ingest (library)"
+#: Trades among which one second of one symbol is looked up, in a full run.
+MANY = 100_000_000
 #: Ends with an error when what came before has loaded one of them.
 LIGHT = """
 import subprocess
@@ -62,12 +75,28 @@ def ingestion(schema: str, rows: int, path: str, rounds: int, keep: Path) -> lis
     return cases
 
 
-def quoted(paths: list[str], work: Path) -> str:
-    """A lake with trades and the quotes around them."""
-    store = f"lake:{work / 'kept-quotes' / 'lake'}"
+def lake_of(name: str, paths: list[str], work: Path) -> str:
+    """A lake with what these files hold."""
+    store = f"lake:{work / name / 'lake'}"
     command = hdi("--store", store, "ingest", "--api", "dbn", *paths, "--origin", "synthetic")
     subprocess.run(command, check=True, capture_output=True, cwd=work)
     return store
+
+
+def asked_stores(asked: argparse.Namespace, trades: Path, daily: Path, rows: int, work: Path) -> dict[str, str]:
+    """The lakes that questions are asked of; the largest is made in a full run only."""
+    each = min(rows, 1_000_000)
+    joined = [source("trades", each, asked.data), source("mbp-1", 20 * each, asked.data)]
+    front = [source("continuous", min(rows, FRONT_ROWS), asked.data)]
+    stores = {
+        "trades": f"lake:{trades / 'lake'}",
+        "daily": f"lake:{daily / 'lake'}",
+        "quotes": lake_of("kept-quotes", joined, work),
+        "continuous": lake_of("kept-continuous", front, work),
+    }
+    if not asked.rows and not asked.quick:
+        stores["many"] = lake_of("kept-many", [source("trades", MANY, asked.data)], work)
+    return stores
 
 
 def queries(trades: Path, daily: Path, rows: int, rounds: int) -> list[Case]:
@@ -165,14 +194,13 @@ def measure(asked: argparse.Namespace, work: Path) -> tuple[list[Measured], dict
     if largest.exists() and daily.exists():
         go(queries(largest, daily, rows, rounds))
         if asked.only in asking.GROUP:
-            stores = {"trades": f"lake:{largest / 'lake'}", "daily": f"lake:{daily / 'lake'}"}
-            quotes = 20 * min(rows, 1_000_000)
-            stores["quotes"] = quoted(
-                [source("trades", quotes // 20, asked.data), source("mbp-1", quotes, asked.data)], work
-            )
+            stores = asked_stores(asked, largest, daily, rows, work)
             results.extend(asking.measured(stores, rounds, work))
             for name, why in asking.missing().items():
                 print(f"  {asking.GROUP}: {name} {why}", file=sys.stderr)
+    if asked.only in known.GROUP:
+        plain, rich = (f"lake:{work / name}" for name in ("known-plain", "known-rich"))
+        go(known.cases(plain, rich, timescaledb.sizes(asked)[0], rounds, work))
     of_server, server = timescaledb.measure(asked, work, rounds)
     return [*results, *of_server, *api.measure(asked, work, rounds)], server
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.files import DAY, OTHER, SYMBOL
+from benchmarks.files import DAY, FRONT, OTHER, SYMBOL
 from benchmarks.measure import Case, Measured, run_all
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from benchmarks.work import Timed
 
 GROUP, SERVER = "asking", "TimescaleDB: asking"
-HDI, DUCKDB, SQL = "hdi (library)", "plain DuckDB", "plain SQL"
+HDI, DUCKDB, SQL, ARCTIC = "hdi (library)", "plain DuckDB", "plain SQL", "ArcticDB"
 THREADS = 2
 #: At most so many times as long as the plain engine.
 LIMIT = 1.2
@@ -75,6 +75,7 @@ def _duckdb(statement: str, times: int = 1) -> Callable[[str, Path], Timed]:
         root = _asked(source)["store"].removeprefix("lake:")
         text = statement.replace("TRADES", _files(root, "trades_data")).replace("BARS", _files(root, "ohlcv_data"))
         text = text.replace("QUOTES", _files(root, "mbp_1_data"))
+        text = text.replace("MAPPINGS", f"read_parquet('{root}/symbol_mappings/*.parquet')")
         return _warm(lambda: connection.sql(text).to_arrow_table(), times)
 
     return piece
@@ -87,13 +88,40 @@ def _sql(statement: str, times: int = 1) -> Callable[[str, Path], Timed]:
         from adbc_driver_postgresql import dbapi
 
         cursor = dbapi.connect(_asked(source)["store"]).cursor()
-        text = statement.replace("TRADES", "trades_data").replace("BARS", "ohlcv_data")
+        text = (
+            statement.replace("TRADES", "trades_data")
+            .replace("BARS", "ohlcv_data")
+            .replace("MAPPINGS", "symbol_mappings")
+        )
 
         def ask() -> Any:
             cursor.execute(text)
             return cursor.fetch_arrow_table()
 
         return _warm(ask, times)
+
+    return piece
+
+
+def _arctic(schema: str, days: tuple[str, str], times: int = 1) -> Callable[[str, Path], Timed]:
+    """A piece that asks ArcticDB, on a library that stays, of the same rows; its prices are floats."""
+
+    def piece(source: str, work: Path) -> Timed:
+        import arcticdb
+        import pandas as pd
+
+        from hdi.api import HistoricalData
+
+        with HistoricalData.open(store=_asked(source)["store"], **{"log.level": "ERROR"}) as data:
+            found = data.query(SYMBOL, schema=schema)
+            rows = found.pandas().set_index(found.schema.index_time)
+        prices = [c for c in rows.columns if rows[c].dtype == object and c.endswith(("price", "vwap"))]
+        library = arcticdb.Arctic(f"lmdb://{work / 'arctic'}").get_library("kept", create_if_missing=True)
+        library.write(SYMBOL, rows.astype(dict.fromkeys(prices, float)))
+        window = tuple(
+            pd.Timestamp(day, tz="UTC") + pd.Timedelta(n, "ns") for day, n in zip(days, (0, -1), strict=True)
+        )
+        return _warm(lambda: library.read(SYMBOL, date_range=window, output_format="PYARROW").data, times)
 
     return piece
 
@@ -140,6 +168,12 @@ _MONTH = (
     f"SELECT * FROM BARS WHERE symbol = '{SYMBOL}' AND granularity = '1d' AND "
     f"{_window('2024-01-01 00:00:00', '2024-02-01 00:00:00', 'ts_event')} ORDER BY ts_event"
 )
+_CONTINUOUS = f"""
+    SELECT b.* FROM BARS b JOIN (SELECT DISTINCT dataset, instrument_id, start, "end" FROM MAPPINGS
+                                 WHERE symbol = '{FRONT}') m
+    ON b.dataset = m.dataset AND b.instrument_id = m.instrument_id AND b.ts_event >= to_timestamp(m.start / 1e9)
+    AND b.ts_event < to_timestamp(m."end" / 1e9) WHERE b.granularity = '1m' ORDER BY b.ts_event
+"""
 _JOIN = """
     SELECT t.ts_recv, t.ts_recv_ns, t.instrument_id, t.price, t.size, q.bid_px_00, q.ask_px_00, q.ts_recv AS quoted
     FROM TRADES t ASOF LEFT JOIN QUOTES q
@@ -157,31 +191,38 @@ JOBS: dict[str, Callable[[str, Path], Timed]] = {
     "ask_day": _hdi(lambda d: d.trades(SYMBOL, DAY, DAY).arrow()),
     "ask_day_duckdb": _duckdb(_DAY),
     "ask_day_sql": _sql(_DAY),
+    "ask_day_arctic": _arctic("trades", (_MIDNIGHT, _NEXT)),
     "ask_point": _hdi(lambda d: d.trades(OTHER, *_AT).arrow(), OFTEN),
     "ask_point_duckdb": _duckdb(_POINT, OFTEN),
     "ask_point_sql": _sql(_POINT, OFTEN),
     "ask_month": _hdi(lambda d: d.query(SYMBOL, "2024-01-01", "2024-01-31").arrow(), OFTEN),
     "ask_month_duckdb": _duckdb(_MONTH, OFTEN),
     "ask_month_sql": _sql(_MONTH, OFTEN),
+    "ask_month_arctic": _arctic("ohlcv-1d", ("2024-01-01", "2024-02-01"), OFTEN),
+    "ask_continuous": _hdi(lambda d: d.query(FRONT, schema="ohlcv-1m").arrow()),
+    "ask_continuous_duckdb": _duckdb(_CONTINUOUS),
+    "ask_continuous_sql": _sql(_CONTINUOUS),
     "ask_join": _hdi(lambda d: d.asof("ALL_SYMBOLS", quotes="mbp-1", columns=_JOINED).arrow()),
     "ask_join_duckdb": _duckdb(_JOIN),
 }
 
 
-def _question(title: str, job: str, of: str = "trades") -> Question:
-    return Question(title, job, {DUCKDB: f"{job}_duckdb", SQL: f"{job}_sql"}, of)
+def _question(title: str, job: str, of: str = "trades", more: dict[str, str] | None = None) -> Question:
+    return Question(title, job, {DUCKDB: f"{job}_duckdb", SQL: f"{job}_sql", **(more or {})}, of)
 
 
 #: One entry each. ``DUCKDB`` is asked of lakes, ``SQL`` of the server; other peers of lakes where they are installed.
 QUESTIONS = [
     _question("minute bars of all trades", "ask_minutes"),
-    _question("a day of trades of one symbol, all columns, in order", "ask_day"),
+    _question("a day of trades of one symbol, all columns, in order", "ask_day", more={ARCTIC: "ask_day_arctic"}),
     _question(f"{OFTEN} lookups of one symbol in one second of trades", "ask_point"),
-    _question(f"{OFTEN} times a month of daily bars of one symbol", "ask_month", "daily"),
+    _question(f"{OFTEN} times a month of daily bars of one symbol", "ask_month", "daily", {ARCTIC: "ask_month_arctic"}),
+    _question(f"{OFTEN} lookups of one symbol in one second of 100 M trades", "ask_point", "many"),
+    _question("minute bars of a continuous symbol over years, all columns, in order", "ask_continuous", "continuous"),
     Question(JOIN, "ask_join", {DUCKDB: "ask_join_duckdb"}, "quotes"),
 ]
 #: Peers that can be asked where they are installed, by the module that is looked for.
-OPTIONAL = {"ArcticDB": "arcticdb", "Nautilus": "nautilus_trader"}
+OPTIONAL = {ARCTIC: "arcticdb"}
 
 
 def missing() -> dict[str, str]:
@@ -196,7 +237,8 @@ def cases(stores: dict[str, str], rounds: int, *, server: bool = False) -> list[
         if question.of not in stores:
             continue
         source = json.dumps({"store": stores[question.of]})
-        peers = {k: v for k, v in question.peers.items() if (k == SQL) == server}
+        absent = missing()
+        peers = {k: v for k, v in question.peers.items() if (k == SQL) == server and k not in absent}
         for name, job in {HDI: question.hdi, **peers}.items():
             found.append(
                 Case(group, f"{question.title}: {name}", job=job, source=source, rounds=rounds, environment=_TWO)
@@ -224,7 +266,7 @@ def ratios(results: Sequence[Measured]) -> dict[str, float]:
     for (group, name), seconds in best.items():
         title, _, who = name.rpartition(": ")
         own = best.get((group, f"{title}: {HDI}"))
-        if who != HDI and own is not None:
+        if who in {DUCKDB, SQL} and own is not None:
             found[f"{group}: {title}, against {who}"] = own / seconds
     return found
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 DAILY_ROWS = 50 * 262
 #: Symbols of the generated files, and the first trading day in them.
 SYMBOL, OTHER, DAY = "ESH4", "NQH4", "2024-01-02"
+#: Minute bars of five years of a continuous symbol.
+FRONT, FRONT_ROWS = "ES.c.0", 5 * 252 * 23 * 60
 #: The first day of the definitions, how many options they are of, one of these, and of which share a day's news are.
 FIRST_DAY, OPTIONS, OPTION, CHANGES = dt.date(2024, 1, 1), 20_000, "E01H4 C3000", 20
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import api, asking, timescaledb
+from benchmarks import api, asking, known, timescaledb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -86,13 +86,20 @@ def targets(results: Sequence[Measured], server: Mapping[str, Any] | None = None
     """``server``: what is known of the database server, or under "missing" why there was none."""
     why = str((server or {}).get("missing", ""))
     of_server = (replace(t, why=why) for t in _of_timescaledb(results))
-    return [*_of_files(results), *of_server, *_of_the_api(results), *_of_asking(results)]
+    return [*_of_files(results), *of_server, *_of_the_api(results), *_of_asking(results), *_of_known(results)]
 
 
 def _of_asking(results: Sequence[Measured]) -> list[Target]:
     return [
         Target(f"{name}: times as long (best of each)", asking.limit(name), "x", ratio, at_least=False)
         for name, ratio in asking.ratios(results).items()
+    ]
+
+
+def _of_known(results: Sequence[Measured]) -> list[Target]:
+    return [
+        Target(f"{name}: times as long as without (best of each)", known.LIMIT, "x", ratio, at_least=False)
+        for name, ratio in known.ratios(results).items()
     ]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import databento_dbn as dbn
 import numpy as np
 import zstandard
-from benchmarks.files import CHANGES, FIRST_DAY, OPTIONS
+from benchmarks.files import CHANGES, FIRST_DAY, FRONT, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,8 @@ SYMBOLS = [f"{root}{month}" for month in ("H4", "M4", "U4", "Z4", "H5") for root
 _TICKS = np.array([_ROOTS[s[:-2]] for s in SYMBOLS], dtype=np.int64)
 _IDS = 10_000 + 37 * np.arange(len(SYMBOLS), dtype=np.uint32)
 _START_TICKS = 20_000
+#: The schema of a file of minute bars of a continuous symbol: after so many days it stands for the next contract.
+CONTINUOUS, ROLL_DAYS, _FIRST_ID = "continuous", 63, 20_000
 
 Records = np.ndarray[Any, np.dtype[Any]]
 
@@ -67,6 +70,7 @@ def make(schema: str, rows: int, folder: Path, symbol: str = "") -> Path:
         "mbp-1": _quotes,
         "ohlcv-1m": _minutes,
         "ohlcv-1d": _daily,
+        CONTINUOUS: _continuous,
         "definition": _definitions,
     }[schema]
     part = path.with_suffix(".part")
@@ -74,7 +78,7 @@ def make(schema: str, rows: int, folder: Path, symbol: str = "") -> Path:
         part.open("wb") as file,
         zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(file) as out,
     ):
-        out.write(_metadata(schema, rows, days[0], days[-1] + dt.timedelta(days=1), symbol))
+        out.write(_metadata(schema, rows, days, symbol))
         written = 0
         for chunk in chunks(rng, rows, days):
             mine = chunk[chunk["instrument_id"] == _IDS[SYMBOLS.index(symbol)]] if symbol else chunk
@@ -96,6 +100,7 @@ def _days(schema: str, rows: int) -> list[dt.date]:
         "trades": TRADES_A_DAY,
         "mbp-1": rows,
         "ohlcv-1m": SESSION_MINUTES * len(SYMBOLS),
+        CONTINUOUS: SESSION_MINUTES,
         "ohlcv-1d": len(SYMBOLS),
     }[schema]
     days: list[dt.date] = []
@@ -107,8 +112,15 @@ def _days(schema: str, rows: int) -> list[dt.date]:
     return days
 
 
-def _metadata(schema: str, rows: int, start: dt.date, end: dt.date, symbol: str = "") -> bytes:
-    if schema == "definition":
+def _metadata(schema: str, rows: int, days: list[dt.date], symbol: str = "") -> bytes:
+    start, end = days[0], days[-1] + dt.timedelta(days=1)
+    mappings = []
+    if schema == CONTINUOUS:
+        schema, stype, symbols, keys = "ohlcv-1m", "continuous", [FRONT], []
+        firsts = [*days[::ROLL_DAYS], end]
+        spans = [_Interval(a, b, str(_FIRST_ID + n)) for n, (a, b) in enumerate(pairwise(firsts))]
+        mappings = [_Mapping(FRONT, spans)]
+    elif schema == "definition":
         stype, symbols = "parent", ["ES.OPT"]
         keys = [(_option(i), 500_000 + i) for i in range(min(rows, OPTIONS))]
     else:
@@ -118,7 +130,7 @@ def _metadata(schema: str, rows: int, start: dt.date, end: dt.date, symbol: str 
         dataset="GLBX.MDP3", start=day_ns(start), end=day_ns(end), limit=None, schema=dbn.Schema.from_str(schema),
         stype_in=dbn.SType.from_str(stype), stype_out=dbn.SType.from_str("instrument_id"), symbols=symbols,
         partial=[], not_found=[], version=3,
-        mappings=[_Mapping(key, [_Interval(start, end, str(number))]) for key, number in keys],
+        mappings=[*mappings, *(_Mapping(key, [_Interval(start, end, str(number))]) for key, number in keys)],
     )  # fmt: skip
     return metadata.encode()
 
@@ -235,6 +247,23 @@ def _bars(rng: np.random.Generator, rows: int, starts: Records, rtype: int) -> I
         out["open"], out["close"] = opened.ravel() * ticks, close.ravel() * ticks
         out["high"] = (np.maximum(opened, close) + rng.integers(0, 4, shape)).ravel() * ticks
         out["low"] = (np.minimum(opened, close) - rng.integers(0, 4, shape)).ravel() * ticks
+        out["volume"] = rng.geometric(0.01, len(out))
+        yield out[:left]
+        left -= min(left, len(out))
+
+
+def _continuous(rng: np.random.Generator, rows: int, days: list[dt.date]) -> Iterator[Records]:
+    state, left = _START_TICKS, rows
+    for at in range(0, len(days), ROLL_DAYS):
+        mine = days[at : at + ROLL_DAYS]
+        out = _blank(dbn.OHLCVMsg, len(mine) * SESSION_MINUTES, 33)
+        out["ts_event"] = np.concatenate([day_ns(day) + np.arange(SESSION_MINUTES) * 60 * NS for day in mine])
+        out["instrument_id"] = _FIRST_ID + at // ROLL_DAYS
+        close = state + np.cumsum(rng.integers(-4, 5, len(out)))
+        opened = np.append(state, close[:-1])
+        state = int(close[-1])
+        out["open"], out["close"] = opened * _ROOTS["ES"], close * _ROOTS["ES"]
+        out["high"], out["low"] = (edge(opened, close) * _ROOTS["ES"] for edge in (np.maximum, np.minimum))
         out["volume"] = rng.geometric(0.01, len(out))
         yield out[:left]
         left -= min(left, len(out))

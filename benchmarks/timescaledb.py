@@ -8,8 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import asking
-from benchmarks.files import DAILY_ROWS, DAY, OTHER, SYMBOL, label, source
+from benchmarks import asking, known
+from benchmarks.files import DAILY_ROWS, DAY, FRONT_ROWS, OTHER, SYMBOL, label, source
 from benchmarks.measure import OUTCOMES, ROOT, Case, Measured, environment, hdi, run_all
 from benchmarks.server import Databases, Missing, databases
 
@@ -61,6 +61,7 @@ class Plan:
         few = min(FEW, every[0])
         self.groups[row_by_row(few)] = lambda group: self._few(group, few)
         self.groups |= {AGAIN: self._again, BESIDE: self._beside, QUERIES: self._queries, asking.SERVER: self._asking}
+        self.groups[known.SERVER] = self._known
 
     def _ingest(self, group: str, name: str, rows: int, rounds: int, **asked: Any) -> Case:
         asked = {"store": "{database}", **asked}
@@ -138,9 +139,15 @@ class Plan:
         for path in (
             source("trades", self._middle, self._asked.data),
             source("ohlcv-1d", DAILY_ROWS, self._asked.data),
+            source("continuous", min(self._middle, FRONT_ROWS), self._asked.data),
         ):
             self._fill(store, path)  # what is there already stays as it is
-        return asking.cases({"trades": store, "daily": store}, self._rounds, server=True)
+        return asking.cases(dict.fromkeys(("trades", "daily", "continuous"), store), self._rounds, server=True)
+
+    def _known(self, _: str) -> list[Case]:
+        assert self._made is not None
+        plain, rich = self._made.kept(), self._made.kept()
+        return known.cases(plain, rich, sizes(self._asked)[0], self._rounds, self._work, server=True)
 
     def _lake(self, rows: int) -> Path:
         """A lake that holds the file of so many trades."""

@@ -94,6 +94,11 @@ class ConfigError(RequestError):
 class UnknownSymbol(RequestError):
     """A symbol that the store has never held."""
 
+    @property
+    def left_out(self) -> str:
+        """What to say of it where others are known, and it is left out."""
+        return f"{self.message}; left out. {self.hint}".rstrip()
+
 
 class NotDbn(RequestError):
     """A file that is not DBN, or holds a kind of record that has no schema here."""

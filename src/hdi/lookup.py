@@ -112,8 +112,7 @@ class Lookup:
 
     def left_out(self, text: str) -> str:
         """What to say of an unknown symbol that is left out beside known ones."""
-        known = self._unknown([text])
-        return f"{known.message}; left out. {known.hint}".rstrip()
+        return self._unknown([text]).left_out
 
     def _find(self, text: str) -> Asked | None:
         """The symbol, looked for once: what no frame names is looked for among the rows."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import polars as pl
 import structlog
@@ -144,8 +145,14 @@ class Run:
             log.warning("the journal has no last line", run=self.id, error=exc.message)  # the first error counts
 
 
+#: With which mapping the schemas were found to be in order: a process ingests more than once, and neither changes.
+_CHECKED: WeakKeyDictionary[Schemas, VendorMapping] = WeakKeyDictionary()
+
+
 def check_refining(schemas: Schemas, mapping: VendorMapping) -> None:
     """Bind every mapping and rule now, whatever is ingested: a ConfigError must not wait for the file it is about."""
+    if _CHECKED.get(schemas) is mapping:
+        return
     for schema in schemas:
         # Names of one record type differ in nothing that is bound.
         by_message = {MESSAGES[n.name]: n for n in schema.names.values() if n.made_from is None and n.name in MESSAGES}
@@ -153,6 +160,7 @@ def check_refining(schemas: Schemas, mapping: VendorMapping) -> None:
             Refinery(schema, name, mapping, columns(name.name), "")
         if not by_message:
             rule_checks(schema)
+    _CHECKED[schemas] = mapping
 
 
 def warm() -> None:

@@ -180,6 +180,9 @@ class Result(Answer):
 
     def explain(self) -> list[str]:
         """Why there is no row: the lines to show."""
+        if self.query.where and any(f.height for f in self._as(replace(self.query, where=(), limit=1)).frames()):
+            wanted = (f"{column}={value}" for column, values in self.query.where for value in values)
+            return [NOTHING, f"there are rows of {some(self.query.symbols)}, and none with {', '.join(wanted)}"]
         return [NOTHING, *self._reading.explain(), *self._reading.unknown_then]
 
     def gaps(self) -> list[str]:

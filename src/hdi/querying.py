@@ -143,10 +143,19 @@ class QueryBuilder:
 
     @staticmethod
     def to_dataframe(rows: Iterable[Row]) -> pd.DataFrame:
-        """Rows as a pandas frame: Decimal prices as they are, times as ``datetime64[ns, UTC]`` of all nanoseconds."""
+        """Rows as a pandas frame: Decimal prices as they are, times as ``datetime64[ns, UTC]`` of all nanoseconds.
+
+        Whole numbers some of which are missing are ``Int64``: a float would round them.
+        """
         import pandas as pd
 
-        frame = pd.DataFrame(list(rows))
+        frame = pd.DataFrame(list(rows), dtype=object)
+        for name in frame.columns:
+            kept = frame[name].dropna()
+            if len(kept) and kept.map(type).isin([int]).all():
+                frame[name] = frame[name].astype("int64" if len(kept) == len(frame) else "Int64")
+            else:
+                frame[name] = frame[name].infer_objects()
         for name in [c.removesuffix("_ns") for c in frame.columns if c.endswith("_ns")]:
             whole = frame.pop(f"{name}_ns").astype("Int64")
             if name in frame:

@@ -10,7 +10,7 @@ import polars as pl
 import structlog
 
 from hdi.answer import Rows
-from hdi.errors import RequestError
+from hdi.errors import RequestError, UnknownSymbol
 from hdi.lookup import RECTANGLES, Asked, Lookup, among, split, union
 from hdi.model import MAX_NS, Query, Window, some
 from hdi.rolls import Rolls, calendar, front
@@ -59,13 +59,21 @@ def resolved(store: Store, schemas: Schemas, query: Query, lookup: Lookup, rolls
         notes += left_out
     else:
         notes += [lookup.left_out(symbol) for symbol in plain.values()]
+    unknown: list[UnknownSymbol] = []
     for text, symbol in computed.items():
         if rolls is None:
             break
-        made = rolls.computed(store, schemas, lookup, symbol, query.window, query.dataset)
+        try:
+            made = rolls.computed(store, schemas, lookup, symbol, query.window, query.dataset)
+        except UnknownSymbol as exc:  # beside others that are known it is left out, and told
+            unknown.append(exc)
+            continue
         by_text[text] = made.asked
         names.append(made.names)
         notes += made.notes
+    if unknown and not by_text:
+        raise unknown[0]
+    notes += [exc.left_out for exc in unknown]
     for note in notes:
         log.warning("Query note", note=note)
     asked_for = [member(store, schemas, by_text[text]) for text in query.symbols if text in by_text]

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
 import polars as pl
 
 from hdi.errors import RequestError
@@ -120,14 +119,20 @@ class Then:
         """See :meth:`hdi.stores.Touching.touches`: of the rows that stand, without those that were superseded since."""
         if not isinstance(self._store, Touching):
             raise RequestError(f"{self.url} does not say what a read touches", "Ask a lake or a database of hdi's.")
-        _, came, went = self._changes(_Asked(schema, name, window, instruments, dataset), self._store.ledger())
-        every = self._every(schema, columns, went) if came or went else list(columns)
+        asked = _Asked(schema, name, window, instruments, dataset)
+        _, came, went = self._changes(asked, self._store.ledger())
+        every = self._every(asked, columns, went) if came or went else list(columns)
         return self._store.touches(schema, name, window, instruments, every, dataset)
 
-    @staticmethod
-    def _every(schema: Schema, columns: Sequence[str], went: Sequence[int]) -> list[str]:
+    def _every(self, asked: _Asked, columns: Sequence[str], went: Sequence[int]) -> list[str]:
         """The columns that are read: those that are wanted, and what tells which rows, in which order."""
-        return list(dict.fromkeys((*columns, *(schema.order if went else ()), "_unit")))
+        return list(dict.fromkeys((*columns, *(self._order(asked) if went else ()), "_unit")))
+
+    def _order(self, asked: _Asked) -> list[str]:
+        """What rows are ordered by; a dataset that is the only one need not be read."""
+        ledger = self._store.ledger().filter(pl.col("schema") == asked.name)
+        one = asked.dataset is not None or ledger["dataset"].n_unique() == 1
+        return [c for c in asked.schema.order if not (one and c == "dataset")]
 
     def content(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
@@ -269,11 +274,11 @@ class Then:
         if not came and not went:
             yield from self._store.read(*at, columns, asked.dataset, ordered=ordered)
             return
-        every = self._every(asked.schema, columns, went)
+        every = self._every(asked, columns, went)
         then = _without(self._store.read(*at, every, asked.dataset, ordered=ordered or bool(went)), came)
         if went:
             past = self._store.superseded(*at, every, asked.dataset, by=went, apart=came)
-            then = merged(then, past, asked.schema.order)
+            then = merged(then, past, [c for c in asked.schema.order if c in every])
         for frame in then:
             yield frame.select(columns)
 
@@ -357,38 +362,15 @@ def _step(pair: tuple[pl.DataFrame, pl.DataFrame], order: Sequence[str]) -> tupl
     times = [frame[order[0]].to_physical() for frame in pair]
     until = min(int(each[-1]) for each in times)
     cut = [int(each.search_sorted(until, side="right")) for each in times]
-    both, of = _interleaved(pair[0].head(cut[0]), pair[1].head(cut[1]), order)
+    both = pl.concat(pair[k].head(cut[k]).with_columns(_of=pl.lit(k, pl.Int8)) for k in (0, 1))
+    both = both.sort(order, maintain_order=True)
+    of = both["_of"]
     whole = [k for k in (0, 1) if cut[k] == pair[k].height]
-    ends = {k: int(np.flatnonzero(of == bool(k))[-1]) for k in whole}
+    ends = {k: both.height - 1 - int((of.reverse() == k).arg_max() or 0) for k in whole}
     over = min(whole, key=lambda k: ends[k])
     other = 1 - over
-    rest = pl.concat([both.slice(ends[over] + 1), pair[other].slice(cut[other])])
-    return both.head(ends[over] + 1), rest, over
-
-
-def _interleaved(
-    first: pl.DataFrame, second: pl.DataFrame, order: Sequence[str]
-) -> tuple[pl.DataFrame, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """The rows of two ordered frames in one order, and which of them are of the second.
-
-    Only the rows of an instant that both hold are compared by more than their time: few, where the frames are large.
-    """
-    if first.height < second.height:
-        both, of = _interleaved(second, first, order)
-        return both, ~of
-    many, few = first[order[0]].to_physical(), second[order[0]].to_physical()
-    low, high = (many.search_sorted(few, side=side) for side in ("left", "right"))
-    before = high.to_numpy().astype(np.int64)
-    tied = np.flatnonzero(low.to_numpy() < before)
-    if tied.size:
-        before[tied] = _before(first, second, order, many.is_in(few[tied].implode()), tied, before[tied])
-    of = np.zeros(first.height + second.height, dtype=np.bool_)
-    at = before + np.arange(second.height)
-    of[at] = True
-    taken = np.empty(of.size, dtype=np.int64)
-    taken[~of] = np.arange(first.height)
-    taken[at] = first.height + np.arange(second.height)
-    return pl.concat([first, second])[taken], of
+    rest = pl.concat([both.slice(ends[over] + 1).drop("_of"), pair[other].slice(cut[other])])
+    return both.head(ends[over] + 1).drop("_of"), rest, over
 
 
 def _without(frames: Iterator[pl.DataFrame], units: Sequence[int]) -> Iterator[pl.DataFrame]:
@@ -398,19 +380,6 @@ def _without(frames: Iterator[pl.DataFrame], units: Sequence[int]) -> Iterator[p
         kept = frame.filter(~pl.col("_unit").is_in(later)) if units else frame
         if kept.height:
             yield kept
-
-
-def _before(
-    first: pl.DataFrame, second: pl.DataFrame, order: Sequence[str], shared: pl.Series,
-    tied: np.ndarray[Any, np.dtype[np.int64]], most: np.ndarray[Any, np.dtype[np.int64]],
-) -> np.ndarray[Any, np.dtype[np.int64]]:  # fmt: skip
-    """How many rows of the first frame come before each of the ``tied`` rows of the second; at most ``most``."""
-    own = first.select(order).with_columns(_at=pl.int_range(pl.len(), dtype=pl.Int64)).filter(shared)
-    others = second.select(order)[tied].with_columns(_at=pl.lit(None, pl.Int64))
-    both = pl.concat([own, others]).sort(order, maintain_order=True)
-    following = both.with_columns(_next=pl.col("_at").backward_fill()).filter(pl.col("_at").is_null())["_next"]
-    found: np.ndarray[Any, np.dtype[np.int64]] = np.minimum(following.fill_null(first.height).to_numpy(), most)
-    return found
 
 
 def _instant(store: Store, as_of: str | dt.date, now: int) -> int:

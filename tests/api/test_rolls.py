@@ -111,7 +111,8 @@ def at_rolls(data, rolls, schema, column, together):
             shared = max({at for at, _ in old} & {at for at, _ in new})
             yield dict(old)[shared], dict(new)[shared]
         else:
-            yield old[-1][1], new[-1][1]
+            moment = min(old[-1][0], new[-1][0])
+            yield tuple([price for at, price in side if at <= moment][-1] for side in (old, new))
 
 
 def oracle(rows, turns, prices, how, by):

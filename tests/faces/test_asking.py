@@ -42,6 +42,17 @@ class TestQuery:
         one = ("--where", f"sequence={every[0]['sequence']}", "--where", f"side={every[0]['side']}")
         assert every[0] in rows(hdi("query", *TRADES, *one, before=["--json"]))
 
+    def test_rows_of_which_none_is_chosen_are_not_called_absent(self, hdi):
+        ran = hdi("query", *TRADES, "--where", "side=Z")
+        assert (ran.code, "empty" in ran.err, "ingested" in ran.err) == (0, False, False)
+        assert "there are rows of ESH4, and none with side=Z" in ran.err
+        assert (
+            "never ingested"
+            in hdi(
+                "query", *DAILY[:2], "--start-date", "2022-01-03", "--end-date", "2022-01-03", "--where", "volume=1"
+            ).err
+        )
+
     def test_without_dates_everything_stored_is_meant(self, hdi):
         dated = hdi(
             "query", "-s", "ES.c.0", "--start-date", "2024-01-01", "--end-date", "2024-03-31", before=["--json"]
@@ -130,6 +141,9 @@ BAD = [
     (("query", *TRADES, "--where", "size>=5"), ("is not COLUMN=VALUE", "hdi sql")),
     (("query", *TRADES, "--where", "sid=B"), ("unknown column 'sid'", "side")),
     (("query", *TRADES, "--where", "size=big"), ("size is a whole number, not 'big'",)),
+    (("query", *TRADES, "--where", "size=1_0"), ("size is a whole number, not '1_0'",)),
+    (("query", *DAILY, "--output-file", ""), ("--output-file names no file",)),
+    (("query", *DAILY, "--plot", " "), ("--plot names no file",)),
     (("query", *TRADES, "--where", "size=99999999999999999999"), ("never as large",)),
     (("query", *TRADES, "--where", "price=high"), ("cannot choose by price, a price", "hdi sql")),
     (("query", *TRADES, "--where", "ts_recv=2024-01-02"), ("a time", "--start-date")),

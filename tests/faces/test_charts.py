@@ -13,7 +13,7 @@ import pytest
 
 from hdi.answer import Rows
 from hdi.cli.charts import Room, sketched
-from hdi.cli.charts_axis import Clock, prices, times
+from hdi.cli.charts_axis import Clock, apart, prices, text, times
 from hdi.cli.charts_text import lines
 from hdi.cli.charts_thin import CANDLES, POINTS, WIDTHS, Candles, Points, extremes, merged, pauses
 from hdi.errors import RequestError
@@ -146,6 +146,38 @@ class TestAxes:
         ]
         assert Clock(0, 10 * 3_600 * S, ()).times(3) == [(4 * 3_600 * S, "01-01 04:00"), (8 * 3_600 * S, "01-01 08:00")]
 
+    def test_times_are_not_written_over_each_other_where_a_halt_takes_no_room(self):
+        assert apart([(0, "Fri"), (50, "Sun"), (52, "Mon"), (90, "Tue")], 10) == [(0, "Fri"), (50, "Sun"), (90, "Tue")]
+
+    def test_zero_has_no_sign(self):
+        assert text([Decimal("-0E-9"), Decimal("0.25")]) == ["0.00", "0.25"]
+
+
+def quotes(*rows):
+    """Quotes as (second, symbol, bid, ask)."""
+    return Rows(
+        pl.DataFrame(
+            [(at * S, symbol, Decimal(bid), Decimal(ask)) for at, symbol, bid, ask in rows],
+            schema={"ts_recv": pl.Int64, "symbol": pl.String, "bid_px_00": pl.Decimal(18, 9),
+                    "ask_px_00": pl.Decimal(18, 9)}, orient="row",
+        ).with_columns(pl.col("ts_recv").cast(pl.Datetime("ns", "UTC")), instrument_id=1)
+    )  # fmt: skip
+
+
+class TestRolls:
+    def test_no_line_goes_on_from_one_contract_to_the_next(self):
+        rows = quotes((0, "H", 5, 6), (1, "H", 5, 6), (7, "M", 8, 9), (8, "M", 8, 9))
+        panel = sketched([("ES.c.0", rows)], ROOM, title="x").panels[0]
+        assert [words for _, _, *words in panel.rolls] == [["H", "M"]]
+        bid = panel.points.filter(series="bid").select("at", "value")
+        assert bid.rows() == [(0, 5), (S, 5), (7 * S, None), (7 * S, 8), (8 * S, 8)]
+
+    def test_a_roll_at_the_edge_is_named_inside_the_picture(self):
+        rows = [(at, "ESH4-ESM4" if at < 98 else "ESM4-ESU4", 5, 6) for at in range(100)]
+        drawn = list(lines(sketched([("ES.c.0", quotes(*rows))], ROOM, title="x"), 66))
+        assert "ESH4-ESM4 → ESM4-ESU4" in drawn[4]
+        assert max(map(len, drawn)) <= 80
+
 
 class TestText:
     def test_candles_volume_and_axes_stand_on_their_lines(self):
@@ -166,6 +198,17 @@ class TestText:
     def test_a_roll_stands_between_two_contracts(self):
         picture = sketched([("ES.c.0", answer([(1, 2, 1, 2, 8)] * 4, ["H", "H", "M", "M"]))], ROOM, title="x")
         assert "H → M" in list(lines(picture, 66))[4]
+
+    def test_no_digit_of_a_long_number_is_cut_off_and_no_volume_is_none(self):
+        def volume(number):
+            picture = sketched([("X", answer([(1, 2, 1, 2, number)]))], ROOM, title="x")
+            return list(lines(picture, 66))[22].split()[0]
+
+        assert [volume(v) for v in (0, 12_345_678_901, 1_234_567_890_123)] == ["0", "12345678901", "~1.235E+12"]
+
+    def test_the_title_names_the_days_of_the_rows_not_of_wider_candles(self):
+        bars = answer([(1, 1, 1, 1, 1)] * 40)
+        assert sketched([("X", bars)], Room(10, 10, 4), title="x").title == "x, 1970-01-01 to 1970-02-09"
 
     def test_one_flat_bar_can_be_drawn(self):
         assert len(list(lines(sketched([("X", answer([(1, 1, 1, 1, 0)]))], ROOM, title="x"), 66))) > 20
@@ -205,6 +248,18 @@ def test_nothing_found_draws_nothing_and_says_why(ask, tmp_path):
     assert (ran.code, ran.out) == (0, "")
     assert "No data found for the specified criteria\nESH4: never ingested" in ran.err
     assert not (tmp_path / "x.html").exists()
+
+
+def test_rows_that_have_no_mark_are_not_counted_as_drawn_nor_called_missing():
+    orders = Rows(
+        pl.DataFrame(
+            {"ts_recv": [0], "symbol": "X", "instrument_id": 1, "action": "A", "price": Decimal(1), "size": 1,
+             "side": "B"}
+        ).cast({"ts_recv": pl.Datetime("ns", "UTC")})
+    )  # fmt: skip
+    picture = sketched([("X", orders)], ROOM, title="mbo")
+    assert (picture.panels, picture.rows, picture.empty) == ([], 0, [])
+    assert picture.notes == ["X: not drawn: 1 row, which is no trade and has no quote"]
 
 
 def test_rows_and_their_picture_can_both_be_had(ask, tmp_path):

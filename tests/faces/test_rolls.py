@@ -63,6 +63,12 @@ class TestSymbols:
         ]  # fmt: skip
         assert "Did you mean ESH4" in result.notes[0]
 
+    def test_where_a_bare_root_is_no_symbol_its_front_contract_is_named(self, data):
+        for ask in (data.coverage, data.gaps):
+            with pytest.raises(UnknownSymbol, match="unknown symbol: ES") as caught:
+                ask("ES")
+            assert "Did you mean ES.c.0, its front contract?" in caught.value.hint
+
     def test_symbols_none_of_which_is_known_are_refused(self, data):
         with pytest.raises(UnknownSymbol, match="unknown symbols: ESH5, NQM4"):
             data.query("ESH5,NQM4")
@@ -113,6 +119,17 @@ class TestAdjusted:
         prices = ["open_price", "high_price", "low_price", "close_price"]
         assert moved.drop(prices).equals(plain.drop(prices))
         assert (moved["high_price"] - moved["low_price"]).equals(plain["high_price"] - plain["low_price"])
+
+    def test_bars_are_adjusted_whole_and_the_command_shows_them_with_their_rolls(self, data, cli, store):
+        # The week of the roll has a bar of each contract, and both start before the turn of the second.
+        week = data.bars("ES.c.0", every="1w", adjust="forward")
+        plain = data.bars("ES.c.0", every="1w")
+        assert [a - b for a, b in zip(closes(week), closes(plain), strict=True)] == [0, -55.25]
+        assert week.rolls.polars()["factor"].to_list() == [Decimal("-55.25")]
+        assert repr(week).endswith("made of ohlcv-1d, adjusted>")
+        ran = cli("--store", store, "bars", "-s", "ES.c.0", "--every", "1w", "--adjust", "forward", "--at", "gap")
+        assert (ran.code, ran.err.count("2024-03-16T00:00:00Z")) == (0, 1)
+        assert "adjusted forward by difference at 1 roll" in ran.err
 
     def test_a_window_that_ends_before_a_roll_knows_nothing_of_it(self, data):
         assert closes(data.query("ES.c.0", end="2024-03-15", adjust="backward")) == [5100, 5110]
@@ -193,6 +210,44 @@ class TestRules:
         assert result.polars().select(pl.col("ts_event").dt.day(), "symbol").rows() == [
             (12, "ESH4"), (13, "ESH4"), (14, "ESM4"),
         ]  # fmt: skip
+
+    def test_a_day_after_a_rejected_bar_has_no_contract_and_the_rule_does_not_roll(self, data, put):
+        rows = [bar(n, i, 5000) | {"volume": v} for n, *two in ((11, 9, 1), (12, 9, 2), (13, 9, 1))
+                for i, v in zip((H4, M4), two, strict=True)]  # fmt: skip
+        rows[2]["ohlc"] = (5000, 4000, 6000, 5000)
+        put("ohlcv-1d", rows, ["ESH4", "ESM4"], ("2024-03-11", "2024-03-15"), NAMES)
+        answer = data.rolls("ES", "2024-03-12", "2024-03-14", roll="volume")
+        assert [(str(a), c) for a, c in answer.polars().select("first_day", "contract").rows()] == [
+            ("2024-03-12", "ESH4"), ("2024-03-14", "ESH4"),
+        ]  # fmt: skip
+        assert "stands for nothing on 2024-03-13: a ohlcv-1d row of the session before was rejected" in answer.notes[0]
+
+    def test_a_rank_that_no_contract_has_is_refused(self, data, put):
+        put("ohlcv-1d", [bar(12, H4, 5000), bar(12, M4, 5000)], ["ESH4", "ESM4"], ("2024-03-11", "2024-03-14"), NAMES)
+        with pytest.raises(RequestError, match="2024-03-13: fewer contracts are known then than its rank asks for"):
+            data.rolls("ES.v.7", "2024-03-13", "2024-03-13", roll="volume")
+
+    def test_unknown_symbols_have_no_rolls_beside_known_ones_and_are_told(self, data):
+        answer = data.rolls("ES.c.0,XX")
+        assert answer.polars()["contract"].to_list() == ["ESH4", "ESM4"]
+        assert "unknown symbol: XX; left out" in answer.notes[0]
+        for symbols in ("XX", "XX,YY"):
+            with pytest.raises(UnknownSymbol, match="unknown symbol: XX"):
+                data.rolls(symbols)
+        with pytest.raises(RequestError, match="ESH4 is no continuous symbol"):
+            data.rolls("ES.c.0,ESH4")
+
+    def test_a_root_without_contracts_is_left_out_beside_one_with_some(self, data, put):
+        put(
+            "ohlcv-1d",
+            [bar(12, H4, 5000), bar(12, M4, 5000), bar(13, H4, 5001)],
+            ["ESH4", "ESM4"],
+            ("2024-03-11", "2024-03-15"),
+            NAMES,
+        )
+        result = data.query("ES,NQ", "2024-03-13", "2024-03-14", roll="volume")
+        assert "no contract of NQ is stored; left out" in " ".join(result.notes)
+        assert set(result.polars()["symbol"]) == {"ESH4"}
 
     def test_the_command_shows_the_rolls_by_a_rule(self, cli, store):
         ran = cli("--store", store, "--json", "symbols", "ES", "--roll", "vendor")

@@ -131,7 +131,7 @@ class Terminal:
 
     def until(self, word):
         """What is shown up to a word."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while word.encode() not in self._seen:
             assert time.monotonic() < deadline, self._seen[-500:]
             if not select.select([self._ours], [], [], 0.1)[0]:
@@ -159,7 +159,10 @@ class Terminal:
 def shell(demo_home, tmp_path):
     """A shell on the demo's lake."""
     command = [sys.executable, "-m", "hdi", "--store", f"lake:{demo_home / 'lake'}", "sql"]
-    made = Terminal(command, {"XDG_STATE_HOME": str(tmp_path / "state"), "PAGER": "cat"})
+    (tmp_path / "spill").mkdir()
+    made = Terminal(command, {
+        "XDG_STATE_HOME": str(tmp_path / "state"), "PAGER": "cat", "TMPDIR": str(tmp_path / "spill"),
+    })  # fmt: skip
     yield made
     made.close()
 
@@ -174,12 +177,15 @@ def test_the_shell_answers_completes_survives_errors_and_remembers(shell, tmp_pa
     shell.until("Did you mean close_price")
     shell.type(".schema trades_data\r")
     shell.until("DECIMAL(18,9)")
+    shell.until("hdi>")
     shell.type("SELECT dataset FROM cover\t")
-    shell.until("coverage")
+    shell.until("age")  # what was typed is not drawn again
     shell.type(" LIMIT 1;\r")
     shell.until("1 row in ")
     shell.type("SELECT sum(hash(a.range)) FROM range(10000000000000) a;\r")
-    time.sleep(1)
+    while not list((tmp_path / "spill").iterdir()):
+        time.sleep(0.05)
+    time.sleep(0.5)
     shell.type("\x03")
     shell.until("interrupted")
     shell.type(".tables\r")

@@ -10,6 +10,7 @@ import zstandard
 
 from files import oracle, real
 from files.lab import Lab, schemas
+from files.shelves import kind_of, shelves
 from hdi.model import ns_date
 
 
@@ -19,12 +20,28 @@ def plain(frame: pl.DataFrame) -> list[dict]:
     return frame.with_columns(pl.col(times).to_physical()).rows(named=True)
 
 
+def stored(lab: Lab, path) -> pl.DataFrame:
+    """The rows of a file's dataset and schema."""
+    dataset, schema = kind_of(path)
+    return lab.rows(schema).filter(pl.col("dataset") == dataset)
+
+
+@pytest.fixture(scope="module")
+def shelved(tmp_path_factory):
+    """A lake for each shelf of all files, by file; each is filled by one call."""
+    labs = {}
+    for shelf in shelves(tuple(real.OURS)):
+        lab = Lab(tmp_path_factory.mktemp("shelf"))
+        lab.good(*shelf.values())
+        labs |= dict.fromkeys(shelf.values(), lab)
+    return labs
+
+
 @real.each(real.OURS)
-def test_every_column_of_every_row_is_the_vendors(path, lab):
+def test_every_column_of_every_row_is_the_vendors(path, shelved):
     real.need()
-    lab.good(path)
-    schema = str(oracle.store(path).schema)
-    found = lab.rows(schema)
+    lab = shelved[path]
+    found = stored(lab, path)
     assert plain(found) == [{column: row[column] for column in found.columns} for row in oracle.rows(path)]
     assert not lab.store.quarantine().height
 
@@ -92,27 +109,21 @@ def test_a_complete_file_of_several_zstd_frames_is_read_to_its_end(lab, tmp_path
     assert plain(found) == [{column: row[column] for column in found.columns} for row in oracle.rows(path)]
 
 
-def test_a_plain_file_and_its_packed_form_store_the_same_rows(tmp_path):
+def test_a_plain_file_and_its_packed_form_store_the_same_rows(tmp_path, shelved):
     real.need()
-    for path in [p for p in real.OURS if p.name.endswith(".dbn")]:
-        packed = tmp_path / f"{path.name}.zst"
-        packed.write_bytes(zstandard.ZstdCompressor().compress(path.read_bytes()))
-        schema = str(oracle.store(path).schema)
-        found = []
-        for k, file in enumerate((path, packed)):
-            lab = Lab(tmp_path / f"{path.name}-{k}")
-            lab.good(file)
-            found.append(lab.rows(schema))
-        assert found[0].equals(found[1])
+    packed = {path: tmp_path / f"{path.name}.zst" for path in real.OURS if path.name.endswith(".dbn")}
+    for path, copy in packed.items():
+        copy.write_bytes(zstandard.ZstdCompressor().compress(path.read_bytes()))
+    for k, shelf in enumerate(shelves(tuple(packed))):
+        lab = Lab(tmp_path / str(k))
+        lab.good(*(packed[path] for path in shelf.values()))
+        for path in shelf.values():
+            assert stored(lab, path).equals(stored(shelved[path], path))
 
 
-def test_versions_of_one_file_differ_only_in_the_fields_that_a_version_lacks(tmp_path):
-    real.need()
-    found = {}
-    for version in (1, 2, 3):
-        lab = Lab(tmp_path / str(version))
-        lab.good(real.file(f"dbn/test_data.definition.v{version}.dbn.zst"))
-        found[version] = lab.rows("definition")
+def test_versions_of_one_file_differ_only_in_the_fields_that_a_version_lacks(shelved):
+    files = {version: real.file(f"dbn/test_data.definition.v{version}.dbn.zst") for version in (1, 2, 3)}
+    found = {version: stored(shelved[path], path) for version, path in files.items()}
     dropped = {"trading_reference_price", "trading_reference_date", "md_security_trading_status", "settl_price_type"}
     legs = {c for c in found[3].columns if c.startswith("leg_")}
     shared = [c for c in found[3].columns if c not in dropped | legs]
@@ -138,19 +149,17 @@ def test_eleven_thousand_option_mappings_are_learnt_with_their_dates(lab):
     assert lab.store.mappings().filter(pl.col("stype") == "parent")["symbol"].unique().to_list() == ["ES.OPT"]
 
 
-def test_spreads_keep_their_negative_prices(lab):
+def test_spreads_keep_their_negative_prices(shelved):
     path = real.file("nautilus_trader/definition-glbx-es-futspread.dbn.zst")
-    lab.good(path)
-    rows = lab.rows("definition")
+    rows = stored(shelved[path], path)
     assert rows["instrument_class"].to_list() == ["S", "S"]
     assert (rows["low_limit_price"] < Decimal(0)).all()
     assert rows["low_limit_price"].to_list() == [r["low_limit_price"] for r in oracle.rows(path)]
 
 
-def test_every_level_of_a_book_is_the_vendors(lab):
+def test_every_level_of_a_book_is_the_vendors(shelved):
     path = real.file("databento/GLBX.MDP3/test_data.mbp-10.dbn.zst")
-    lab.good(path)
-    rows = lab.rows("mbp-10")
+    rows = stored(shelved[path], path)
     assert rows.height == 4
     for row, record in zip(rows.rows(named=True), oracle.store(path), strict=True):
         assert len(record.levels) == 10
@@ -160,11 +169,29 @@ def test_every_level_of_a_book_is_the_vendors(lab):
             assert (level.bid_ct, level.ask_ct) == (row[f"bid_ct_{k:02d}"], row[f"ask_ct_{k:02d}"])
 
 
-def test_a_clear_of_the_book_is_kept_without_a_price(lab):
+def test_a_clear_of_the_book_is_kept_without_a_price(shelved):
     folder = "nautilus_trader/order_book_deltas_catalog"
-    lab.good(real.file(f"{folder}/orderbooks_mbo_2024-05-08T00-00-00_2024-05-08T00-00-02.dbn.zst"))
-    (clear,) = lab.rows("mbo").filter(pl.col("action") == "R").rows(named=True)
+    path = real.file(f"{folder}/orderbooks_mbo_2024-05-08T00-00-00_2024-05-08T00-00-02.dbn.zst")
+    (clear,) = stored(shelved[path], path).filter(pl.col("action") == "R").rows(named=True)
     assert (clear["price"], clear["size"], clear["side"], clear["order_id"]) == (None, 0, "N", 0)
+
+
+def test_a_trade_comes_with_the_book_before_it_took_effect(shelved):
+    name = "futures_mbp-1_2024-07-01T23-58_2024-07-02T00-02.dbn.zst"
+    path = real.file(f"nautilus_trader/historical_bars_catalog/{name}")
+    rows = stored(shelved[path], path)
+    book = [c for c in rows.columns if c.endswith("_00")]
+    trades = rows.select("action", *book, *(pl.col(c).shift().alias(f"{c}_before") for c in book))[1:].filter(
+        pl.col("action") == "T"
+    )
+    assert trades.height == 119
+    assert all(trades[c].equals(trades[f"{c}_before"], check_names=False) for c in book)
+
+
+def test_a_last_trade_that_the_venue_gave_no_price_has_none_and_keeps_its_time(shelved):
+    path = real.file("databento/NDEX.IMPACT/test_data.bbo-1s.dbn.zst")
+    rows = stored(shelved[path], path)
+    assert (rows["price"].null_count(), rows["ts_event"].null_count(), set(rows["size"])) == (4, 0, {3})
 
 
 @pytest.mark.parametrize("dataset", ["IFEU.IMPACT", "NDEX.IMPACT", "OPRA.PILLAR"])
@@ -182,8 +209,8 @@ def test_symbols_with_spaces_and_marks_are_found_by_their_own_text(dataset, lab)
         assert "!" not in str(relative)
 
 
-def test_options_of_several_publishers_keep_a_bar_for_each(lab):
-    lab.good(real.file("databento/OPRA.PILLAR/test_data.ohlcv-1d.dbn.zst"))
-    bars = lab.rows("ohlcv-1d")
+def test_options_of_several_publishers_keep_a_bar_for_each(shelved):
+    path = real.file("databento/OPRA.PILLAR/test_data.ohlcv-1d.dbn.zst")
+    bars = stored(shelved[path], path)
     assert bars.select("instrument_id", "ts_event").unique().height == 1
     assert bars["publisher_id"].to_list() == [20, 22, 23, 27]

@@ -9,6 +9,7 @@ from hdi.model import DAY_NS, Window
 from hdi.testing import Load, content, opened, rejects, trades
 from hdi.testing.material import ALWAYS, START, heard, schemas
 from hdi.testing.once import bars
+from hdi.then import Then
 
 KINDS = ("lake", "timescaledb")
 NAMES = ("trades", "ohlcv-1d", "ohlcv-1h")
@@ -79,9 +80,10 @@ def stocked(url, loads=FIRST):
     return url
 
 
-def everything(url, names=NAMES):
-    """Every answer of a store, exactly."""
-    with contextlib.closing(opened(url)) as store:
+def everything(url, names=NAMES, as_of=None):
+    """Every answer of a store, exactly; ``as_of`` (nanoseconds) as it was known then."""
+    with contextlib.closing(opened(url)) as now:
+        store = now if as_of is None else Then(now, as_of)
         tables = {schemas().find(name)[0].table: schemas().find(name)[0] for name in names}
         return {
             "ledger": store.ledger().rows(),

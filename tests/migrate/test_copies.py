@@ -51,6 +51,26 @@ def test_a_store_is_copied_with_all_that_it_shows_and_gains_and_goes_on_as_it_wo
         adds_up(other)
 
 
+@pytest.mark.parametrize(("source", "destination"), WAYS[1:])
+def test_a_copy_knows_what_its_source_knew_at_any_time_but_for_the_rejects_that_were_replaced(
+    stock, fresh, source, destination
+):
+    one, other = stock(source, FEW), fresh(destination)
+    move(one, other)
+    with contextlib.closing(opened(one)) as store:
+        times = store.ledger()["committed_at"].unique().sort().to_list()
+    with contextlib.closing(opened(other)) as store:
+        commit(store, AFTER[-1:])
+    learned = []
+    for at in times:
+        was, copied = (everything(url, NAMES[:2], at) for url in (one, other))
+        left = copied.pop("quarantine")
+        assert set(left) <= set(was.pop("quarantine"))
+        assert copied == was
+        learned.append(len(was["mappings"]))
+    assert learned[0] < learned[-1]
+
+
 def adds_up(url):
     """What a lake has made of its commits one by one is what it makes of all of them."""
     lake = opened(url)

@@ -56,6 +56,8 @@ def quotes(folder):
     at = ns(DAY) + np.array(TIMES) * S
     action = np.frombuffer(b"ATTAATAA", "S1")
     book = {"instrument_id": OURS, "ts_event": at, "ts_recv": at, "sequence": [1, 2, 2, 2, 3, 4, 4, 5]}
+    # The trades of one message: two are alike in all but the book.
+    book |= {"price": np.array([9, 7, 7, 7, 9, 7, 9, 9]) * PX, "size": np.array([1, 2, 2, 1, 1, 1, 1, 1])}
     sides = {"bid_px_00": np.arange(8) * PX, "ask_px_00": np.arange(1, 9) * PX}
     traded = action == b"T"
     for schema, rows in (("mbp-1", np.ones(8, bool)), ("trades", traded), ("tbbo", traded)):
@@ -307,6 +309,19 @@ def test_the_older_interface_gives_dictionaries_with_decimals_and_aware_times(bo
     assert [at.value - desk.EDGE for at in frame["ts_recv"]] == list(desk.BESIDE)
     assert list(frame["price"]) == [row["price"] for row in rows]
     assert not [c for c in frame.columns if c.endswith("_ns")]
+
+
+def test_whole_numbers_stay_whole_in_a_data_frame_though_some_are_missing():
+    at = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+    row = {"ts_ref": at, "ts_ref_ns": ns("2024-01-01") + 1, "quantity": 2**53 + 1, "price": Decimal("1.5"), "name": "a"}
+    for rows in ([row, dict.fromkeys(row)], [dict.fromkeys(row), row]):
+        frame = QueryBuilder.to_dataframe(rows)
+        told = frame.iloc[rows.index(row)]
+        assert told["ts_ref"].value == row["ts_ref_ns"]
+        assert (told["quantity"], told["price"]) == (row["quantity"], row["price"])
+        assert frame.isna().sum().to_list() == [1, 1, 1, 1]
+        assert str(frame["quantity"].dtype) == "Int64"
+    assert QueryBuilder.to_dataframe([]).shape == (0, 0)
 
 
 def desk_day():

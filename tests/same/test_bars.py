@@ -133,6 +133,10 @@ def test_what_was_never_stored_makes_no_bar_and_is_said(stores, alike):
     found, notes = alike("ES.c.0", "2024-03-15", "2024-03-20", every="1w", source="ohlcv-1d")
     assert (found.height, notes) == (0, ["1w bars made of ohlcv-1d"])
     assert any("never ingested" in line for line in stores[0].bars("ES.c.0", "2024-03-20", "2024-03-21").explain())
+    week = stores[0].bars("ES.c.0", "2024-03-11", "2024-03-14", every="1w", source="trades")
+    assert week.polars().is_empty()
+    assert week.explain()[1].startswith("trades are stored, but no 1w bar that starts within 2024-03-11 to 2024-03-14")
+    assert not any("empty" in line or "without a good row" in line for line in week.explain())
     for db in stores:
         with pytest.raises(RequestError, match="unknown column 'price' of bars"):
             db.bars("ES.c.0", columns=["price"])

@@ -1,19 +1,17 @@
-"""Every real vendor file reads back equal from both stores."""
+"""What every real vendor file holds reads back equal from both stores."""
 
 import functools
 
 import pytest
 
 from files import oracle, real
+from files.shelves import shelves
 from same.twins import Ask, twins, wipe
 
 #: Names under which a kind's rows can be asked for, which are made of others.
 MADE = ("ohlcv-5m", "ohlcv-15m")
-
-
-def kind_of(path):
-    metadata = oracle.store(path).metadata
-    return metadata.dataset, str(metadata.schema)
+#: Bytes; larger files have content that no other has.
+SMALL = 20_000
 
 
 @functools.cache
@@ -22,25 +20,23 @@ def count(path):
     return sum(1 for _ in oracle.store(path))
 
 
-@functools.cache
-def shelves():
-    """The files in groups of which none has two of the same dataset and schema: what is read is then of one file."""
-    found = []
-    for path in real.OURS:
-        kind = kind_of(path)
-        shelf = next((s for s in found if kind not in s), None)
-        if shelf is None:
-            shelf = {}
-            found.append(shelf)
-        shelf[kind] = path
-    return found
+def content_of(path):
+    """What a store is given of a file; the vendor has put much of it into several versions and packings."""
+    if path.stat().st_size > SMALL:
+        return path
+    header = oracle.store(path).metadata
+    told = (header.dataset, header.schema, header.stype_in, header.start, header.end, header.symbols, header.mappings)
+    return repr((told, oracle.rows(path)))
 
 
-@pytest.fixture(scope="module", params=range(len(shelves())) or [None])
+SHELVES = shelves(tuple({content_of(path): path for path in reversed(real.OURS)}.values()))
+
+
+@pytest.fixture(scope="module", params=range(len(SHELVES)) or [None])
 def shelf(request, address, tmp_path_factory):
     """A pair that holds the files of one shelf, and the files by dataset and schema."""
     real.need()
-    files = shelves()[request.param]
+    files = SHELVES[request.param]
     wipe(address)
     with twins(tmp_path_factory.mktemp("shelf"), address) as made:
         made.options["origin"] = ""

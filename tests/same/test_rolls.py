@@ -48,11 +48,14 @@ def interest():
 
 
 def quotes(schema):
-    """One of each contract before the roll, and one after it."""
+    """The June contract's before and after the last one of the March contract, and one after the roll."""
     at = ns("2024-03-15") + np.array([1, 2, 3, 3 * DAY_NS])
-    prices = {"bid_px_00": np.array([5_000, 5_050, 5_051, 5_060]) * PX, "price": 7 * PX}
-    asks = prices["bid_px_00"] + np.array([1, 2, 4, 2])
-    return records(schema, 4, instrument_id=[H4, M4, M4, M4], ts_recv=at, ts_event=at, ask_px_00=asks, **prices)
+    bids = np.array([5_051, 5_000, 5_070, 5_060]) * PX
+    asks = bids + np.array([4, 1, 2, 2])
+    return records(
+        schema, 4, instrument_id=[M4, H4, M4, M4], ts_recv=at, ts_event=at, bid_px_00=bids, ask_px_00=asks,
+        price=np.array([8, 7, 9, 9]) * PX,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +125,7 @@ def test_adjusted_series_are_the_same(pair, name):
         assert rolls.height == 1
 
 
-def test_quotes_are_adjusted_by_the_middle_and_trades_by_their_price(pair):
+def test_quotes_are_adjusted_by_the_middle_and_trades_by_their_price_when_the_first_of_both_contracts_ends(pair):
     def asking(schema):
         query = Query(schema, ("ES.c.0",), WINDOW)
         return lambda store: adjusted_query(run(store, schemas(), query), how="backward")
@@ -134,7 +137,7 @@ def test_quotes_are_adjusted_by_the_middle_and_trades_by_their_price(pair):
     ]  # fmt: skip
     assert rows["bid_px_00"].to_list() == [Decimal("5051.000000002"), Decimal(5060)]
     _, rolls, _ = alike(pair, asking("tbbo"))
-    assert rolls.select("old_price", "new_price").rows() == [(7, 7)]
+    assert rolls.select("old_price", "new_price").rows() == [(7, 8)]
 
 
 def test_refusals_are_the_same(pair):

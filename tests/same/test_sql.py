@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import gc
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import duckdb
@@ -23,7 +25,9 @@ from hdi.cli.printable import Printable
 from hdi.errors import RequestError, StoreError
 from hdi.model import MAX_NS, Window
 from hdi.stores import open_store
+from hdi.stores.lake.spill import spill_folder
 from hdi.stores.lake.sql import Statement
+from hdi.stores.lake.sql_names import Names
 from hdi.testing.material import schemas
 from hdi.then import Then
 from same import desk
@@ -153,6 +157,23 @@ def then_price(store, ns):
     return [int(p) for p in found.collect()["price"]]
 
 
+def test_as_of_an_instant_nothing_is_read_as_it_is_now(pair):
+    """Neither by the schema's name nor by a view of somebody else."""
+    instant = pair.server.ledger()["committed_at"].min()
+    with psycopg.connect(pair.address, autocommit=True) as connection:
+        connection.execute("CREATE VIEW mine AS SELECT * FROM coverage")
+        try:
+            for text in ("SELECT * FROM public.coverage", 'SELECT 1 FROM ONLY "public" . "coverage"',
+                         "SELECT * FROM mine", "SELECT * FROM trades_data, mine", "SELECT * FROM public.mine",
+                         "SELECT count(*) FROM trades_data t JOIN (mine m CROSS JOIN coverage) ON true"):  # fmt: skip
+                assert pair.server.sql(text).columns
+                with pytest.raises(RequestError, match=r"as of an instant|at that instant"):
+                    pair.server.sql(text, instant)
+        finally:
+            connection.execute("DROP VIEW mine")
+    assert pair.server.sql("SELECT count(*) AS n FROM quarantine_history", instant).collect()["n"].to_list() == [0]
+
+
 # --- only reading -----------------------------------------------------------------------------
 
 HOSTILE = [
@@ -237,6 +258,23 @@ def test_nothing_but_reading_is_possible(pair, k):
     assert state(pair) == before
 
 
+@pytest.mark.parametrize("k", [0, 1])
+def test_a_statement_cannot_close_what_it_stands_in(pair, k):
+    with pytest.raises(RequestError, match="line 1"):
+        pair.stores[k].sql("SELECT 1) q(c0) UNION SELECT * FROM (SELECT 2").collect()
+
+
+def test_a_view_that_does_more_than_read_is_refused_as_writing(pair):
+    with psycopg.connect(pair.address, autocommit=True) as connection:
+        connection.execute("CREATE VIEW mine AS SELECT pg_read_file('/etc/passwd') AS x")
+        try:
+            for text in ("SELECT * FROM mine", "EXPLAIN ANALYZE SELECT * FROM mine"):
+                with pytest.raises(RequestError, match="only reading is possible: permission denied for function"):
+                    pair.server.sql(text).collect()
+        finally:
+            connection.execute("DROP VIEW mine")
+
+
 @pytest.mark.parametrize("statement", ["SELECT * FROM 'data.csv'", "SELECT * FROM '/etc/passwd'", 'FROM "x.parquet"'])
 def test_a_file_is_no_table_of_a_lake(pair, tmp_path, statement):
     (tmp_path / "data.csv").write_text("a\n1\n")
@@ -289,6 +327,26 @@ def opened(lake, statement, as_of=None):
 def test_a_window_opens_only_its_files(pair, table, where):
     files = opened(pair.lake, f"SELECT count(*) FROM {table} WHERE {where}")["trades_data"]
     assert {f.partition["_date"] for f in files} == {"2024-01-09"}
+
+
+ASKED = {
+    "asked_symbol = 'NGG4'": {"NGG4"}, "asked_symbol IN ('NGG4', 'it''s')": {"NGG4", "it's"},
+    "asked_symbol = 'NGG4' OR asked_symbol = 'HOG4'": {"NGG4", "HOG4"},
+    "asked_symbol = 'x'') OR (symbol = ''y'": {"x') OR (symbol = 'y"}, "asked_symbol LIKE 'NG%'": None,
+    "asked_symbol <> 'NGG4'": None, "asked_symbol = 'NGG4' OR price > 0": None,
+    "asked_symbol IN (SELECT symbol FROM standing_mappings WHERE symbol = 'NGG4')": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ASKED)
+def test_only_the_symbols_that_are_named_are_looked_up(pair, where, monkeypatch):
+    asked = []
+    make = Names.make_mapped
+    monkeypatch.setattr(Names, "make_mapped", lambda *a: asked.append(a[3]) or make(*a))
+    found = both(pair, f"SELECT asked_symbol, ts_recv, ts_recv_ns, price, symbol FROM trades_data_by_symbol "
+                       f"WHERE {where} ORDER BY asked_symbol, ts_recv, ts_recv_ns, price, symbol")  # fmt: skip
+    assert asked[-1] == ASKED[where]
+    assert found.height or "x'" in where
 
 
 def test_scans_of_one_table_open_the_files_of_all_of_them(pair):
@@ -428,6 +486,66 @@ def test_a_time_that_is_no_date_is_refused_and_can_be_cast(pair, k):
     assert pair.stores[k].sql("SELECT CAST(TIMESTAMPTZ 'infinity' AS TEXT) AS t").collect()["t"].to_list() == [
         "infinity"
     ]
+
+
+@pytest.mark.parametrize("k", [0, 1])
+@pytest.mark.parametrize(("value", "said"), [
+    ("DATE 'infinity'", "no calendar date"), ("DATE '10000-01-01'", "no calendar date"),
+    ("TIMESTAMP '10000-01-01'", "no calendar date"), ("TIME '24:00:00'", "24:00 is no time of a day"),
+])  # fmt: skip
+def test_what_no_calendar_or_clock_has_is_refused(pair, k, value, said):
+    with pytest.raises(RequestError, match=said):
+        pair.stores[k].sql(f"SELECT {value} AS t").collect()
+
+
+def test_the_last_and_the_first_day_of_a_calendar_are_told(pair):
+    found = both(pair, "SELECT DATE '9999-12-31' AS d, TIMESTAMP '9999-12-31 23:59:59.999999' AS t, "
+                       "TIMESTAMP '0001-01-01' AS f, TIME '23:59:59.999999' AS c")  # fmt: skip
+    assert [v.year for v in found.row(0)[:3]] == [9999, 9999, 1]
+
+
+def test_lists_of_a_server_count_from_one_and_have_one_dimension(pair):
+    text = "SELECT CAST('[2:3]={1,NULL}' AS integer[]) AS a, CAST('{}' AS text[]) AS b, CAST(NULL AS bigint[]) AS c"
+    assert pair.server.sql(text).collect().rows() == [([1, None], [], None)]
+    with pytest.raises(RequestError, match="several dimensions: cast it to text"):
+        pair.server.sql("SELECT ARRAY[[1, 2], [3, 4]] AS a").collect()
+    assert pair.server.sql("SELECT ARRAY[[1, 2]]::text AS a").collect()["a"].to_list() == ["{{1,2}}"]
+
+
+def test_json_can_be_taken_apart_on_a_lake(pair):
+    found = pair.lake.sql("SELECT e.key FROM quarantine q, json_each(q.record) e WHERE e.key = 'side'").collect()
+    assert found["key"].unique().to_list() == ["side"]
+
+
+class Owner:
+    """Somebody who needs a folder."""
+
+
+KILLED = """
+import os, signal
+from hdi.stores.lake.spill import spill_folder
+class Owner: pass
+owner = Owner()
+print(spill_folder(owner), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_spilled_is_removed_by_the_next_statement(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", KILLED], env=env, capture_output=True, text=True, check=False)
+    left, mine = Path(ran.stdout.strip()), Owner()
+    alive = Path(spill_folder(mine))
+    assert left.is_dir()  # it is so new that its owner may just be making it
+    for folder in (left, alive):
+        os.utime(folder, (0, 0))
+    spill_folder(mine)
+    assert alive.is_dir()
+    assert not left.exists()
+    del mine
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 # --- a server that is stopped, and a statement that is ----------------------------------------

@@ -1,5 +1,6 @@
 """Books, quotes, sessions and auctions, bought from the vendor's API into both stores: once, and as its bytes say."""
 
+import bisect
 import contextlib
 import functools
 
@@ -65,3 +66,46 @@ def test_an_order_is_paid_once_and_both_stores_hold_what_the_vendors_client_deco
     rows = answers[0].rows
     rows = rows.with_columns(pl.col([c for c, kind in rows.schema.items() if kind.is_temporal()]).to_physical())
     equal(rows.rows(named=True), truth.rows(order))
+
+
+# --- trades with their quotes -------------------------------------------------------------------
+
+COMMON = ["ts_recv", "instrument_id", "publisher_id", "price", "size", "side"]
+BOOK = [f"{side}_{what}_00" for what in ("px", "sz") for side in ("bid", "ask")]
+ES, SPY = ("ES.c.0", GLBX, ("tbbo", "mbp-1", "bbo-1s")), ("SPY", DBEQ, ("tcbbo", "cmbp-1", "cbbo-1s"))
+
+
+@pytest.mark.parametrize(("symbol", "dataset", "schemas"), [ES, SPY], ids=["one-venue", "consolidated"])
+def test_trades_joined_with_the_book_are_what_the_vendor_sends_as_both_in_one(symbol, dataset, schemas, seats):
+    """A trade does not change the book: its message in mbp-1 carries what tbbo calls the quote before it."""
+    *desks, _ = seats
+    sent, book, seconds = schemas
+    for desk in desks:
+        for schema in ("trades", *schemas):
+            desk.ingest(Ask(symbol, *DAYS, schema, dataset))
+        with desk.open() as db:
+            asked = functools.partial(db.asof, symbol, *DAYS, dataset=dataset)
+            both = db.query(symbol, *DAYS, schema=sent, dataset=dataset).polars()
+            for quotes in (book, sent):
+                joined = asked(quotes=quotes)
+                rows = joined.polars()
+                assert joined.notes == []
+                assert rows["quote_age_ns"].unique().to_list() == [0]
+                assert rows.select(COMMON + BOOK).equals(both.select(COMMON + BOOK))
+            held = db.query(symbol, *DAYS, schema=seconds, dataset=dataset).polars()
+            rows = asked(quotes=seconds).polars()
+        assert rows.select(COMMON).equals(both.select(COMMON))
+        assert rows.select(BOOK).rows() == standing(rows, held)
+        assert rows["quote_age_ns"].drop_nulls().min() > 0
+
+
+def standing(trades, quotes):
+    """The book of each trade at the end of the last interval before it, in plain Python."""
+    by: dict[int, list[tuple[int, tuple]]] = {}
+    for at, who, *book in quotes.select(pl.col("ts_recv").to_physical(), "instrument_id", *BOOK).iter_rows():
+        by.setdefault(who, []).append((at, tuple(book)))
+    found = []
+    for at, who in trades.select(pl.col("ts_recv").to_physical(), "instrument_id").iter_rows():
+        before = bisect.bisect_left(by[who], at, key=lambda quote: quote[0])
+        found.append(by[who][before - 1][1] if before else (None,) * len(BOOK))
+    return found

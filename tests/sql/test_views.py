@@ -16,6 +16,7 @@ from hdi.model import DAY_NS, MAX_NS, Query, Window
 from hdi.query import run
 from hdi.schema_files import load_schemas
 from hdi.stores import open_store
+from hdi.stores.lake.standing import standing as on_a_lake
 from hdi.stores.timescaledb.books import COVERED, SYMBOLS
 from hdi.stores.timescaledb.views import columns_of, views
 from hdi.testing.material import DATASET, DAY, START, Load, rejects, schemas, trades
@@ -106,6 +107,14 @@ def test_symbols_stand_for_what_a_query_resolves_them_to(url):
             put(connection, SYMBOLS, mappings)
             put(connection, COVERED, coverage)
             assert standing(connection) == sorted(wanted), seed
+
+
+def test_on_a_lake_a_symbol_stands_for_the_same_whoever_else_is_looked_up():
+    for seed in range(40):
+        mappings, coverage = tangle(seed)
+        every = on_a_lake(mappings, coverage)
+        for symbols in ({"A"}, {"ES.c.0", "ES.FUT"}, {"B", "D"}, set()):
+            assert on_a_lake(mappings, coverage, symbols).equals(every.filter(pl.col("symbol").is_in(symbols))), seed
 
 
 def test_a_mapping_that_ends_with_time_itself_is_exact(url):

@@ -1,5 +1,6 @@
 """Bars against a slow model in plain Python, however trades are cut into frames; and what no bar can be made of."""
 
+import datetime as dt
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 
@@ -9,17 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hdi.calendars import Calendars
 from hdi.errors import RequestError, StoreError
 from hdi.folding import Folder, Utc, vwap
 from hdi.frames import LEDGER, REJECTS
-from hdi.lookup import RECTANGLES, Asked
-from hdi.model import DAY_NS, Window
+from hdi.lookup import RECTANGLES, Asked, Names
+from hdi.model import DAY_NS, NS, Window, date_ns
 from hdi.schema_files import load_schemas
 from hdi.series.bars_asked import Every
 from hdi.series.bars_certain import Certain, known, quarantined
+from hdi.series.bars_filling import Filling
+from hdi.series.bars_sessions import Sessions
 from hdi.series.bars_sources import named, possible, share
 
 SPAN, DAY = 40, 20
+MINUTE = 60 * NS
 COLUMNS = {"dataset": pl.String, "publisher_id": pl.Int32, "instrument_id": pl.Int64, "at": pl.Int64,
            "price": pl.Int64, "volume": pl.Int64}  # fmt: skip
 #: (at, dataset, publisher, instrument, price, size): ties, several publishers and negative prices among them.
@@ -165,6 +170,7 @@ def test_a_week_begins_on_monday_and_seven_days_on_the_day_of_1970():
     ("every", "kind", "align", "said"),
     [
         ("5x", "time", "utc", "'5x' is not the width"), ("0m", "time", "utc", "no width"),
+        ("\u0661m", "time", "utc", "not the width"),
         ("-5m", "time", "utc", "'-5m' is not the width"), ("9999999w", "time", "utc", "longer than all time"),
         ("1m", "tick", "utc", "'1m' is not the size of a tick bar"), ("0", "volume", "utc", "'0' is not the size"),
         ("1.5", "tick", "utc", "'1.5' is not the size"), ("NaN", "dollar", "utc", "'NaN' is not the size"),
@@ -176,6 +182,13 @@ def test_a_width_or_size_that_is_none_is_refused(every, kind, align, said):
     with pytest.raises(RequestError, match=said) as told:
         Every.parse(every, kind, align)
     assert told.value.hint
+
+
+def test_a_bar_is_called_by_its_plain_width_or_size():
+    asked = (("05m", "time"), ("1e3", "tick"), ("1_000", "volume"), ("30000.50", "dollar"))
+    assert [Every.parse(every, kind, "utc").text for every, kind in asked] == [
+        "5m", "tick:1000", "volume:1000", "dollar:30000.5",
+    ]  # fmt: skip
 
 
 def test_bars_are_made_of_the_coarsest_that_divide_them():
@@ -261,3 +274,34 @@ def test_the_share_that_is_held_counts_each_instant_once(held):
     assert found == len(instants)
     assert share(wanted, rectangles(("D", None, 8, 12))) == 4 + 2
     assert np.all([share(wanted, rectangles()) == 0])
+
+
+def test_behind_a_bucket_that_is_not_known_nothing_is_filled():
+    """Nobody knows the last close there: a quarantined trade, or one that was not ingested, may have been the last."""
+    noon = date_ns(dt.date(2024, 3, 12)) + 12 * 3_600 * NS
+    bars = pl.DataFrame({
+        "dataset": "GLBX.MDP3", "instrument_id": 1, "symbol": "ESH4", "publisher_id": 1, "volume": 3,
+        "ts_event": pl.Series([noon, noon + 5 * MINUTE]).cast(pl.Datetime("ns", "UTC")), "trade_count": 1,
+        **{f"{c}_price": pl.Series([1, 2]).cast(pl.Decimal(18, 9)) for c in ("open", "high", "low", "close")},
+        "vwap": None, "data_source": "derived:trades:x",
+    }).cast({"instrument_id": pl.Int64, "publisher_id": pl.Int32, "volume": pl.Int64,
+             "trade_count": pl.Int64, "vwap": pl.Decimal(18, 9)})  # fmt: skip
+    held = rectangles(("GLBX.MDP3", 1, 0, noon + 7 * MINUTE))
+    bad = rectangles(("GLBX.MDP3", 1, noon + 2 * MINUTE, noon + 2 * MINUTE + 1))
+    filling = Filling(Every.parse("1m", "time", "utc"), Calendars.load(None), Names({}), Certain(held, bad), None,
+                      Window(noon, noon + 9 * MINUTE))  # fmt: skip
+    filled = pl.concat(filling.bars([bars[:1], bars[1:]]))
+    minutes = (filled["ts_event"].to_physical() - noon) // MINUTE
+    assert dict(zip(minutes, filled["close_price"], strict=True)) == {0: 1, 1: 1, 5: 2, 6: 2}
+
+
+def test_only_trades_of_the_window_are_counted_as_outside_of_the_sessions():
+    friday = date_ns(dt.date(2024, 3, 15))
+    every = Every.parse("1h", "time", "session")
+    sessions = Sessions(Calendars.load(None), Names({}), Window(friday, friday + DAY_NS), every)
+    rows = frame(
+        [(friday + d * DAY_NS + h * 3_600 * NS, "GLBX.MDP3", 1, 7, 1, 1) for d in (-1, 0, 1) for h in (12, 23)]
+    )
+    placed = sessions.placed(rows)
+    assert placed.height == 3  # two of Thursday, of which one is Friday's session; Saturday has none
+    assert sessions.outside == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hdi.lookup import RECTANGLES
 from hdi.model import Window
 from hdi.series import in_force
-from hdi.series.in_force import AT, QUOTE_AT, Merge, Terms
+from hdi.series.in_force import AT, QUOTE_AT, Known, Merge, Terms
 
 KEY = ("dataset", "instrument_id", "publisher_id")
 _KEYS = {"dataset": pl.String(), "instrument_id": pl.Int64(), "publisher_id": pl.Int32()}
@@ -120,3 +120,49 @@ def test_a_quote_that_is_as_old_as_the_tolerance_counts_and_an_older_one_does_no
     merge = Merge(terms, Window(0, 100), None)
     frames = merge.frames(iter([trades]), TRADED, read, {c: QUOTED[c] for c in terms.read})
     assert pl.concat(frames)["bid"].to_list() == [None, 7, 7, None]
+
+
+HELD = [("X", 1, 0, 10), ("X", 1, 10, 20), ("X", 1, 30, 40), ("X", 2, 0, 15), ("X", None, 40, 50)]
+BAD = [("X", 1, 5), ("Y", None, 7)]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "instrument", "quote", "trade", "kept"),
+    [
+        ("X", 1, 6, 19, True),  # over a seam
+        ("X", 1, 19, 20, True),  # the trade is no quote: its own instant need not be stored
+        ("X", 1, 19, 21, False),  # nothing is stored of 20
+        ("X", 1, 19, 31, False),  # what was between them was never ingested
+        ("X", 1, 35, 45, True),  # its own, then that of every instrument
+        ("X", 3, 41, 49, True),
+        ("X", 3, 1, 2, False),
+        ("X", 1, 5, 5, True),  # of the trade's own message
+        ("X", 1, 4, 5, True),
+        ("X", 1, 5, 6, False),  # one of the same moment is in quarantine
+        ("X", 1, 3, 9, False),
+        ("X", 2, 3, 9, True),
+        ("Y", 1, 3, 3, True),
+        ("Y", 1, 3, 9, False),  # nothing of that dataset is stored
+    ],
+)
+def test_a_quote_counts_only_where_all_since_is_known(dataset, instrument, quote, trade, kept):
+    held = pl.DataFrame(HELD, schema=RECTANGLES, orient="row")
+    bad = pl.DataFrame(
+        BAD, schema={"dataset": pl.String, "instrument_id": pl.Int64, "ts_event": pl.Int64}, orient="row"
+    )
+    found = pl.DataFrame({
+        "dataset": [dataset, "X", "X"], "instrument_id": [instrument, 1, 1], AT: [trade, 9, 50],
+        QUOTE_AT: [quote, 8, None], "bid": [7, 8, None],
+    })  # fmt: skip
+    told = Known(held, bad).kept(found, ["bid"])
+    assert told.drop("bid", QUOTE_AT).equals(found.drop("bid", QUOTE_AT))
+    assert told["bid"].to_list() == [7 if kept else None, 8, None]
+    assert told[QUOTE_AT].to_list() == [quote if kept else None, 8, None]
+
+
+def test_a_quarantined_quote_that_names_no_instrument_may_be_of_any():
+    held = pl.DataFrame([("X", 1, 0, 10)], schema=RECTANGLES, orient="row")
+    bad = pl.DataFrame({"dataset": ["X"], "instrument_id": [None], "ts_event": [5]},
+                       schema_overrides={"instrument_id": pl.Int64})  # fmt: skip
+    found = pl.DataFrame({"dataset": "X", "instrument_id": 1, AT: [5, 6, 9], QUOTE_AT: [4, 4, 6], "bid": [1, 2, 3]})
+    assert Known(held, bad).kept(found, ["bid"])["bid"].to_list() == [1, None, 3]

@@ -13,7 +13,7 @@ from hdi import ConfigError, RequestError
 from hdi.model import DAY_NS, Window, date_ns
 from hdi.rolls import Rolls, load_rules
 from hdi.rolls.facts import delivery
-from hdi.rolls.ranking import CONTRACTS, MEASURES, Known, decided
+from hdi.rolls.ranking import CONTRACTS, MEASURES, Known, Why, decided
 from hdi.rolls.rules import FILE, Rule, rule_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -228,6 +228,24 @@ def test_a_day_of_which_not_everything_was_asked_for_has_no_contract():
     known = Known(contracts(50, 80), measures([(9, 1), (9, 1), (9, 1)]), ((day(0), day(1)), (day(2), day(3))))
     found = decided(VOLUME, 0, known, Window(day(1), day(4)))
     assert found.lacking == [day(2)]
+
+
+def test_a_trading_date_with_a_rejected_row_decides_nothing_once_that_is_known():
+    known = Known(contracts(50, 80), measures([(9, 1), (0, 1), (9, 1)]), ALWAYS, doubtful={day(1): day(2)})
+    found = decided(VOLUME, 0, known, Window(day(1), day(4)))
+    assert found.without == {Why.DOUBTFUL: [day(2)]}
+    # X1 alone would have been the highest of the day, and for good.
+    assert set(found.stretches["contract"]) == {"X0"}
+    late = Known(contracts(50, 80), measures([(9, 1)]), ALWAYS, doubtful={day(1): day(3)})
+    assert decided(VOLUME, 0, late, Window(day(1), day(4))).without == {Why.DOUBTFUL: [day(3)]}
+
+
+def test_a_rank_that_no_contract_has_is_told_day_by_day():
+    for rule, known in (
+        (VOLUME, Known(contracts(50, 80), measures([(9, 1)]), ALWAYS)),
+        (CALENDAR, Known(contracts(50, 80), frame([], MEASURES))),
+    ):
+        assert decided(rule, 2, known, Window(day(1), day(3))).without == {Why.FEW: [day(1), day(2)]}
 
 
 def test_a_day_without_a_session_decides_nothing():

@@ -15,12 +15,25 @@ from hdi.schema import Schema
 
 Basis = Literal["stored data", "usual ratio"]
 #: Bytes of a record: under ``raw/`` (zstd), in a lake, on a server without compression. Measured on a rehearsal
-#: market of full activity, with ES and CL contracts, in December 2023 and the years before.
+#: market of full activity, with ES and CL contracts, in December 2023 and the years before; what shares alone have,
+#: with those of that year.
 USUAL: dict[str, tuple[float, float, float]] = {
     "ohlcv-1s": (12, 9, 220),
     "ohlcv-1m": (13, 10, 225),
     "ohlcv-1h": (14, 14, 245),
     "ohlcv-1d": (20, 20, 290),
+    "ohlcv-eod": (18, 18, 320),
+    "mbo": (12, 10, 165),
+    "mbp-1": (16, 13, 205),
+    "mbp-10": (19, 17, 620),
+    "bbo-1s": (24, 17, 215),
+    "bbo-1m": (24, 17, 215),
+    "cmbp-1": (17, 15, 195),
+    "cbbo-1s": (25, 29, 280),
+    "cbbo-1m": (28, 29, 280),
+    "tcbbo": (30, 26, 200),
+    "status": (5, 7, 240),
+    "imbalance": (26, 24, 265),
     "trades": (23, 15, 165),
     "tbbo": (32, 21, 215),
     "statistics": (10, 5, 265),

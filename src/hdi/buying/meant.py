@@ -31,6 +31,8 @@ def meant(source: Source, request: Request, stype: str, symbol: str, known: tupl
     found.discard(symbol)
     close = difflib.get_close_matches(symbol, sorted(found), n=_MOST, cutoff=_ALIKE)
     close = close or [parent for root in near if (parent := f"{root}.FUT") in found]
+    if symbol.upper() == own and f"{own}.FUT" in found:  # a root alone: all of its contracts go before any of them
+        close = list(dict.fromkeys((f"{own}.FUT", *close)))[:_MOST]
     words = f"Did you mean {', '.join(close)}? " if close else ""
     return f"{words}The vendor's symbology knows none of it on these days or around. Nothing was bought."
 

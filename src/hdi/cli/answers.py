@@ -55,6 +55,9 @@ def output(context: typer.Context, form: str | None, path: str | None, plot: str
     """
     from hdi.errors import RequestError
 
+    for option, given in (("--output-file", path), ("--plot", plot)):
+        if given is not None and not given.strip():
+            raise RequestError(f"{option} names no file", f"Leave it out, or give {option} {HERE} for standard output.")
     as_json = session(context).json
     if plot is not None:
         _plot(plot)

@@ -93,7 +93,7 @@ class Panel:
 class Picture:
     """What is drawn. ``notes`` are what the marks do not tell; ``rows`` is how many rows they stand for.
 
-    ``empty`` are the symbols that nothing was found of.
+    ``empty`` are the symbols that no row was found of.
     """
 
     title: str
@@ -148,6 +148,7 @@ def sketched(
 ) -> Picture:
     """The picture of answers: every row is read, and what is kept of them is bounded by the room."""
     picture = Picture(title, synthetic)
+    sketches: list[_Sketch] = []
     for symbol, answer in parts:
         sketch = _sketch(symbol, answer, room, title)
         left = limit
@@ -156,29 +157,28 @@ def sketched(
         for frame in reading.frames():
             taken = frame if left is None else frame.head(left)
             left = None if left is None else left - frame.height
-            picture.rows += taken.height
             for part in taken.iter_slices(_AT_ONCE):
                 sketch.add(part)
             if left is not None and left < 0:
                 picture.notes.append(f"{symbol}: there are more rows; --limit {limit} cut them off")
                 break
         picture.notes += reading.notes
-        panels = sketch.panels(picture.notes)
-        picture.panels += panels
-        picture.empty += [] if panels else [symbol]
+        picture.panels += sketch.panels(picture.notes)
+        picture.rows += sketch.rows - sketch.left
+        picture.empty += [] if sketch.rows else [symbol]
+        sketches.append(sketch)
         if len(picture.panels) > room.panels:
             raise _too_many(room)
     picture.notes = list(dict.fromkeys(picture.notes))
-    picture.title += _when(picture.panels)
+    picture.title += _when([at for sketch in sketches for at in sketch.span])
     return picture
 
 
-def _when(panels: Sequence[Panel]) -> str:
-    """The days that are drawn."""
-    ats = [frame["at"] for p in panels for frame in (p.candles, p.points) if frame is not None]
+def _when(ats: Sequence[int]) -> str:
+    """The days of the rows; a candle may begin before its first one, and ends after it."""
     if not ats:
         return ""
-    first, last = (ns_date(pick(int(at[i]) for at in ats)) for pick, i in ((min, 0), (max, -1)))
+    first, last = ns_date(min(ats)), ns_date(max(ats))
     return f", {first}" if first == last else f", {first} to {last}"
 
 
@@ -218,12 +218,19 @@ class _Sketch:
         several = symbol.upper() == ALL_SYMBOLS or infer_stype(symbol) == "parent"
         self._by = [*(c for c in _KEY if c in answer.columns), *(["symbol"] if several else [])]
         self._marks: dict[tuple[object, ...], Candles | Points] = {}
-        self._left = 0
+        #: Rows that came, and those of them that are not drawn; the first time and the last.
+        self.rows, self.left = 0, 0
+        self.span: tuple[int, ...] = ()
 
     def add(self, frame: pl.DataFrame) -> None:
         """Take more rows."""
         told = pl.col("symbol").fill_null(pl.col("instrument_id").cast(pl.String)) if "symbol" in frame.columns else ""
         named = frame.with_columns(told, pl.col(self._index).to_physical().alias("at"))
+        if not named.height:
+            return
+        self.rows += named.height
+        ats = [int(named["at"].min()), int(named["at"].max())]  # type: ignore[arg-type]  # the time of a row is never null
+        self.span = (min(*self.span, *ats), max(*self.span, *ats))
         parts = named.partition_by(self._by, maintain_order=True, as_dict=True) if self._by else {(): named}
         for key, part in parts.items():
             for more, marks in self._marked(part):
@@ -251,9 +258,10 @@ class _Sketch:
         more = [f"publisher {said[c]}" if c == "publisher_id" else str(said[c]) for c in shared]
         return " ".join([name, *more])
 
-    def _tell_left(self, notes: list[str], why: str) -> None:
-        if self._left:
-            notes.append(f"{self._symbol}: not drawn: {self._left:,} rows, which {why}")
+    def _tell_left(self, notes: list[str], why: tuple[str, str]) -> None:
+        if self.left:
+            rows = f"{self.left:,} row" + "s" * (self.left > 1)
+            notes.append(f"{self._symbol}: not drawn: {rows}, which {why[self.left > 1]}")
 
     def panels(self, notes: list[str]) -> list[Panel]:
         """The panels, and what was thinned of them among the notes."""
@@ -298,15 +306,15 @@ class _Ticks(_Sketch):
         # What lies between snapshots is in them as a last trade, at a time of its own.
         if has.issuperset(_TRADES) and ("action" in has or not has.issuperset(_QUOTES)):
             trades = part.filter(pl.col("action") == _TRADED) if "action" in has else part
-            self._left += 0 if has.issuperset(_QUOTES) else part.height - trades.height
+            self.left += 0 if has.issuperset(_QUOTES) else part.height - trades.height
             side = pl.col("side").replace_strict(SIDES, default=SIDES["N"])
             series.append(trades.select("at", "symbol", series=side, value="price", size="size"))
         yield (), pl.concat([s.cast(POINTS) for s in series]).sort("at", maintain_order=True)  # type: ignore[arg-type]
 
     def panels(self, notes: list[str]) -> list[Panel]:
-        self._tell_left(notes, "are no trades and have no quotes")
+        self._tell_left(notes, ("is no trade and has no quote", "are no trades and have no quotes"))
         return [
-            Panel(self._title(key), "price", points=points, rolls=changes(points), stepped=frozenset({BID, ASK}))
+            _stepped(self._title(key), "price", points, frozenset({BID, ASK}))
             for key, points in _thinned(self._marks, self._title, notes)
         ]
 
@@ -316,7 +324,7 @@ class _Statistics(_Sketch):
         name = pl.col("stat_name").fill_null(pl.col("stat_type").cast(pl.String))
         known = pl.col("price").is_not_null() | pl.col("quantity").is_not_null()
         kept = part.filter(known, pl.col("update_action") != _DELETED if "update_action" in part.columns else True)
-        self._left += part.height - kept.height
+        self.left += part.height - kept.height
         for unit in ("price", "quantity"):
             said = kept.filter(pl.col(unit).is_not_null())
             if said.height:
@@ -325,18 +333,24 @@ class _Statistics(_Sketch):
                 ).cast(POINTS)  # type: ignore[arg-type]  # fmt: skip
 
     def panels(self, notes: list[str]) -> list[Panel]:
-        self._tell_left(notes, "delete a statistic, or have no value")
+        self._tell_left(notes, ("deletes a statistic, or has no value", "delete a statistic, or have no value"))
         found = []
         for key, points in _thinned(self._marks, self._title, notes):
             unit: Unit = "price" if key[-1] == "price" else "quantity"
             words = "prices" if unit == "price" else "quantities"
-            found.append(
-                Panel(
-                    f"{self._title(key)}: {words}", unit, points=points, rolls=changes(points),
-                    stepped=frozenset(points["series"].unique()),
-                )
-            )  # fmt: skip
+            stepped = frozenset(points["series"].unique())
+            found.append(_stepped(f"{self._title(key)}: {words}", unit, points, stepped))
         return found
+
+
+def _stepped(title: str, unit: Unit, points: pl.DataFrame, stepped: frozenset[str]) -> Panel:
+    """A panel of points, in which no line goes on from one contract to the next."""
+    rolls = changes(points)
+    lines = stepped.intersection(points["series"].unique())
+    ends = [{"at": at, "symbol": after, "series": name} for _, at, _, after in rolls for name in sorted(lines)]
+    cut = pl.DataFrame(ends, schema={c: POINTS[c] for c in ("at", "symbol", "series")})
+    broken = pl.concat([cut.match_to_schema(POINTS, missing_columns="insert"), points]).sort("at", maintain_order=True)
+    return Panel(title, unit, points=broken, rolls=rolls, stepped=stepped)
 
 
 def _thinned(

@@ -85,7 +85,7 @@ def prices(low: Decimal, high: Decimal, most: int) -> list[Decimal]:
 
 def text(values: Iterable[Decimal]) -> list[str]:
     """Numbers as text, exact, all with the places that one of them needs."""
-    values = list(values)
+    values = [v or Decimal(0) for v in values]  # no -0
     places = max((max(0, -int(v.normalize().as_tuple().exponent)) for v in values), default=0)
     return [f"{v:,.{places}f}" for v in values]
 
@@ -144,4 +144,13 @@ class Clock:
         return found
 
 
-__all__ = ["PAUSE", "Clock", "moment", "prices", "text", "times"]
+def apart(found: Iterable[tuple[int, str]], least: float) -> list[tuple[int, str]]:
+    """What is written at places that are at least so far from each other: where a halt takes no room some are not."""
+    kept: list[tuple[int, str]] = []
+    for spot, words in found:
+        if not kept or spot - kept[-1][0] >= least:
+            kept.append((spot, words))
+    return kept
+
+
+__all__ = ["PAUSE", "Clock", "apart", "moment", "prices", "text", "times"]

@@ -21,6 +21,7 @@ from hdi.cli.charts_look import (
     SIDE_COLORS,
     UP,
     WARNING,
+    marked,
     subtitle,
     values,
 )  # fmt: skip
@@ -29,6 +30,8 @@ _FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 #: Pixels: of each kind of row, of the room below it, and above and below all.
 _HEIGHT, _BELOW = {"bars": 380, "volume": 90, "points": 380}, {"bars": 14, "volume": 90, "points": 90}
 _TOP, _BOTTOM = 120, 10
+#: Pixels of a line of the legend, and what its letters, its lines and a narrow window have of them.
+_LEGEND, _LETTER, _KEY, _NARROW = 29, 7, 50, 640
 _SYMBOLS = {"B": "triangle-up", "A": "triangle-down", "N": "circle"}
 _EDGE_NS = 1_000_000
 _STAMP = "%Y-%m-%d %H:%M:%S%.9f"
@@ -40,15 +43,16 @@ def figure(picture: Picture) -> Any:
     from plotly.subplots import make_subplots
 
     parts = [part for panel in picture.panels for part in (("bars", "volume") if _barred(panel) else ("points",))]
-    total = _TOP + sum(_HEIGHT[part] + _BELOW[part] for part in parts) + _BOTTOM
+    above = _TOP + _LEGEND * _more_lines(picture)
+    total = above + sum(_HEIGHT[part] + _BELOW[part] for part in parts) + _BOTTOM
     made = make_subplots(rows=len(parts), cols=1)
-    inner = total - _TOP - _BOTTOM
+    inner = total - above - _BOTTOM
     top = inner
     for row, part in enumerate(parts, 1):
         made.update_yaxes(domain=[max(0, (top - _HEIGHT[part]) / inner), top / inner], row=row, col=1)
         top -= _HEIGHT[part] + _BELOW[part]
     at = 1
-    legends: set[str] = set()
+    legends: dict[str, int] = {}
     for panel in picture.panels:
         _titled(made, panel.title, at)
         if _barred(panel):
@@ -57,20 +61,26 @@ def figure(picture: Picture) -> Any:
         else:
             _points(made, go, panel, at, legends)
             at += 1
-    _styled(made, picture, total)
+    _styled(made, picture, total, above)
     return made
+
+
+def _more_lines(picture: Picture) -> int:
+    """How many lines the legend has, beside the first."""
+    names = {name for panel in picture.panels if not _barred(panel) for name in panel.series}
+    return sum(_KEY + _LETTER * len(name) for name in names) // _NARROW
 
 
 def _barred(panel: Panel) -> bool:
     return panel.candles is not None
 
 
-def _styled(made: Any, picture: Picture, height: int) -> None:
+def _styled(made: Any, picture: Picture, height: int, above: int) -> None:
     made.update_layout(
         template="plotly_white", height=height, font={"family": _FONT, "size": 12, "color": INK},
         title={"text": f"<b>{_escaped(picture.title)}</b><br><sup>{_escaped(subtitle(picture))}</sup>", "x": 0,
                "xanchor": "left", "xref": "paper", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 16}},
-        margin={"l": 80, "r": 30, "t": _TOP, "b": _BOTTOM}, hovermode="closest", bargap=0.25,
+        margin={"l": 80, "r": 30, "t": above, "b": _BOTTOM}, hovermode="closest", bargap=0.25,
         legend={"orientation": "h", "y": 1 - 62 / height, "yref": "container", "yanchor": "top", "x": 0,
                 "xanchor": "left"},
     )  # fmt: skip
@@ -78,8 +88,8 @@ def _styled(made: Any, picture: Picture, height: int) -> None:
     made.update_yaxes(gridcolor=GRID, zeroline=False, exponentformat="none", separatethousands=True)
     if picture.synthetic:
         made.add_annotation(
-            text="<b>SYNTHETIC DATA</b>", xref="paper", yref="paper", x=1, y=1, yshift=24, xanchor="right",
-            yanchor="bottom", showarrow=False, font={"color": WARNING, "size": 12},
+            text="<b>SYNTHETIC DATA</b>", xref="paper", yref="paper", x=1, y=1, yshift=above - 46, xanchor="right",
+            yanchor="top", showarrow=False, font={"color": WARNING, "size": 12},
         )  # fmt: skip
 
 
@@ -178,13 +188,16 @@ def _told(candles: pl.DataFrame) -> list[str]:
     ]
 
 
-def _points(made: Any, go: Any, panel: Panel, row: int, legends: set[str]) -> None:
+def _points(made: Any, go: Any, panel: Panel, row: int, legends: dict[str, int]) -> None:
     points = panel.points
     assert points is not None  # noqa: S101
     letter = {name: side for side, name in SIDES.items()}
-    for i, name in enumerate(panel.series):
+    for name in panel.series:
         part = points.filter(pl.col("series") == name)
+        known = name in legends
+        i = legends.setdefault(name, len(legends))
         stepped = name in panel.stepped
+        dots = not stepped or marked(name, part.height)
         color = (
             {BID: BID_COLOR, ASK: ASK_COLOR}.get(name)
             or SIDE_COLORS.get(letter.get(name, ""))
@@ -193,15 +206,14 @@ def _points(made: Any, go: Any, panel: Panel, row: int, legends: set[str]) -> No
         made.add_trace(
             go.Scatter(
                 x=_texts(part), y=values(part["value"]), name=name, hovertext=_said(name, part), hoverinfo="text",
-                mode="lines" if stepped and part.height > 1 else "markers",
+                mode="lines" * stepped + "+" * (stepped and dots) + "markers" * dots,
                 line={"color": color, "width": 1.2, "shape": "hv"} if stepped else None, connectgaps=False,
                 marker={"color": color, "size": 4, "opacity": 0.65,
                         "symbol": _SYMBOLS.get(letter.get(name, ""), "circle")},
-                legendgroup=name, showlegend=name not in legends,
+                legendgroup=name, showlegend=not known,
             ),
             row=row, col=1,
         )  # fmt: skip
-        legends.add(name)
     clock = panel.clock
     made.update_xaxes(
         type="date", row=row, col=1,

@@ -16,6 +16,9 @@ SIDE_COLORS = {"B": UP, "A": DOWN, "N": MUTED}
 #: For series without a meaning that has a colour.
 COLORS = ("#1f6f8b", "#c2542d", "#6a8f3c", "#7c5aa6", "#b08a1e", "#3d9c8f", "#a84a6b", "#5c6f82")
 
+#: Points of a statistic that can be told apart.
+_MARKED = 200
+
 
 def subtitle(picture: Picture) -> str:
     """What is said below the title."""
@@ -33,6 +36,11 @@ def _short(notes: list[str]) -> list[str]:
     return drawn if len(drawn) < 2 else ["thinned to what can be seen"]  # noqa: PLR2004  (one line has room for one)
 
 
+def marked(series: str, points: int) -> bool:
+    """True where each point of a line is marked: one alone, and statistics, of which the last ends its line."""
+    return points == 1 or (series not in {"bid", "ask"} and points <= _MARKED)
+
+
 def values(column: pl.Series) -> list[float | None]:
     """Positions on an axis: ink is never exact, and what is written is never taken from here."""
     import polars as pl
@@ -43,5 +51,5 @@ def values(column: pl.Series) -> list[float | None]:
 
 __all__ = [
     "ASK_COLOR", "BID_COLOR", "COLORS", "DOWN", "FILLED", "GRID", "INK", "MUTED", "SIDE_COLORS", "UP", "WARNING",
-    "subtitle", "values",
+    "marked", "subtitle", "values",
 ]  # fmt: skip

@@ -117,9 +117,16 @@ class _Scale:
 
 def _framed(canvas: _Canvas, labels: dict[int, str], *, color: bool, tick: str = "┤") -> Iterator[str]:
     for row in range(len(canvas.cells)):
-        label = labels.get(row, "")
+        label = _fitting(labels.get(row, ""))
         edge = tick if label else "│"
-        yield f"{label[: _MARGIN - 3]:>{_MARGIN - 3}} {_paint(edge, _DIM, color=color)}{canvas.line(row, color=color)}"
+        yield f"{label:>{_MARGIN - 3}} {_paint(edge, _DIM, color=color)}{canvas.line(row, color=color)}"
+
+
+def _fitting(label: str) -> str:
+    """A number that fits before the axis: no digit of it is cut off, and one that is rounded says so."""
+    if len(label) > _MARGIN - 3:
+        label = label.replace(",", "")
+    return label if len(label) <= _MARGIN - 3 else f"~{Decimal(label):.3E}"
 
 
 def _axis(found: Sequence[tuple[int, str]], wide: int, columns: int, *, color: bool) -> Iterator[str]:
@@ -147,14 +154,14 @@ def _bars(panel: Panel, columns: int, *, color: bool) -> Iterator[str]:
     for index, _, _, _ in panel.rolls:
         for row in range(_HIGH):
             canvas.put(row, index * step - (step > 1), "┊", _DIM)
-    most = max(1, *candles["volume"].to_list())
+    most: int = candles["volume"].max()  # type: ignore[assignment]  # bars have a volume
     for i, bar in enumerate(candles.iter_rows(named=True)):
         shade = _DIM if bar["filled"] else _UP if bar["close"] >= bar["open"] else _DOWN
         _candle(canvas, scale, i * step, bar, shade)
-        eighths = -(-bar["volume"] * 8 * _LOW // most)
+        eighths = -(-bar["volume"] * 8 * _LOW // max(1, most))
         for row in range(_LOW):
             volume.put(_LOW - 1 - row, i * step, _EIGHTHS[min(8, max(0, eighths - 8 * row))], shade)
-    yield from _rolled(panel, [(index * step, f"{b} → {a}") for index, _, b, a in panel.rolls], wide, color=color)
+    yield from _rolled(panel, [(index * step, f"{b} → {a}") for index, _, b, a in panel.rolls], columns, color=color)
     yield from _framed(canvas, scale.labels(), color=color)
     yield from _framed(volume, {0: f"{most:,}"}, color=color)
     found = [(i * step, words) for i, words in times(candles["at"].to_list(), max(2, wide // 11))]
@@ -179,12 +186,13 @@ def _rolled(panel: Panel, rolls: Sequence[tuple[int, str]], columns: int, *, col
     """The contracts, above where one gives way to the next."""
     if not panel.rolls:
         return
-    line = [" "] * (columns + 40)
+    line = [" "] * (columns + 1)
     free = 0
     for column, words in rolls:
-        if column >= free:
-            line[column : column + len(words)] = words
-            free = column + len(words) + 1
+        start = max(0, min(column, columns + 1 - len(words)))  # one at the edge stands before its line
+        if start >= free:
+            line[start : start + len(words)] = words[: columns + 1]
+            free = start + len(words) + 1
     yield _paint((" " * (_MARGIN - 1) + "".join(line)).rstrip(), _DIM, color=color)
 
 

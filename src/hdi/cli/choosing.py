@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from hdi.errors import RequestError
 from hdi.schema import closest
 
 _BOOLEANS = {"true": True, "false": False}
+_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 _MORE = "hdi sql takes any condition."
 
 
@@ -47,10 +49,9 @@ def _typed(column: str, dtype: pl.DataType, value: str) -> Any:
 
 
 def _number(column: str, dtype: pl.DataType, value: str) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        raise RequestError(f"--where: {column} is a whole number, not {value!r}", f"{column}=1, for example.") from None
+    if not _WHOLE.fullmatch(value):
+        raise RequestError(f"--where: {column} is a whole number, not {value!r}", f"{column}=1, for example.")
+    number = int(value)
     try:
         pl.Series([number], dtype=dtype, strict=True)
     except (OverflowError, TypeError, pl.exceptions.PolarsError):

@@ -18,7 +18,7 @@ from hdi.errors import RequestError, UnknownSymbol
 from hdi.lookup import RECTANGLES, Asked, Lookup, union
 from hdi.model import DAY_NS, MAX_NS, Window, ns_date
 from hdi.rolls.facts import Facts, joined
-from hdi.rolls.ranking import Decided, Known, decided
+from hdi.rolls.ranking import Decided, Known, Why, decided
 from hdi.rolls.rules import FILE, VENDOR, Rule, load_rules, rule_of
 from hdi.symbology import infer_stype
 
@@ -41,6 +41,8 @@ _ROOT = re.compile(r"[A-Za-z0-9]{1,8}")
 _CONTINUOUS = re.compile(r"([A-Za-z0-9]+)\.([cnvCNV])\.([0-9]{1,3})")
 _SHOWN = 3
 _MOST_DAYS = 36_525
+#: Why a symbol stands for nothing, what lasts before what can be bought.
+_TOLD = (Why.FEW, Why.LACKING, Why.DOUBTFUL)
 _NEEDS = {"calendar": "definition", "volume": "ohlcv-1d", "open-interest": "statistics"}
 _WHAT = {
     "definition": "no definition of a {root} contract that lives then was stored as received by its midnight",
@@ -64,6 +66,7 @@ class Rolls:
 
     rule: Rule
     _calendars: Callable[[], Calendars] = field(repr=False)
+    _read: dict[tuple[int, str, str], Facts] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def named(cls, name: str | None, config_dir: Path | None, calendars: Callable[[], Calendars]) -> Rolls:
@@ -105,8 +108,8 @@ class Rolls:
         root, _, rank = symbol.split(".")
         notes: list[str] = []
         parts: list[pl.DataFrame] = []
-        here = [Facts(store, schemas, lookup, d, root) for d in _datasets(store, dataset)]
-        here = [facts for facts in here if facts.candidates().height]
+        here = [self._facts(store, schemas, lookup, d, root) for d in _datasets(store, dataset)]
+        here = [facts for facts in here if facts.candidates.height]
         if not here:
             raise UnknownSymbol(
                 f"{symbol} by the roll rule {self.rule.name!r}: no contract of {root} is stored",
@@ -115,52 +118,70 @@ class Rolls:
         refused: list[RequestError] = []
         for facts in here:
             span = _span(store, facts.dataset, window)
-            found = Decided(pl.DataFrame(), []) if span is None else self._decided(facts, int(rank), span)
+            found = Decided(pl.DataFrame()) if span is None else self._decided(facts, int(rank), span)
             if found.stretches.height:
                 parts.append(found.stretches.with_columns(dataset=pl.lit(facts.dataset)))
-            if found.lacking:
-                told = self._lacking(facts, symbol, found.lacking)
-                refused.append(told)
-                notes.append(f"{told.message}. {told.hint}")
+            for why in _TOLD:
+                if days := found.without.get(why):
+                    told = self._without(facts, symbol, why, days)
+                    refused.append(told)
+                    notes.append(f"{told.message}. {told.hint}")
             notes += self._partly(facts)
         if not parts and refused:
             raise refused[0]
+        if not parts:
+            notes.append(f"{symbol} by the roll rule {self.rule.name!r}: nothing of {root} is stored in {window}")
         names = pl.concat([_no_names(), *(p.select(list(_no_names().columns)) for p in parts)])
         flat = names.select(pl.col(c).cast(t) for c, t in RECTANGLES.items())
         return Computed(Asked(symbol, union([Asked(symbol, flat)], window)), names, tuple(notes))
 
+    def _facts(self, store: Store, schemas: Schemas, lookup: Lookup, dataset: str, root: str) -> Facts:
+        """What a dataset holds of a root, read once for all ranks of it."""
+        facts = Facts(store, schemas, lookup, dataset, root)
+        return self._read.setdefault((id(store), dataset, root), facts)
+
     def _decided(self, facts: Facts, rank: int, window: Window) -> Decided:
-        contracts = facts.contracts()
-        sessions = self._sessions(facts, window)
-        if self.rule.by == "calendar":
-            return decided(self.rule, rank, Known(contracts, pl.DataFrame(), (), sessions), window)
-        volume = self.rule.by == "volume"
-        measures = facts.volumes(contracts) if volume else facts.interest(contracts)
-        known = Known(contracts, measures, facts.complete(_NEEDS[self.rule.by]), sessions)
+        by = self.rule.by
+        if by == "calendar":
+            counted = self.rule.count == "sessions" and self.rule.days > 0
+            sessions = self._sessions(facts) if counted else None
+            return decided(self.rule, rank, Known(facts.contracts, pl.DataFrame(), (), sessions), window)
+        schema = _NEEDS[by]
+        measures = facts.volumes if by == "volume" else facts.interest
+        known = Known(
+            facts.contracts, measures, facts.complete(schema), self._sessions(facts), facts.doubtful(schema)
+        )  # fmt: skip
         return decided(self.rule, rank, known, window)
 
-    def _sessions(self, facts: Facts, window: Window) -> list[int] | None:
+    def _sessions(self, facts: Facts) -> list[int] | None:
         """The midnights of all trading dates; None where no calendar is known."""
         calendars = self._calendars()
         # Of expirations years ahead too.
         found = calendars.sessions(facts.dataset, Window(0, MAX_NS), facts.root)
         if found.is_empty():
             return None
-        del window
         days = found["session"].unique().sort().cast(pl.Int64) * DAY_NS
         return days.to_list()
 
-    def _lacking(self, facts: Facts, symbol: str, days: Sequence[int]) -> RequestError:
+    def _without(self, facts: Facts, symbol: str, why: Why, days: Sequence[int]) -> RequestError:
+        """That a symbol stands for nothing on these days, and what to do about it."""
         schema = _NEEDS[self.rule.by]
         spans = joined((day, day + DAY_NS) for day in days)
         shown = ", ".join(_days(*span) for span in spans[:_SHOWN])
         more = f" and {len(spans) - _SHOWN} more stretches" if len(spans) > _SHOWN else ""
         before = (self.rule.lag + 4) * DAY_NS  # a weekend and a holiday may lie between
         window = Window(max(spans[0][0] - before, 0), spans[-1][1])
+        get = _ingest(facts.dataset, schema, facts.root, window)
+        because, hint = {
+            Why.LACKING: (_WHAT[schema].format(root=facts.root), f"To get it: {get}"),
+            Why.DOUBTFUL: (
+                f"a {schema} row of the session before was rejected, of a {facts.root} contract that may be highest",
+                f"hdi gaps --schema {schema} says why; to ask the vendor once more: {get} --refetch",
+            ),
+            Why.FEW: ("fewer contracts are known then than its rank asks for", "Ask for a lower rank."),
+        }[why]
         return RequestError(
-            f"{symbol} by the roll rule {self.rule.name!r} stands for nothing on {shown}{more}: "
-            + _WHAT[schema].format(root=facts.root),
-            f"To get it: {_ingest(facts.dataset, schema, facts.root, window)}",
+            f"{symbol} by the roll rule {self.rule.name!r} stands for nothing on {shown}{more}: {because}", hint
         )
 
     def _partly(self, facts: Facts) -> list[str]:
@@ -223,29 +244,41 @@ def calendar(  # noqa: PLR0913, PLR0917  (what a query is given)
     if not symbols:
         raise RequestError("no symbol is given", "A roll calendar is that of a continuous symbol, such as ES.c.0.")
     parts, notes = [pl.DataFrame(schema=ROLLS)], list[str]()
+    unknown: list[UnknownSymbol] = []
     for text in symbols:
-        symbol = rolls.meant(text, raw=lookup.knows(text))
-        if symbol:
-            made = rolls.computed(store, schemas, lookup, symbol, window, dataset)
-            notes += made.notes
-            held = union([made.asked], window).join(
-                made.names.select("dataset", "instrument_id", "start", "contract").with_columns(
-                    pl.col("start").clip(lower_bound=window.start)),
-                on=["dataset", "instrument_id", "start"], how="left",
-            )  # fmt: skip
-        else:
-            symbol = text if lookup.knows(text) else front(lookup, text) or text
-            if infer_stype(symbol) != "continuous":
-                raise RequestError(
-                    f"{text} is no continuous symbol: it does not roll",
-                    "Give one such as ES.c.0, or a root such as ES.",
-                )
-            [asked] = lookup.find([symbol])
-            held = named(lookup, union([asked], window))
-        if symbol != text:
-            notes.append(f"{text} is {symbol} here")
+        try:
+            symbol, held, told = _held(store, schemas, lookup, rolls, text, window, dataset)
+        except UnknownSymbol as exc:  # beside others that are known it is left out, and told
+            unknown.append(exc)
+            continue
+        notes += [*told, *([] if symbol == text else [f"{text} is {symbol} here"])]
         parts.append(_shown(held, symbol, rolls.rule.name))
-    return pl.concat(parts), notes
+    if len(unknown) == len(symbols):
+        raise unknown[0]
+    return pl.concat(parts), [*notes, *(exc.left_out for exc in unknown)]
+
+
+def _held(  # noqa: PLR0913, PLR0917  (what a query is given)
+    store: Store, schemas: Schemas, lookup: Lookup, rolls: Rolls, text: str, window: Window, dataset: str | None
+) -> tuple[str, pl.DataFrame, Sequence[str]]:  # fmt: skip
+    """The symbol that is meant, its rectangles with ``contract``, and the notes to them."""
+    symbol = rolls.meant(text, raw=lookup.knows(text))
+    if symbol:
+        made = rolls.computed(store, schemas, lookup, symbol, window, dataset)
+        names = made.names.select("dataset", "instrument_id", "start", "contract")
+        held = union([made.asked], window).join(
+            names.with_columns(pl.col("start").clip(lower_bound=window.start)),
+            on=["dataset", "instrument_id", "start"], how="left",
+        )  # fmt: skip
+        return symbol, held, made.notes
+    symbol = text if lookup.knows(text) else front(lookup, text) or text
+    [asked] = lookup.find([symbol])
+    if infer_stype(symbol) != "continuous":
+        raise RequestError(
+            f"{text} is no continuous symbol: it does not roll",
+            "Give one such as ES.c.0, or a root such as ES.",
+        )
+    return symbol, named(lookup, union([asked], window)), ()
 
 
 def named(lookup: Lookup, rectangles: pl.DataFrame) -> pl.DataFrame:

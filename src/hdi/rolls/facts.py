@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -26,6 +27,7 @@ _AFTER = 1
 _WHOLE = Window(0, MAX_NS)
 _DEFINED = ("dataset", "instrument_id", "raw_symbol", "asset", "instrument_class", "expiration", "maturity_year",
             "maturity_month", "ts_recv")  # fmt: skip
+_STAMP = "%Y-%m-%dT%H:%M:%S%.9fZ"
 _SAID = ["instrument_id", "raw_symbol", "instrument_class", "expiration", "maturity_year", "maturity_month"]
 
 
@@ -58,6 +60,7 @@ class Facts:
     dataset: str
     root: str
 
+    @cached_property
     def candidates(self) -> pl.DataFrame:
         """The rectangles of instruments that may be contracts: by their names, else all of the parent."""
         mappings = self.store.mappings().filter(pl.col("dataset") == self.dataset, pl.col("stype") == "raw_symbol")
@@ -69,10 +72,11 @@ class Facts:
             named = asked.rectangles.filter(pl.col("dataset") == self.dataset)
         return named
 
+    @cached_property
     def contracts(self) -> pl.DataFrame:
         """What definitions say of the contracts (:data:`CONTRACTS`), whenever that changed, in the order of time."""
         schema, name = self.schemas.find("definition")
-        rectangles = self._open(self.candidates())
+        rectangles = self._open(self.candidates)
         if rectangles.is_empty():
             return pl.DataFrame(schema=CONTRACTS)
         parts = [
@@ -102,7 +106,8 @@ class Facts:
             return year * 12 + month - 1
         return named
 
-    def volumes(self, contracts: pl.DataFrame) -> pl.DataFrame:
+    @cached_property
+    def volumes(self) -> pl.DataFrame:
         """The volume of each contract and UTC day (:data:`MEASURES`), known when the day is over."""
         schema, name = self.schemas.find("ohlcv-1d")
         columns = ["dataset", "instrument_id", "symbol", "ts_event", "volume"]
@@ -110,14 +115,15 @@ class Facts:
         parts = [
             f.group_by("instrument_id", "symbol", day=day // DAY_NS * DAY_NS).agg(pl.col("volume").sum())
             for f in self._rows(schema.index_time, self.store.read(
-                schema, name.name, _WHOLE, self.candidates(), columns, self.dataset))
+                schema, name.name, _WHOLE, self.candidates, columns, self.dataset))
         ]  # fmt: skip
         rows = pl.concat(parts) if parts else pl.DataFrame(schema={
             "instrument_id": pl.Int64(), "symbol": pl.String(), "day": pl.Int64(), "volume": pl.Int64()})  # fmt: skip
         summed = rows.group_by("instrument_id", "symbol", "day").agg(value=pl.col("volume").sum())
-        return self._measures(summed.with_columns(known=pl.col("day") + DAY_NS), contracts)
+        return self._measures(summed.with_columns(known=pl.col("day") + DAY_NS))
 
-    def interest(self, contracts: pl.DataFrame) -> pl.DataFrame:
+    @cached_property
+    def interest(self) -> pl.DataFrame:
         """The open interest of each contract and trading date (:data:`MEASURES`), known when it was received.
 
         The trading date is the one that the venue names, else the UTC day of the message.
@@ -131,11 +137,39 @@ class Facts:
                 value=pl.when(pl.col("update_action") == _NEW).then("quantity"), known=at,
             )
             for f in self._rows(schema.index_time, self.store.read(
-                schema, name.name, _WHOLE, self.candidates(), columns, self.dataset))
+                schema, name.name, _WHOLE, self.candidates, columns, self.dataset))
         ]  # fmt: skip
         empty = pl.DataFrame(schema={c: t for c, t in MEASURES.items() if c not in ("contract", "delivery")} | {
             "symbol": pl.String()})  # fmt: skip
-        return self._measures(pl.concat(parts) if parts else empty, contracts)
+        return self._measures(pl.concat(parts) if parts else empty)
+
+    def doubtful(self, schema: str) -> dict[int, int]:
+        """The trading dates of which a row of a contract was rejected, each with when that became known.
+
+        Of statistics those of open interest alone. A row that says no time may be of any day of its unit.
+        """
+        units = self.store.ledger().select("unit", since="start", until="end").unique("unit", keep="last")
+        mine = pl.col("instrument_id").is_null() | pl.col("instrument_id").is_in(
+            self.candidates["instrument_id"].unique().implode()
+        )
+        outside = pl.col("rules").list.contains("OUTSIDE_WINDOW") & pl.col("index_time").is_not_null()
+        rows = self.store.quarantine().filter(
+            pl.col("dataset") == self.dataset, pl.col("schema") == schema, ~pl.col("failed"), ~outside, mine
+        ).join(units, on="unit", how="left")  # fmt: skip
+        at, known = pl.col("index_time"), pl.col("index_time") // DAY_NS * DAY_NS + DAY_NS
+        if schema == "statistics":
+            told = pl.col("record").str.json_path_match("$.stat_type")
+            rows = rows.filter(told.is_null() | (told == str(_OPEN_INTEREST)))
+            of = pl.col("record").str.json_path_match("$.ts_ref").str.to_datetime(_STAMP, time_unit="ns", strict=False)
+            at, known = pl.coalesce(of.cast(pl.Int64), at), at
+        spans = rows.select(
+            pl.coalesce(at, "since"), until=pl.coalesce(at + 1, "until"), known=pl.coalesce(known, "until")
+        ).drop_nulls()  # fmt: skip
+        found: dict[int, int] = {}
+        for first, until, heard in spans.iter_rows():
+            for day in range(first // DAY_NS * DAY_NS, until, DAY_NS):
+                found[day] = min(found.get(day, heard), heard)
+        return found
 
     def complete(self, schema: str, least: int = 2) -> list[tuple[int, int]]:
         """When the rows of a schema were asked for as a whole: by the parent or all symbols, or of several contracts.
@@ -145,17 +179,17 @@ class Facts:
         here = self.store.coverage().filter(pl.col("dataset") == self.dataset, pl.col("schema") == schema)
         parent = among(f"{self.root}.FUT") | (pl.col("symbol") == ALL_SYMBOLS)
         whole = here.filter(pl.col("instrument_id").is_null(), parent)
-        own = here.filter(pl.col("stype") != "continuous").join(self._open(self.candidates()).select("instrument_id"),
+        own = here.filter(pl.col("stype") != "continuous").join(self._open(self.candidates).select("instrument_id"),
                                                                on="instrument_id", how="semi")  # fmt: skip
         return joined([*whole.select("start", "end").rows(), *_shared(own, least)])
 
     def _rows(self, index: str, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        names = self.lookup.names(self._open(self.candidates()))
+        names = self.lookup.names(self._open(self.candidates))
         return (names.fill(f, index) if f["symbol"].null_count() else f for f in frames)
 
-    def _measures(self, rows: pl.DataFrame, contracts: pl.DataFrame) -> pl.DataFrame:
+    def _measures(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows of contracts, each with the month that it is named by."""
-        told = dict(contracts.select("contract", "delivery").iter_rows())
+        told = dict(self.contracts.select("contract", "delivery").iter_rows())
         keys = rows.select("symbol", year=pl.col("day").cast(pl.Datetime("ns", "UTC")).dt.truncate("1mo")).unique()
         months = [
             (symbol, first, named if (named := delivery(self.root, symbol or "", first.date())) is not None

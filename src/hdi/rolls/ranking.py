@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import bisect
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import polars as pl
 
@@ -51,21 +52,36 @@ Key = tuple[int, str]
 class Known:
     """What a rule decides by. ``complete`` are the stretches of time in which nothing of ``measures`` is missing.
 
-    ``sessions`` are the midnights of the trading dates, sorted; None where every day may be one.
+    ``sessions`` are the midnights of the trading dates, sorted; None where every day may be one. ``doubtful`` are the
+    trading dates of which a row was rejected, each with when that became known.
     """
 
     contracts: pl.DataFrame
     measures: pl.DataFrame
     complete: Sequence[tuple[int, int]] = ()
     sessions: Sequence[int] | None = None
+    doubtful: Mapping[int, int] = field(default_factory=dict)
+
+
+class Why(Enum):
+    """Why a day has no contract."""
+
+    LACKING = "data is lacking"
+    DOUBTFUL = "a row was rejected"
+    FEW = "there are fewer contracts than the rank"
 
 
 @dataclass
 class Decided:
-    """The stretches (:data:`STRETCHES`), and the days without a contract for want of data."""
+    """The stretches (:data:`STRETCHES`), and the days without a contract by why they have none."""
 
     stretches: pl.DataFrame
-    lacking: list[int] = field(default_factory=list)
+    without: dict[Why, list[int]] = field(default_factory=dict)
+
+    @property
+    def lacking(self) -> list[int]:
+        """The days without a contract for want of data."""
+        return self.without.get(Why.LACKING, [])
 
 
 def decided(rule: Rule, rank: int, known: Known, window: Window) -> Decided:
@@ -74,19 +90,17 @@ def decided(rule: Rule, rank: int, known: Known, window: Window) -> Decided:
     days = range(first, last, DAY_NS)
     found = _by_calendar(rule, rank, known, days) if rule.by == "calendar" else _by_measure(rule, rank, known, days)
     rows: list[tuple[int, str, int, int]] = []
-    lacking = []
+    without: dict[Why, list[int]] = {}
     for day, chosen in zip(days, found, strict=True):
-        if chosen is None:
-            lacking.append(day)
+        if isinstance(chosen, Why):
+            without.setdefault(chosen, []).append(day)
             continue
         instrument, contract = chosen
-        if not contract:
-            continue
         if rows and rows[-1][:2] == chosen and rows[-1][3] == day:
             rows[-1] = (*rows[-1][:3], day + DAY_NS)
         else:
             rows.append((instrument, contract, day, day + DAY_NS))
-    return Decided(pl.DataFrame(rows, schema=STRETCHES, orient="row"), lacking)
+    return Decided(pl.DataFrame(rows, schema=STRETCHES, orient="row"), without)
 
 
 class _Book:
@@ -111,8 +125,8 @@ class _Book:
         return expires is not None and expires // DAY_NS * DAY_NS < day
 
 
-#: An instrument and its contract; "" where there are fewer contracts than the rank; None where data is lacking.
-_Choice = tuple[int, str] | None
+#: An instrument and its contract, or why there is none.
+_Choice = tuple[int, str] | Why
 
 
 def _by_calendar(rule: Rule, rank: int, known: Known, days: Sequence[int]) -> list[_Choice]:
@@ -127,11 +141,9 @@ def _by_calendar(rule: Rule, rank: int, known: Known, days: Sequence[int]) -> li
                 leaves[key, expires] = _leaves(rule, key, expires, known.sessions)
             if day < leaves[key, expires] and not book.expired(key, day):
                 live.append((leaves[key, expires], key, instrument))
-        if not book.terms:
-            found.append(None)
-        elif len(live) <= rank:
-            # Every contract that was ever announced is over: what came after is not known.
-            found.append(None if not live else (0, ""))
+        if len(live) <= rank:
+            # Where every contract that was ever announced is over, what came after is not known.
+            found.append(Why.FEW if live else Why.LACKING)
         else:
             _, (_, contract), instrument = sorted(live)[rank]
             found.append((instrument, contract))
@@ -171,7 +183,7 @@ def _by_measure(rule: Rule, rank: int, known: Known, days: Sequence[int]) -> lis
         values = board.at(day, rule.lag)
         live = [
             (-value, key, instrument)
-            for key, (value, instrument) in (values or {}).items()
+            for key, (value, instrument) in ({} if isinstance(values, Why) else values).items()
             if not book.expired(key, day) and (rule.back or front is None or key >= front)
         ]
         live.sort()
@@ -179,10 +191,10 @@ def _by_measure(rule: Rule, rank: int, known: Known, days: Sequence[int]) -> lis
             front = live[0][1]
         if day < days[0]:
             continue
-        if values is None:
-            found.append(None)
+        if isinstance(values, Why):
+            found.append(values)
         elif len(live) <= rank:
-            found.append((0, ""))
+            found.append(Why.FEW)
         else:
             _, key, instrument = live[rank]
             found.append((book.terms.get(key, (instrument, None))[0], key[1]))
@@ -198,12 +210,13 @@ class _Board:
         self._values: dict[int, dict[Key, tuple[int, int]]] = {}
         self._sessions = known.sessions
         self._complete = known.complete
+        self._doubtful = known.doubtful
         self.first: int = int(known.measures["day"].min()) if known.measures.height else 1 << 62  # type: ignore[arg-type]
         if known.measures.height:
             self.first = self.first // DAY_NS * DAY_NS
 
-    def at(self, day: int, lag: int) -> dict[Key, tuple[int, int]] | None:
-        """By contract the value and the instrument, of the newest trading date with any; None where data is lacking."""
+    def at(self, day: int, lag: int) -> dict[Key, tuple[int, int]] | Why:
+        """By contract the value and the instrument, of the newest trading date with any, or why there are none."""
         while self._next < len(self._rows) and self._rows[self._next][5] <= day:
             instrument, contract, delivery, of, value, _ = self._rows[self._next]
             self._next += 1
@@ -214,9 +227,11 @@ class _Board:
                     values[delivery, contract] = (value, instrument)
         newest = self._newest(day, lag)
         for of in range(newest, newest - _STALE * DAY_NS, -DAY_NS):
+            if self._traded(of) and self._doubtful.get(of, day + 1) <= day:
+                return Why.DOUBTFUL
             if self._values.get(of):
-                return self._values[of] if self._whole(of, min(day, newest + DAY_NS)) else None
-        return None
+                return self._values[of] if self._whole(of, min(day, newest + DAY_NS)) else Why.LACKING
+        return Why.LACKING
 
     def _newest(self, day: int, lag: int) -> int:
         """The trading date ``lag`` before the day."""
@@ -236,4 +251,4 @@ class _Board:
         return any(a <= start and end <= b for a, b in self._complete)
 
 
-__all__ = ["CONTRACTS", "MEASURES", "STRETCHES", "Decided", "Known", "decided"]
+__all__ = ["CONTRACTS", "MEASURES", "STRETCHES", "Decided", "Known", "Why", "decided"]

@@ -3,14 +3,16 @@
 A quote belongs to the trades of its dataset, publisher and instrument; one that is consolidated of several venues to
 those of its dataset and instrument. In force is
 
-* the quote that the trade's own message carries, where the quotes hold it (``action`` T, the same index time and
-  sequence; where quotes have no sequence, the same event time, price and size; of several the first belongs to the
-  first trade): the book just before the trade took effect. Its age is 0;
+* the quote that the trade's own message carries, where the quotes hold it (``action`` T, the same index time, sequence,
+  price and size; where quotes have no sequence, the same event time; of several the first belongs to the first trade).
+  A trade does not change the book, so this is the book just before the trade took effect. Its age is 0;
 * else the last quote with an earlier index time. One with the same index time may be what the trade left behind, and
   does not count.
 
 A quote that is older than the tolerance counts for nothing, so that an answer does not depend on where its window
-starts: quotes from before it are looked for as far back as the tolerance reaches, and no further.
+starts: quotes from before it are looked for as far back as the tolerance reaches, and no further. Nor does one count
+after which something may lack: a stretch whose quotes are not stored whole (never ingested, or a fragment), or a quote
+in quarantine. What was in force then is not known.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from hdi.answer import Answer
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT
 from hdi.model import DAY_NS, Window, iso_ns
+from hdi.resample import covered, spoiled
 from hdi.schema import Schema, SchemaName, Schemas, closest
-from hdi.series.in_force import AT, KEY, QUOTE_AT, Merge, Reads, Terms
+from hdi.series.in_force import AT, KEY, QUOTE_AT, Known, Merge, Reads, Terms
 
 if TYPE_CHECKING:
     from hdi.query import Result
@@ -136,7 +139,7 @@ class _Quotes:
         """On which terms trades get these columns of them."""
         own: tuple[str, ...] = ()
         if "action" in self.schema.dtypes:
-            own = ("sequence",) if "sequence" in self.schema.dtypes else ("ts_event", "price", "size")
+            own = ("sequence" if "sequence" in self.schema.dtypes else "ts_event", "price", "size")
         key = KEY if _CONSOLIDATED in self.schema.dtypes else (*KEY, "publisher_id")
         return Terms(key, own, tuple(columns), self.reach)
 
@@ -160,19 +163,30 @@ class Joined(Answer):
         trades = self.trades.narrowed(self._of_trades())
         if quotes.finest:
             self.notes.append(f"quotes are those of {quotes.name.name}, the finest that is stored")
-        rows = without = 0
+        rows = without = broken = 0
         shown = self._shown()
+        known = self._known()
         merge = Merge(terms, trades.query.window, trades.rectangles)
         kinds = {c: quotes.schema.dtypes[c] for c in terms.read}
         with contextlib.closing(merge.frames(_timed(trades), trades.columns, self._reads(terms), kinds)) as frames:
-            for frame in frames:
+            for found in frames:
+                frame = known.kept(found, terms.columns)
                 rows += frame.height
-                without += frame[QUOTE_AT].null_count()
+                without += found[QUOTE_AT].null_count()
+                broken += frame[QUOTE_AT].null_count() - found[QUOTE_AT].null_count()
                 yield frame.select(shown)
         self.notes += trades.notes
         if without:
             self.notes.append(f"{without} of {rows} trades had no quote in force")
+        if broken:
+            self.notes.append(f"{broken} of {rows} trades come after quotes that are not stored, and got none")
         self.notes += [f"quotes: {line}" for line in self.trades.beside(quotes.schema, quotes.name).gaps()]
+
+    def _known(self) -> Known:
+        store, name, window = self.trades.store, self.quotes.name.name, self.trades.query.window
+        reached = Window(max(window.start - self.quotes.reach, 0), window.end)
+        held = covered(store.coverage(), store.mappings(), name)
+        return Known(held, spoiled(store.quarantine(), name, reached, width=1))
 
     def _reads(self, terms: Terms) -> Reads:
         schema, name, trades = self.quotes.schema, self.quotes.name.name, self.trades

@@ -19,7 +19,7 @@ import polars as pl
 
 from hdi.answer import Answer, Rows
 from hdi.errors import RequestError
-from hdi.explain import shown
+from hdi.explain import NOTHING, shown
 from hdi.folding import KEY, Clock, Folder, Utc, legs, price, vwap
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES
 from hdi.model import DAY_NS, MAX_NS, Query, Window, some
@@ -129,7 +129,7 @@ class Bars(Answer):
 
     def explain(self) -> list[str]:
         """Why there is no bar: the lines to show."""
-        return self._making.result.explain()
+        return self._making.explain()
 
     def gaps(self) -> list[str]:
         """What the window lacks though bars were found, symbol by symbol."""
@@ -235,6 +235,7 @@ class _Making:
         self.notes: list[str] = []
         self.missing = 0
         self.spoiled = 0
+        self.seen = False
         self.result = run(
             self.store, self.schemas,
             Query(self.source.name.name, self.wanted.symbols, self._read, self.wanted.dataset, self._columns),
@@ -290,7 +291,7 @@ class _Making:
                 made = filling.bars(made)
             yield from made
         finally:
-            notes += self._left_out()
+            notes += [*self._left_out(), *self._unknown_then]
 
     def _stored(self) -> Iterator[pl.DataFrame]:
         for frame in self.result.frames():
@@ -331,13 +332,31 @@ class _Making:
         who = [*KEY] if self._dataset is None else [pl.lit(self._dataset).alias("dataset"), *KEY[1:]]
         if self.source.name.name == TRADES:
             columns = {"at": "ts_recv", "price": "price", "volume": "size"}
-            for frame in self.result.slabs():
+            for frame in self._slabs():
                 traded = ((frame["action"] == _TRADED) & (frame["size"] > 0)).fill_null(value=False)
                 yield (frame if traded.all() else frame.filter(traded)).select(*who, *legs(columns))
             return
         columns = {"at": "ts_event", **_PRICES, "volume": "volume", "trades": "trade_count"}
-        for frame in self.result.slabs():
+        for frame in self._slabs():
             yield frame.select(*who, *legs(columns))
+
+    def _slabs(self) -> Iterator[pl.DataFrame]:
+        for frame in self.result.slabs():
+            self.seen = self.seen or frame.height > 0
+            yield frame
+
+    def explain(self) -> list[str]:
+        """Why there is no bar: of no rows, or of some that make up none which starts in the window and is certain."""
+        if not self.seen:
+            return self.result.explain()
+        none = f"{self.source.name.name} are stored, but no {self.every.text} bar that starts within "
+        return [NOTHING, f"{none}{shown(self.window)} is whole and certain", *self.result.gaps()]
+
+    @property
+    def _unknown_then(self) -> list[str]:
+        """What a store as it was known at another time has forgotten of the rejects that bars are judged by."""
+        judged = self.wanted.fill or not self.source.same
+        return list(getattr(self.store, "notes", ())) if judged else []
 
     @property
     def _certain(self) -> Certain:

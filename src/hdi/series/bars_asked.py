@@ -15,7 +15,7 @@ Align = Literal["utc", "session"]
 KINDS: tuple[str, ...] = get_args(Kind)
 ALIGNS: tuple[str, ...] = get_args(Align)
 _UNITS = {"ms": NS // 1000, "s": NS, "m": 60 * NS, "h": 3_600 * NS, "d": DAY_NS, "w": 7 * DAY_NS}
-_WIDTH = re.compile(r"(\d+) ?(ms|s|m|h|d|w)")
+_WIDTH = re.compile(r"([0-9]+) ?(ms|s|m|h|d|w)")
 _WIDTHS = "A width is a whole number and one of ms, s, m, h, d, w: 30s, 5m, 4h, 1d."
 #: Weeks begin on Monday; 1970-01-01 was a Thursday.
 _MONDAY = 4 * DAY_NS
@@ -29,7 +29,8 @@ _COUNTED = {"tick": "trades", "volume": "contracts or shares", "dollar": "dollar
 class Every:
     """``width`` nanoseconds, from ``origin`` on, of bars by time; ``size`` trades, contracts or 1e-9 dollars of others.
 
-    ``days`` is how many trading dates a bar of whole sessions holds, 0 for bars within a session.
+    A bar of whole sessions holds those whose trading dates lie in the same ``days`` days, counted from ``origin`` too;
+    0 for bars within a session.
     """
 
     kind: Kind
@@ -50,7 +51,8 @@ class Every:
         if kind == "time":
             return _by_time(str(every), align)  # type: ignore[arg-type]
         size = _size(every, kind)
-        return cls(kind, align, f"{kind}:{every}", size=size)  # type: ignore[arg-type]
+        number = Decimal(size).scaleb(-9 if kind == "dollar" else 0).normalize()
+        return cls(kind, align, f"{kind}:{number:f}", size=size)  # type: ignore[arg-type]
 
 
 def _by_time(text: str, align: Align) -> Every:
@@ -71,7 +73,7 @@ def _by_time(text: str, align: Align) -> Every:
                 "With align=session give less than a day, or whole days (1d is a session).",
             )
         days = width // DAY_NS
-    return Every("time", align, match[1] + unit, width, _MONDAY if unit == "w" else 0, days)
+    return Every("time", align, f"{number}{unit}", width, _MONDAY if unit == "w" else 0, days)
 
 
 def _size(every: str | int | Decimal, kind: str) -> int:

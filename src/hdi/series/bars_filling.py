@@ -1,7 +1,8 @@
 """Buckets in which nothing was traded, as bars that repeat the last close.
 
-Such a bar stands only where all trades are stored, inside a session of the product's calendar, and after a trade: of
-the same session where bars are shorter than a day, else of the window. Its volume is 0, its ``data_source`` ``filled``.
+Such a bar stands only inside a session of the product's calendar, and after a trade: of the same session where bars are
+shorter than a day, else of the window. Between that trade and its end all trades are stored, and none was quarantined,
+so that the close is known. Its volume is 0, its ``data_source`` ``filled``.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Filling:
         same = np.append(_same(known), False)
         following = np.where(same, np.append(at[1:], 0), until)
         row, start = self._buckets(known, at, np.minimum(following, self._window.end))
-        filled = self._sure(known[pl.Series(row, dtype=pl.UInt32)], start)
+        filled = self._sure(known[pl.Series(row, dtype=pl.UInt32)].with_columns(_row=pl.Series(row)), start)
         self._last = self._kept(known, filled)
         both = pl.concat([known.filter("_new").select(bars.columns), filled.select(bars.columns)])
         yield from both.sort("ts_event", *KEY).iter_slices(_MOST) if both.height else ()
@@ -123,7 +124,7 @@ class Filling:
         return row, known[low[row] + nth] if len(row) else row
 
     def _sure(self, before: pl.DataFrame, start: Any) -> pl.DataFrame:
-        """The bars of these buckets, but for those of which not everything is stored."""
+        """The bars of these buckets, up to the first after each bar of which not everything is known."""
         close = pl.col("close_price")
         bars = before.with_columns(
             *(close.alias(c) for c in _PRICES),
@@ -132,13 +133,16 @@ class Filling:
             data_source=pl.lit(FILLED),
         )  # fmt: skip
         if bars.is_empty():
-            return bars
-        bars = self._held.inside(bars, "ts_event")
+            return bars.drop("_row")
         begins = bars["ts_event"].to_physical()
         until = begins + self._step if self._every.align == "utc" else self._until(bars, begins)
         stretch = bars.select("dataset", "instrument_id", since=begins, until=until)
-        good = ~(self._certain.missing(stretch) | self._certain.spoiled(stretch))
-        return bars.filter(pl.Series(good))
+        known = np.zeros(bars.height, dtype=np.bool_)
+        known[self._held.inside(bars.with_row_index("_at"), "ts_event")["_at"].to_numpy()] = True
+        known &= ~(self._certain.missing(stretch) | self._certain.spoiled(stretch))
+        # Behind a bucket that is not known nobody knows the last close.
+        unknown = (~pl.col("_known")).cast(pl.UInt8).cum_max().over("_row")
+        return bars.with_columns(_known=pl.Series(known)).filter(unknown == 0).drop("_known", "_row")
 
     def _until(self, bars: pl.DataFrame, begins: pl.Series) -> pl.Series:
         """Where buckets of sessions end."""

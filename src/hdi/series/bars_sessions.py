@@ -45,7 +45,7 @@ class Sessions:
     """A :class:`hdi.folding.Clock` of sessions: a session with a break is one, from its first open to its last close.
 
     Bars within a session are cut off at its close. ``outside`` counts the rows that are of no session, and so of no
-    bar. Raises RequestError where no calendar is known of a dataset.
+    bar, in the window. Raises RequestError where no calendar is known of a dataset.
     """
 
     def __init__(self, calendars: Calendars, names: Names, window: Window, every: Every) -> None:
@@ -55,6 +55,7 @@ class Sessions:
         self._days = every.days or (1 if every.kind != "time" else 0)
         self._origin = every.origin // DAY_NS
         margin = (2 * max(self._days, 1) + 8) * DAY_NS
+        self._asked = window
         self._window = Window(max(window.start - margin, 0), min(window.end + margin, MAX_NS))
         self._tables: dict[tuple[str, str], Table] = {}
         self.outside = 0
@@ -95,7 +96,7 @@ class Sessions:
         out = rows.with_columns(start=pl.Series(starts), end=pl.Series(ends))
         if kept.all():
             return out
-        within = (at >= self._window.start) & (at < self._window.end)
+        within = (at >= self._asked.start) & (at < self._asked.end)
         self.outside += int((~kept & within).sum())
         return out.filter(pl.Series(kept))
 

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import polars as pl
 
 from hdi.lookup import RECTANGLES, Asked, union
 from hdi.model import MAX_NS, Window
+from hdi.symbology import Array, Intervals, merge
 
 #: The index time of a row; and beside a trade that of its quote, null where none was in force.
 AT, QUOTE_AT = "_at", "_quote_at"
-_OWN_AT, _NTH = "_own_at", "_nth"
+_OWN_AT, _NTH, _BAD_AT = "_own_at", "_nth", "_bad_at"
 #: What every key has.
 KEY = ("dataset", "instrument_id")
 _RECTANGLES = pl.Schema(RECTANGLES)
@@ -174,6 +176,61 @@ class Merge:
         return near.select(pl.col(c).cast(t) for c, t in _LOOKED.items()).unique(maintain_order=True)
 
 
+class Known:
+    """Where it is known which quotes there were.
+
+    ``held`` is stored whole (:data:`hdi.lookup.RECTANGLES`; a null instrument_id: every one), ``bad`` is in quarantine
+    (dataset, instrument_id, ts_event; null: any one).
+    """
+
+    def __init__(self, held: pl.DataFrame, bad: pl.DataFrame) -> None:
+        every = held.filter(pl.col("instrument_id").is_null()).drop("instrument_id")
+        own = held.drop_nulls("instrument_id").select(*_RECTANGLES)
+        among = own.select(KEY).unique().join(every, on="dataset").select(*_RECTANGLES)
+        self._own, self._every = _by_dataset(pl.concat([own, among])), _by_dataset(every.with_columns(instrument_id=0))
+        self._bad = bad.rename({"ts_event": _BAD_AT}).sort(_BAD_AT)
+
+    def kept(self, found: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        """Trades with their quotes (``_quote_at``, ``columns``), but for those after which something may lack."""
+        older = (found[QUOTE_AT] < found[AT]).fill_null(value=False)
+        rows = found.filter(older).select(*KEY, AT, QUOTE_AT)
+        broken = ~self._whole(rows) | self._met(rows)
+        if not broken.any():
+            return found
+        lost = np.zeros(found.height, dtype=np.bool_)
+        lost[older.to_numpy()] = broken
+        kept = dict.fromkeys([*columns, QUOTE_AT])
+        return found.with_columns(pl.when(~pl.Series(lost)).then(pl.col(c)).alias(c) for c in kept)
+
+    def _whole(self, rows: pl.DataFrame) -> Array:
+        """True where quotes are stored from the quote to the trade."""
+        whole = np.zeros(rows.height, dtype=np.bool_)
+        ids, since, until = (rows[c].to_numpy() for c in ("instrument_id", QUOTE_AT, AT))
+        for held, looked in ((self._own, ids), (self._every, np.zeros_like(ids))):
+            for dataset, intervals in held.items():
+                at = intervals.find(looked, since)
+                inside = (at >= 0) & (at == intervals.find(looked, until - 1))
+                whole |= inside & (rows["dataset"] == dataset).to_numpy()
+        return whole
+
+    def _met(self, rows: pl.DataFrame) -> Array:
+        """True where a quote was quarantined since the quote."""
+        met = np.zeros(rows.height, dtype=np.bool_)
+        named = pl.col("instrument_id").is_not_null()
+        for on, bad in ((KEY, self._bad.filter(named)), (KEY[:1], self._bad.filter(~named))):
+            if bad.height:
+                last = rows.join_asof(
+                    bad.select(*on, _BAD_AT), left_on=AT, right_on=_BAD_AT, by=on, allow_exact_matches=False,
+                    coalesce=False, check_sortedness=False,
+                )  # fmt: skip
+                met |= (last[_BAD_AT] >= last[QUOTE_AT]).fill_null(value=False).to_numpy()
+        return met
+
+
+def _by_dataset(held: pl.DataFrame) -> dict[str, Intervals]:
+    return {str(dataset): Intervals(merge(part)) for (dataset,), part in held.group_by("dataset")}
+
+
 class _Stream:
     """Frames in the order of time (``_at``), and what of them is not taken yet. A context manager."""
 
@@ -231,4 +288,4 @@ def _alike(left: pl.Series, right: pl.Series) -> bool:
     return bool(right.len()) and bool((left == first).all()) and bool((right == first).all())
 
 
-__all__ = ["AT", "KEY", "QUOTE_AT", "Merge", "Terms"]
+__all__ = ["AT", "KEY", "QUOTE_AT", "Known", "Merge", "Terms"]

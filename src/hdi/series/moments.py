@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -143,7 +143,10 @@ def priced(moments: Moments, roll: Roll, *, gap: bool) -> Prices:
     for window in _before(moments, roll.at):
         held = pl.concat([moments.rows(roll, window, (roll.old, roll.new), first=False), held])
         if found := _together(held, roll, bars=moments.bars):
-            return found
+            once = found if moments.bars else _once(moments, roll, found)
+            if once is not None:
+                return once
+            break
     raise _missing(moments, roll, held)
 
 
@@ -161,12 +164,39 @@ def _together(held: pl.DataFrame, roll: Roll, *, bars: bool) -> Prices | None:
     return Prices(first, second, old_at, new_at)
 
 
+def _once(moments: Moments, roll: Roll, last: Prices) -> Prices | None:
+    """The prices of ticks at the moment at which the first of both contracts ends: of the other its last one then."""
+    if last.old_at == last.new_at:
+        return last
+    late = roll.new if last.old_at < last.new_at else roll.old
+    found = _last(moments, roll, late, min(last.old_at, last.new_at) + 1)
+    if found is None:
+        return None
+    at, price = found
+    return replace(last, new=price, new_at=at) if late == roll.new else replace(last, old=price, old_at=at)
+
+
+def _last(moments: Moments, roll: Roll, instrument: int, before: int) -> tuple[int, Decimal] | None:
+    """The last price of an instrument before an instant, in the days before the roll."""
+    for back in _before(moments, before):
+        window = back.cut(Window(max(roll.at - LOOKBACK_DAYS * DAY_NS, 0), before))
+        if window is None:
+            break
+        rows = moments.rows(roll, window, (instrument,), first=False).sort(_AT, maintain_order=True)
+        if rows.height:
+            at, price = rows.row(-1)[1:]
+            return at, price
+    return None
+
+
 def _nearest(moments: Moments, roll: Roll, instrument: int, *, before: bool) -> tuple[int, Decimal]:
     """The last price of an instrument before the roll, or the first one from it on."""
-    for window in _before(moments, roll.at) if before else _after(moments, roll.at):
-        rows = moments.rows(roll, window, (instrument,), first=not before).sort(_AT, maintain_order=True)
+    if before and (found := _last(moments, roll, instrument, roll.at)):
+        return found
+    for window in () if before else _after(moments, roll.at):
+        rows = moments.rows(roll, window, (instrument,), first=True).sort(_AT, maintain_order=True)
         if rows.height:
-            at, price = rows.row(-1 if before else 0)[1:]
+            at, price = rows.row(0)[1:]
             return at, price
     contract = (roll.old_contract if before else roll.new_contract) or instrument
     side = "before" if before else "after"

@@ -30,9 +30,11 @@ REFUSED = frozenset({
     "read_csv_auto", "read_text", "read_blob", "read_parquet", "parquet_scan", "read_json", "glob", "query",
     "query_table", "sniff_csv",
 })  # fmt: skip
-_BARE = pl.Datetime("us")
-#: Times that polars and ISO 8601 know how to write; infinity is beyond.
-_FAR = {"us": 250_000_000_000_000_000, "ns": 2**63 - 1}
+#: The first and the last day, since 1970, and microsecond that Python, Polars and ISO 8601 all can write: 1 to 9999.
+_DAYS = (-719_162, 2_932_896)
+_MICROS = (_DAYS[0] * 86_400_000_000, (_DAYS[1] + 1) * 86_400_000_000 - 1)
+#: What stores say of a time that Arrow has no value for.
+NO_CLOCK = "24:00 is no time of a day: cast it to text"
 _DIGITS = 38
 #: Decimal places of quotients: sixteen digits and more.
 _PLACES = 9
@@ -185,9 +187,10 @@ class Told(Answer):
 
     def _exact(self, frame: pl.DataFrame) -> pl.DataFrame:
         for name, dtype in self.columns.items():
-            if isinstance(dtype, pl.Datetime) and _beyond(frame[name], dtype):
+            if _beyond(frame[name], dtype):
                 raise RequestError(
-                    f"the column {name} has a time that no calendar date can be given for", "Cast it: x::text."
+                    f"the column {name} has a time that no calendar date can be given for (years 1 to 9999)",
+                    "Cast it: x::text.",
                 )
         return frame.with_columns(n.told(frame[n.name]) for n in self._numbers)
 
@@ -195,10 +198,16 @@ class Told(Answer):
         return f"<the answer to a statement: {', '.join(self.columns)}>"
 
 
-def _beyond(times: pl.Series, dtype: pl.Datetime) -> bool:
-    ticks = times.to_physical().drop_nulls()
-    limit = _FAR[dtype.time_unit]
-    return dtype.time_unit != "ns" and bool(((ticks > limit) | (ticks < -limit)).any())
+def _beyond(times: pl.Series, dtype: pl.DataType) -> bool:
+    """Whether a day or a time cannot be told by all that answers go to."""
+    if isinstance(dtype, pl.Datetime):
+        low, high = _MICROS if dtype.time_unit == "us" else (-(2**63), 2**63 - 1)
+    elif dtype == pl.Date:
+        low, high = _DAYS
+    else:
+        return False
+    found = times.to_physical()
+    return bool(((found > high) | (found < low)).any())
 
 
 def _again(first: pl.DataFrame | None, rest: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -229,7 +238,6 @@ def explained(statement: str) -> bool:
 
 
 __all__ = [
-    "ONLY_READING", "REFUSED", "Numbers", "Told", "chars", "explained", "only_reading", "pointed", "refused_function",
-    "trimmed", "unique",
-    "unknown",
+    "NO_CLOCK", "ONLY_READING", "REFUSED", "Numbers", "Told", "chars", "explained", "only_reading", "pointed",
+    "refused_function", "trimmed", "unique", "unknown",
 ]  # fmt: skip

@@ -89,6 +89,7 @@ _OTHERS = frozenset(
     ]
 )
 _WRITES = ("insert", "update", "delete", "merge", "into")
+_BEFORE_TABLES = ("from", "join", "only", "table", ",", "(")
 _LOCKS = ("update", "share", "no", "key")
 
 
@@ -163,10 +164,15 @@ def blank(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Words:
-    """What a statement says: its functions, and all names in it, each with its first place."""
+    """What a statement says: its functions, and all names in it, each with its first place.
+
+    ``scoped`` are the names after a dot; ``tables`` those without one that stand where a table may be named.
+    """
 
     functions: dict[str, int]
     names: dict[str, int]
+    scoped: dict[str, int]
+    tables: dict[str, int]
 
 
 def looked_through(text: str) -> Words:
@@ -181,7 +187,13 @@ def looked_through(text: str) -> Words:
         raise pointed("a statement begins with SELECT, WITH, VALUES, TABLE or EXPLAIN", text, at)
     functions: dict[str, int] = {}
     names: dict[str, int] = {}
+    scoped: dict[str, int] = {}
+    tables: dict[str, int] = {}
+    depth = 0
     for k, token in enumerate(found):
+        depth += (token.text == "(") - (token.text == ")")
+        if depth < 0:
+            raise pointed("this parenthesis closes nothing", text, token.offset)
         if token.kind not in ("word", "quoted"):
             continue
         after = found[k + 1] if k + 1 < len(found) else None
@@ -189,9 +201,17 @@ def looked_through(text: str) -> Words:
         if token.kind == "word":
             _refuse(token, before, after)
         names.setdefault(token.name, token.offset)
+        if before is not None and before.text == ".":
+            scoped.setdefault(token.name, token.offset)
+        elif (
+            before is not None
+            and before.text.lower() in _BEFORE_TABLES
+            and (after is None or after.text not in ("(", "."))
+        ):
+            tables.setdefault(token.name, token.offset)
         if after is not None and after.text == "(":
             functions.setdefault(token.name, token.offset)
-    return Words(functions, names)
+    return Words(functions, names, scoped, tables)
 
 
 def refuse_other(text: str) -> None:

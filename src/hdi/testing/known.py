@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import polars as pl
 import pytest
@@ -44,6 +45,23 @@ def _trades(values: list[int]) -> Load:
     return Load(trades(_AT, prices=values))
 
 
+class _Busy:
+    """A store to which somebody commits right after its ledger was read for the nth time."""
+
+    def __init__(self, store: Store, nth: int, load: Load) -> None:
+        self._store, self._left, self._load = store, nth, load
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def ledger(self) -> pl.DataFrame:
+        found = self._store.ledger()
+        self._left -= 1
+        if self._left == 0:
+            self._load.commit(self._store)
+        return found
+
+
 class Known(Suite):
     """Every read as of an instant; nothing is written there."""
 
@@ -55,6 +73,20 @@ class Known(Suite):
         told = [prices(Then.at(store, when)) for when in times]
         assert told == [[1, 2, 3, 4], [1, 9, 3, 4], [1, 9, 3, 4], [1, 2, 8, 4]]
         assert [Then.at(store, when).replaced(schemas().find("trades")[0]).height for when in times] == [0, 1, 1, 3]
+
+    def test_what_is_committed_before_or_while_it_is_read_changes_no_answer(self, store: Store) -> None:
+        _trades([1, 2, 3, 4]).commit(store)
+        schema, _ = schemas().find("trades")
+        first = Then.at(store, _now(store))
+        for nth in range(1, 5):
+            busy = _Busy(store, nth, _trades([1, 9 + nth, 3, 4]))
+            then = Then(busy, first.ns)
+            assert (nth, prices(then)) == (nth, [1, 2, 3, 4])
+            assert prices(then) == prices(first) == [1, 2, 3, 4]
+            busy = _Busy(store, nth, Load(trades([*_AT, START + 9 * NS])))
+            counts = Then(busy, first.ns).content(schema, "trades", ALWAYS, None, NS)
+            assert counts["rows"].sum() == len(_AT)
+        assert (first.coverage()["unit"].n_unique(), first.ledger().height) == (1, 1)
 
     def test_an_emptied_window_was_full(self, store: Store) -> None:
         _trades([1, 2, 3, 4]).commit(store)

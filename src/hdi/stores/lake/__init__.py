@@ -19,8 +19,6 @@ from typing import Any
 import polars as pl
 import structlog
 from deltalake import DeltaTable
-from deltalake import Field as DeltaField
-from deltalake import Schema as DeltaSchema
 
 from hdi.answer import Answer
 from hdi.errors import RequestError, StoreError
@@ -33,7 +31,7 @@ from hdi.stores.instruments import DEFINITION, known_by
 from hdi.stores.lake import adopt
 from hdi.stores.lake.commit import record
 from hdi.stores.lake.compare import Stored, live_files
-from hdi.stores.lake.derive import CONFIGURATION, TABLES, Derived, clear_log, commits, latest
+from hdi.stores.lake.derive import TABLES, Derived, clear_log, commits, latest
 from hdi.stores.lake.files import guard, locked, try_lock, write_text
 from hdi.stores.lake.instruments import Instruments
 from hdi.stores.lake.past import Past
@@ -73,7 +71,6 @@ class Lake:
         history = {f"{s.table}_history": s.history for s in schemas}
         self._derived = Derived(root, list(self._schemas), history)
         self._live: dict[str, tuple[tuple[int, int, int], tuple[Stored, ...]]] = {}
-        self._delta_schemas: dict[str, DeltaSchema] = {}
         with guard(root):
             self._check()
             if write:
@@ -319,42 +316,6 @@ class Lake:
             if table.version() == newest:  # else somebody has just committed: it is looked at again next time
                 self._live[schema.table] = known
         return known[1]
-
-    def delta_schema(self, schema: Schema) -> DeltaSchema:
-        """The Delta schema of a table: the stored columns and the date of the partition."""
-        if schema.table not in self._delta_schemas:
-            frame = pl.DataFrame(schema={**schema.stored, "_date": pl.Date()})
-            arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-            self._delta_schemas[schema.table] = DeltaSchema.from_arrow(arrow)
-        return self._delta_schemas[schema.table]
-
-    def delta(self, schema: Schema) -> DeltaTable:
-        """The table at its newest version, made if it is not there. The table's lock must be held."""
-        path = str(self.root / schema.table)
-        if latest(self.root, schema.table) < 0:
-            DeltaTable.create(
-                path, self.delta_schema(schema), mode="ignore", partition_by=[*schema.partition, "_date"],
-                configuration=CONFIGURATION, description=schema.title,
-            )  # fmt: skip
-        table = DeltaTable(path)
-        self._grow(table, schema)
-        return table
-
-    def _grow(self, table: DeltaTable, schema: Schema) -> None:
-        """Add columns that the kind has gained; StoreError for one whose type has changed."""
-        there = {f.name: f for f in table.schema().fields}
-        missing = []
-        for wanted in self.delta_schema(schema).fields:
-            if wanted.name not in there:
-                missing.append(wanted)
-            elif there[wanted.name].type != wanted.type:
-                raise StoreError(
-                    f"the column {wanted.name} of {schema.table} is stored as {there[wanted.name].type}, and is "
-                    f"declared as {wanted.type} in {schema.where}",
-                    "Give the column another name, or a new kind another table.",
-                )
-        if missing:
-            table.alter.add_columns([DeltaField(f.name, f.type, nullable=True) for f in missing])
 
     @contextlib.contextmanager
     def committing(self, origin: str, folder: Path) -> Iterator[None]:

@@ -17,6 +17,7 @@ from hdi.model import date_ns
 from hdi.stores.lake.commit import exclusively, put
 from hdi.stores.lake.compare import Attempt, Change, Stored, live_files
 from hdi.stores.lake.derive import pack, stage
+from hdi.stores.lake.table import newest
 from hdi.stores.lake.write import LakeWriter
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _check_staged(writer: LakeWriter, came: int) -> None:
 def _commit(attempt: Attempt, piece: Piece, *, anew: bool) -> None:
     lake, writer = attempt.lake, attempt.writer
     lake.step("look")
-    table = lake.delta(piece.schema)
+    table = newest(lake.root, piece.schema)
     ledger = lake.ledger()
     mine = (pl.col("dataset") == piece.dataset) & (pl.col("schema") == piece.name.name)
     piece.check(ledger.filter(mine).height, lake.url)

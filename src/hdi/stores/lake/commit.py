@@ -21,6 +21,7 @@ from hdi.raw import sync
 from hdi.stores.lake.compare import Attempt, Change, compared, live_files, tally
 from hdi.stores.lake.derive import pack, sync_log
 from hdi.stores.lake.files import locked, write_text
+from hdi.stores.lake.table import delta_schema, newest
 from hdi.stores.lake.write import LakeWriter, Run
 from hdi.stores.receipts import committed_elsewhere, judged, ledger_row, moment, new_conditions, new_mappings
 
@@ -56,7 +57,7 @@ def exclusively(attempt: Attempt, origin: str, once: Callable[[], T]) -> T:
 def _commit(attempt: Attempt, receipts: Sequence[Receipt]) -> list[Receipt]:
     lake, writer, work = attempt.lake, attempt.writer, attempt.work
     lake.step("look")
-    table = lake.delta(work.schema)
+    table = newest(lake.root, work.schema)
     _refuse_known(lake, work)
     change = compared(attempt, live_files(table, work.schema.index_time))
     stored = _counts([r.path for r in change.runs], "_unit")
@@ -76,7 +77,7 @@ def record(lake: Lake, writer: LakeWriter, work: Work, receipts: Sequence[Receip
         change = Change([])
         at = _moment(attempt)
         done = [_judged(r, change, {}, {}, at) for r in receipts]
-        put(attempt, lake.delta(work.schema), change, _payload(attempt, done, change))
+        put(attempt, newest(lake.root, work.schema), change, _payload(attempt, done, change))
 
     exclusively(attempt, work.origin, once)
 
@@ -165,7 +166,7 @@ def put(attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, 
             sync(lake.root / folder)
         lake.step("commit")
         table.create_write_transaction(
-            [*adds, *removes], "append", lake.delta_schema(work.schema), [*work.schema.partition, "_date"],
+            [*adds, *removes], "append", delta_schema(work.schema), [*work.schema.partition, "_date"],
             commit_properties=CommitProperties(
                 custom_metadata={"hdi": payload}, app_transactions=marks, max_commit_retries=0
             ),

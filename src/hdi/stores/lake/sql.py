@@ -10,9 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +23,10 @@ from deltalake import DeltaTable
 from hdi.errors import HdiError, StoreError
 from hdi.stores.lake.compare import Stored, live_files
 from hdi.stores.lake.derive import latest
+from hdi.stores.lake.spill import spill_folder
 from hdi.stores.lake.sql_checks import Reference, check
-from hdi.stores.lake.sql_names import Names
-from hdi.stores.statements import Told, chars, explained, pointed, trimmed, unique, unknown
+from hdi.stores.lake.sql_names import MAPPED, STANDING, Names
+from hdi.stores.statements import NO_CLOCK, Told, chars, explained, pointed, trimmed, unique, unknown
 from hdi.stores.waiting import interruptible
 
 if TYPE_CHECKING:
@@ -47,15 +45,26 @@ _BATCH_ROWS = 65_536
 _PLAIN: dict[str, pl.DataType] = {
     "BOOLEAN": pl.Boolean(), "TINYINT": pl.Int8(), "SMALLINT": pl.Int16(), "INTEGER": pl.Int32(), "BIGINT": pl.Int64(),
     "UTINYINT": pl.UInt8(), "USMALLINT": pl.UInt16(), "UINTEGER": pl.UInt32(), "UBIGINT": pl.UInt64(),
-    "FLOAT": pl.Float32(), "DOUBLE": pl.Float64(), "VARCHAR": pl.String(), "DATE": pl.Date(), "TIME": pl.Time(),
+    "FLOAT": pl.Float32(), "DOUBLE": pl.Float64(), "VARCHAR": pl.String(), "DATE": pl.Date(),
     "TIMESTAMP": pl.Datetime("us"), "TIMESTAMP_NS": pl.Datetime("ns"), "TIMESTAMP_S": pl.Datetime("us"),
     "TIMESTAMP_MS": pl.Datetime("us"), "TIMESTAMP WITH TIME ZONE": pl.Datetime("us", "UTC"),
 }  # fmt: skip
+#: And those that an expression is for.
+_WRITTEN: dict[str, tuple[pl.DataType, str, bool]] = {
+    "BLOB": (pl.String(), "'\\x' || lower(hex({}))", False),
+    "TIME": (pl.Time(), f"CASE WHEN {{0}} = TIME '24:00' THEN error('{NO_CLOCK}') ELSE {{0}} END", False),
+}
 _IN_LISTS = ("BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "VARCHAR")
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 _LIST = re.compile(r"(\w+)\[\d*\]")
 _TERM = r"\((?:{column}) (?:>=|>|<=|<|=) {value}\)"
 _TIME = r"'(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?)\+00'::TIMESTAMP WITH TIME ZONE"
+_LITERAL = r"'(?:[^']|'')*'"
+_ONE = rf"\(symbol = {_LITERAL}\)"
+#: A filter that names every symbol which passes it.
+_NAMED = re.compile(
+    rf"(?:optional: )?(?:{_ONE}|\({_ONE}(?: OR {_ONE})+\)|\(symbol IN \({_LITERAL}(?:, {_LITERAL})*\)\))"
+)
 _MANY = 1 << 62
 #: Digits and places of a stored price, and the most digits.
 _STORED, _PLACES, _WIDEST = 18, 9, 38
@@ -90,13 +99,11 @@ class Statement:
         self._lake = lake
         self._text = trimmed(text)
         self._names = Names(lake, as_of)
-        self._folder = tempfile.mkdtemp(prefix="hdi-sql-")
         self._config = _CONFIG | {
-            "threads": pl.thread_pool_size(), "temp_directory": self._folder, "memory_limit": _memory(),
+            "threads": pl.thread_pool_size(), "temp_directory": spill_folder(self), "memory_limit": _memory(),
         }  # fmt: skip
         #: The files of the snapshot that the statement reads, by table: what it does not ask for is left out.
         self.files: dict[str, list[Stored]] = {}
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def answer(self) -> Told:
         """The answer, of which nothing is read yet. Raises RequestError for what is no statement that reads."""
@@ -125,9 +132,11 @@ class Statement:
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Make what the statement refers to: small tables, and views over the files that it asks for."""
         connection.execute("BEGIN")  # now() is one instant, here and when it runs
-        self._names.make_books(connection, self._tables)
+        mapped = [t for t in self._tables if t in MAPPED]
+        self._names.make_books(connection, [t for t in self._tables if t not in MAPPED])
         schemas = [s for s in self._names.schemas if s.table in self._tables]
-        wanted = self._wanted(connection, schemas)
+        wanted, symbols = self._wanted(connection, schemas, mapped)
+        self._names.make_mapped(connection, mapped, symbols)
         self.files = {s.table: [f for f in self._live(s) if wanted[s.table].meets(f)] for s in schemas}
         paths = [str(self._lake.root / t / f.path) for t, files in self.files.items() for f in files]
         connection.execute("SET allowed_paths = ?", [paths])
@@ -142,13 +151,16 @@ class Statement:
             return []
         return live_files(DeltaTable(str(self._lake.root / schema.table)), schema.index_time)
 
-    def _wanted(self, connection: duckdb.DuckDBPyConnection, schemas: Sequence[Schema]) -> dict[str, Wanted]:
-        """What the statement asks of each table, as DuckDB plans it over empty tables of the same columns."""
+    def _wanted(
+        self, connection: duckdb.DuckDBPyConnection, schemas: Sequence[Schema], mapped: Sequence[str]
+    ) -> tuple[dict[str, Wanted], set[str] | None]:
+        """What it asks of each table, and which symbols (None: all), as DuckDB plans it over empty tables."""
         if not schemas:
-            return {}
+            return {}, None
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")  # that they are empty proves nothing
         for schema in schemas:
             connection.execute(self._names.stub(schema))
+        self._names.make_mapped(connection, mapped, set())
         self._names.make_views(connection, self._tables)
         inner = _inner(self._text) if explained(self._text) else self._text
         try:
@@ -159,7 +171,9 @@ class Statement:
         found = {s.table: _asked([x for t, x in scans if t == s.table], s.index_time) for s in schemas}
         self._names.drop(connection, self._tables)
         connection.execute("RESET disabled_optimizers")
-        return found
+        # Daily bars are named without a mapping that was asked for.
+        symbols = None if self._names.daily in self._tables else _symbols([x for t, x in scans if t == STANDING])
+        return found, symbols
 
     # --- running it ---------------------------------------------------------------------------
 
@@ -240,9 +254,7 @@ def _carried(kind: str) -> tuple[pl.DataType, str, bool]:
         return _decimal(int(found[1]), int(found[2])), "{}", False
     if (found := _LIST.fullmatch(kind)) and found[1] in _IN_LISTS:
         return pl.List(_PLAIN[found[1]]), f"CAST({{}} AS {found[1]}[])", False
-    if kind == "BLOB":
-        return pl.String(), "'\\x' || lower(hex({}))", False
-    return pl.String(), "CAST({} AS VARCHAR)", False
+    return _WRITTEN.get(kind, (pl.String(), "CAST({} AS VARCHAR)", False))
 
 
 def _decimal(digits: int, places: int) -> pl.Decimal:
@@ -308,6 +320,17 @@ def _range(filters: Iterable[str], column: str, value: str, number: Callable[[st
             low = max(low, at) if sign in (">=", ">", "=") else low
             high = min(high, at) if sign in ("<=", "<", "=") else high
     return low, high
+
+
+def _symbols(scans: list[list[str]]) -> set[str] | None:
+    """The symbols that all scans of the mappings together name; None where one of them may want any."""
+    found: set[str] = set()
+    for filters in scans:
+        named = next((text for text in filters if _NAMED.fullmatch(text)), None)
+        if named is None:
+            return None
+        found.update(text[1:-1].replace("''", "'") for text in re.findall(_LITERAL, named))
+    return found if scans else None
 
 
 def _micro(told: str) -> int:

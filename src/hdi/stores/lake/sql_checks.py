@@ -14,10 +14,12 @@ from hdi.stores.statements import REFUSED, chars, explained, only_reading, point
 from hdi.stores.tokens import refuse_other
 
 #: Functions that give rows without looking anywhere.
-_ROWS = frozenset({"range", "generate_series", "unnest", "generate_subscripts", "repeat", "test_all_types"})
+_ROWS = frozenset({
+    "range", "generate_series", "unnest", "generate_subscripts", "repeat", "test_all_types", "json_each", "json_tree",
+})  # fmt: skip
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE", "VALUES_NODE"})
 _CATALOGS = frozenset({"information_schema", "pg_catalog"})
-_HERE = frozenset({"", "main", "public", "memory"})
+_HERE = frozenset({"", "main", "memory"})
 _EXPLAIN = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?:\s*\([^)]*\)|\s+analy[sz]e\b)?", re.IGNORECASE | re.DOTALL
 )

@@ -31,7 +31,9 @@ _KINDS: dict[pl.DataType, str] = {
     MICRO: "TIMESTAMPTZ", pl.Int64(): "BIGINT", pl.Int32(): "INTEGER", pl.Int16(): "SMALLINT",
     pl.Boolean(): "BOOLEAN", pl.Decimal(18, 9): "DECIMAL(18,9)", pl.String(): "VARCHAR",
 }  # fmt: skip
-_LATER, _NAMES = "_later", "_names"
+_LATER, _NAMES, STANDING = "_later", "_names", "standing_mappings"
+#: The tables of what symbols stand for: of those that a statement asks for, where it names them.
+MAPPED = (STANDING, _NAMES)
 _NS = "(epoch_us(t.{0}) * 1000 + t.{0}_ns)"
 _READ = (UNITS, COVERED, SYMBOLS, REJECTED, SAID)
 _RUNS = """SELECT run, min(committed_at - to_microseconds(CAST(round(seconds * 1000000) AS BIGINT))) AS started,
@@ -71,7 +73,9 @@ class Names:
         self._daily = next((s for s in self.schemas if DAILY in s.names), None)
         self._definition = next((s for s in self.schemas if DEFINITION in s.names), None)
         self._books = {b.name: b for b in _READ}
-        daily = [f"daily_{self._daily.table}"] if self._daily else []
+        #: The view of daily bars, where there is one.
+        self.daily = f"daily_{self._daily.table}" if self._daily else None
+        daily = [self.daily] if self.daily else []
         instruments = ["instruments"] if self._definition else []
         #: Every name, tables before views.
         self.all = [
@@ -85,7 +89,7 @@ class Names:
         for view, schema in self._views.items():
             if view in wanted:
                 wanted |= {schema.table, "standing_mappings", _NAMES}
-        if self._daily and f"daily_{self._daily.table}" in wanted:
+        if self._daily and self.daily in wanted:
             wanted |= {self._daily.table, _NAMES}
         if "ingest_runs" in wanted:
             wanted.add("ingest_units")
@@ -114,14 +118,24 @@ class Names:
                 _put(connection, name, self._history(self._histories[name]))
             elif name in self._past:
                 _put(connection, name, self._replaced_since(self._past[name]))
-            elif name == "standing_mappings":
-                _put(connection, name, _timed(self._standing, ("start", "end")))
-            elif name == _NAMES:
-                _put(connection, name, raw_names(self._mappings))
             elif name == _LATER:
                 _put(connection, name, pl.DataFrame({"unit": self._later}, schema={"unit": pl.Int32()}))
             elif name == "instruments" and self._definition is not None:
                 self._make_instruments(connection, self._definition)
+
+    def make_mapped(
+        self, connection: duckdb.DuckDBPyConnection, names: Collection[str], symbols: Collection[str] | None
+    ) -> None:  # fmt: skip
+        """Make those of :data:`MAPPED` that are among the names, for these symbols (None: for all)."""
+        if not names:
+            return
+        rows = self._mappings
+        told = self._standing if symbols is None else standing(rows, self._coverage, symbols)
+        if symbols is not None:
+            rows = rows.filter(pl.col("instrument_id").is_in(told["instrument_id"].unique().implode()))
+        frames = {STANDING: _timed(told, ("start", "end")), _NAMES: raw_names(rows)}
+        for name in names:
+            _put(connection, name, frames[name])
 
     def _book(self, book: Book) -> pl.DataFrame:
         frames: dict[str, Callable[[], pl.DataFrame]] = {
@@ -254,14 +268,14 @@ class Names:
         for name, _ in reversed(list(self._made(names))):
             connection.execute(f"DROP VIEW {quoted(name)}")
         for name in names:
-            if name in self._by_table:
+            if name in self._by_table or name in MAPPED:
                 connection.execute(f"DROP TABLE {quoted(name)}")
 
     def _made(self, names: Collection[str]) -> Iterator[tuple[str, str]]:
         for name in names:
             if name in self._views:
                 yield name, _by_symbol(self._views[name])
-            elif self._daily and name == f"daily_{self._daily.table}":
+            elif self._daily and name == self.daily:
                 yield name, _constant(self._daily)
             elif name == "ingest_runs":
                 yield name, _RUNS

@@ -5,6 +5,8 @@ The rule is that of :mod:`hdi.lookup`, for all symbols at once.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import polars as pl
 
 from hdi.frames import MAPPINGS
@@ -22,8 +24,20 @@ def raw_names(mappings: pl.DataFrame) -> pl.DataFrame:
     return _latest(mappings, "raw_symbol")
 
 
-def standing(mappings: pl.DataFrame, coverage: pl.DataFrame) -> pl.DataFrame:
-    """What each symbol stands for (:data:`MAPPINGS`). A symbol of several types is one symbol: its rows come once."""
+def standing(
+    mappings: pl.DataFrame, coverage: pl.DataFrame, symbols: Collection[str] | None = None
+) -> pl.DataFrame:  # fmt: skip
+    """What each symbol stands for (:data:`MAPPINGS`). A symbol of several types is one symbol: its rows come once.
+
+    With ``symbols`` it is what these stand for, found without looking at what has nothing to do with them.
+    """
+    if symbols is not None:
+        mine = pl.col("symbol").is_in(list(symbols))
+        coverage = coverage.filter(mine)
+        # Another name of the same instrument that came later ends one of these.
+        ids = mappings.filter(mine)["instrument_id"].unique().implode()
+        mappings = mappings.filter(mine | (pl.col("stype") == "raw_symbol") & pl.col("instrument_id").is_in(ids))
+        return standing(mappings, coverage).filter(mine)
     parts = [_latest(mappings, stype) for stype in _BY]
     parts += [mappings.filter(~pl.col("stype").is_in(list(_BY))), _claims(mappings, coverage)]
     every = pl.concat(p.select(*MAPPINGS) for p in parts).filter(pl.col("start") < pl.col("end"))

@@ -204,10 +204,10 @@ def _refuse_covered(connection: psycopg.Connection, writer: TimescaleWriter, wor
 
 
 def _moment(connection: psycopg.Connection, work: Work) -> int:
-    """When this commit is made. The lock of the work is held: those before it are among the last numbers."""
+    """When this commit is made. The lock of the work is held, so that those before it are seen."""
     row = connection.execute(
-        sql.SQL("SELECT max({}) FROM (SELECT * FROM ingest_units ORDER BY unit DESC LIMIT 500) u "
-                "WHERE dataset = %s AND schema = %s").format(whole_ns("committed_at")),
+        sql.SQL("SELECT {} FROM ingest_units WHERE dataset = %s AND schema = %s "
+                "ORDER BY committed_at DESC, committed_at_ns DESC LIMIT 1").format(whole_ns("committed_at")),
         (work.dataset, work.name.name),
     ).fetchone()  # fmt: skip
     return moment(row[0] if row else None)

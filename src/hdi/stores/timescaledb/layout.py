@@ -31,6 +31,9 @@ _ROLES = "Use the role that ingests: docs/database-roles.md says which rights it
 _WIDTHS = ("TIMESTAMPTZ", "BIGINT", "DOUBLE", "INTEGER", "SMALLINT", "BOOLEAN", "NUMERIC", "TEXT")
 _META = sql.SQL("CREATE TABLE IF NOT EXISTS hdi_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
 _NUMBERS = sql.SQL("CREATE TABLE IF NOT EXISTS hdi_units (unit INTEGER PRIMARY KEY, unit_id TEXT NOT NULL)")
+_UNITS_BY_COMMIT = sql.SQL(
+    "CREATE INDEX IF NOT EXISTS ingest_units_by_commit ON ingest_units (dataset, schema, committed_at)"
+)
 _NUMBERS_BY_ID = sql.SQL("CREATE INDEX IF NOT EXISTS hdi_units_unit_id ON hdi_units (unit_id)")
 
 Declared = Mapping[str, tuple[str, bool]]
@@ -183,6 +186,7 @@ def make(connection: psycopg.Connection, schemas: Schemas) -> None:
     for book in BOOKS:
         _table(connection, book.name, book.declared, there, book.indexes, seq=True)
         _comment(connection, book.name, book.doc)
+    connection.execute(_UNITS_BY_COMMIT)
     for schema in schemas:
         _table(connection, schema.table, declared(schema), there, hypertable=schema)
         past = f"{schema.table}_history"

@@ -19,9 +19,17 @@ _BY_TIME = {"ingest_units": "committed_at", "day_conditions": "seen_at"}
 def then(schemas: Schemas, named: Collection[str], as_of: int) -> sql.Composed:
     """``WITH name AS (...), ... `` for the names among those of the store, and for what they are made of."""
     made = _tables(schemas, as_of) | {name: sql.Composed([body]) for name, body in bodies(schemas)}
-    wanted = [name for name in made if name == _LATER or name in _needed(schemas, named)]
+    needed = _needed(schemas, named) | {_LATER}
+    wanted = [name for name in made if name in needed]
     each = (sql.SQL("{} AS NOT MATERIALIZED ({})").format(sql.Identifier(n), made[n]) for n in wanted)
     return sql.SQL("WITH {}\n").format(sql.SQL(", ").join(each))
+
+
+def names(schemas: Schemas) -> set[str]:
+    """All tables and views that can be told as of an instant."""
+    views = {name for name, _ in bodies(schemas)}
+    tables = {t for s in schemas for t in (s.table, f"{s.table}_history")}
+    return views | tables | {_LATER, *_BY_UNIT, *_BY_TIME, "symbol_mappings", "quarantine", "quarantine_history"}
 
 
 def _needed(schemas: Schemas, named: Collection[str]) -> set[str]:
@@ -49,6 +57,9 @@ def _tables(schemas: Schemas, as_of: int) -> dict[str, sql.Composed]:
         "SELECT * FROM symbol_mappings WHERE learned IS NULL OR {} <= {}"
     ).format(whole_ns("learned"), at)  # fmt: skip
     found["quarantine"] = _quarantine(later)
+    found["quarantine_history"] = sql.SQL(
+        "SELECT * FROM quarantine_history WHERE replaced_unit NOT IN ({})"
+    ).format(later)  # fmt: skip
     for schema in schemas:
         past = sql.Identifier(f"{schema.table}_history")
         columns = names_of(schema.stored)
@@ -72,4 +83,4 @@ def _quarantine(later: sql.Composed) -> sql.Composed:
     ).format(c=columns, l=later)
 
 
-__all__ = ["then"]
+__all__ = ["names", "then"]

@@ -21,6 +21,7 @@ from psycopg.pq import DiagnosticField, ExecStatus
 
 from hdi.errors import HdiError, RequestError, StoreError
 from hdi.stores.statements import (
+    NO_CLOCK,
     REFUSED,
     Told,
     explained,
@@ -32,7 +33,7 @@ from hdi.stores.statements import (
     unknown,
 )
 from hdi.stores.timescaledb.connect import HINTS, guard, state_of
-from hdi.stores.timescaledb.reading_then import then
+from hdi.stores.timescaledb.reading_then import names, then
 from hdi.stores.tokens import Words, looked_through
 from hdi.stores.waiting import interruptible
 
@@ -55,16 +56,25 @@ _EXPLAIN = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?:\s*\([^)]*\)|(?:\s+(?:analy[sz]e|verbose)\b)*)", re.IGNORECASE | re.DOTALL
 )
 _NUMERIC, _DIGITS = 1700, 38
+_CLOCK = f"CASE WHEN {{0}} = time '24:00' THEN ('{NO_CLOCK} ' || {{0}}::text)::time ELSE {{0}} END"
 #: What the server's types become, by their number; all others travel as text.
 _PLAIN: Mapping[int, tuple[pl.DataType, str]] = {
     16: (pl.Boolean(), "{}"), 21: (pl.Int16(), "{}"), 23: (pl.Int32(), "{}"), 20: (pl.Int64(), "{}"),
     26: (pl.Int64(), "{}::bigint"), 700: (pl.Float32(), "{}"), 701: (pl.Float64(), "{}"), 25: (pl.String(), "{}"),
-    1043: (pl.String(), "{}"), 1082: (pl.Date(), "{}"), 1083: (pl.Time(), "{}"), 1114: (pl.Datetime("us"), "{}"),
-    1184: (pl.Datetime("us", "UTC"), "{}"), 1009: (pl.List(pl.String()), "{}"),
-    1015: (pl.List(pl.String()), "{}::text[]"), 1003: (pl.List(pl.String()), "{}::text[]"),
-    1000: (pl.List(pl.Boolean()), "{}"), 1005: (pl.List(pl.Int16()), "{}"), 1007: (pl.List(pl.Int32()), "{}"),
-    1016: (pl.List(pl.Int64()), "{}"), 1022: (pl.List(pl.Float64()), "{}"),
+    1043: (pl.String(), "{}"), 1082: (pl.Date(), "{}"), 1083: (pl.Time(), _CLOCK), 1114: (pl.Datetime("us"), "{}"),
+    1184: (pl.Datetime("us", "UTC"), "{}"),
 }  # fmt: skip
+#: What lists are of, and the type that they are sent as.
+_LISTS: Mapping[int, tuple[pl.DataType, str]] = {
+    1009: (pl.String(), "text[]"), 1015: (pl.String(), "text[]"), 1003: (pl.String(), "text[]"),
+    1000: (pl.Boolean(), "bool[]"), 1005: (pl.Int16(), "int2[]"), 1007: (pl.Int32(), "int4[]"),
+    1016: (pl.Int64(), "int8[]"), 1022: (pl.Float64(), "float8[]"),
+}  # fmt: skip
+#: A list counts from one, and one of several dimensions is none: the server says so, with what this says.
+_LIST = (
+    "CASE WHEN array_ndims({{0}}) > 1 THEN ({{0}}::text || ' has several dimensions: cast it to text')::{0} "
+    "ELSE ({{0}}::{0})[:] END"
+)
 #: Classes of refusals that are the statement's own, and not the server's.
 _MINE = ("0A", "20", "21", "22", "26", "2F", "34", "42", "P0", "XX000")
 #: What fails while rows come in the driver tells without its code.
@@ -78,6 +88,12 @@ _SESSION = (
 _COLUMNS = (
     "SELECT attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE attnum > 0 AND NOT attisdropped "
     "AND relname = ANY(%s) AND relnamespace = ANY(current_schemas(false)::regnamespace[])"
+)
+#: Relations that are neither the server's own nor inside of TimescaleDB; chunks are rows as they are now.
+_ELSEWHERE = (
+    "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE relname = ANY(%s) "
+    "AND relkind IN ('r', 'v', 'p', 'm', 'f') AND nspname NOT IN ('pg_catalog', 'information_schema', "
+    "'timescaledb_information') ORDER BY 1 LIMIT 1"
 )
 _TABLES = (
     "SELECT relname FROM pg_class WHERE relnamespace = ANY(current_schemas(false)::regnamespace[]) "
@@ -95,6 +111,8 @@ class Statement:
         self._explain = found.group() if found else ""
         self._text = self._whole[len(self._explain) :]
         self._words: Words = looked_through(self._text)
+        self._as_of = as_of
+        self._schemas = schemas
         self._with = then(schemas, self._words.names, as_of) if as_of is not None else sql.Composed([])
         self._conninfo = ""
 
@@ -103,6 +121,8 @@ class Statement:
         with self._guard(), self._database.session() as connection:
             self._session(connection)
             self._functions(connection)
+            if self._as_of is not None:
+                self._hidden(connection)
             if self._explain:
                 return self._plan(connection)
             described = self._described(connection)
@@ -142,6 +162,22 @@ class Statement:
             if volatile and name not in _HARMLESS:
                 raise refused_function(name)
 
+    def _hidden(self, connection: psycopg.Connection) -> None:
+        """Refuse, as of an instant, what would be read as it is now: other tables and views, and those by schema."""
+        mine = names(self._schemas)
+        for name, place in self._words.scoped.items():
+            if name in mine:
+                raise pointed(
+                    f"as of an instant, {name} is named without its schema", self._text, place, "Leave the schema out."
+                )
+        asked = [n for n in (*self._words.tables, *self._words.scoped) if n not in mine]
+        for (name,) in connection.execute(_ELSEWHERE, (asked,)).fetchall():
+            at = self._words.tables.get(name, self._words.scoped.get(name))
+            raise pointed(
+                f"what {name} held at that instant is not known", self._text, at,
+                "Ask the tables that it is made of.",
+            )  # fmt: skip
+
     def _described(self, connection: psycopg.Connection) -> list[tuple[str, int, int]]:
         """Name, type and modifier of each column, as the server understands the statement."""
         head = self._within(connection, "*", " q").partition(self._text)[0]
@@ -176,7 +212,7 @@ class Statement:
                 kind = "table" if state == _NO_TABLE else "column"
                 return unknown(kind, missing.rpartition(".")[2], self._known(kind), self._text, at)
         if state == _NO_RIGHT and "function" not in said:
-            return StoreError(f"the database {self._database.location} refused: {said}", HINTS[state])
+            return self._forbidden(said)
         return _mine(said, state, self._text, at, field(DiagnosticField.MESSAGE_HINT))
 
     def _known(self, kind: str) -> list[str]:
@@ -201,9 +237,7 @@ class Statement:
         try:
             cursor = connection.execute(f"{self._explain}\n{inner}".encode())
         except psycopg.Error as exc:
-            if exc.sqlstate and exc.sqlstate.startswith(_MINE):
-                raise _mine(str(exc.diag.message_primary), exc.sqlstate, self._text, None) from exc
-            raise
+            raise self._failed(str(exc.diag.message_primary), exc.sqlstate or "", exc) from exc
         lines = [line for (row,) in cursor.fetchall() for line in _lines(row)]
         frame = pl.DataFrame({"plan": lines}, schema={"plan": pl.String()})
         return Told(dict(frame.schema), (), lambda: iter((frame,)), self._guard)
@@ -221,10 +255,17 @@ class Statement:
                     )
         except ReadError as exc:
             state = exc.state or state_of(str(exc)) or (_UNSAID if "ERROR:" in str(exc) else "")
-            if state.startswith((*_MINE, _READ_ONLY)) and state != _NO_RIGHT:
-                said = re.sub(r"^.*?ERROR:\s*|\s*SQLSTATE.*$", "", str(exc), flags=re.DOTALL).strip()
-                raise _mine(said.partition("\n")[0], state, self._text, None) from exc
-            raise
+            said = re.sub(r"^.*?ERROR:\s*|\s*SQLSTATE.*$", "", str(exc), flags=re.DOTALL).strip().partition("\n")[0]
+            raise self._failed(said, state, exc) from exc
+
+    def _failed(self, said: str, state: str, exc: Exception) -> Exception:
+        """What a statement that ran was refused for; where it is not the statement's own fault, what came."""
+        if state == _NO_RIGHT and "function" not in said:
+            return self._forbidden(said)
+        return _mine(said, state, self._text, None) if state.startswith((*_MINE, _READ_ONLY)) else exc
+
+    def _forbidden(self, said: str) -> StoreError:
+        return StoreError(f"the database {self._database.location} refused: {said}", HINTS[_NO_RIGHT])
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
@@ -234,7 +275,12 @@ class Statement:
 
 def _mine(said: str, state: str, text: str, at: int | None, hint: str = "") -> RequestError:
     """What is wrong with the statement."""
-    writing = state == _READ_ONLY or "data-modifying" in said or "is not allowed here" in said
+    writing = (
+        state == _READ_ONLY
+        or "read-only transaction" in said
+        or "data-modifying" in said
+        or "is not allowed here" in said
+    )
     if writing or (state == _NO_RIGHT and "function" in said):
         return only_reading(said)
     return pointed(said, text, at, hint)
@@ -245,6 +291,9 @@ def _carried(kind: int, modifier: int) -> tuple[pl.DataType, str, bool]:
     if kind in _PLAIN:
         dtype, how = _PLAIN[kind]
         return dtype, how, False
+    if kind in _LISTS:
+        of, sent = _LISTS[kind]
+        return pl.List(of), _LIST.format(sent), False
     if kind == _NUMERIC:
         # The modifier holds precision and scale, four more than nothing.
         precision, scale = ((modifier - 4) >> 16) & 0xFFFF, (modifier - 4) & 0x7FF
