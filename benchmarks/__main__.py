@@ -28,7 +28,7 @@ from benchmarks.measure import Case, Measured, hdi, run_all
 
 HERE = Path(__file__).parent
 LIBRARY = "hdi ingest (library)"
-#: Trades among which one second of one symbol is looked up, in a full run.
+#: Trades among which one minute of one symbol is looked up, in a full run.
 MANY = 100_000_000
 #: Ends with an error when what came before has loaded one of them.
 LIGHT = """

@@ -146,7 +146,7 @@ def _window(first: str, last: str, column: str = "ts_recv") -> str:
 
 
 _MIDNIGHT, _NEXT = (f"{dt.date.fromisoformat(DAY) + dt.timedelta(days=n)} 00:00:00" for n in (0, 1))
-_SECOND = (f"{DAY} 14:00:00", f"{DAY} 14:00:01")
+_MINUTE = (f"{DAY} 14:00:00", f"{DAY} 14:01:00")
 _ORDER = "ORDER BY ts_recv, ts_recv_ns, _unit, _row"
 _BARS = """
     SELECT dataset, instrument_id, publisher_id, time_bucket(INTERVAL '1 minute', ts_recv) AS minute,
@@ -163,7 +163,7 @@ def _named(symbol: str, statement: str) -> str:
 
 
 _DAY = _named(SYMBOL, _window(_MIDNIGHT, _NEXT))
-_POINT = _named(OTHER, _window(*_SECOND))
+_POINT = _named(OTHER, _window(*_MINUTE))
 _MONTH = (
     f"SELECT * FROM BARS WHERE symbol = '{SYMBOL}' AND granularity = '1d' AND "
     f"{_window('2024-01-01 00:00:00', '2024-02-01 00:00:00', 'ts_event')} ORDER BY ts_event"
@@ -182,7 +182,7 @@ _JOIN = """
 """
 _JOINED = ("ts_recv", "instrument_id", "price", "size", "bid_px_00", "ask_px_00", "quote_ts_recv")
 JOIN = "trades with the quote in force before each"
-_AT = tuple(f"{text.replace(' ', 'T')}Z" for text in _SECOND)
+_AT = tuple(f"{text.replace(' ', 'T')}Z" for text in _MINUTE)
 
 JOBS: dict[str, Callable[[str, Path], Timed]] = {
     "ask_minutes": _hdi(lambda d: d.bars("ALL_SYMBOLS", every="1m", source="trades").arrow()),
@@ -215,9 +215,9 @@ def _question(title: str, job: str, of: str = "trades", more: dict[str, str] | N
 QUESTIONS = [
     _question("minute bars of all trades", "ask_minutes"),
     _question("a day of trades of one symbol, all columns, in order", "ask_day", more={ARCTIC: "ask_day_arctic"}),
-    _question(f"{OFTEN} lookups of one symbol in one second of trades", "ask_point"),
+    _question(f"{OFTEN} lookups of one symbol in one minute of trades", "ask_point"),
     _question(f"{OFTEN} times a month of daily bars of one symbol", "ask_month", "daily", {ARCTIC: "ask_month_arctic"}),
-    _question(f"{OFTEN} lookups of one symbol in one second of 100 M trades", "ask_point", "many"),
+    _question(f"{OFTEN} lookups of one symbol in one minute of 100 M trades", "ask_point", "many"),
     _question("minute bars of a continuous symbol over years, all columns, in order", "ask_continuous", "continuous"),
     Question(JOIN, "ask_join", {DUCKDB: "ask_join_duckdb"}, "quotes"),
 ]

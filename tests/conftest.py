@@ -9,7 +9,12 @@ import contextlib
 import os
 import uuid
 
+import hypothesis
 import pytest
+
+# How long an example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("hdi", deadline=None)
+hypothesis.settings.load_profile("hdi")
 
 # Read now: tests put variables of the one who runs them away.
 NAMED = os.environ.get("HDI_TEST_TIMESCALEDB")

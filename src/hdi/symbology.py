@@ -111,11 +111,13 @@ def disjoint(frame: pl.DataFrame) -> pl.DataFrame:
     Of overlapping intervals the later row of the frame wins; empty ones are left out.
     """
     rows = (
-        frame.select("instrument_id", "start", "end")
-        .with_row_index("row")
-        .with_columns(pl.col("row").cast(pl.Int64))
+        frame.select("instrument_id", "start", "end", row=pl.int_range(pl.len(), dtype=pl.Int64))
         .filter(pl.col("start") < pl.col("end"))
-        .unique(["instrument_id", "start", "end"], keep="last")
+    )  # fmt: skip
+    if rows.height <= 1:
+        return rows
+    rows = (
+        rows.unique(["instrument_id", "start", "end"], keep="last")
         .sort("instrument_id", "start", "row")
         .select("instrument_id", "start", "end", "row")
     )
@@ -159,6 +161,8 @@ def _cut(intervals: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, int, 
 
 def merge(frame: pl.DataFrame) -> pl.DataFrame:
     """The union of intervals (instrument_id, start, end): touching and overlapping ones joined."""
+    if frame.height <= 1:  # most symbols have one; what follows takes as long for it as for thousands
+        return frame.select("instrument_id", "start", "end")
     return (
         frame.select("instrument_id", "start", "end")
         .sort("instrument_id", "start", "end")

@@ -22,7 +22,7 @@ SERVICES = COMPOSE["services"]
 #: What the image of TimescaleDB (and that of PostgreSQL below it) reads, of what one might give it.
 IMAGE_READS = {"POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "TIMESCALEDB_TELEMETRY"}
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
-TOOLS = {"pytest", "ruff", "mypy", "duckdb", "hypothesis", "import-linter", "uv", "hatchling"}
+TOOLS = {"pytest", "ruff", "mypy", "hypothesis", "import-linter", "uv", "hatchling"}
 
 
 def instructions():

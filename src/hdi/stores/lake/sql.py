@@ -102,6 +102,8 @@ class Statement:
         self._config = _CONFIG | {
             "threads": pl.thread_pool_size(), "temp_directory": spill_folder(self), "memory_limit": _memory(),
         }  # fmt: skip
+        #: By table: the version that was looked at last, and its files.
+        self._snapshots: dict[str, tuple[int, list[Stored]]] = {}
         #: The files of the snapshot that the statement reads, by table: what it does not ask for is left out.
         self.files: dict[str, list[Stored]] = {}
 
@@ -147,9 +149,14 @@ class Statement:
         connection.execute("SET lock_configuration = true")
 
     def _live(self, schema: Schema) -> list[Stored]:
-        if latest(self._lake.root, schema.table) < 0:
+        version = latest(self._lake.root, schema.table)
+        if version < 0:
             return []
-        return live_files(DeltaTable(str(self._lake.root / schema.table)), schema.index_time)
+        held = self._snapshots.get(schema.table)
+        if held is None or held[0] != version:
+            table = DeltaTable(str(self._lake.root / schema.table))
+            held = self._snapshots[schema.table] = (table.version(), live_files(table, schema.index_time))
+        return held[1]
 
     def _wanted(
         self, connection: duckdb.DuckDBPyConnection, schemas: Sequence[Schema], mapped: Sequence[str]
