@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +164,7 @@ class _Narrowed(Answer):
 
     def __init__(self, of: Answer, columns: Sequence[str]) -> None:
         self._of = of
-        self.columns = {c: of.columns[c] for c in columns}
+        self.columns = picked(of.columns, columns)
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]  # those of the whole
@@ -184,7 +184,7 @@ class _Head(Answer):
 
     def __init__(self, of: Answer, rows: int) -> None:
         self._of = of
-        self._rows = rows
+        self._rows = at_most(rows)
         self.columns = of.columns
 
     @property
@@ -224,6 +224,21 @@ class Rows(Answer):
         return f"<{self._frame.height} rows of {', '.join(self.columns)}>"
 
 
+def picked(columns: Mapping[str, pl.DataType], names: Sequence[str]) -> dict[str, pl.DataType]:
+    """Some of the columns, in the order of their names. RequestError for one that is not among them."""
+    for name in names:
+        if name not in columns:
+            raise RequestError(f"unknown column {name!r}", f"Known: {', '.join(columns)}.")
+    return {name: columns[name] for name in names}
+
+
+def at_most(rows: int) -> int:
+    """So many rows. RequestError for fewer than none."""
+    if rows < 0:
+        raise RequestError(f"the first {rows} rows", "Give a number of at least 0.")
+    return rows
+
+
 @contextlib.contextmanager
 def _closed(frames: Iterator[pl.DataFrame]) -> Iterator[Iterator[pl.DataFrame]]:
     """The frames; when they are left, read to their end or not, so are the files and connections behind them."""
@@ -235,4 +250,4 @@ def _closed(frames: Iterator[pl.DataFrame]) -> Iterator[Iterator[pl.DataFrame]]:
             close()
 
 
-__all__ = ["Answer", "Rows"]
+__all__ = ["Answer", "Rows", "at_most", "picked"]

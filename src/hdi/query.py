@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import polars as pl
 import structlog
 
-from hdi.answer import Answer, Rows
+from hdi.answer import Answer, Rows, at_most
 from hdi.chosen import chosen
 from hdi.errors import RequestError
 from hdi.explain import NOTHING, Records, Story, shown
@@ -123,7 +123,7 @@ class Result(Answer):
 
     def limited_to(self, rows: int) -> Result:
         """See :meth:`hdi.answer.Answer.limited_to`: reading stops there."""
-        limit = rows if self.query.limit is None else min(rows, self.query.limit)
+        limit = at_most(rows) if self.query.limit is None else min(at_most(rows), self.query.limit)
         return self._as(replace(self.query, limit=limit))
 
     def between(self, first: int | None, end: int | None) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hdi import logs
+from hdi.errors import RequestError
 from hdi.model import SYNTHETIC
 from hdi.settings import Settings, load
 from hdi.settings.addresses import TIMESCALEDB
@@ -108,14 +109,20 @@ class Opened:
 
         return Calendars.load(self.settings.config_dir)
 
-    def symbols_of(self, symbols: str | Sequence[str]) -> tuple[str, ...]:
+    def symbols_of(self, symbols: str | int | Sequence[str | int]) -> tuple[str, ...]:
         """The symbols that are meant: joined by commas or one by one, groups (``@ENERGY``) as what they stand for.
 
-        Raises RequestError for an unknown group.
+        Raises RequestError for an unknown group, and for what is neither text nor an instrument id.
         """
         from hdi.symbol_groups import expand
 
-        return expand((symbols,) if isinstance(symbols, str) else symbols, self.settings.config_dir)
+        given = tuple(symbols) if isinstance(symbols, Iterable) and not isinstance(symbols, str) else (symbols,)
+        for symbol in given:
+            if isinstance(symbol, bool) or not isinstance(symbol, str | int):
+                raise RequestError(
+                    f"{symbol!r} is not a symbol", 'Give text, an instrument id, or "ALL_SYMBOLS" for all.'
+                )
+        return expand(tuple(map(str, given)), self.settings.config_dir)
 
     def jobs(self) -> dict[str, Job]:
         """The predefined jobs, by name."""
@@ -207,5 +214,9 @@ def _version(package: str) -> str:
 
 
 def text(when: str | dt.date) -> str:
-    """A day or an instant as it is written."""
-    return when if isinstance(when, str) else when.isoformat()
+    """A day or an instant as it is written. RequestError for what is neither, nor a text."""
+    if isinstance(when, str):
+        return when
+    if not isinstance(when, dt.date):
+        raise RequestError(f"{when!r} is not a date or a time", "Give a date, a datetime, or its text: 2024-01-15.")
+    return when.isoformat()

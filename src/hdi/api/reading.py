@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hdi.series.bars import Bars
     from hdi.stores import Store
 
-Symbols = str | Sequence[str]
+Symbols = str | int | Sequence[str | int]
 When = str | dt.date | None
 #: What a column may be: one value, or one of several.
 Chosen = str | int | Sequence[str | int]
@@ -68,7 +68,7 @@ class Reading(Opened):
         store = self.at(as_of)
         asked = self.symbols_of(symbols)
         window = self._window(store, schema, dataset, start, end)
-        query = Query(schema, asked, window, dataset, tuple(columns), limit, _chosen(where))
+        query = Query(schema, asked, window, dataset, _names(columns), limit, _chosen(where))
         result = run(store, self.schemas, query, self._rolls(roll))
         if adjust is None and by == "difference" and at == "both":
             return result
@@ -176,12 +176,12 @@ class Reading(Opened):
         A statistic is named by the vendor's code (3), by its name (``settlement_price``), or by a beginning of the
         name that no other has (``settlement``).
         """
-        chosen = dict(where or {})
+        chosen = where
         if stat is not None:
             from hdi.statistic_names import codes
 
             given = [stat] if isinstance(stat, str | int) else list(stat)
-            chosen["stat_type"] = codes(given, self._mapping)
+            chosen = _and(where, stat_type=codes(given, self._mapping))
         return self.query(
             symbols, start, end, schema=schema, dataset=dataset, columns=columns, limit=limit, where=chosen,
             as_of=as_of, roll=roll,
@@ -206,7 +206,7 @@ class Reading(Opened):
     ) -> Result:
         """What the venue says that instruments are, by product (``ES``), exchange (``XCME``) or class (``F``)."""
         given = {"asset": asset, "exchange": exchange, "instrument_class": instrument_class}
-        chosen = dict(where or {}) | {column: value for column, value in given.items() if value is not None}
+        chosen = _and(where, **{column: value for column, value in given.items() if value is not None})
         return self.query(
             symbols, start, end, schema=schema, dataset=dataset, columns=columns, limit=limit, where=chosen,
             as_of=as_of, roll=roll,
@@ -246,7 +246,7 @@ class Reading(Opened):
         window = Window.parse(text(start) if start else _FIRST, text(end) if end else _LAST)
         wanted = Wanted(
             self.symbols_of(symbols), window.start if start else None, window.end if end else None, every, kind, source,
-            align, fill, dataset, tuple(columns), limit,
+            align, fill, dataset, _names(columns), limit,
         )  # fmt: skip
         return adjusted_bars(
             self.at(as_of), self.schemas, lambda: self.calendars, wanted, self._rolls(roll), adjust, by, at
@@ -275,7 +275,7 @@ class Reading(Opened):
         from hdi.series.asof import join
 
         found = self.query(symbols, start, end, schema=trades, dataset=dataset, limit=limit, as_of=as_of, roll=roll)
-        return join(found, self.schemas, quotes=quotes, tolerance=tolerance, columns=columns)
+        return join(found, self.schemas, quotes=quotes, tolerance=tolerance, columns=_names(columns))
 
     def sql(self, statement: str, *, as_of: When = None) -> Answer:
         """The answer to one SQL statement that reads: DuckDB's SQL on a lake, PostgreSQL's on TimescaleDB.
@@ -307,14 +307,14 @@ class Reading(Opened):
 def _chosen(where: Mapping[str, Chosen] | None) -> tuple[tuple[str, tuple[str | int, ...]], ...]:
     """Columns with the values that are wanted of them."""
     return tuple(
-        (column, (values,) if isinstance(values, str | int) else tuple(values))
+        (column, tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else (values,))
         for column, values in (where or {}).items()
     )
 
 
 def _sided(where: Mapping[str, Chosen] | None, side: str | None) -> dict[str, Chosen]:
     """What is wanted of columns, the side among it. RequestError for a side that there is none of."""
-    chosen = dict(where or {})
+    chosen: dict[str, Chosen] = {}
     if side is not None:
         from hdi.errors import RequestError
 
@@ -322,7 +322,22 @@ def _sided(where: Mapping[str, Chosen] | None, side: str | None) -> dict[str, Ch
             known = ", ".join(f"{letter} ({words})" for letter, words in _SIDES.items())
             raise RequestError(f"{side!r} is not a side", f"Known: {known}.")
         chosen["side"] = side.upper()
-    return chosen
+    return _and(where, **chosen)
+
+
+def _and(where: Mapping[str, Chosen] | None, **more: Chosen) -> dict[str, Chosen]:
+    """What is wanted of columns, and more. RequestError where both say something of one column."""
+    from hdi.errors import RequestError
+
+    for column in more:
+        if column in (where or {}):
+            raise RequestError(f"{column} is chosen twice", f"Leave {column!r} out of where=, or choose by it alone.")
+    return {**(where or {}), **more}
+
+
+def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
+    """Columns one by one; joined by commas where they are one text."""
+    return tuple(c.strip() for c in columns.split(",")) if isinstance(columns, str) else tuple(columns)
 
 
 _SIDES = {"A": "a seller traded", "B": "a buyer traded", "N": "nobody is named"}

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.answer import Answer
+from hdi.answer import Answer, picked
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT
 from hdi.model import DAY_NS, Window, iso_ns
@@ -205,7 +205,7 @@ class Joined(Answer):
 
     def narrowed(self, columns: Sequence[str]) -> Joined:
         """See :meth:`hdi.answer.Answer.narrowed`: neither trades nor quotes are read with more than it takes."""
-        return Joined(self.trades, self.quotes, {c: self.columns[c] for c in columns})
+        return Joined(self.trades, self.quotes, picked(self.columns, columns))
 
     def limited_to(self, rows: int) -> Joined:
         """See :meth:`hdi.answer.Answer.limited_to`: reading of both stops there."""

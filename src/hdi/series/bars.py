@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.answer import Answer, Rows
+from hdi.answer import Answer, Rows, at_most, picked
 from hdi.errors import RequestError
 from hdi.explain import NOTHING, shown
 from hdi.folding import KEY, Clock, Folder, Utc, legs, price, vwap
@@ -105,11 +105,11 @@ class Bars(Answer):
 
     def narrowed(self, columns: Sequence[str]) -> Bars:
         """See :meth:`hdi.answer.Answer.narrowed`."""
-        return replace(self, columns={c: self.columns[c] for c in columns}, notes=list(self._making.notes))
+        return replace(self, columns=picked(self.columns, columns), notes=list(self._making.notes))
 
     def limited_to(self, rows: int) -> Bars:
         """See :meth:`hdi.answer.Answer.limited_to`: reading stops there."""
-        return replace(self, limit=rows if self.limit is None else min(rows, self.limit),
+        return replace(self, limit=at_most(rows) if self.limit is None else min(at_most(rows), self.limit),
                        notes=list(self._making.notes))  # fmt: skip
 
     @property

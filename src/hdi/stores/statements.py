@@ -28,7 +28,9 @@ REFUSED = frozenset({
     "nextval", "setval", "currval", "lastval", "set_config", "getenv", "write_log", "dblink", "lo_import", "lo_export",
     "pg_read_file", "pg_read_binary_file", "pg_ls_dir", "pg_terminate_backend", "pg_advisory_lock", "read_csv",
     "read_csv_auto", "read_text", "read_blob", "read_parquet", "parquet_scan", "read_json", "glob", "query",
-    "query_table", "sniff_csv",
+    "query_table", "sniff_csv", "query_to_xml", "query_to_xml_and_xmlschema", "cursor_to_xml", "table_to_xml",
+    "table_to_xmlschema", "table_to_xml_and_xmlschema", "schema_to_xml", "schema_to_xmlschema",
+    "schema_to_xml_and_xmlschema", "database_to_xml", "database_to_xmlschema", "database_to_xml_and_xmlschema",
 })  # fmt: skip
 #: The first and the last day, since 1970, and microsecond that Python, Polars and ISO 8601 all can write: 1 to 9999.
 _DAYS = (-719_162, 2_932_896)
