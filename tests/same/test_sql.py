@@ -206,7 +206,8 @@ HOSTILE = [
 #: What only one of the two has a word for; the other does not know it, or takes it for a table.
 OF_SERVER = [
     "SELECT * INTO x FROM coverage", "SELECT * FROM coverage FOR UPDATE", "SELECT * FROM coverage FOR NO KEY UPDATE",
-    "SELECT pg_notify('a', 'b')", "SELECT query_to_xml('DELETE FROM coverage', true, true, '')", "SELECT table_to_xml('coverage', true, true, '')",
+    "SELECT pg_notify('a', 'b')", "SELECT query_to_xml('DELETE FROM coverage', true, true, '')",
+    "SELECT table_to_xml('coverage', true, true, '')",
     "SELECT lo_create(0)", "SELECT pg_reload_conf()", "SELECT pg_stat_reset()",
     "SELECT drop_chunks('trades_data', now())",
     "SELECT pg_try_advisory_lock(1)", "SELECT pg_stat_file('/etc/passwd')", "SELECT pg_ls_waldir()",

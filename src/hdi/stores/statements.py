@@ -23,7 +23,7 @@ ONLY_READING = "only reading is possible"
 _READ_HINT = (
     "Write one SELECT (WITH, VALUES and EXPLAIN too). Rows come in by hdi ingest; out into files by --output-file."
 )
-#: Functions that write, read files, hold locks or run other statements, in the one dialect or the other.
+#: Functions that write, read files, hold locks, or read what the statement does not name, in one dialect or the other.
 REFUSED = frozenset({
     "nextval", "setval", "currval", "lastval", "set_config", "getenv", "write_log", "dblink", "lo_import", "lo_export",
     "pg_read_file", "pg_read_binary_file", "pg_ls_dir", "pg_terminate_backend", "pg_advisory_lock", "read_csv",
