@@ -109,18 +109,20 @@ def _arctic(schema: str, days: tuple[str, str], times: int = 1) -> Callable[[str
     def piece(source: str, work: Path) -> Timed:
         import arcticdb
         import pandas as pd
+        import polars as pl
+        import polars.selectors as cs
 
         from hdi.api import HistoricalData
 
         with HistoricalData.open(store=_asked(source)["store"], **{"log.level": "ERROR"}) as data:
             found = data.query(SYMBOL, schema=schema)
-            rows = found.pandas().set_index(found.schema.index_time)
-        prices = [c for c in rows.columns if rows[c].dtype == object and c.endswith(("price", "vwap"))]
+            rows = found.polars().with_columns(cs.decimal().cast(pl.Float64), cs.datetime().dt.replace_time_zone(None))
+        # It takes no decimals, and no strings but plain objects.
+        kinds = {c: object if rows[c].dtype == pl.String else None for c in rows.columns}
+        plain = {c: pd.Series(rows[c].to_numpy(), dtype=kind) for c, kind in kinds.items()}
         library = arcticdb.Arctic(f"lmdb://{work / 'arctic'}").get_library("kept", create_if_missing=True)
-        library.write(SYMBOL, rows.astype(dict.fromkeys(prices, float)))
-        window = tuple(
-            pd.Timestamp(day, tz="UTC") + pd.Timedelta(n, "ns") for day, n in zip(days, (0, -1), strict=True)
-        )
+        library.write(SYMBOL, pd.DataFrame(plain).set_index(found.schema.index_time))
+        window = tuple(pd.Timestamp(day) + pd.Timedelta(n, "ns") for day, n in zip(days, (0, -1), strict=True))
         return _warm(lambda: library.read(SYMBOL, date_range=window, output_format="PYARROW").data, times)
 
     return piece
@@ -169,11 +171,15 @@ _MONTH = (
     f"{_window('2024-01-01 00:00:00', '2024-02-01 00:00:00', 'ts_event')} ORDER BY ts_event"
 )
 _CONTINUOUS = f"""
-    SELECT b.* FROM BARS b JOIN (SELECT DISTINCT dataset, instrument_id, start, "end" FROM MAPPINGS
-                                 WHERE symbol = '{FRONT}') m
-    ON b.dataset = m.dataset AND b.instrument_id = m.instrument_id AND b.ts_event >= to_timestamp(m.start / 1e9)
-    AND b.ts_event < to_timestamp(m."end" / 1e9) WHERE b.granularity = '1m' ORDER BY b.ts_event
+    SELECT b.* FROM BARS b JOIN
+    (SELECT DISTINCT dataset, instrument_id, SINCE AS since, UNTIL AS until FROM MAPPINGS WHERE symbol = '{FRONT}') m
+    ON b.dataset = m.dataset AND b.instrument_id = m.instrument_id AND b.ts_event >= m.since AND b.ts_event < m.until
+    WHERE b.granularity = '1m' ORDER BY b.ts_event
 """
+_DUCK_CONTINUOUS = _CONTINUOUS.replace("SINCE", "to_timestamp(start / 1e9)").replace(
+    "UNTIL", 'to_timestamp("end" / 1e9)'
+)
+_SERVER_CONTINUOUS = _CONTINUOUS.replace("SINCE", "start_time").replace("UNTIL", "end_time")
 _JOIN = """
     SELECT t.ts_recv, t.ts_recv_ns, t.instrument_id, t.price, t.size, q.bid_px_00, q.ask_px_00, q.ts_recv AS quoted
     FROM TRADES t ASOF LEFT JOIN QUOTES q
@@ -200,8 +206,8 @@ JOBS: dict[str, Callable[[str, Path], Timed]] = {
     "ask_month_sql": _sql(_MONTH, OFTEN),
     "ask_month_arctic": _arctic("ohlcv-1d", ("2024-01-01", "2024-02-01"), OFTEN),
     "ask_continuous": _hdi(lambda d: d.query(FRONT, schema="ohlcv-1m").arrow()),
-    "ask_continuous_duckdb": _duckdb(_CONTINUOUS),
-    "ask_continuous_sql": _sql(_CONTINUOUS),
+    "ask_continuous_duckdb": _duckdb(_DUCK_CONTINUOUS),
+    "ask_continuous_sql": _sql(_SERVER_CONTINUOUS),
     "ask_join": _hdi(lambda d: d.asof("ALL_SYMBOLS", quotes="mbp-1", columns=_JOINED).arrow()),
     "ask_join_duckdb": _duckdb(_JOIN),
 }

@@ -9,9 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from docs.examples import NOTEBOOK, PAGE, Typist, alike, examples, executed, typist
+from docs.examples import DOCS, NOTEBOOK, PAGE, Typist, alike, examples, executed, typist
 
 TEXT = PAGE.read_text(encoding="utf-8")
+README = DOCS.parent / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,16 @@ def test_each_example_of_the_guide_prints_what_stands_below_it(by: Typist) -> No
     for kind, source, shown in tried:
         printed = by.printed(kind, source)
         assert alike(printed, shown), f"{source}\n{printed}"
+
+
+def test_the_python_of_the_readme_gives_rows(by: Typist) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for line in filter(None, code.splitlines()):
+        name = line.partition(" = ")[0]
+        by.printed("pycon", f"{line}\n")
+        if name in {"trades", "bars", "settled", "sides"}:
+            assert int(by.printed("pycon", f"print(len({name}))\n")) > 0
+    assert int(by.printed("pycon", "print(joined)\n")) > 0
 
 
 def test_the_notebook_runs_and_shows_what_it_did(by: Typist, folder: Path) -> None:

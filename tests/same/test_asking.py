@@ -162,9 +162,9 @@ def test_every_question_has_the_same_answer_in_both_stores(both, name):
         (lambda db: db.trades("ESH4").narrowed(["prize"]), RequestError, "prize"),
         (lambda db: db.asof("ZZH4").narrowed(["prize"]), RequestError, "prize"),
         (lambda db: db.symbols("ES*").narrowed(["prize"]), RequestError, "prize"),
-        (lambda db: db.trades("ESH4").limited_to(-1), RequestError, "at least 0"),
-        (lambda db: db.asof("ZZH4").limited_to(-1), RequestError, "at least 0"),
-        (lambda db: db.symbols("ES*").limited_to(-1), RequestError, "at least 0"),
+        (lambda db: db.trades("ESH4").limited_to(-1), RequestError, "first -1 rows"),
+        (lambda db: db.asof("ZZH4").limited_to(-1), RequestError, "first -1 rows"),
+        (lambda db: db.symbols("ES*").limited_to(-1), RequestError, "first -1 rows"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_refused_in_the_same_words(both, ask, error, said):
@@ -263,6 +263,18 @@ def test_a_polars_query_reads_no_more_than_its_window(both):
         assert part.touches().read < answer.touches().read
         found = answer.lazy().filter(pl.col("ts_recv") >= day).collect()
         assert found.height == part.polars().height < answer.polars().height
+
+
+def test_a_polars_query_of_trades_with_quotes_reads_no_more_than_its_window(both):
+    at = pl.col("ts_recv")
+    first, end = (dt.datetime(2024, 1, 3, hour, tzinfo=dt.UTC) for hour in (0, 1))
+    for db in both:
+        answer = db.asof("ESH4", *DAYS, quotes="tbbo")
+        for inside in ((at >= first) & (at < end), at < end, at >= dt.datetime(2024, 2, 1, tzinfo=dt.UTC)):
+            assert_frame_equal(answer.lazy().filter(inside).collect(), answer.polars().filter(inside))
+        part = answer.between(ns("2024-01-03"), None)
+        assert part.trades.touches().read < answer.trades.touches().read
+        assert answer.between(ns("2024-02-01"), None).polars().is_empty()
 
 
 def test_a_stream_that_is_left_gives_back_files_and_connections(both, address):

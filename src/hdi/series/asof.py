@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from hdi.answer import Answer, picked
+from hdi.answer import Answer, Rows, picked
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT
 from hdi.model import DAY_NS, Window, iso_ns
@@ -210,6 +210,18 @@ class Joined(Answer):
     def limited_to(self, rows: int) -> Joined:
         """See :meth:`hdi.answer.Answer.limited_to`: reading of both stops there."""
         return Joined(self.trades.limited_to(rows), self.quotes, self.columns)
+
+    @property
+    def timed_by(self) -> str | None:  # type: ignore[override]  # what the trades are by
+        """See :attr:`hdi.answer.Answer.timed_by`."""
+        return self.trades.timed_by
+
+    def between(self, first: int | None, end: int | None) -> Answer:
+        """See :meth:`hdi.answer.Answer.between`: quotes are looked for from before it all the same."""
+        trades = self.trades.between(first, end)
+        if isinstance(trades, type(self.trades)):
+            return Joined(trades, self.quotes, self.columns)
+        return Rows(pl.DataFrame(schema=self.columns), trades.notes)
 
     def explain(self) -> list[str]:
         """Why there is no trade: the lines to show."""
