@@ -156,7 +156,8 @@ class Answer(ABC):
         more = f"the first {_SHOWN} rows" if shown.height > _SHOWN else f"all {shown.height} rows"
         with pl.Config(tbl_rows=_SHOWN, tbl_cols=-1, tbl_hide_dataframe_shape=True):
             table = shown.head(_SHOWN)._repr_html_()  # what Polars itself shows in a notebook
-        return f"<p><code>{html.escape(repr(self))}</code>, {more}</p>{table}"
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return f"<p><code>{html.escape(repr(self))}</code>, {more}</p>{table}{notes}"
 
 
 class _Narrowed(Answer):

@@ -10,7 +10,7 @@ from hdi.schema import Field, Schema, closest
 
 #: Columns, each with the values that it may have.
 Chosen = tuple[tuple[str, tuple[str | int, ...]], ...]
-_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 _BITS = {"smallint": 15, "integer": 31, "bigint": 63}
 _WANTED = {"text": "text", "boolean": "true or false"}
 
@@ -34,7 +34,7 @@ def _value(column: Field, value: str | int) -> str | int:
         return word == "true" if word in {"true", "false"} else _refused(column, value)
     raise RequestError(
         f"rows are not chosen by {column.name}, which is a {column.type}",
-        "Columns of text, of whole numbers and of true or false choose rows; SQL can do more.",
+        "Columns of text, of whole numbers and of true or false choose rows, start and end the time; SQL can do more.",
     )
 
 

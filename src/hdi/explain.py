@@ -12,7 +12,7 @@ from itertools import islice
 import polars as pl
 
 from hdi.lookup import ALL_SYMBOLS, Asked, among, union
-from hdi.model import DAY_NS, Window, iso_ns, ns_date, subtract
+from hdi.model import DAY_NS, Window, iso_ns, joined, ns_date, subtract
 
 NOTHING = "No data found for the specified criteria"
 _SHOWN = 5
@@ -69,7 +69,7 @@ class Story:
         coverage, ledger, _ = self._here(records)
         if self.asked is None or self._history(ledger).filter(pl.col("status") == "fragment").height:
             return ""
-        never = subtract(self.window, _joined(self._claims(coverage).filter(pl.col("schema") == self.schema)))
+        never = subtract(self.window, _held(self._claims(coverage).filter(pl.col("schema") == self.schema)))
         return f"{self.asked.symbol}: never ingested: {self._what}, {_spans(never)}" if never else ""
 
     def rejected(self, records: Records) -> str:
@@ -113,7 +113,7 @@ class Story:
         ).unique("unit_id", keep="last", maintain_order=True)
 
     def _confirmed(self, claims: pl.DataFrame, *, rejected: bool) -> list[str]:
-        held = [w for start, end in _joined(claims) if (w := Window(start, end).cut(self.window))]
+        held = [w for start, end in _held(claims) if (w := Window(start, end).cut(self.window))]
         how = "ingested, but without a good row" if rejected else "confirmed empty"
         return [f"{how}: {self._what}, {_spans(held)}"] if held else []
 
@@ -135,16 +135,13 @@ class Story:
         ]
 
     def _never(self, claims: pl.DataFrame, whole: str) -> Iterator[str]:
-        if never := subtract(self.window, _joined(claims)):
+        if never := subtract(self.window, _held(claims)):
             yield f"never ingested{whole}: {self._what}, {_spans(never)}"
             yield f"  to get it: {self._command(Window(never[0].start, never[-1].end))}"
 
     def _command(self, window: Window) -> str:
-        """What to type for what is missing; whole days, so that it is short."""
         symbol = self.asked.symbol if self.asked else ALL_SYMBOLS
-        dates = f"--start-date {ns_date(window.start)} --end-date {ns_date(window.end - 1)}"
-        dataset = self.dataset or "DATASET"
-        return f"hdi ingest --api databento --dataset {dataset} --schema {self.schema} --symbols {symbol} {dates}"
+        return to_ingest(self.dataset or "DATASET", self.schema, symbol, window)
 
     def _quarantined(self, rejects: pl.DataFrame) -> Iterator[str]:
         at = pl.coalesce("index_time", "ts_event")
@@ -171,15 +168,18 @@ class Story:
             yield f"ingested so far: {there}"
 
 
-def _joined(claims: pl.DataFrame) -> list[tuple[int, int]]:
+def to_ingest(dataset: str, schema: str, symbols: str, window: Window | None) -> str:
+    """What to type for what is missing; whole days, so that it is short. Without a window the dates are left open."""
+    first, last = ("DATE", "DATE") if window is None else (ns_date(window.start), ns_date(window.end - 1))
+    return (
+        f"hdi ingest --api databento --dataset {dataset} --schema {schema} --symbols {symbols} "
+        f"--start-date {first} --end-date {last}"
+    )
+
+
+def _held(claims: pl.DataFrame) -> list[tuple[int, int]]:
     """The claims' times, touching and overlapping ones as one."""
-    joined: list[tuple[int, int]] = []
-    for start, end in claims.select("start", "end").unique().sort("start", "end").iter_rows():
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
-        else:
-            joined.append((start, end))
-    return joined
+    return joined(claims.select("start", "end").iter_rows())
 
 
 def _spans(windows: Sequence[Window]) -> str:
@@ -196,4 +196,4 @@ def shown(window: Window) -> str:
     return f"{first}" if first == last else f"{first} to {last}"
 
 
-__all__ = ["NOTHING", "Records", "Story", "shown"]
+__all__ = ["NOTHING", "Records", "Story", "shown", "to_ingest"]

@@ -41,8 +41,9 @@ BAR: dict[str, pl.DataType] = {
     "notional": pl.Int128(),
     "done": pl.Boolean(),
 }
-_PRICES = ("open", "high", "low", "close")
-_ROWS = ("dataset", "publisher_id", "instrument_id", "at", *_PRICES, "price", "volume", "trades", "start", "end")
+#: The prices of a bar by what they are, and the stored columns of bars that hold them.
+PRICES = {"open": "open_price", "high": "high_price", "low": "low_price", "close": "close_price"}
+_ROWS = ("dataset", "publisher_id", "instrument_id", "at", *PRICES, "price", "volume", "trades", "start", "end")
 _MOST = 2**63
 #: Small frames are folded together until they have so many rows.
 _TOGETHER = 16_384
@@ -186,7 +187,7 @@ def reduced(rows: pl.DataFrame, begin: Array) -> pl.DataFrame:
     if "price" in rows.columns:
         opens = highs = lows = closes = rows["price"].to_numpy()
     else:
-        opens, highs, lows, closes = (rows[c].to_numpy() for c in _PRICES)
+        opens, highs, lows, closes = (rows[c].to_numpy() for c in PRICES)
     last = np.append(begin[1:], rows.height) - 1
     low, volume = np.minimum.reduceat(lows, begin), rows["volume"]
     firsts = [c for c in rows.columns if c not in _ROWS]
@@ -350,4 +351,4 @@ def legs(columns: Mapping[str, str]) -> list[pl.Expr]:
     return [pl.col(stored).to_physical().cast(pl.Int64).alias(name) for name, stored in columns.items()]
 
 
-__all__ = ["BAR", "KEY", "Clock", "Folder", "Utc", "legs", "price", "reduced", "vwap"]
+__all__ = ["BAR", "KEY", "PRICES", "Clock", "Folder", "Utc", "legs", "price", "reduced", "vwap"]

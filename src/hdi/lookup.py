@@ -7,6 +7,7 @@ later row of the frame wins.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ RECTANGLES: dict[str, pl.DataType] = {
     "end": pl.Int64(),
 }
 _SAMPLE, _FEW = 8, 3
+#: Symbols of which is kept what they are.
+_MOST = 10_000
 _WHOLE = Window(0, MAX_NS)
 
 
@@ -39,6 +42,10 @@ class Asked:
 
     symbol: str
     rectangles: pl.DataFrame = field(repr=False)
+
+
+#: Not looked for yet.
+_UNKNOWN = Asked("", pl.DataFrame(schema=RECTANGLES))
 
 
 class Lookup:
@@ -69,6 +76,14 @@ class Lookup:
         self._dataset = dataset
         self._seen = seen
         self._known: dict[str, Asked | None] = {}
+        #: What was found by the frames alone.
+        self._told: dict[str, Asked | None] = {}
+
+    def seeing(self, seen: Callable[[int], Iterable[str]]) -> Lookup:
+        """The same, for another question to the store: what needs no row of it is not looked up again."""
+        other: Lookup = copy.copy(self)
+        other._seen, other._known = seen, {}
+        return other
 
     @property
     def empty(self) -> bool:
@@ -116,9 +131,13 @@ class Lookup:
 
     def _find(self, text: str) -> Asked | None:
         """The symbol, looked for once: what no frame names is looked for among the rows."""
-        if text not in self._known:
-            self._known[text] = self._look(text)
-        return self._known[text]
+        # Of digits the rows may have to say.
+        known = self._known if text.isdigit() else self._told
+        if (found := known.get(text, _UNKNOWN)) is _UNKNOWN:
+            if len(known) >= _MOST:
+                known.clear()
+            found = known[text] = self._look(text)
+        return found
 
     def _look(self, text: str) -> Asked | None:
         symbol = self._spelled(text)
@@ -266,10 +285,13 @@ class Names:
 
 def union(asked: Iterable[Asked], window: Window = _WHOLE) -> pl.DataFrame:
     """The rectangles of several symbols within the window, none twice."""
-    both = pl.concat([_rows([]), *(a.rectangles for a in asked)])
+    parts = [a.rectangles for a in asked]
+    both = parts[0] if len(parts) == 1 else pl.concat([_rows([]), *parts])
     cut = both.with_columns(
         pl.col("start").clip(lower_bound=window.start), pl.col("end").clip(upper_bound=window.end)
     ).filter(pl.col("start") < pl.col("end"))
+    if cut.height <= 1:  # as for most symbols in most windows
+        return cut
     return pl.concat([_rows([]), *(_merged(str(d), part) for (d,), part in sorted(cut.group_by("dataset")))])
 
 

@@ -18,6 +18,10 @@ from hdi.errors import HdiError, RequestError
 
 NS = 1_000_000_000
 DAY_NS = 86_400 * NS
+#: The units that widths are written in, in nanoseconds.
+UNITS = {
+    "ns": 1, "us": 1_000, "ms": 1_000_000, "s": NS, "m": 60 * NS, "h": 3_600 * NS, "d": DAY_NS, "w": 7 * DAY_NS,
+}  # fmt: skip
 #: The last nanosecond that a signed 64-bit count can name falls in 2262; windows end before.
 MAX_NS = 2**63 - 1
 
@@ -161,6 +165,17 @@ def subtract(window: Window, held: Iterable[tuple[int, int]]) -> list[Window]:
             left.append(Window(at, start))
         at = max(at, end)
     return [*left, Window(at, window.end)] if at < window.end else left
+
+
+def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The union of intervals, sorted; those that touch are one, and empty ones are left out."""
+    out: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if out and start <= out[-1][1]:
+            out[-1] = (out[-1][0], max(out[-1][1], end))
+        elif start < end:
+            out.append((start, end))
+    return out
 
 
 def cell_start(ns: int, grid: Grid) -> int:

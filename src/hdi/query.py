@@ -17,7 +17,7 @@ from hdi.explain import NOTHING, Records, Story, shown
 from hdi.lookup import ALL_SYMBOLS, Asked, Lookup, among, split, union
 from hdi.model import Query, Window, some
 from hdi.resample import DERIVED, NEEDED, Certain, Resampler, aligned, covered, spoiled
-from hdi.resolved import Resolved, member, nothing_to_roll, resolved, rolled, seen
+from hdi.resolved import Resolved, looked_up, member, nothing_to_roll, resolved, rolled, seen
 from hdi.rolls import Rolls
 from hdi.schema import Schema, SchemaName, Schemas, closest
 
@@ -70,9 +70,10 @@ class Result(Answer):
                 limited = frame.height > left
                 rows += min(left, frame.height)
                 if left and frame.height:
+                    kept = frame.head(left) if limited else frame
                     if self._reading.derived:
-                        _made(frame.head(left), made)
-                    yield frame.head(left).select(list(self.columns))
+                        _made(kept, made)
+                    yield kept if kept.columns == list(self.columns) else kept.select(list(self.columns))
                 if limited:
                     break
         finally:
@@ -228,10 +229,7 @@ def run(store: Store, schemas: Schemas, query: Query, rolls: Rolls | None = None
     everything = not symbols or ALL_SYMBOLS in (s.upper() for s in symbols)
     symbols = (ALL_SYMBOLS,) if everything else symbols
     query = replace(query, symbols=symbols, where=chosen(schema, query.where))
-    ledger = store.ledger()
-    lookup = Lookup(
-        store.mappings(), store.coverage(), ledger, query.dataset, lambda i: seen(store, schemas, ledger, i)
-    )
+    lookup, ledger = looked_up(store, schemas, query.dataset)
     if everything and rolls is not None and not rolls.stored:
         raise nothing_to_roll(rolls, symbols)
     found = Resolved(None) if everything else resolved(store, schemas, query, lookup, rolls)
@@ -290,7 +288,8 @@ class _Reading:
     def frames(self, notes: list[str]) -> Generator[pl.DataFrame]:
         """The rows, all output columns among theirs; adds to ``notes`` at the end."""
         for frame in self._frames(notes):
-            kept = frame.filter(*(pl.col(c).is_in(values) for c, values in self.query.where))
+            chosen = [pl.col(c).is_in(values) for c, values in self.query.where]
+            kept = frame.filter(*chosen) if chosen else frame
             yield kept if self.adjusting is None else self.adjusting.applied(kept, self.schema.index_time)
 
     @property

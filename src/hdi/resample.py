@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from hdi.folding import Folder, Utc, legs, price
+from hdi.folding import PRICES, Folder, Utc, legs, price
 from hdi.model import MAX_NS, Window
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 
 #: What a bar is made of; the rest of a finer bar does not matter.
 NEEDED = (
-    "dataset", "instrument_id", "symbol", "publisher_id", "ts_event", "open_price", "high_price", "low_price",
-    "close_price", "volume", "data_source",
+    "dataset", "instrument_id", "symbol", "publisher_id", "ts_event", *PRICES.values(), "volume", "data_source",
 )  # fmt: skip
 #: A bar that was made and stored says in ``data_source`` what from: ``derived:<schema>:<origin>``.
 DERIVED = "derived:"
-_LEGS = {"open": "open_price", "high": "high_price", "low": "low_price", "close": "close_price"}
+#: And one of a bucket in which nothing was traded: it repeats the last close.
+FILLED = "filled"
 _BUCKET = {"dataset": pl.String(), "instrument_id": pl.Int64(), "ts_event": pl.Int64()}
 
 
@@ -94,14 +94,14 @@ class Resampler:
     @staticmethod
     def _passed(frame: pl.DataFrame) -> pl.DataFrame:
         return frame.select(
-            "dataset", "publisher_id", "instrument_id", *legs({"at": "ts_event", **_LEGS, "volume": "volume"}),
+            "dataset", "publisher_id", "instrument_id", *legs({"at": "ts_event", **PRICES, "volume": "volume"}),
             "symbol", "data_source", trades=pl.lit(None, pl.Int64),
         )  # fmt: skip
 
     def _made(self, found: pl.DataFrame) -> pl.DataFrame:
         time = self._columns["ts_event"]
         bars = found.with_columns(
-            pl.col("start").cast(time).alias("ts_event"), *(price(m).alias(c) for m, c in _LEGS.items())
+            pl.col("start").cast(time).alias("ts_event"), *(price(m).alias(c) for m, c in PRICES.items())
         )
         spoiled = self._certain.spoiled.with_columns(pl.col("ts_event").cast(time))
         bars = bars.join(spoiled, on=list(_BUCKET), how="anti", maintain_order="left")
@@ -119,7 +119,7 @@ def folded(frames: Iterable[pl.DataFrame], width: int) -> Iterator[pl.DataFrame]
     Frames have ``at`` (nanoseconds), publisher_id, instrument_id, open, high, low, close and volume: of a trade its
     price, four times, and its size. So have the bars, ``at`` being their start.
     """
-    prices = {name: name for name in _LEGS}
+    prices = {name: name for name in PRICES}
     passed = (
         frame.select(
             "publisher_id", "instrument_id", *legs({"at": "at", **prices, "volume": "volume"}),
@@ -129,7 +129,7 @@ def folded(frames: Iterable[pl.DataFrame], width: int) -> Iterator[pl.DataFrame]
     )  # fmt: skip
     for bars in Folder(Utc(width)).bars(passed):
         yield bars.select(
-            "publisher_id", "instrument_id", pl.col("start").alias("at"), *(price(n).alias(n) for n in _LEGS), "volume"
+            "publisher_id", "instrument_id", pl.col("start").alias("at"), *(price(n).alias(n) for n in PRICES), "volume"
         )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import polars as pl
 import structlog
@@ -14,6 +16,7 @@ from hdi.errors import RequestError, UnknownSymbol
 from hdi.lookup import RECTANGLES, Asked, Lookup, among, split, union
 from hdi.model import MAX_NS, Query, Window, some
 from hdi.rolls import Rolls, calendar, front
+from hdi.stores import Books, Together
 from hdi.symbology import infer_stype
 
 if TYPE_CHECKING:
@@ -32,6 +35,35 @@ class Resolved:
     asked: list[Asked] | None
     notes: list[str] = field(default_factory=list)
     contracts: pl.DataFrame | None = None
+
+
+#: The last lookup of each open store, with what it was made of.
+_LAST: WeakKeyDictionary[Together, tuple[Books, str | None, Lookup]] = WeakKeyDictionary()
+
+
+def looked_up(store: Store, schemas: Schemas, dataset: str | None) -> tuple[Lookup, pl.DataFrame]:
+    """What the store knows of symbols as it stands, and its ledger.
+
+    The books are asked for each time; while they are the same objects, so is what was found by them. RequestError for
+    a dataset that is not stored.
+    """
+    if not isinstance(store, Together):
+        ledger = store.ledger()
+        seeing = partial(seen, store, schemas, ledger)
+        return Lookup(store.mappings(), store.coverage(), ledger, dataset, seeing), ledger
+    books = store.books()
+    last = _LAST.get(store)
+    if last is not None and last[1] == dataset and _same(last[0], books):
+        lookup = last[2]
+    else:
+        lookup = Lookup(books.mappings, books.coverage, books.ledger, dataset)
+        _LAST[store] = (books, dataset, lookup)
+    # What is kept must not hold the store, which goes when nobody else does.
+    return lookup.seeing(partial(seen, store, schemas, books.ledger)), books.ledger
+
+
+def _same(one: Books, other: Books) -> bool:
+    return one.ledger is other.ledger and one.coverage is other.coverage and one.mappings is other.mappings
 
 
 def resolved(store: Store, schemas: Schemas, query: Query, lookup: Lookup, rolls: Rolls | None) -> Resolved:
@@ -143,4 +175,4 @@ def member(store: Store, schemas: Schemas, asked: Asked) -> Asked:
     return Asked(asked.symbol, union([asked, Asked("", together.join(mine, on=columns[:2], how="semi"))]))
 
 
-__all__ = ["Resolved", "member", "nothing_to_roll", "resolved", "rolled", "seen"]
+__all__ = ["Resolved", "looked_up", "member", "nothing_to_roll", "resolved", "rolled", "seen"]

@@ -11,11 +11,11 @@ from typing import Any, get_args
 
 from hdi.document import Document, load
 from hdi.extensions import extensions
-from hdi.model import NS, Grid
+from hdi.model import DAY_NS, UNITS, Grid
 from hdi.schema import POLARS, ErrorType, Expected, Field, Rule, Schema, SchemaName, Schemas, Severity, closest
 
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*")
-_WIDTHS = {"s": NS, "m": 60 * NS, "h": 3600 * NS, "d": 86_400 * NS}
+_WIDTH_UNITS = ("s", "m", "h", "d")
 
 
 def load_schemas(extra: Iterable[Path] = (), rules: Iterable[Path] = ()) -> Schemas:
@@ -116,7 +116,7 @@ def _name(doc: Document, name: str, fields: Mapping[str, Field]) -> SchemaName:
     if made_from is not None and str(made_from) not in doc.data["names"]:
         raise doc.error(f"unknown schema name {made_from!r}", *at, "made_from")
     settled = _span(doc, body, (*at, "settled")) or width or 1
-    expected = body.get("expected", "day" if settled >= _WIDTHS["d"] else "hour")
+    expected = body.get("expected", "day" if settled >= DAY_NS else "hour")
     if expected not in get_args(Expected):
         raise doc.error(f"unknown {expected!r}; one of {', '.join(get_args(Expected))}", *at, "expected")
     return SchemaName(
@@ -133,9 +133,9 @@ def _name(doc: Document, name: str, fields: Mapping[str, Field]) -> SchemaName:
 def _span(doc: Document, body: Mapping[str, Any], at: tuple[str | int, ...]) -> int:
     """A length of time such as ``15m`` in nanoseconds; 0 where the key is not given."""
     text = str(body.get(str(at[-1]), ""))
-    if text and not (text[:-1].isdigit() and int(text[:-1]) and text[-1] in _WIDTHS):
-        raise doc.error("must be a number and one of s, m, h, d", *at)
-    return int(text[:-1]) * _WIDTHS[text[-1]] if text else 0
+    if text and not (text[:-1].isdigit() and int(text[:-1]) and text[-1] in _WIDTH_UNITS):
+        raise doc.error(f"must be a number and one of {', '.join(_WIDTH_UNITS)}", *at)
+    return int(text[:-1]) * UNITS[text[-1]] if text else 0
 
 
 def _rule(doc: Document, name: str, body: Any, at: tuple[str | int, ...]) -> Rule:

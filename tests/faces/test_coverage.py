@@ -11,7 +11,7 @@ import hdi
 from faces.conftest import write_dbn
 from hdi import covered
 from hdi.cli.plots import blank
-from hdi.covered import Month
+from hdi.covered.lines import Month
 from hdi.errors import RequestError
 
 OHLC = (10, 12, 9, 11)

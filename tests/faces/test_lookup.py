@@ -32,6 +32,16 @@ def test_the_latest_mapping_of_an_instrument_wins_on_the_days_it_names():
     assert spans(known, "NEW") == [(1, 4, 6)]
 
 
+def test_a_lookup_that_is_kept_finds_symbols_once_and_asks_for_the_rows_of_an_instrument_every_time():
+    kept = lookup(("raw_symbol", "ES", 1, 0, 10))
+    assert not kept.seeing(lambda _: ()).knows("77")
+    first, later = kept.seeing(lambda _: ()), kept.seeing(lambda _: ["D"])
+    assert not first.knows("77")
+    assert later.knows("77")
+    assert first.find(["ES"])[0] is later.find(["ES"])[0]
+    assert not first.knows("77")
+
+
 def test_a_continuous_symbol_is_one_instrument_at_a_time_and_the_latest_word_counts():
     known = lookup(
         ("continuous", "ES.c.0", 1, 0, 10), ("continuous", "ES.c.0", 2, 10, 20), ("continuous", "ES.c.0", 2, 8, 10)

@@ -161,7 +161,7 @@ def shell(demo_home, tmp_path):
     command = [sys.executable, "-m", "hdi", "--store", f"lake:{demo_home / 'lake'}", "sql"]
     (tmp_path / "spill").mkdir()
     made = Terminal(command, {
-        "XDG_STATE_HOME": str(tmp_path / "state"), "PAGER": "cat", "TMPDIR": str(tmp_path / "spill"),
+        "XDG_STATE_HOME": str(tmp_path / "state"), "PAGER": "sh -c 'sleep 0.2; cat'", "TMPDIR": str(tmp_path / "spill"),
     })  # fmt: skip
     yield made
     made.close()
@@ -172,7 +172,7 @@ def test_the_shell_answers_completes_survives_errors_and_remembers(shell, tmp_pa
     shell.type("SELECT count(*) AS answer\r")
     shell.until("...>")
     shell.type("FROM trades_data;\r")
-    shell.until("1 row in ")
+    assert "------" in shell.until("1 row in "), "the pager is over before anything else is said"
     shell.type("SELECT clse_price FROM ohlcv_data;\r")
     shell.until("Did you mean close_price")
     shell.type(".schema trades_data\r")

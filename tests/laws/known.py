@@ -11,7 +11,6 @@ from laws.commits import loads
 
 HOW = st.sampled_from(["commit", "commit", "commit", "failing", "ordered"])
 PART = Window(START + 1_001, START + 90_000_000_000_000)
-LISTS = ("rules",)
 
 
 def histories(most=5):

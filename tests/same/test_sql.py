@@ -386,7 +386,8 @@ def test_only_the_columns_that_are_wanted_are_scanned(pair):
 
 @pytest.mark.parametrize("k", [0, 1])
 @pytest.mark.parametrize(("statement", "line", "meant"), [
-    ("SELECT clse_price FROM ohlcv_data", "line 1: SELECT clse_price FROM ohlcv_data\n               ^", "close_price"),
+    ("SELECT clse_price FROM ohlcv_data",
+     "unknown column 'clse_price'\nline 1: SELECT clse_price FROM ohlcv_data\n               ^", "close_price"),
     ("SELECT *\nFROM trade_data", "line 2: FROM trade_data\n             ^", "trades_data"),
     ("SELECT 'é', x.foo\nFROM trades_data x", "line 1: SELECT 'é', x.foo\n                    ^", ""),
     ("SELEC 1", "", ""),

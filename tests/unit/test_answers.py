@@ -250,6 +250,11 @@ def test_a_notebook_shows_what_was_asked_and_ten_rows_and_reads_no_more():
     assert "all 4 rows" in Frames(1)._repr_html_()
 
 
+def test_a_notebook_shows_the_notes_below_the_rows():
+    shown = Rows(pl.DataFrame({"a": [1]}), ["CL is <CL.c.0> here"])._repr_html_()
+    assert shown.endswith("</div><p>CL is &lt;CL.c.0&gt; here</p>")
+
+
 def test_a_notebook_shows_what_the_store_says_instead_of_a_traceback():
     assert "the store is gone" in Frames(stop=0)._repr_html_()
 

@@ -355,6 +355,11 @@ def test_the_version_names_the_type_of_the_store_and_not_its_address(tmp_path):
         assert HistoricalData(load(tmp_path, store=store)).version()["store"] == "timescaledb"
 
 
+def test_what_is_open_shows_its_store_and_no_password(tmp_path):
+    opened = HistoricalData(load(tmp_path, store="postgresql://me:pw@h/db"))
+    assert repr(opened) == "<HistoricalData of postgresql://me:***@h/db>"
+
+
 def test_no_driver_is_loaded_before_a_server_is_opened(tmp_path):
     code = (
         "import sys; from hdi.api import HistoricalData; data = HistoricalData.open(sys.argv[1])\n"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hdi.api.opened import text
+from hdi.api.opened import between, text
 from hdi.api.reading import Reading
 from hdi.errors import masked
 from hdi.model import DAY_NS, MAX_NS, Window, parse_instant
@@ -18,14 +18,10 @@ if TYPE_CHECKING:
     from hdi.answer import Answer
     from hdi.buying.spending import Spent
     from hdi.catalog import Catalog
-    from hdi.covered import Coverage
+    from hdi.covered.lines import Coverage
     from hdi.gaps import Report
     from hdi.runs import RunDetail, RunRecord
     from hdi.stores import Store
-
-
-#: No day before or after can be asked for.
-_FIRST_DAY, _LAST_DAY = "1970-01-01", "2262-04-09"
 
 
 class Asking(Reading):
@@ -90,15 +86,15 @@ class Asking(Reading):
         """What is held of these symbols (none or ``ALL_SYMBOLS``: of all that was asked for), month by month.
 
         A date as ``end`` means through that UTC day; without dates, from the first month with anything to the last.
-        ``as_of``: as it was known then. As an answer its rows are months of symbols (:data:`hdi.covered.HELD`). Raises
-        RequestError for an unknown schema or dataset, UnknownSymbol for a symbol that was never stored and is asked for
-        by itself: of a group it is ``absent``.
+        ``as_of``: as it was known then. As an answer its rows are months of symbols (:data:`hdi.covered.lines.HELD`).
+        Raises RequestError for an unknown schema or dataset, UnknownSymbol for a symbol that was never stored and is
+        asked for by itself: of a group it is ``absent``.
         """
         from hdi.covered import measure
         from hdi.symbol_groups import named
 
         start, end = start or None, end or None
-        window = _between(start, end)
+        window = between(start, end)
         asked = self.symbols_of(symbols)
         members = set(asked) - named((symbols,) if isinstance(symbols, str) else symbols)
         store, now, _ = self._then(as_of)
@@ -130,7 +126,7 @@ class Asking(Reading):
         from hdi.gaps import Wanted, find
 
         schemas = (schema,) if isinstance(schema, str) else tuple(schema)
-        window = _between(start, end)
+        window = between(start, end)
         first, last = None if start is None else window.start, None if end is None else window.end
         wanted = Wanted(schemas, self.symbols_of(symbols), dataset, first, last, closed)
         store, now, notes = self._then(as_of)
@@ -155,7 +151,7 @@ class Asking(Reading):
         """
         from hdi.keeping.revisions import Asked, Revisions
 
-        window = _between(start or None, end or None)
+        window = between(start or None, end or None)
         asked = Asked(schema, self.symbols_of(symbols) if symbols else (), window, dataset, since)
         return Revisions(self.at(as_of), self.schemas, asked).frames()
 
@@ -171,7 +167,7 @@ class Asking(Reading):
         from hdi.buying.batches import lost
         from hdi.buying.spending import spending, summed
 
-        window = _between(start, end)
+        window = between(start, end)
         paid.recover(self.settings.data_dir)  # what a process that died was billed
         ledger = self.store().ledger()
         origin = ledger["origin"][0] if ledger.height else self.source().origin
@@ -195,8 +191,3 @@ class Asking(Reading):
         from hdi.runs import detail
 
         return detail(self.runs(on_bad), name, self.store().ledger())
-
-
-def _between(start: str | dt.date | None, end: str | dt.date | None) -> Window:
-    """The window between two dates; a side without one is as far away as can be asked for."""
-    return Window.parse(_FIRST_DAY if start is None else text(start), _LAST_DAY if end is None else text(end))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hdi import logs
-from hdi.errors import RequestError
-from hdi.model import SYNTHETIC
+from hdi.errors import RequestError, masked
+from hdi.model import SYNTHETIC, Window
 from hdi.settings import Settings, load
 from hdi.settings.addresses import TIMESCALEDB
 
@@ -34,6 +34,8 @@ LIBRARIES = (
     "polars", "pyarrow", "deltalake", "databento-dbn", "numpy", "pandera", "psycopg", "pgpq", "adbc-driver-postgresql",
     "pydantic", "structlog", "typer",
 )  # fmt: skip
+#: No day before or after can be asked for.
+_FIRST_DAY, _LAST_DAY = "1970-01-01", "2262-04-09"
 
 
 @dataclass
@@ -62,6 +64,9 @@ class Opened:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {masked(self.settings.store_url)}>"
 
     def close(self) -> None:
         """Give back what the store holds."""
@@ -220,3 +225,8 @@ def text(when: str | dt.date) -> str:
     if not isinstance(when, dt.date):
         raise RequestError(f"{when!r} is not a date or a time", "Give a date, a datetime, or its text: 2024-01-15.")
     return when.isoformat()
+
+
+def between(start: str | dt.date | None, end: str | dt.date | None) -> Window:
+    """The window between two dates; a side without one is as far away as can be asked for."""
+    return Window.parse(_FIRST_DAY if start is None else text(start), _LAST_DAY if end is None else text(end))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from hdi.api.opened import Opened, text
+from hdi.api.opened import Opened, between
 from hdi.model import Query, Window
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ Symbols = str | int | Sequence[str | int]
 When = str | dt.date | None
 #: What a column may be: one value, or one of several.
 Chosen = str | int | Sequence[str | int]
-#: No instant before or after can be asked for.
-_FIRST, _LAST = "1970-01-01", "2262-04-09"
 
 
 class Reading(Opened):
@@ -101,7 +99,7 @@ class Reading(Opened):
         from hdi.query import rolled
         from hdi.rolls import Rolls
 
-        window = Window.parse(text(start) if start else _FIRST, text(end) if end else _LAST)
+        window = between(start or None, end or None)
         rolls = Rolls.named(roll, self.settings.config_dir, lambda: self.calendars)
         return rolled(self.at(as_of), self.schemas, rolls, self.symbols_of(symbols), window, dataset)
 
@@ -243,7 +241,7 @@ class Reading(Opened):
         """
         from hdi.series.bars import Wanted, adjusted_bars
 
-        window = Window.parse(text(start) if start else _FIRST, text(end) if end else _LAST)
+        window = between(start or None, end or None)
         wanted = Wanted(
             self.symbols_of(symbols), window.start if start else None, window.end if end else None, every, kind, source,
             align, fill, dataset, _names(columns), limit,
@@ -287,7 +285,7 @@ class Reading(Opened):
 
     def _window(self, store: Store, schema: str, dataset: str | None, start: When, end: When) -> Window:
         """The window that is meant; a side that is not given is where what is stored of the schema ends."""
-        window = Window.parse(text(start) if start else _FIRST, text(end) if end else _LAST)
+        window = between(start or None, end or None)
         if start and end:
             return window
         import polars as pl

@@ -26,6 +26,7 @@ from hdi.buying.bars import SPAN, TRADES, buckets, finer, holed, lacking, split,
 from hdi.buying.ordering import Held, Request, cut
 from hdi.buying.restating import outdated, without
 from hdi.errors import HdiError, StoreError, TooManyRejects
+from hdi.folding import PRICES
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, Condition, Outcome, Receipt, Unit, Window, cell_start, ns_date, some
@@ -302,15 +303,13 @@ class _Making:
     def _read(self, window: Window, rectangles: pl.DataFrame) -> Generator[pl.DataFrame]:
         """What bars are made of, as :func:`hdi.resample.folded` takes it."""
         index = self._finer.index_time
-        ours = (
-            ("price",) * 4 if self._finer.kind == TRADES else ("open_price", "high_price", "low_price", "close_price")
-        )
+        ours = ("price",) * 4 if self._finer.kind == TRADES else tuple(PRICES.values())
         volume = "size" if self._finer.kind == TRADES else "volume"
         wanted = list(dict.fromkeys([index, "publisher_id", "instrument_id", *ours, volume]))
         for frame in self._store.read(self._finer, self._from.name, window, rectangles, wanted, self._dataset):
             yield frame.select(
                 "publisher_id", "instrument_id", pl.col(index).to_physical().alias("at"),
-                *(pl.col(c).alias(n) for c, n in zip(ours, ("open", "high", "low", "close"), strict=True)),
+                *(pl.col(c).alias(n) for c, n in zip(ours, PRICES, strict=True)),
                 pl.col(volume).alias("volume"),
             )  # fmt: skip
 

@@ -111,11 +111,6 @@ class Offer:
         return sum(len(p.symbols) * self._cells(p.window) for p in self.purchases)
 
     @property
-    def closed_units(self) -> int:
-        """How many of them lie on closed days."""
-        return sum(len(p.symbols) * len(days) for p, days in zip(self.purchases, self.closed, strict=False))
-
-    @property
     def claimed_units(self) -> int:
         """How many units need no order: they stand for nothing, or for what is ordered or held as something else."""
         return sum(self._cells(c.window) for c in self.claims)

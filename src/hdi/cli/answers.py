@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -110,11 +110,13 @@ def give(  # noqa: PLR0913  (what commands differ in)
     limited: Callable[[], bool] | None = None,
     warning: str = "",
     told: Callable[[Given], Iterable[str]] = lambda _: (),
+    pages: AbstractContextManager[None] | None = None,
 ) -> Given:
     """Write the rows where they are asked for; then tell, on stderr, the answer's notes, ``told``, and how many rows.
 
     ``limit`` cuts the rows off here, and says when there are more; where ``limited`` is given the answer has that limit
-    itself, and says so whether it cut rows off. ``warning`` is told before the first row.
+    itself, and says so whether it cut rows off. ``warning`` is told before the first row. ``pages`` is around the rows
+    alone: a pager is over before anything else is told.
     """
     if where.form is None:
         return Given()
@@ -123,7 +125,8 @@ def give(  # noqa: PLR0913  (what commands differ in)
         reading, limit_here = answer, None
     else:
         reading, limit_here = answer if limit is None else answer.limited_to(limit + 1), limit
-    write(_counted(reading.frames(), given, limit_here, warning), answer, where, color=color)
+    with pages or nullcontext():
+        write(_counted(reading.frames(), given, limit_here, warning), answer, where, color=color)
     given.limited = given.limited if limited is None else limited()
     for note in reading.notes:
         say(f"note: {note}")

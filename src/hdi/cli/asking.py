@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from hdi.answer import Answer
     from hdi.api import HistoricalData
 
-ADJUSTMENTS = ("none", "backward", "forward")
-MEASURES = ("difference", "ratio")
-MOMENTS = ("both", "gap")
-
 
 def asked(symbols: Sequence[str]) -> tuple[str, ...]:
     """The symbols that were named. Raises RequestError where none was."""
@@ -81,13 +77,16 @@ class Rolls:
 def rolling(adjust: str | None, by: str, path: str | None, at: str = "both") -> Rolls:
     """How prices are to be adjusted. Raises RequestError for ways that there are none of."""
     from hdi.errors import RequestError
-    from hdi.schema import closest
 
-    given = (("--adjust", adjust or "none", ADJUSTMENTS), ("--by", by, MEASURES), ("--at", at, MOMENTS))
-    for option, value, known in given:
-        if value not in known:
-            raise RequestError(f"{option} {value!r} is no way to adjust prices", closest(value, known))
+    if adjust is not None or (by, at) != ("difference", "both"):
+        _known_ways(adjust or "none", by, at)
     adjusted = adjust not in {None, "none"}
+    if not adjusted and (by, at) != ("difference", "both"):
+        option = "--by" if by != "difference" else "--at"
+        raise RequestError(
+            f"{option} says how prices are adjusted, and nothing is adjusted",
+            "Give --adjust backward or forward as well.",
+        )
     if path is not None:
         from hdi.cli.output import format_of
 
@@ -98,6 +97,16 @@ def rolling(adjust: str | None, by: str, path: str | None, at: str = "both") -> 
                 "Give --adjust backward or forward as well; hdi symbols ES.c.0 shows rolls without.",
             )
     return Rolls(adjust, by, path, at) if adjusted else Rolls(None, None, None)
+
+
+def _known_ways(adjust: str, by: str, at: str) -> None:
+    from hdi.errors import RequestError
+    from hdi.schema import closest
+    from hdi.series.continuous import AT, BY, HOW
+
+    for option, value, known in (("--adjust", adjust, HOW), ("--by", by, BY), ("--at", at, AT)):
+        if value not in known:
+            raise RequestError(f"{option} {value!r} is no way to adjust prices", closest(value, known))
 
 
 def drawn(  # noqa: PLR0913  (what a picture says of itself)
@@ -141,4 +150,4 @@ def drawn(  # noqa: PLR0913  (what a picture says of itself)
         tell_synthetic()
 
 
-__all__ = ["ADJUSTMENTS", "MEASURES", "MOMENTS", "Rolls", "asked", "drawn", "given", "named", "rolling"]
+__all__ = ["Rolls", "asked", "drawn", "given", "named", "rolling"]

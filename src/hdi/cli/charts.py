@@ -14,24 +14,25 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from hdi.cli.answers import HERE
 from hdi.cli.charts_axis import Clock
 from hdi.cli.charts_thin import CANDLES, POINTS, Candles, Points, changes, width_text
 from hdi.cli.plots import kind_of
 from hdi.errors import RequestError
 from hdi.model import ns_date
+from hdi.resample import FILLED
 
 if TYPE_CHECKING:
     from hdi.answer import Answer
 
-HERE = "-"
 Unit = Literal["price", "quantity"]
 _BARS = ("open_price", "high_price", "low_price", "close_price", "volume")
 _QUOTES = ("bid_px_00", "ask_px_00")
 _TRADES = ("price", "size", "side")
 _STATISTICS = ("stat_type", "stat_name", "price", "quantity")
 _KEY = ("dataset", "publisher_id")
-#: How bars that were filled in say so.
-_SOURCE, _FILLED = "data_source", "filled"
+#: Where bars that were filled in say so.
+_SOURCE = "data_source"
 #: What is read of an answer, as far as it has it.
 _NEEDED = {
     *_KEY, "instrument_id", "symbol", "ts_event", "ts_recv", "action", "update_action", _SOURCE, *_BARS, *_QUOTES,
@@ -277,7 +278,7 @@ class _Bars(_Sketch):
         flat = (pl.col("volume") == 0) & (opened == high) & (low == high)
         yield (), part.select(
             "at", "symbol", *(pl.col(f"{c}_price").alias(c) for c in ("open", "high", "low", "close")), "volume",
-            filled=pl.col(_SOURCE) == _FILLED if _SOURCE in part.columns else flat,
+            filled=pl.col(_SOURCE) == FILLED if _SOURCE in part.columns else flat,
             bars=pl.lit(1, pl.Int64),
         ).cast(CANDLES)  # type: ignore[arg-type]  # fmt: skip
 
@@ -367,4 +368,4 @@ def _thinned(
             yield key, points
 
 
-__all__ = ["ASK", "BID", "HERE", "SIDES", "Panel", "Picture", "Room", "Unit", "draw", "sketched"]
+__all__ = ["ASK", "BID", "SIDES", "Panel", "Picture", "Room", "Unit", "draw", "sketched"]

@@ -115,10 +115,10 @@ class _Scale:
         return {self.row(value): words for value, words in zip(told, text(told), strict=True)}
 
 
-def _framed(canvas: _Canvas, labels: dict[int, str], *, color: bool, tick: str = "┤") -> Iterator[str]:
+def _framed(canvas: _Canvas, labels: dict[int, str], *, color: bool) -> Iterator[str]:
     for row in range(len(canvas.cells)):
         label = _fitting(labels.get(row, ""))
-        edge = tick if label else "│"
+        edge = "┤" if label else "│"
         yield f"{label:>{_MARGIN - 3}} {_paint(edge, _DIM, color=color)}{canvas.line(row, color=color)}"
 
 

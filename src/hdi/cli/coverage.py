@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hdi.cli.answers import tell_synthetic
 from hdi.cli.options import AsOf
 from hdi.cli.render import NULL, count, dumps
 from hdi.cli.session import put, say, session, tell_absent, terminal
 
 if TYPE_CHECKING:
-    from hdi.covered import Coverage, Line, Month, State
+    from hdi.covered.lines import Coverage, Line, Month, State
 
 #: How a month looks, by its state: in plain text, and on a terminal.
 _PLAIN: dict[State, str] = {"full": "#", "most": "+", "part": "-", "empty": "o", "degraded": "!", "none": "."}
@@ -77,14 +78,14 @@ def coverage(  # noqa: PLR0913, PLR0917  (each is an option)
         say(f"{count(len(found.lines), 'strip')} drawn in {plot}")
     tell_absent(found.absent)
     if synthetic:
-        say("note: this is SYNTHETIC data, made by a rehearsal vendor")
+        tell_synthetic()
 
 
 def _text(found: Coverage, *, color: bool) -> Iterator[str]:
     if not found.lines:
         yield "Nothing is held of it."
         return
-    from hdi.covered import STATES
+    from hdi.covered.lines import STATES
 
     marks = _BLOCKS if terminal(sys.stdout) and _speaks_blocks() else _PLAIN
     painted = {state: _paint(mark, state, color=color) for state, mark in marks.items()}

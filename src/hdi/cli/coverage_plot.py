@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hdi.cli.plots import blank
 
 if TYPE_CHECKING:
-    from hdi.covered import Coverage, Line, Month, State
+    from hdi.covered.lines import Coverage, Line, Month, State
 
 #: In the order of the legend; light to dark is little to much.
 _COLORS: dict[State, str] = {

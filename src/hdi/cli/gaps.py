@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hdi.cli.options import AsOf
+from hdi.cli.answers import tell_synthetic
+from hdi.cli.options import AsOf, EndDate
 from hdi.cli.render import count, dumps
 from hdi.cli.session import DECLINED, put, say, session, started, terminal
 from hdi.cli.stopping import interruptible
@@ -42,9 +43,7 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
     start_date: Annotated[
         str | None, typer.Option(metavar="DATE", help="First day; by default each symbol's first one asked for.")
     ] = None,
-    end_date: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Last day, inclusive; an instant is exclusive.")
-    ] = None,
+    end_date: EndDate = None,
     closed: Annotated[  # noqa: FBT002
         bool, typer.Option("--all", help="Show the times too at which the market is closed.")
     ] = False,
@@ -81,7 +80,7 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
                 "missing of them cannot be told"
             )
         if data.synthetic:
-            say("note: this is SYNTHETIC data, made by a rehearsal vendor")
+            tell_synthetic()
         if fill:
             _fill(data, report, api=api, dry_run=dry_run, force=force, as_json=as_json)
 

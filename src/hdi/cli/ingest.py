@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hdi.cli.options import Dataset, EndDate, JobName, SchemaName, StartDate, Symbols, SymbolType
+from hdi.cli.options import Dataset, EndDate, Force, JobName, SchemaName, StartDate, Symbols, SymbolType
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import put, say, session, started
 from hdi.cli.stopping import interruptible
@@ -48,7 +48,7 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
     dry_run: Annotated[  # noqa: FBT002
         bool, typer.Option("--dry-run", help="Say what would be done and what it costs, and do nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Ask no question.")] = False,  # noqa: FBT002
+    force: Force = False,  # noqa: FBT002
     refetch: Annotated[  # noqa: FBT002
         bool, typer.Option("--refetch", help="Do again what is already stored; orders are paid again.")
     ] = False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hdi.cli.answers import tell_synthetic
 from hdi.cli.live import live
 from hdi.cli.render import count, dumps
 from hdi.cli.session import put, say, session, started, terminal
@@ -72,7 +73,7 @@ def migrate(
                 put(dumps({"status": _status(mode, moved), **asdict(moved)}) if as_json else _line(mode, moved))
                 moves.append(moved)
         if migration.origin == SYNTHETIC:
-            say("note: this is SYNTHETIC data, made by a rehearsal vendor")
+            tell_synthetic()
     if differences := [what for moved in moves for what in moved.differences]:
         lacking = any(moved.copied_pieces for moved in moves)
         raise StoreError(

@@ -21,6 +21,7 @@ SymbolType = Annotated[
 ]
 StartDate = Annotated[str | None, typer.Option(metavar="DATE", help="First day, or first instant.")]
 EndDate = Annotated[str | None, typer.Option(metavar="DATE", help="Last day, inclusive; an instant is exclusive.")]
+Force = Annotated[bool, typer.Option("--force", help="Ask no question.")]
 
 # What is read.
 Asked = Annotated[
@@ -90,6 +91,7 @@ Plot = Annotated[
 ]
 
 __all__ = [
-    "Adjust", "AsOf", "Asked", "At", "By", "Columns", "Dataset", "EndDate", "From", "InDataset", "JobName", "Limit",
-    "OutputFile", "OutputFormat", "Plot", "Roll", "RollsFile", "SchemaName", "StartDate", "SymbolType", "Symbols", "To",
+    "Adjust", "AsOf", "Asked", "At", "By", "Columns", "Dataset", "EndDate", "Force", "From", "InDataset", "JobName",
+    "Limit", "OutputFile", "OutputFormat", "Plot", "Roll", "RollsFile", "SchemaName", "StartDate", "SymbolType",
+    "Symbols", "To",
 ]  # fmt: skip

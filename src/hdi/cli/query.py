@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,6 @@ from hdi.cli.session import DECLINED, say, session, started, terminal
 if TYPE_CHECKING:
     from hdi.api import HistoricalData
     from hdi.query import Result
-    from hdi.schema import Schema
 
 _DAY_GRID = "day"
 #: A limit of so many rows is a short table whatever is asked for.
@@ -52,7 +51,7 @@ def query(  # noqa: PLR0913, PLR0917  (each is an option)
     output_format: options.OutputFormat = None,
     output_file: options.OutputFile = None,
     plot: options.Plot = None,
-    force: Annotated[bool, typer.Option("--force", help="Ask no question.")] = False,  # noqa: FBT002
+    force: options.Force = False,  # noqa: FBT002
 ) -> None:
     """Query data by symbol and date: a raw symbol, a continuous or parent symbol, an instrument id, or ALL_SYMBOLS.
 
@@ -65,7 +64,7 @@ def query(  # noqa: PLR0913, PLR0917  (each is an option)
     with session(context).data() as data:
         shape = data.schemas.find(schema)[0]
         more = given(
-            schema=schema, dataset=dataset, where=_where(shape, where or ()), as_of=as_of, roll=roll,
+            schema=schema, dataset=dataset, where=_where(where or ()), as_of=as_of, roll=roll,
             adjust=rolls.adjust, by=rolls.by, at=rolls.at,
         )  # fmt: skip
 
@@ -97,11 +96,19 @@ def _give(data: HistoricalData, result: Result, out: Output, *, ask: bool) -> No
     )  # fmt: skip
 
 
-def _where(schema: Schema, texts: Sequence[str]) -> dict[str, list[Any]] | None:
-    """What rows are chosen by: each column with its values, of the column's type."""
-    from hdi.cli.choosing import chosen
+def _where(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Each column with the values that are wanted of it. Raises RequestError for what is no column and value."""
+    from hdi.errors import RequestError
 
-    return chosen(schema.kind, schema.dtypes, texts) if texts else None
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        column, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not column or column[-1] in "!<>~" or value.startswith("="):
+            raise RequestError(
+                f"--where {text!r} is not COLUMN=VALUE", "Write side=B, for example; hdi sql takes any condition."
+            )
+        found.setdefault(column, []).append(value)
+    return found
 
 
 def _confirm(data: HistoricalData, result: Result) -> str:

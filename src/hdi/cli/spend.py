@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hdi.cli.options import EndDate
 from hdi.cli.render import dumps
 from hdi.cli.session import guarded, put, say, session, terminal
 from hdi.model import SYNTHETIC, dollars_text, some
@@ -26,9 +27,7 @@ def spend(
         str, typer.Option("--by", metavar="WHAT", help="day, month, dataset, schema, job or symbol.")
     ] = "day",
     start_date: Annotated[str | None, typer.Option(metavar="DATE", help="First day (UTC), or first instant.")] = None,
-    end_date: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Last day, inclusive; an instant is exclusive.")
-    ] = None,
+    end_date: EndDate = None,
 ) -> None:
     """Show what was paid for the data of this store, in exact US dollars, on the day on which it was bought.
 

@@ -76,8 +76,8 @@ def told(
         from hdi.cli.printable import Printable
 
         answer = Printable(answer, lists=where.form != "json")
-    with paged() if pager and where.path is None else contextlib.nullcontext():
-        give(answer, where, color=data.settings.color, synthetic=data.synthetic, limit=limit)
+    pages = paged() if pager and where.path is None else None
+    give(answer, where, color=data.settings.color, synthetic=data.synthetic, limit=limit, pages=pages)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hdi.cli.answers import tell_synthetic
 from hdi.cli.options import AsOf
 from hdi.cli.render import count, dumps
 from hdi.cli.session import guarded, put, say, session, started, tell_absent, terminal
@@ -68,7 +69,7 @@ def symbols(
             _tell(found.head(found.height - len(absent)), rolls is not None, on)
         tell_absent(absent)
         if data.synthetic:
-            say("note: this is SYNTHETIC data, made by a rehearsal vendor")
+            tell_synthetic()
 
 
 def _roll(context: typer.Context, data: HistoricalData, answer: Answer) -> None:
@@ -83,7 +84,7 @@ def _roll(context: typer.Context, data: HistoricalData, answer: Answer) -> None:
     for note in answer.notes:
         say(f"note: {note}")
     if data.synthetic:
-        say("note: this is SYNTHETIC data, made by a rehearsal vendor")
+        tell_synthetic()
 
 
 def _plain(row: dict[str, object]) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hdi.cli.live import live
+from hdi.cli.options import Force
 from hdi.cli.render import bytes_text, count, dumps
 from hdi.cli.session import DECLINED, put, say, session, started, terminal
 from hdi.cli.stopping import interruptible
@@ -45,7 +46,7 @@ def sync(  # noqa: PLR0913, PLR0917  (each is an option)
     dry_run: Annotated[  # noqa: FBT002
         bool, typer.Option("--dry-run", help="Say what is missing and what it costs, and do nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Ask no question.")] = False,  # noqa: FBT002
+    force: Force = False,  # noqa: FBT002
     budget: Annotated[
         str | None, typer.Option(metavar="USD", help="Refuse all of it when it costs more, before anything is billed.")
     ] = None,

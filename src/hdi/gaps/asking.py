@@ -13,7 +13,7 @@ import polars as pl
 from hdi.errors import RequestError
 from hdi.gaps.causes import BUY, CERTAIN, GAPS, LIKELY
 from hdi.lookup import Asked, among
-from hdi.model import MAX_NS, Window, ns_date, subtract
+from hdi.model import MAX_NS, Window, joined, ns_date, subtract
 from hdi.symbology import ALL_SYMBOLS, infer_stype, root_of
 
 _Spans = list[tuple[int, int]]
@@ -131,14 +131,14 @@ def unasked(target: Target, rectangles: pl.DataFrame, coverage: pl.DataFrame, le
     if target.everything:
         return _reasons(lacks, target, ledger)
     own = rectangles.select("instrument_id", "start", "end").unique()
-    alive = _joined(_spans(own))
+    alive = joined(_spans(own))
     known = _spans(whole.filter(mine | _parent(target.symbol)))
     bare = [_unheld(own, coverage, target.schema), subtract(_WHOLE, alive + known)]
-    unheld = _joined([(w.start, w.end) for part in bare for w in part])
+    unheld = joined([(w.start, w.end) for part in bare for w in part])
     never = [cut for lack in lacks for s, e in unheld if (cut := Window(s, e).cut(lack))]
     found = _reasons(sorted(never), target, ledger)
     if not _mixed(target, coverage):
-        found += _nothing(target, alive, _joined(known))
+        found += _nothing(target, alive, joined(known))
     return found
 
 
@@ -225,16 +225,6 @@ def stated(lacks: Iterable[Lack], target: Target, open_times: pl.DataFrame) -> p
 
 def _spans(frame: pl.DataFrame) -> _Spans:
     return list(frame.select("start", "end").unique().sort("start", "end").iter_rows())
-
-
-def _joined(spans: Iterable[tuple[int, int]]) -> _Spans:
-    out: _Spans = []
-    for start, end in sorted(spans):
-        if out and start <= out[-1][1]:
-            out[-1] = (out[-1][0], max(out[-1][1], end))
-        else:
-            out.append((start, end))
-    return out
 
 
 __all__ = ["Lack", "Target", "stated", "targets", "unasked"]

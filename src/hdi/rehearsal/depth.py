@@ -12,9 +12,9 @@ from hdi.model import DAY_NS, NS
 from hdi.rehearsal import orders
 from hdi.rehearsal.contracts import Instruments
 from hdi.rehearsal.daily import Days, Facts
-from hdi.rehearsal.draws import I64, U64, Bool, bits, keyed
+from hdi.rehearsal.draws import I64, Bool, bits, keyed
 from hdi.rehearsal.hostile import Hostility, moved
-from hdi.rehearsal.layouts import Records, blank
+from hdi.rehearsal.layouts import LAST, Records, blank
 from hdi.rehearsal.levels import Cells, priced, take
 from hdi.rehearsal.orders import Hours, Steps, hours_of
 from hdi.rehearsal.pages import Page, written
@@ -23,13 +23,13 @@ from hdi.rehearsal.quotes import DEPTH, GAP, Quotes, moments, quotes
 from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
 from hdi.rehearsal.sides import Sides, settled
 from hdi.rehearsal.standing import Standing, sizes_of, stands
-from hdi.rehearsal.tape import SPLIT, Rows, Tape, blocks, in_time, places_of
+from hdi.rehearsal.tape import SPLIT, Rows, Tape, bad_trades, blocks, in_time, places_of
 from hdi.rehearsal.ticks import Ticks, ticks, times
 
 #: About how many trades are made into records at a time.
 _TRADES = 1 << 14
 _OPENING, _EARLIER = 41, 42
-_SNAPSHOT, _SNAPSHOT_LAST = 40, 168
+_SNAPSHOT = 40
 #: How long before what follows it a book is cleared: less than any message takes.
 _CLEAR_NS = 1_000
 _EARLIER_NS = 4 * HOUR_NS
@@ -140,7 +140,7 @@ class Depth:
         book = quotes(trades, hours.shape, hour)
         before = _before(trades, book, carried)
         trade, step = self._steps.around(hours, hour, trades.place)
-        bad, draw = self._bad(rows, seconds)
+        bad, draw = bad_trades(self._tape, self._hostility, rows, seconds)
         trade, step = np.append(trade, bad), np.append(step, np.full(len(bad), orders.TRADE))
         start = np.repeat(seconds.start, seconds.trades)
         received = _received(trades, start, trade, step)
@@ -154,15 +154,6 @@ class Depth:
         out["ts_event"] = received[order] - (trades.ts_recv - trades.ts_event)[page.trade]
         self._hostility.spoil(out, moved(order, len(order) - len(draw)), draw)
         return out
-
-    def _bad(self, rows: Rows, cells: Cells) -> tuple[I64, U64]:
-        """Which trades have a bad copy, and its draw."""
-        total = self._tape.activity(rows)
-        row, place, draw = self._hostility.places(self._tape.keys(rows), total, total)
-        at, inside = places_of(cells, row, place)
-        starts = np.cumsum(cells.trades) - cells.trades
-        at, place, draw = at[inside], place[inside], draw[inside]
-        return starts[at] + place - cells.first[at], draw
 
     def _opening(self, rows: Rows) -> tuple[Sides, I64]:
         """The best prices that each row's day begins with, and what the day before ended at."""
@@ -204,7 +195,7 @@ class Depth:
         out["order_id"] = np.where(clear, 0, orders.base(rows.which, rows.day)[row] + code)
         out["action"] = np.where(clear, b"R", b"A")
         out["side"] = np.where(clear, b"N", np.where(side == 0, b"B", b"A"))
-        out["flags"] = np.where(at == per - 2, _SNAPSHOT_LAST, _SNAPSHOT)
+        out["flags"] = np.where(at == per - 2, _SNAPSHOT + LAST, _SNAPSHOT)
         return out
 
 

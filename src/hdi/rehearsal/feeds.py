@@ -18,7 +18,7 @@ from hdi.rehearsal.products import CONSOLIDATED
 from hdi.rehearsal.quotes import quotes, shapes
 from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
 from hdi.rehearsal.sides import Sides, best, fill_sides
-from hdi.rehearsal.tape import SPLIT, Rows, Tape, blocks, places_of
+from hdi.rehearsal.tape import SPLIT, Rows, Tape, bad_trades, blocks, places_of
 from hdi.rehearsal.ticks import Ticks, fill, ticks, times
 
 #: How many daily rows are made at a time.
@@ -171,7 +171,7 @@ class Trades:
                 yield out
 
     def _made(self, rows: Rows, cells: Cells, trades: Ticks, around: Sides | None) -> Records:
-        bad, draw = self._bad(rows, cells)
+        bad, draw = bad_trades(self._tape, self._hostility, rows, cells)
         source = np.concatenate((np.arange(len(trades.row)), bad))
         wanted = rows.starting(trades.ts_recv[source], trades.row[source])
         if not wanted.all():
@@ -190,12 +190,3 @@ class Trades:
             fill_sides(out, around.take(source), self._tape.tick[which][trades.row[source]])
         self._hostility.spoil(out, moved(order, good), draw)
         return out
-
-    def _bad(self, rows: Rows, cells: Cells) -> tuple[I64, U64]:
-        """Which trades have a bad copy, and its draw."""
-        total = self._tape.activity(rows)
-        row, place, draw = self._hostility.places(self._tape.keys(rows), total, total)
-        at, inside = places_of(cells, row, place)
-        starts = np.cumsum(cells.trades) - cells.trades
-        at, place, draw = at[inside], place[inside], draw[inside]
-        return starts[at] + place - cells.first[at], draw

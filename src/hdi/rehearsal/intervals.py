@@ -9,7 +9,7 @@ import numpy as np
 from hdi.model import DAY_NS, NS
 from hdi.rehearsal.feeds import Bars
 from hdi.rehearsal.hostile import moved
-from hdi.rehearsal.layouts import Records, blank
+from hdi.rehearsal.layouts import LAST, Records, blank
 from hdi.rehearsal.levels import expanded, priced, take
 from hdi.rehearsal.quotes import quotes, shapes
 from hdi.rehearsal.sessions import MINUTE_NS
@@ -19,7 +19,6 @@ from hdi.rehearsal.ticks import fill, ticks
 
 #: An hour may have any number of trades.
 _ALL = 2**62
-_LAST = 128
 
 
 class Intervals(Bars):
@@ -52,7 +51,7 @@ class Intervals(Bars):
             out["instrument_id"] = self._book.ids[block.which][row]
             fill(out, trades, last, self._tape.tick[block.which], block.day)
             fill_sides(out, settled(book, trades.size).take(last), self._tape.tick[block.which][row])
-            out["flags"] = _LAST
+            out["flags"] = LAST
             out["ts_recv"] = cells.start[source] + self._width
             self._hostility.spoil(out, moved(order, cells.size), draw)
             if len(out):

@@ -12,6 +12,8 @@ from hdi.rehearsal.products import CONSOLIDATED, GLOBEX, NASDAQ
 from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS
 
 Records: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+#: The flag of the last record of a message.
+LAST = 128
 #: The vendor's record class of each schema.
 MESSAGES: dict[str, Any] = {
     "definition": dbn.InstrumentDefMsg, "ohlcv-1s": dbn.OHLCVMsg, "ohlcv-1m": dbn.OHLCVMsg,

@@ -8,6 +8,7 @@ import numpy as np
 
 from hdi.model import DAY_NS
 from hdi.rehearsal.draws import I64, Bool
+from hdi.rehearsal.layouts import LAST
 from hdi.rehearsal.levels import Cells
 from hdi.rehearsal.quotes import DEPTH, FOURTH, Shapes, shapes
 from hdi.rehearsal.sessions import HOUR_NS
@@ -23,7 +24,6 @@ COME_BID, COME_ASK = 3 + 2 * DEPTH, 3 + 3 * DEPTH
 #: what is left of that; the one more goes; where a side was emptied, both are made of new orders.
 MORE, EMPTY, TRADE, FILL, LEFT, LESS, GONE, NEW_BID, NEW_ASK = range(3 + 4 * DEPTH, 12 + 4 * DEPTH)
 STEPS = NEW_ASK + 1
-_LAST = 128
 #: The last step of each event.
 _ENDS = CLEAR, MOVE_FIRST - 1, MOVE_SECOND, MORE - 1, MORE, EMPTY, LEFT, LESS, NEW_ASK
 
@@ -42,7 +42,7 @@ ACTIONS = _table(
     (b"C", range(LESS, NEW_BID)),
 )  # fmt: skip
 FLAGS = np.zeros(STEPS, np.uint8)
-FLAGS[list(_ENDS)] = _LAST
+FLAGS[list(_ENDS)] = LAST
 #: Steps on a whole side: which of its orders is meant, from the best of those behind.
 NUMBERS = np.zeros(STEPS, np.int64)
 for _number in range(DEPTH):

@@ -12,6 +12,7 @@ from hdi.model import DAY_NS, NS, date_ns
 from hdi.rehearsal.contracts import Instruments
 from hdi.rehearsal.daily import Days, Facts
 from hdi.rehearsal.draws import I64, U64, Bool, keyed, text_key, unit
+from hdi.rehearsal.hostile import Hostility
 from hdi.rehearsal.levels import Cells, by_time, by_weight, priced, take
 from hdi.rehearsal.sessions import HOUR_NS, MINUTE_NS, ZERO
 from hdi.rehearsal.ticks import times
@@ -252,3 +253,13 @@ def places_of(cells: Cells, row: I64, place: I64) -> tuple[I64, Bool]:
     at = np.maximum(np.searchsorted(key, (row << 40) + place, side="right") - 1, 0)
     inside = (cells.row[at] == row) & (place < cells.first[at] + cells.trades[at]) & (place >= cells.first[at])
     return at, inside
+
+
+def bad_trades(tape: Tape, hostility: Hostility, rows: Rows, cells: Cells) -> tuple[I64, U64]:
+    """Which trades of the cells have a bad copy, and its draw."""
+    total = tape.activity(rows)
+    row, place, draw = hostility.places(tape.keys(rows), total, total)
+    at, inside = places_of(cells, row, place)
+    starts = np.cumsum(cells.trades) - cells.trades
+    at, place, draw = at[inside], place[inside], draw[inside]
+    return starts[at] + place - cells.first[at], draw

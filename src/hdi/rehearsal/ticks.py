@@ -9,7 +9,7 @@ import numpy as np
 
 from hdi.rehearsal.daily import Facts
 from hdi.rehearsal.draws import I64, U64, bits, keyed, unit
-from hdi.rehearsal.layouts import Records
+from hdi.rehearsal.layouts import LAST, Records
 from hdi.rehearsal.levels import Cells, Path, expanded, shares
 from hdi.rehearsal.products import VENUES
 
@@ -20,7 +20,6 @@ _LAST_EVENT_NS = 998_000_000
 _LATENCY_NS, _LATENCY_RANGE_NS = 40_000, 900_000
 #: Sequence numbers start again on Sunday. The epoch was a Thursday.
 _WEEK_DAYS, _THURSDAY, _DAY_SEQUENCES = 7, 4, 500_000_000
-_LAST = 128
 #: A second is split into as many parts as it has trades.
 _MOST = 2**31
 _SIDES = np.frombuffer(b"A" * 125 + b"B" * 125 + b"N" * 6, "S1")
@@ -109,7 +108,7 @@ def fill(out: Records, trades: Ticks, order: I64, tick: I64, day: I64) -> None:
     out["side"] = trades.side[order]
     # The event ends with the last of a burst, or with the book updates that follow it.
     ends = np.append(trades.leader[1:] != trades.leader[:-1], [True])[order] & (bits(first, 24, 1) > 0)
-    out["flags"] = ends * np.uint8(_LAST)
+    out["flags"] = ends * np.uint8(LAST)
     out["ts_recv"] = trades.ts_recv[order]
     names = out.dtype.names or ()
     if "action" in names:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from hdi.errors import RequestError, UnknownSymbol
+from hdi.explain import to_ingest
 from hdi.lookup import RECTANGLES, Asked, Lookup, union
-from hdi.model import DAY_NS, MAX_NS, Window, ns_date
-from hdi.rolls.facts import Facts, joined
+from hdi.model import DAY_NS, MAX_NS, Window, joined, ns_date
+from hdi.rolls.facts import Facts
 from hdi.rolls.ranking import Decided, Known, Why, decided
 from hdi.rolls.rules import FILE, VENDOR, Rule, load_rules, rule_of
 from hdi.symbology import infer_stype
@@ -219,10 +220,8 @@ def _days(start: int, end: int) -> str:
 
 
 def _ingest(dataset: str, schema: str, root: str, window: Window) -> str:
-    what = f"hdi ingest --api databento --dataset {dataset} --schema {schema} --symbols {root}.FUT"
-    if window.days > _MOST_DAYS:  # nobody said when
-        return f"{what} --start-date DATE --end-date DATE"
-    return f"{what} --start-date {ns_date(window.start)} --end-date {ns_date(window.end - 1)}"
+    # Of a window that long nobody said when.
+    return to_ingest(dataset, schema, f"{root}.FUT", None if window.days > _MOST_DAYS else window)
 
 
 def front(lookup: Lookup, text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Lookup, among, union
-from hdi.model import DAY_NS, MAX_NS, Window, ns_date
+from hdi.model import DAY_NS, MAX_NS, Window, joined, ns_date
 from hdi.rolls.ranking import CONTRACTS, MEASURES
 
 if TYPE_CHECKING:
@@ -237,15 +237,4 @@ def _shared(rows: pl.DataFrame, least: int) -> list[tuple[int, int]]:
     return found
 
 
-def joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Stretches of time, touching and overlapping ones as one."""
-    out: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if out and start <= out[-1][1]:
-            out[-1] = (out[-1][0], max(end, out[-1][1]))
-        else:
-            out.append((start, end))
-    return out
-
-
-__all__ = ["Facts", "delivery", "joined"]
+__all__ = ["Facts", "delivery"]

@@ -29,7 +29,7 @@ import polars as pl
 from hdi.answer import Answer, Rows, picked
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT
-from hdi.model import DAY_NS, Window, iso_ns
+from hdi.model import DAY_NS, UNITS, Window, iso_ns
 from hdi.resample import covered, spoiled
 from hdi.schema import Schema, SchemaName, Schemas, closest
 from hdi.series.in_force import AT, KEY, QUOTE_AT, Known, Merge, Reads, Terms
@@ -47,7 +47,6 @@ _FIRST_LEVEL = "_00"
 _OF_TRADES = {"ts_event", "price", "size", "sequence"}
 _CONSOLIDATED = "bid_pb_00"
 _WIDTH = re.compile(r"(\d+) ?(ns|us|ms|s|m|h|d)")
-_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9, "d": DAY_NS}
 #: Added to the columns of the trade and of the quote: when the quote came, and how long before the trade.
 QUOTE_TIME, QUOTE_AGE = "quote_ts_recv", "quote_age_ns"
 _TIME = pl.Datetime("ns", "UTC")
@@ -86,7 +85,7 @@ def width_ns(width: str | dt.timedelta) -> int:
         ns = (width // dt.timedelta(microseconds=1)) * 1_000
     else:
         found = _WIDTH.fullmatch(str(width).strip())
-        ns = int(found[1]) * _NS[found[2]] if found else 0
+        ns = int(found[1]) * UNITS[found[2]] if found else 0
     if not 0 < ns <= 366 * DAY_NS:
         raise RequestError(
             f"{width!r} is not a tolerance", "Write a number and ns, us, ms, s, m, h or d, such as 10s; up to a year."
@@ -252,4 +251,4 @@ def _timed(trades: Result) -> Generator[pl.DataFrame]:
         yield frame.select(at, *trades.columns)
 
 
-__all__ = ["FINEST", "QUOTE_AGE", "QUOTE_TIME", "TOLERANCE", "Joined", "join", "width_ns"]
+__all__ = ["Joined", "join"]

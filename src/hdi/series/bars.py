@@ -20,7 +20,7 @@ import polars as pl
 from hdi.answer import Answer, Rows, at_most, picked
 from hdi.errors import RequestError
 from hdi.explain import NOTHING, shown
-from hdi.folding import KEY, Clock, Folder, Utc, legs, price, vwap
+from hdi.folding import KEY, PRICES, Clock, Folder, Utc, legs, price, vwap
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES
 from hdi.model import DAY_NS, MAX_NS, Query, Window, some
 from hdi.query import Adjusting, Result, run
@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from hdi.stores import Store
 
 _TIME = pl.Datetime("ns", "UTC")
-_PRICES = {"open": "open_price", "high": "high_price", "low": "low_price", "close": "close_price"}
 #: What bars of activity have beside the columns of bars: the time of the last trade, and False for a bar that the end
 #: of its day or session cut short.
-ACTIVITY: dict[str, pl.DataType] = {"ts_end": pl.Datetime("ns", "UTC"), "complete": pl.Boolean()}
+ACTIVITY: dict[str, pl.DataType] = {"ts_end": _TIME, "complete": pl.Boolean()}
 #: The records of ``trades`` that are trades: the vendor makes its bars of these.
 _TRADED = "T"
 
@@ -256,7 +255,7 @@ class _Making:
             return ()
         if self.source.name.name == TRADES:
             return (*self._who, "ts_recv", "price", "size", "action")
-        return (*self._who, "ts_event", *_PRICES.values(), "volume", "trade_count")
+        return (*self._who, "ts_event", *PRICES.values(), "volume", "trade_count")
 
     @property
     def _who(self) -> tuple[str, ...]:
@@ -316,7 +315,7 @@ class _Making:
             start = "first" if measure else "start"
             yield named_.select(
                 "dataset", "instrument_id", "symbol", "publisher_id", pl.col(start).cast(_TIME).alias("ts_event"),
-                *(price(m).alias(c) for m, c in _PRICES.items()), "volume",
+                *(price(m).alias(c) for m, c in PRICES.items()), "volume",
                 pl.col("trades").alias("trade_count"), self._vwap(), *constants,
                 pl.col("last").cast(_TIME).alias("ts_end"), pl.col("done").alias("complete"),
             )  # fmt: skip
@@ -336,7 +335,7 @@ class _Making:
                 traded = ((frame["action"] == _TRADED) & (frame["size"] > 0)).fill_null(value=False)
                 yield (frame if traded.all() else frame.filter(traded)).select(*who, *legs(columns))
             return
-        columns = {"at": "ts_event", **_PRICES, "volume": "volume", "trades": "trade_count"}
+        columns = {"at": "ts_event", **PRICES, "volume": "volume", "trades": "trade_count"}
         for frame in self._slabs():
             yield frame.select(*who, *legs(columns))
 

@@ -8,13 +8,12 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal, get_args
 
 from hdi.errors import RequestError
-from hdi.model import DAY_NS, MAX_NS, NS
+from hdi.model import DAY_NS, MAX_NS, UNITS
 
 Kind = Literal["time", "tick", "volume", "dollar"]
 Align = Literal["utc", "session"]
 KINDS: tuple[str, ...] = get_args(Kind)
 ALIGNS: tuple[str, ...] = get_args(Align)
-_UNITS = {"ms": NS // 1000, "s": NS, "m": 60 * NS, "h": 3_600 * NS, "d": DAY_NS, "w": 7 * DAY_NS}
 _WIDTH = re.compile(r"([0-9]+) ?(ms|s|m|h|d|w)")
 _WIDTHS = "A width is a whole number and one of ms, s, m, h, d, w: 30s, 5m, 4h, 1d."
 #: Weeks begin on Monday; 1970-01-01 was a Thursday.
@@ -60,7 +59,7 @@ def _by_time(text: str, align: Align) -> Every:
     if match is None:
         raise RequestError(f"{text!r} is not the width of a bar", _WIDTHS)
     number, unit = int(match[1]), match[2]
-    width = number * _UNITS[unit]
+    width = number * UNITS[unit]
     if not number:
         raise RequestError("a bar of no width", _WIDTHS)
     if width >= MAX_NS // 4:

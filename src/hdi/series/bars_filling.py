@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from hdi.folding import KEY
+from hdi.folding import KEY, PRICES
 from hdi.model import DAY_NS
+from hdi.resample import FILLED
 from hdi.series.bars_sessions import Sessions, Table
 from hdi.stores.held import Held
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from hdi.series.bars_asked import Every
     from hdi.series.bars_certain import Certain
 
-FILLED = "filled"
-_PRICES = ("open_price", "high_price", "low_price", "close_price")
 #: So many bars are made at once.
 _MOST = 1 << 18
 
@@ -127,7 +126,7 @@ class Filling:
         """The bars of these buckets, up to the first after each bar of which not everything is known."""
         close = pl.col("close_price")
         bars = before.with_columns(
-            *(close.alias(c) for c in _PRICES),
+            *(close.alias(c) for c in PRICES.values()),
             ts_event=pl.Series(start, dtype=pl.Int64).cast(before["ts_event"].dtype),
             volume=pl.lit(0, pl.Int64), trade_count=pl.lit(0, pl.Int64), vwap=pl.lit(None, pl.Decimal(18, 9)),
             data_source=pl.lit(FILLED),
@@ -156,4 +155,4 @@ def _same(known: pl.DataFrame) -> Any:
     return known.select(same.fill_null(value=False)).to_series().to_numpy()[:-1]
 
 
-__all__ = ["FILLED", "Filling"]
+__all__ = ["Filling"]

@@ -12,7 +12,7 @@ from hdi.frames import BROUGHT
 from hdi.lookup import RECTANGLES
 from hdi.model import DAY_NS, Window
 from hdi.resample import covered
-from hdi.schema import SchemaName, Schemas, closest
+from hdi.schema import SchemaName, Schemas
 from hdi.series.bars_asked import Every
 from hdi.symbology import merge
 
@@ -61,7 +61,7 @@ def named(schemas: Schemas, every: Every, text: str) -> Source:
         why += ", which does not say when each trade was"
     elif name.width > every.width:
         why += ", which is coarser"
-    raise RequestError(why, f"Possible: {known}. {closest(text, [s.name.name for s in choice])}".strip())
+    raise RequestError(why, f"Possible: {known}.")
 
 
 def claims(coverage: pl.DataFrame, mappings: pl.DataFrame, source: str, dataset: str | None) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from hdi.errors import RequestError
+from hdi.explain import to_ingest
 from hdi.model import DAY_NS, NS, Window, ns_date
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def _missing(moments: Moments, roll: Roll, held: pl.DataFrame) -> RequestError:
         f"no price of {' and '.join(map(str, lacking))} is stored there" if lacking else "they never have one at once"
     )
     window = Window(max(roll.at - LOOKBACK_DAYS * DAY_NS, 0), roll.at)
-    get = _ingest(moments, roll, ",".join(map(str, lacking)), window) if lacking else ""
+    get = f"{_ingest(moments, roll, ','.join(map(str, lacking)), window)}\n" if lacking else ""
     return RequestError(
         f"{roll.told}: both contracts need a price in {moments.source} at one moment within {LOOKBACK_DAYS} days "
         f"before it: {what}",
@@ -237,10 +238,7 @@ def _missing(moments: Moments, roll: Roll, held: pl.DataFrame) -> RequestError:
 
 
 def _ingest(moments: Moments, roll: Roll, symbols: object, window: Window) -> str:
-    return (
-        f"To get it: hdi ingest --api databento --dataset {roll.dataset} --schema {moments.source} --symbols {symbols} "
-        f"--start-date {ns_date(window.start)} --end-date {ns_date(window.end - 1)}\n"
-    )
+    return f"To get it: {to_ingest(roll.dataset, moments.source, str(symbols), window)}"
 
 
-__all__ = ["LOOKBACK_DAYS", "Moments", "Prices", "Roll", "priced"]
+__all__ = ["Moments", "Prices", "Roll", "priced"]

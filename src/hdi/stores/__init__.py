@@ -34,8 +34,8 @@ from hdi.schema import Schema, SchemaName, Schemas
 from hdi.stores.options import ServerOptions
 
 __all__ = [
-    "CONDITIONS", "CONTENT", "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Piece", "ServerOptions", "Store", "Work",
-    "Writer", "check_origin", "names", "open_store",
+    "CONDITIONS", "CONTENT", "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Books", "Piece", "ServerOptions", "Store",
+    "Together", "Work", "Writer", "check_origin", "names", "open_store",
 ]  # fmt: skip
 
 #: The packaged stores, by module, each with the schemes of its URLs.
@@ -163,6 +163,23 @@ class Touching(Protocol):
         dataset: str | None = None,
     ) -> Touched:
         """As its own engine plans it: no estimate, and no row is read."""
+
+
+@dataclass(frozen=True)
+class Books:
+    """What symbols are looked up by: see the methods of :class:`Store` of these names."""
+
+    ledger: pl.DataFrame
+    coverage: pl.DataFrame
+    mappings: pl.DataFrame
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A store that reads these books at less cost together than one by one."""
+
+    def books(self) -> Books:
+        """As they stand; a book that has not changed since the last time is the same object."""
 
 
 @runtime_checkable

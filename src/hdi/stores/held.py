@@ -30,9 +30,9 @@ class Held:
         self.ids: dict[str, pl.Series] | None = None
         self._held: dict[str, Intervals] = {}
         if instruments is not None:
-            parts = instruments.partition_by("dataset", as_dict=True)
-            self.ids = {str(d): f["instrument_id"].unique().sort() for (d,), f in parts.items()}
-            self._held = {str(d): Intervals(f) for (d,), f in parts.items() if not _whole(f, window)}
+            parts = _by_dataset(instruments)
+            self.ids = {d: _ids(f["instrument_id"]) for d, f in parts.items()}
+            self._held = {d: Intervals(f) for d, f in parts.items() if not _whole(f, window)}
 
     @property
     def empty(self) -> bool:
@@ -53,6 +53,16 @@ class Held:
             found = held.find(rows["instrument_id"].to_numpy(), instants) >= 0
             keep = np.where(mine, keep & found, keep)
         return rows if keep.all() else rows.filter(pl.Series(keep))
+
+
+def _by_dataset(instruments: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    if instruments.height == 1:  # one symbol: what is for thousands takes longer than its rows
+        return {str(instruments["dataset"][0]): instruments}
+    return {str(d): f for (d,), f in instruments.partition_by("dataset", as_dict=True).items()}
+
+
+def _ids(instruments: pl.Series) -> pl.Series:
+    return instruments if len(instruments) == 1 else instruments.unique().sort()
 
 
 def _whole(frame: pl.DataFrame, window: Window) -> bool:

@@ -10,12 +10,13 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from hdi.errors import OriginMismatch, StoreError
+from hdi.errors import OriginMismatch, StoreError, UnknownSymbol
 from hdi.frames import CONDITIONS, COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.model import DAY_NS, Window
-from hdi.stores import Store
+from hdi.resolved import looked_up
+from hdi.stores import Store, Together
 from hdi.testing.base import Suite
-from hdi.testing.material import START, Load, State, content, opened, prices, refusal, rejects, trades
+from hdi.testing.material import START, Load, State, content, opened, prices, refusal, rejects, schemas, trades
 
 _DAY = Window(START, START + DAY_NS)
 _NEXT = Window(START + DAY_NS, START + 2 * DAY_NS)
@@ -137,6 +138,28 @@ class Books(Suite):
         for _ in range(2):
             Load(trades([START + 1])).commit(store)
         assert store.mappings().height == 1
+
+    def test_a_symbol_means_what_another_has_committed_since_it_was_looked_up(self, store: Store, url: str) -> None:
+        other, half = opened(url), START + 9
+
+        def means(symbol: str) -> list[int]:
+            (asked,) = looked_up(store, schemas(), None)[0].find([symbol])
+            return asked.rectangles.sort("start")["instrument_id"].to_list()
+
+        Load(trades([START + 1]), [(1, START, _DAY.end)], symbol="ES.c.0", stype="continuous").commit(other)
+        assert means("ES.c.0") == means("ES.c.0") == [1]
+        assert isinstance(refusal(means, "NQ.c.0"), UnknownSymbol)
+        Load(trades([half], 2), [(1, START, half), (2, half, _DAY.end)], symbol="ES.c.0", stype="continuous").commit(
+            other
+        )
+        assert means("ES.c.0") == [1, 2]
+        Load(trades([START + 1], 3), symbol="NQ.c.0", stype="continuous").commit(other)
+        assert means("NQ.c.0") == [3]
+        if isinstance(store, Together):
+            books = store.books()
+            assert books.ledger.equals(store.ledger())
+            assert books.coverage.equals(store.coverage())
+            assert books.mappings.equals(store.mappings())
 
     def test_rejects_are_replaced_with_their_unit(self, store: Store) -> None:
         Load(trades([]), rejected=rejects([START + 1, None])).commit(store)

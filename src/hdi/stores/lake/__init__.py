@@ -25,7 +25,7 @@ from hdi.errors import RequestError, StoreError
 from hdi.frames import CONTENT, MAPPINGS
 from hdi.model import MAX_NS, Receipt, Window
 from hdi.schema import Schema, Schemas
-from hdi.stores import Piece, ServerOptions, Touched, Work, check_origin
+from hdi.stores import Books, Piece, ServerOptions, Touched, Work, check_origin
 from hdi.stores.held import within
 from hdi.stores.instruments import DEFINITION, known_by
 from hdi.stores.lake import adopt
@@ -38,6 +38,7 @@ from hdi.stores.lake.past import Past
 from hdi.stores.lake.read import Scan
 from hdi.stores.lake.write import LakeWriter
 from hdi.stores.receipts import lacking_numbers
+from hdi.stores.shaped import Shaped
 
 FORMAT = 1
 
@@ -70,6 +71,7 @@ class Lake:
         self._numbers_read = 0
         history = {f"{s.table}_history": s.history for s in schemas}
         self._derived = Derived(root, list(self._schemas), history)
+        self._shaped = Shaped()
         self._live: dict[str, tuple[tuple[int, int, int], tuple[Stored, ...]]] = {}
         with guard(root):
             self._check()
@@ -137,7 +139,7 @@ class Lake:
 
     def ledger(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.ledger`."""
-        return self._frame("ingest_units").sort("committed_at", "unit", maintain_order=True)
+        return self._in_order(self._frame("ingest_units"))
 
     def coverage(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.coverage`."""
@@ -145,7 +147,7 @@ class Lake:
 
     def mappings(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.mappings`."""
-        return self._symbols().select(*MAPPINGS)
+        return self._bare(self._frame("symbol_mappings"))
 
     def learned(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.learned`."""
@@ -163,6 +165,12 @@ class Lake:
         """See :meth:`hdi.stores.Store.rejected`: replayed from the commits."""
         with guard(self.root):
             return self._derived.rejected()
+
+    def books(self) -> Books:
+        """See :meth:`hdi.stores.Together.books`."""
+        with guard(self.root):
+            units, covered, symbols = self._derived.frames("ingest_units", "coverage", "symbol_mappings")
+        return Books(self._in_order(units), covered, self._bare(symbols))
 
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""
@@ -345,7 +353,15 @@ class Lake:
 
     def _symbols(self) -> pl.DataFrame:
         """The symbology in the order in which it was learned."""
-        return self._frame("symbol_mappings").sort("learned", maintain_order=True)
+        return _learned(self._frame("symbol_mappings"))
+
+    def _in_order(self, units: pl.DataFrame) -> pl.DataFrame:
+        """The ledger in the order of its commits."""
+        return self._shaped.of("ledger", units, lambda f: f.sort("committed_at", "unit", maintain_order=True))
+
+    def _bare(self, symbols: pl.DataFrame) -> pl.DataFrame:
+        """The mappings, without when they were learned."""
+        return self._shaped.of("mappings", symbols, lambda f: _learned(f).select(*MAPPINGS))
 
     def _frame(self, name: str) -> pl.DataFrame:
         with guard(self.root):
@@ -424,3 +440,8 @@ class Lake:
                 self._log.info("swept the remains of an attempt that died", attempt=folder.name)
             finally:
                 os.close(lock)
+
+
+def _learned(symbols: pl.DataFrame) -> pl.DataFrame:
+    """The symbology in the order in which it was learned."""
+    return symbols.sort("learned", maintain_order=True)

@@ -170,10 +170,20 @@ class Derived:
     def frame(self, name: str) -> pl.DataFrame:
         """The derived table, with every commit folded in."""
         with self._threads:
-            if name not in self._frames:
-                self._frames[name], self._at[name] = self._persisted(name)
-            self._frames[name], self._at[name], _ = self._folded(name, self._frames[name], self._at[name])
-            return self._frames[name]
+            return self._stand(name, {})
+
+    def frames(self, *names: str) -> list[pl.DataFrame]:
+        """Several of them; the logs are looked at once. One that has no news is the same object as before."""
+        with self._threads:
+            newest: dict[str, int] = {}
+            return [self._stand(name, newest) for name in names]
+
+    def _stand(self, name: str, newest: dict[str, int]) -> pl.DataFrame:
+        if name not in self._frames:
+            self._frames[name], self._at[name] = self._persisted(name)
+            newest = {}  # others may have committed and persisted since they were looked at
+        self._frames[name], self._at[name], _ = self._folded(name, self._frames[name], self._at[name], newest)
+        return self._frames[name]
 
     def part(self, name: str, keep: pl.Expr) -> pl.DataFrame:
         """Some rows of a derived table that grows at its end only, read without the others."""
@@ -322,9 +332,13 @@ class Derived:
         return both.select(pl.col(c).cast(t) for c, t in self._dtypes[name].items())
 
     def _folded(
-        self, name: str, frame: pl.DataFrame, at: Mapping[str, int]
+        self, name: str, frame: pl.DataFrame, at: Mapping[str, int], known: dict[str, int] | None = None
     ) -> tuple[pl.DataFrame, dict[str, int], bool]:
-        """(frame with newer commits, versions folded, True when rows were only added at the end)."""
+        """(frame with newer commits, versions folded, True when rows were only added at the end).
+
+        ``known`` are the newest versions of tables as far as they were looked at, and gets the others.
+        """
+        known = {} if known is None else known
         now = dict(at)
         appended = True
         pieces = [frame]
@@ -332,7 +346,7 @@ class Derived:
         for table in self._tables:
             if not _made_from(name, table):
                 continue
-            newest = latest(self._root, table)
+            newest = known[table] = known[table] if table in known else latest(self._root, table)
             if newest < now.get(table, -1):
                 raise StoreError(
                     f"the table {table} of the lake {self._root} is gone or was set back: its commit {now[table]} is "

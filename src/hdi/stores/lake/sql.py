@@ -57,7 +57,6 @@ _WRITTEN: dict[str, tuple[pl.DataType, str, bool]] = {
 _IN_LISTS = ("BOOLEAN", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "VARCHAR")
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 _LIST = re.compile(r"(\w+)\[\d*\]")
-_TERM = r"\((?:{column}) (?:>=|>|<=|<|=) {value}\)"
 _TIME = r"'(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?)\+00'::TIMESTAMP WITH TIME ZONE"
 _LITERAL = r"'(?:[^']|'')*'"
 _ONE = rf"\(symbol = {_LITERAL}\)"

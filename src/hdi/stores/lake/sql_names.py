@@ -79,7 +79,7 @@ class Names:
         instruments = ["instruments"] if self._definition else []
         #: Every name, tables before views.
         self.all = [
-            *self._by_table, *daily, *self._views, *self._histories, *instruments, *self._books, "standing_mappings",
+            *self._by_table, *daily, *self._views, *self._histories, *instruments, *self._books, STANDING,
             "ingest_runs",
         ]  # fmt: skip
 
@@ -88,7 +88,7 @@ class Names:
         wanted = set(self.all) if any(r.catalog for r in references) else {r.name for r in references}
         for view, schema in self._views.items():
             if view in wanted:
-                wanted |= {schema.table, "standing_mappings", _NAMES}
+                wanted |= {schema.table, *MAPPED}
         if self._daily and self.daily in wanted:
             wanted |= {self._daily.table, _NAMES}
         if "ingest_runs" in wanted:
@@ -308,7 +308,7 @@ def _by_symbol(schema: Schema) -> str:
     return (
         f"SELECT m.symbol AS asked_symbol, m.stype AS asked_stype, {_columns(schema)} "  # noqa: S608  (names of ours)
         f"FROM {quoted(schema.table)} t "
-        f"JOIN standing_mappings m ON m.dataset = t.dataset AND m.instrument_id = t.instrument_id AND {inside} "
+        f"JOIN {STANDING} m ON m.dataset = t.dataset AND m.instrument_id = t.instrument_id AND {inside} "
         f"{_named(schema)}"
     )
 

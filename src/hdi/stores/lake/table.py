@@ -10,14 +10,14 @@ from deltalake import Field as DeltaField
 from deltalake import Schema as DeltaSchema
 
 from hdi.errors import StoreError
+from hdi.export import arrow_schema
 from hdi.schema import Schema
 from hdi.stores.lake.derive import CONFIGURATION, latest
 
 
 def delta_schema(schema: Schema) -> DeltaSchema:
     """The stored columns and the date of the partition."""
-    frame = pl.DataFrame(schema={**schema.stored, "_date": pl.Date()})
-    return DeltaSchema.from_arrow(frame.to_arrow(compat_level=pl.CompatLevel.oldest()).schema)
+    return DeltaSchema.from_arrow(arrow_schema({**schema.stored, "_date": pl.Date()}))
 
 
 def newest(root: Path, schema: Schema) -> DeltaTable:

@@ -13,21 +13,22 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import polars as pl
 from psycopg import sql
-from psycopg.sql import Composable
+from psycopg.sql import Composable, Composed
 
 from hdi.answer import Answer
 from hdi.errors import StoreError
 from hdi.frames import CONTENT
 from hdi.model import MAX_NS, Receipt, Window
 from hdi.schema import Schema, Schemas
-from hdi.stores import Piece, ServerOptions, Touched, Work, check_origin
+from hdi.stores import Books, Piece, ServerOptions, Touched, Work, check_origin
 from hdi.stores.held import within
 from hdi.stores.instruments import DEFINITION, known_by
+from hdi.stores.shaped import Shaped
 from hdi.stores.timescaledb import adopt, content, health, layout
 from hdi.stores.timescaledb.books import COVERED, GONE, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book, instant, names_of
 from hdi.stores.timescaledb.commit import record
@@ -63,6 +64,8 @@ class TimescaleDB:
         self._schemas = schemas
         self._on_step = on_step
         self._books: dict[str, tuple[object, pl.DataFrame]] = {}
+        self._shaped = Shaped()
+        self._tables: set[str] = set()
         self._threads = threading.Lock()
         #: Whether the database holds a store of this layout, or one of an older layout, which may be brought forward.
         self._there = self._old = False
@@ -134,7 +137,7 @@ class TimescaleDB:
 
     def ledger(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.ledger`."""
-        return self._book(UNITS).sort("committed_at", "unit", maintain_order=True)
+        return self._shaped.of("ledger", self._book(UNITS), _in_order)
 
     def coverage(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.coverage`."""
@@ -142,7 +145,7 @@ class TimescaleDB:
 
     def mappings(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.mappings`."""
-        return self._book(SYMBOLS).drop("learned")
+        return self._shaped.of("mappings", self._book(SYMBOLS), _bare)
 
     def learned(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.learned`."""
@@ -158,6 +161,12 @@ class TimescaleDB:
         while not (now := self._book(REJECTED)).equals(stands):  # some were replaced between the two
             stands, gone = now, self._book(GONE)
         return pl.concat([stands.with_columns(replaced_unit=pl.lit(None, pl.Int32)), gone])
+
+    def books(self) -> Books:
+        """See :meth:`hdi.stores.Together.books`."""
+        units, covered, symbols = self._stand(UNITS, COVERED, SYMBOLS)
+        ledger, mappings = self._shaped.of("ledger", units, _in_order), self._shaped.of("mappings", symbols, _bare)
+        return Books(ledger, covered, mappings)
 
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""
@@ -311,38 +320,67 @@ class TimescaleDB:
         return self._there or self._old
 
     def _has(self, table: str) -> bool:
-        if not self._exists():
-            return False
-        with self.database.session() as connection:
-            return layout.holds(connection, table)
+        """True when a table is there. None is ever dropped: one that was there is not looked for again."""
+        if table not in self._tables and self._exists():
+            with self.database.session() as connection:
+                if layout.holds(connection, table):
+                    self._tables.add(table)
+        return table in self._tables
 
     def _book(self, book: Book) -> pl.DataFrame:
-        """A book as it stands, read again only when it has changed: rows of another ``seq`` came, or some went."""
+        return self._stand(book)[0]
+
+    def _stand(self, *books: Book) -> list[pl.DataFrame]:
+        """Books as they stand, each read again only when it has changed: rows of another ``seq`` came, or some went."""
         with guard(self.database):
             if not self._exists():
-                return pl.DataFrame(schema=book.frame)
-            with self._threads:
-                kept = self._books.get(book.name)
-            with self.database.session() as connection:
-                columns = book.columns if self._there else layout.columns_there(connection, book)
-                if columns is None:
-                    return pl.DataFrame(schema=book.frame)
-                state = connection.execute(
-                    sql.SQL("SELECT count(*), max(seq), sum(seq) FROM {}").format(sql.Identifier(book.name))
-                ).fetchone()
-            if kept is not None and kept[0] == state:
-                return kept[1]
-            query = sql.SQL("SELECT {} FROM {} ORDER BY seq").format(columns, sql.Identifier(book.name))
-            few = state is not None and state[0] <= _FEW
-            frame = book.to_frame((self.database.rows if few else self._collect)(query, book.stored))
-            with self._threads:
-                self._books[book.name] = (state, frame)
-            return frame
+                return [pl.DataFrame(schema=book.frame) for book in books]
+            columns: dict[str, Composable | None] = {book.name: book.columns for book in books}
+            if not self._there:
+                with self.database.session() as connection:
+                    columns = {book.name: layout.columns_there(connection, book) for book in books}
+            states = self._states([name for name, there in columns.items() if there is not None])
+            return [self._kept(book, columns[book.name], states.get(book.name)) for book in books]
+
+    def _states(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """What changes whenever a book does, of all of them by one statement: how many rows, and of which ``seq``."""
+        return {name: state for name, *state in self.database.found(_state_of(tuple(names)))} if names else {}
+
+    def _kept(self, book: Book, columns: Composable | None, state: Sequence[Any] | None) -> pl.DataFrame:
+        """A book of a state; None is one that is not there."""
+        if columns is None or state is None:
+            return pl.DataFrame(schema=book.frame)
+        with self._threads:
+            kept = self._books.get(book.name)
+        if kept is not None and kept[0] == state:
+            return kept[1]
+        query = sql.SQL("SELECT {} FROM {} ORDER BY seq").format(columns, sql.Identifier(book.name))
+        frame = book.to_frame((self.database.rows if state[0] <= _FEW else self._collect)(query, book.stored))
+        with self._threads:
+            self._books[book.name] = (state, frame)
+        return frame
 
     def _collect(self, query: Composable, kinds: dict[str, pl.DataType]) -> pl.DataFrame:
         found = (pl.DataFrame(batch) for batch in self.database.batches(query))
         frames = [frame.select(pl.col(c).cast(t) for c, t in kinds.items()) for frame in found]
         return pl.concat([pl.DataFrame(schema=kinds), *frames])
+
+
+@cache
+def _state_of(names: tuple[str, ...]) -> Composed:
+    """The statement for the states of books."""
+    state = sql.SQL("SELECT {}, count(*), max(seq), sum(seq) FROM {}")
+    return sql.SQL(" UNION ALL ").join(state.format(sql.Literal(n), sql.Identifier(n)) for n in names)
+
+
+def _in_order(units: pl.DataFrame) -> pl.DataFrame:
+    """The ledger in the order of its commits."""
+    return units.sort("committed_at", "unit", maintain_order=True)
+
+
+def _bare(symbols: pl.DataFrame) -> pl.DataFrame:
+    """The mappings, without when they were learned."""
+    return symbols.drop("learned")
 
 
 #: Rows of a book that are read one by one; more are read as Arrow.

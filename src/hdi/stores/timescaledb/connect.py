@@ -119,17 +119,38 @@ class Database:
     @contextlib.contextmanager
     def session(self) -> Iterator[psycopg.Connection]:
         """A connection that is kept for others: commits at the end, rolls back when it is left by an exception."""
-        connection = self._kept() or self.connect()
+        connection = self._kept() or self.connect(autocommit=True)
         try:
             with connection.transaction():
                 yield connection
         finally:
+            self._keep(connection)
+
+    def found(self, query: sql.Composed) -> list[tuple[Any, ...]]:
+        """The answer to one statement that changes nothing, in one round trip.
+
+        A kept connection that broke meanwhile is noticed by that: the statement is asked again on another.
+        """
+        while True:
             with self._threads:
-                keep = connection.info.transaction_status == TransactionStatus.IDLE and len(self._idle) < _KEPT
-                if keep:
-                    self._idle.append(connection)
-            if not keep:
-                connection.close()
+                kept = self._idle.pop() if self._idle else None
+            connection = kept or self.connect(autocommit=True)
+            try:
+                return connection.execute(query).fetchall()
+            except psycopg.OperationalError:
+                if kept is None or not kept.closed:
+                    raise
+            finally:
+                self._keep(connection)
+
+    def _keep(self, connection: psycopg.Connection) -> None:
+        """Keep a connection for others, or close it: one that is not at rest, or one too many."""
+        with self._threads:
+            keep = connection.info.transaction_status == TransactionStatus.IDLE and len(self._idle) < _KEPT
+            if keep:
+                self._idle.append(connection)
+        if not keep:
+            connection.close()
 
     def _kept(self) -> psycopg.Connection | None:
         """A connection that is there and answers; those that broke meanwhile are dropped, however many.
@@ -142,8 +163,7 @@ class Database:
                     return None
                 connection = self._idle.pop()
             try:
-                with connection.transaction():
-                    connection.execute("")
+                connection.execute("")
             except psycopg.OperationalError:
                 connection.close()
             else:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from psycopg import sql
 
 from hdi.schema import Schemas
-from hdi.stores.timescaledb.books import names_of, whole_ns
+from hdi.stores.timescaledb.books import REJECTED, names_of, whole_ns
 from hdi.stores.timescaledb.views import bodies
 
 _LATER = "hdi_later"
@@ -74,8 +74,6 @@ def _tables(schemas: Schemas, as_of: int) -> dict[str, sql.Composed]:
 
 
 def _quarantine(later: sql.Composed) -> sql.Composed:
-    from hdi.stores.timescaledb.books import REJECTED
-
     columns = names_of(REJECTED.stored)
     return sql.SQL(
         "SELECT {c} FROM quarantine WHERE unit NOT IN ({l}) UNION ALL SELECT {c} FROM quarantine_history "

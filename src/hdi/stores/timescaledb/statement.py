@@ -206,8 +206,8 @@ class Statement:
         at = at if at is None or 0 <= at <= len(self._text) else None
         connection.rollback() if not connection.info.transaction_status else None
         if state in (_NO_TABLE, _NO_COLUMN):
-            name = re.findall(r'"([^"]+)"|column (\S+) does', said)
-            missing = next((a or b for a, b in name), "")
+            name = re.search(r'"([^"]+)"|column ([^"\s]+) does', said)
+            missing = (name[1] or name[2]) if name else ""
             if missing:
                 kind = "table" if state == _NO_TABLE else "column"
                 return unknown(kind, missing.rpartition(".")[2], self._known(kind), self._text, at)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from hdi.answer import Answer
 from hdi.buying.aging import marked
 from hdi.calendars import Calendars, product_of
-from hdi.explain import shown
+from hdi.covered.lines import Coverage, Line, Month
 from hdi.frames import CONTENT
 from hdi.lookup import ALL_SYMBOLS, RECTANGLES, Asked, Lookup, union
-from hdi.model import DAY_NS, MAX_NS, Window, ns_date, some, subtract
+from hdi.model import DAY_NS, MAX_NS, Window, joined, ns_date, subtract
 from hdi.query import member, seen
 from hdi.symbology import merge
 
@@ -29,144 +28,12 @@ if TYPE_CHECKING:
     from hdi.stores import Store
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-State = Literal["none", "part", "most", "full", "empty", "degraded"]
-#: What each state of a month means.
-STATES: dict[State, str] = {
-    "full": "every day held",
-    "most": "half of the days or more",
-    "part": "less",
-    "empty": "held, and the vendor has nothing",
-    "degraded": "held, with days not available by the vendor, now or when they were bought",
-    "none": "nothing",
-}
 _AVAILABLE = "available"
-#: Rows of a frame.
-_MONTHS = 100_000
 #: Rows that are counted at once, by instrument and day; a month with more is counted day by day.
 _MANY_ROWS = 4_000_000
 _PENDING = ("failed", "ordered")
 _SPANS = {"line": pl.Int64(), **RECTANGLES}
 _COUNTED = {"line": pl.Int64(), "month": pl.Int64(), **{c: CONTENT[c] for c in ("rows", "first", "last")}}
-
-
-@dataclass(frozen=True, slots=True)
-class Month:
-    """One month of a line. ``days`` have a session; of them ``held`` are claimed whole, ``partly`` in part.
-
-    ``degraded`` of the held ones the vendor did not call available when it was last asked, or when they were bought.
-    """
-
-    month: dt.date
-    days: int
-    held: int
-    partly: int
-    degraded: int
-    rows: int
-
-    @property
-    def state(self) -> State:
-        """How the month looks."""
-        if not (self.held or self.partly or self.rows):
-            return "none"
-        if self.degraded:
-            return "degraded"
-        if self.held < self.days or not self.held:
-            return "most" if 2 * self.held >= self.days and self.held else "part"
-        return "full" if self.rows else "empty"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One symbol of a dataset in one schema; "" stands for rows that no symbol is known of.
-
-    ``first`` and ``last`` are index times of its rows, None without; ``units`` is how many were asked for by it.
-    """
-
-    dataset: str
-    schema: str
-    symbol: str
-    calendar: str
-    months: tuple[Month, ...] = field(repr=False)
-    rows: int
-    units: int
-    first: int | None
-    last: int | None
-
-    @property
-    def first_day(self) -> dt.date | None:
-        """The UTC day of the first row."""
-        return None if self.first is None else ns_date(self.first)
-
-    @property
-    def last_day(self) -> dt.date | None:
-        """The UTC day of the last row."""
-        return None if self.last is None else ns_date(self.last)
-
-    def total(self, what: Literal["days", "held", "partly", "degraded"]) -> int:
-        """Of all months together."""
-        return sum(getattr(month, what) for month in self.months)
-
-    @property
-    def anything(self) -> bool:
-        """True where any of it is held, or was asked for."""
-        return bool(self.units) or any(month.state != "none" for month in self.months)
-
-
-#: One month of one symbol, as :class:`Month` and :class:`Line` have it: the rows of a coverage as an answer.
-HELD: dict[str, pl.DataType] = {
-    "dataset": pl.String(),
-    "schema": pl.String(),
-    "symbol": pl.String(),
-    "calendar": pl.String(),
-    "month": pl.Date(),
-    "state": pl.String(),
-    "days": pl.Int64(),
-    "held": pl.Int64(),
-    "partly": pl.Int64(),
-    "degraded": pl.Int64(),
-    "rows": pl.Int64(),
-}
-
-
-@dataclass(frozen=True, repr=False)
-class Coverage(Answer):
-    """The lines of what was asked about, by dataset, schema and symbol. ``window`` is whole days, None for none.
-
-    ``absent`` are members of groups that nothing is stored of: lines without anything, where there are others. As rows
-    (:data:`HELD`) it is a month of a line each.
-    """
-
-    lines: tuple[Line, ...]
-    window: Window | None
-    absent: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> dict[str, pl.DataType]:  # type: ignore[override]  # always the same
-        """See :attr:`hdi.answer.Answer.columns`."""
-        return dict(HELD)
-
-    @property
-    def notes(self) -> list[str]:  # type: ignore[override]  # known when it is made
-        """See :attr:`hdi.answer.Answer.notes`."""
-        return [f"nothing is stored of {some(self.absent)}"] if self.absent else []
-
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """See :meth:`hdi.answer.Answer.frames`."""
-        months = [(line, month) for line in self.lines for month in line.months]
-        for at in range(0, len(months), _MONTHS):
-            rows = [
-                (line.dataset, line.schema, line.symbol, line.calendar, m.month, m.state, m.days, m.held, m.partly,
-                 m.degraded, m.rows)
-                for line, m in months[at : at + _MONTHS]
-            ]  # fmt: skip
-            yield pl.DataFrame(rows, schema=HELD, orient="row")
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        return Coverage, (self.lines, self.window, self.absent)
-
-    def __repr__(self) -> str:
-        symbols = some(list(dict.fromkeys(line.symbol for line in self.lines)))
-        return f"<coverage of {symbols or 'nothing'}{f', {shown(self.window)}' if self.window else ''}>"
 
 
 @dataclass
@@ -461,10 +328,10 @@ def _line(
 
 def _held(draft: _Draft, frames: _Frames) -> list[tuple[int, int]]:
     """When the symbol is held, sorted and apart: claimed as a whole, or all that it stood for is."""
-    meant = _joined(draft.meant.select("start", "end").unique().iter_rows())
+    meant = joined(draft.meant.select("start", "end").unique().iter_rows())
     open_ = [part for start, end in meant for part in subtract(Window(start, end), draft.claims)]
     if not open_:
-        return _joined(draft.claims)
+        return joined(draft.claims)
     have: dict[int, list[tuple[int, int]]] = {}
     ids = draft.meant["instrument_id"].unique()
     for instrument, start, end in frames.instruments(draft.dataset, draft.schema, ids).iter_rows():
@@ -474,19 +341,8 @@ def _held(draft: _Draft, frames: _Frames) -> list[tuple[int, int]]:
         for instrument, start, end in draft.meant.select("instrument_id", "start", "end").iter_rows()
         for part in subtract(Window(start, end), have.get(instrument, []))
     ]
-    whole = [(part.start, part.end) for start, end in meant for part in subtract(Window(start, end), _joined(lacking))]
-    return _joined([*draft.claims, *whole])
-
-
-def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The union of intervals, sorted; those that touch are one."""
-    out: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if out and start <= out[-1][1]:
-            out[-1] = (out[-1][0], max(out[-1][1], end))
-        elif start < end:
-            out.append((start, end))
-    return out
+    whole = [(part.start, part.end) for start, end in meant for part in subtract(Window(start, end), joined(lacking))]
+    return joined([*draft.claims, *whole])
 
 
 def _days(spans: Iterable[tuple[int, int]], first: int, last: int) -> tuple[Mask, Mask]:
@@ -500,4 +356,4 @@ def _days(spans: Iterable[tuple[int, int]], first: int, last: int) -> tuple[Mask
     return whole, touched & ~whole
 
 
-__all__ = ["HELD", "STATES", "Coverage", "Line", "Month", "State", "measure"]
+__all__ = ["measure"]
