@@ -107,7 +107,10 @@ def test_ctrl_c_ends_a_statement_with_130(demo_home, tmp_path):
             time.sleep(0.05)
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert (process.returncode, err.splitlines()[-1]) == (130, "interrupted")
     assert not list(tmp_path.glob("hdi-sql-*"))
 

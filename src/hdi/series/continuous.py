@@ -143,6 +143,11 @@ def factors(series: Result, *, how: str | None, by: str = "difference", at: str 
     how, by, at = (_word(v, key, words) for v, key, words in ((how or "none", "adjust", HOW), (by, "by", BY),
                                                               (at, "at", AT)))  # fmt: skip
     if how == "none":
+        if (by, at) != (BY[0], AT[0]):
+            raise RequestError(
+                "by and at say how prices are adjusted, and nothing is",
+                "Adjust backward or forward, or leave both out.",
+            )
         return None
     _check(series)
     moments = Moments(series.store, series.lookup, series.schema, series.source)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 #: How long a wait lasts before signals are looked at.
@@ -14,12 +14,21 @@ _TURN = 0.1
 def interruptible(ask: Callable[[], Iterator[_T]], stop: Callable[[], None]) -> Iterator[_T]:
     """What ``ask`` gives, asked for in a thread of its own; ``stop`` ends what is asked when this is left early."""
     with ThreadPoolExecutor(1) as thread:
+        task: Future[Any] = Future()
+        task.set_result(None)
         try:
-            answer = _waited(thread.submit(ask))
-            while (found := _waited(thread.submit(next, answer, None))) is not None:
+            task = first = thread.submit(ask)
+            answer = _waited(first)
+            while True:
+                task = following = thread.submit(next, answer, None)
+                if (found := _waited(following)) is None:
+                    return
                 yield found
         except BaseException:
             stop()
+            # What had not begun yet when it was told to end, began all the same: it is told again.
+            while wait([task], _TURN).not_done:
+                stop()
             raise
 
 
