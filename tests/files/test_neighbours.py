@@ -13,7 +13,8 @@ from hdi.document import load
 from hdi.mapping import load_mapping
 from hdi.model import Window
 from hdi.pipeline import ingest_files
-from hdi.schema import Schemas, _schema
+from hdi.schema import Schemas
+from hdi.schema_files import _schema
 from hdi.stores import open_store
 
 DAY = ("2024-01-02", "2024-01-03")

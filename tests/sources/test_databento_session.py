@@ -34,7 +34,7 @@ def test_it_is_opened_by_its_name_with_the_settings_of_its_group(vendor):
         "databento", key=vendor.key, gateway=vendor.gateway, tries=2, backoff_seconds=0.0, timeout=5.0
     )
     assert source.origin == "synthetic"
-    assert source.check()["datasets"] == 2
+    assert source.check()["datasets"] == 3
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -159,8 +159,8 @@ def test_unknown_names_are_answered_with_the_closest(shop):
     with pytest.raises(RequestRefused, match="no dataset") as refused:
         shop.available("GLBX.MPD3")
     assert "Did you mean GLBX.MDP3?" in refused.value.hint
-    with pytest.raises(RequestRefused, match="no schema 'mbo'"):
-        shop.quote(Order(DATASET, "mbo", "continuous", ("ES.c.0",), DAY))
+    with pytest.raises(RequestRefused, match="no schema 'imbalance'"):
+        shop.quote(Order(DATASET, "imbalance", "continuous", ("ES.c.0",), DAY))
 
 
 @pytest.mark.parametrize(
