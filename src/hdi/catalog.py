@@ -40,15 +40,6 @@ LISTED: dict[str, pl.DataType] = {
     "last_day": pl.Date(),
     "schemas": pl.List(pl.String()),
 }
-#: A stretch of days in which a symbol stood for one contract; ``last_day`` is null where no end is known.
-ROLLS: dict[str, pl.DataType] = {
-    "dataset": pl.String(),
-    "symbol": pl.String(),
-    "first_day": pl.Date(),
-    "last_day": pl.Date(),
-    "contract": pl.String(),
-    "instrument_id": pl.Int64(),
-}
 _PIECES = ("dataset", "symbol", "stype", "instrument_id", "start", "end", "schema")
 _WILD = frozenset("*?[")
 _ORDER = ("parent", "continuous", "raw_symbol", "instrument_id")
@@ -97,7 +88,10 @@ class Catalog:
         return pl.concat([found, pl.DataFrame(lines, schema=LISTED)]), absent
 
     def rolls(self, symbol: str) -> pl.DataFrame | None:
-        """Which contract a continuous symbol stood for, by days (:data:`ROLLS`); None for any other symbol."""
+        """Which contract a continuous symbol stood for, by days; None for any other symbol.
+
+        Its columns are those of :data:`hdi.rolls.ROLLS`, without the rule.
+        """
         if infer_stype(symbol) != "continuous":
             return None
         [asked] = self._lookup.find([symbol])
@@ -278,4 +272,4 @@ def _overlapping(pieces: pl.DataFrame, rectangles: pl.DataFrame) -> pl.DataFrame
     )
 
 
-__all__ = ["LISTED", "ROLLS", "TOLD", "Catalog", "told"]
+__all__ = ["LISTED", "TOLD", "Catalog", "told"]

@@ -8,6 +8,7 @@ exact.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -205,7 +206,7 @@ def _sketch(symbol: str, answer: Answer, room: Room, title: str) -> _Sketch:
     )
 
 
-class _Sketch:
+class _Sketch(ABC):
     """Rows of one asked symbol, panel by panel, as they stream by."""
 
     def __init__(self, symbol: str, answer: Answer, room: Room) -> None:
@@ -247,9 +248,9 @@ class _Sketch:
     def _new(self) -> Candles | Points:
         return Points(self._room.stretches)
 
+    @abstractmethod
     def _marked(self, part: pl.DataFrame) -> Iterator[tuple[tuple[object, ...], pl.DataFrame]]:
         """What is drawn of one panel's rows, with what else its key has."""
-        raise NotImplementedError
 
     def _title(self, key: tuple[object, ...]) -> str:
         """The symbol, and what tells the panel from the symbol's others."""
@@ -264,9 +265,9 @@ class _Sketch:
             rows = f"{self.left:,} row" + "s" * (self.left > 1)
             notes.append(f"{self._symbol}: not drawn: {rows}, which {why[self.left > 1]}")
 
+    @abstractmethod
     def panels(self, notes: list[str]) -> list[Panel]:
         """The panels, and what was thinned of them among the notes."""
-        raise NotImplementedError
 
 
 class _Bars(_Sketch):

@@ -25,8 +25,8 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
 from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEARNED, LEDGER, MAPPINGS, REJECTED, REJECTS
-from hdi.raw import sync
-from hdi.stores.lake.files import PARQUET, digest, locked
+from hdi.raw import file_digest, sync
+from hdi.stores.lake.files import PARQUET, locked
 from hdi.stores.receipts import ledger_frame
 from hdi.symbology import Intervals
 
@@ -130,7 +130,7 @@ def stage(root: Path, frame: pl.DataFrame, name: str, attempt: str) -> dict[str,
 
 def side_file(path: Path, name: str, rows: int) -> dict[str, Any]:
     """How a commit names a side file: where it will lie, its rows and its digest."""
-    return {"path": f"_hdi/sidecars/{name}", "staged": path.name, "rows": rows, "sha256": digest(path)}
+    return {"path": f"_hdi/sidecars/{name}", "staged": path.name, "rows": rows, "sha256": file_digest(path)}
 
 
 def unpack(root: Path, packed: Mapping[str, Any] | None, dtypes: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -148,7 +148,7 @@ def checked(root: Path, packed: Mapping[str, Any] | None) -> list[Path]:
     paths = []
     for file in (packed or {}).get("files", ()):
         path = root / file["path"]
-        if not path.exists() or digest(path) != file["sha256"]:
+        if not path.exists() or file_digest(path) != file["sha256"]:
             raise StoreError(f"{path} is gone or damaged", "Restore it from a backup.")
         paths.append(path)
     return paths
