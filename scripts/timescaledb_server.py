@@ -259,7 +259,7 @@ class Server:
         conf = self._configuration()
         before = re.match(r"port = (\d+)", conf.read_text(encoding="utf-8")) if conf.exists() else None
         wanted = dict.fromkeys([*([int(before[1])] if before else []), *self.ports])
-        yield from (port for port in wanted if _free(port))
+        yield from (port for port in wanted if is_free(port))
 
 
 def installed() -> Path | None:
@@ -327,7 +327,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """True when nobody listens there on 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

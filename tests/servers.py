@@ -3,8 +3,10 @@
 import contextlib
 import fcntl
 import hashlib
+import os
 import shutil
 import sys
+import tempfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +16,7 @@ import psycopg
 from psycopg import sql
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
-from timescaledb_server import BY_TESTS, PORT, PORTS, Server, Unavailable, make_folder, usual_home
+from timescaledb_server import BY_TESTS, PORT, PORTS, Server, Unavailable, is_free, make_folder, usual_home
 
 __all__ = ["NAME", "Databases", "Server", "Unavailable", "make_layout", "named", "private", "shared"]
 
@@ -69,8 +71,8 @@ def private():
         def make():
             _bury(folder)
             home = folder / uuid.uuid4().hex[:8]
-            server = Server(home, programs=usual / "pg17", say=_hush)
-            server.ports = range(PORT + PORTS, PORT + 5 * PORTS)
+            port = stack.enter_context(_reserved(range(PORT + PORTS, PORT + 5 * PORTS)))
+            server = Server(home, port, programs=usual / "pg17", say=_hush)
             with server.locked():
                 owner = stack.enter_context((home / "owner").open("a"))
                 fcntl.flock(owner, fcntl.LOCK_EX)
@@ -78,6 +80,23 @@ def private():
             return server
 
         yield make
+
+
+@contextlib.contextmanager
+def _reserved(ports):
+    """A port that no other test takes, even while the server that listens there is down."""
+    folder = Path(tempfile.gettempdir()) / f"hdi-test-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for port in ports:
+        with (folder / str(port)).open("a") as claim:
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if is_free(port):
+                yield port
+                return
+    raise Unavailable(f"each port from {ports.start} to {ports.stop - 1} of 127.0.0.1 is taken")
 
 
 def _remove(server):
