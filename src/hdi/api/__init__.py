@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hdi.api.keeping import Keeping
+from hdi.api.proving import Proving
 from hdi.api.opened import LIBRARIES, versions
 
 
-class HistoricalData(Keeping):
+class HistoricalData(Proving):
     """A store and what can be done with it. Made by :meth:`open`; a context manager.
 
     Nothing is opened before it is used, and a store that does not exist yet is an empty one.
