@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hdi.api.proving import Proving
 from hdi.api.opened import LIBRARIES, versions
+from hdi.api.proving import Proving
 
 
 class HistoricalData(Proving):
