@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -33,6 +34,12 @@ LIMIT = 1.2
 JOIN_LIMIT = 1.5
 #: Quick questions are asked so often, and timed together.
 OFTEN = 20
+#: By the words that stand for them in a statement: the tables, and a schema that each holds.
+TABLES = {"TRADES": ("trades_data", "trades"), "BARS": ("ohlcv_data", "ohlcv-1d"), "QUOTES": ("mbp_1_data", "mbp-1")}
+#: How a statement begins that asks for rows as they are stored.
+_ROWS = "SELECT COLUMNS_OF"
+_DUCK_TIME = "make_timestamp_ns(epoch_us({0}) * 1000 + {0}_ns) AS {0}"
+_SQL_TIME = "{0}, {0}_ns"
 _TWO = {"POLARS_MAX_THREADS": str(THREADS), "OMP_NUM_THREADS": str(THREADS)}
 Answer = Callable[[], Any]
 
@@ -64,19 +71,32 @@ def _hdi(ask: Callable[[Any], Any], times: int = 1) -> Callable[[str, Path], Tim
 
 
 def _duckdb(statement: str, times: int = 1) -> Callable[[str, Path], Timed]:
-    """A piece that asks the same Parquet files of DuckDB, on a connection that stays."""
+    """A piece that asks the same Parquet files of DuckDB, on a connection that stays.
+
+    Which files are the table's is asked of its Delta log each time, as others may have committed.
+    """
 
     def piece(source: str, _: Path) -> Timed:
         import duckdb
+        from deltalake import DeltaTable
 
         connection = duckdb.connect()
         connection.execute(f"SET threads = {THREADS}")
         connection.execute("SET TimeZone = 'UTC'")
         root = _asked(source)["store"].removeprefix("lake:")
-        text = statement.replace("TRADES", _files(root, "trades_data")).replace("BARS", _files(root, "ohlcv_data"))
-        text = text.replace("QUOTES", _files(root, "mbp_1_data"))
-        text = text.replace("MAPPINGS", f"read_parquet('{root}/symbol_mappings/*.parquet')")
-        return _warm(lambda: connection.sql(text).to_arrow_table(), times)
+        text = statement.replace("MAPPINGS", f"read_parquet('{root}/symbol_mappings/*.parquet')")
+        text = re.sub("COLUMNS_OF_([A-Z]+)", lambda of: _sent(TABLES[of[1]][1], _DUCK_TIME), text)
+        tables = {word: DeltaTable(f"{root}/{name}") for word, (name, _) in TABLES.items() if word in text}
+
+        def ask() -> Any:
+            asked = text
+            for word, table in tables.items():
+                table.update_incremental()
+                asked = asked.replace(word, f"read_parquet({table.file_uris()!r}, hive_partitioning = true)")
+            found = connection.sql(asked).to_arrow_table()
+            return found.cast(_zoned(found.schema))
+
+        return _warm(ask, times)
 
     return piece
 
@@ -85,22 +105,63 @@ def _sql(statement: str, times: int = 1) -> Callable[[str, Path], Timed]:
     """A piece that asks the server, on a connection that stays; ADBC brings the answer as Arrow."""
 
     def piece(source: str, _: Path) -> Timed:
+        import polars as pl
         from adbc_driver_postgresql import dbapi
 
         cursor = dbapi.connect(_asked(source)["store"]).cursor()
-        text = (
-            statement.replace("TRADES", "trades_data")
-            .replace("BARS", "ohlcv_data")
-            .replace("MAPPINGS", "symbol_mappings")
-        )
+        text = re.sub("COLUMNS_OF_([A-Z]+)", lambda of: _sent(TABLES[of[1]][1], _SQL_TIME), statement)
+        for word, (name, _) in TABLES.items():
+            text = text.replace(word, name)
+        text = text.replace("MAPPINGS", "symbol_mappings")
+        whole: list[Any] = []
 
         def ask() -> Any:
             cursor.execute(text)
-            return cursor.fetch_arrow_table()
+            found = cursor.fetch_arrow_table()
+            if not statement.startswith(_ROWS):
+                return found
+            frame = pl.DataFrame(found)
+            if not whole:
+                whole.extend(_whole(frame.columns))
+            return frame.select(whole).to_arrow()
 
         return _warm(ask, times)
 
     return piece
+
+
+def _sent(schema: str, time: str) -> str:
+    """The public columns of a kind, as an engine gives them: prices of a server as text, which ADBC makes of them."""
+    from hdi.schema_files import load_schemas
+
+    fields = load_schemas().find(schema)[0].fields
+    price = "{0}::text AS {0}" if time == _SQL_TIME else "{0}"
+    forms = {"timestamp": time, "price": price}
+    return ", ".join(forms.get(f.type, "{0}").format(f.name) for f in fields)
+
+
+def _zoned(schema: Any) -> Any:
+    """The same columns with times of UTC: DuckDB has none of nanoseconds that are."""
+    import pyarrow as pa
+
+    utc = pa.timestamp("ns", "UTC")
+    return pa.schema([f.with_type(utc) if f.type == pa.timestamp("ns") else f for f in schema])
+
+
+def _whole(sent: list[str]) -> list[Any]:
+    """Times of nanoseconds and prices, of what :func:`_sent` has asked a server for."""
+    import polars as pl
+
+    found: list[Any] = []
+    for name in sent:
+        if f"{name}_ns" in sent:
+            ns = pl.col(name).to_physical() * 1000 + pl.col(f"{name}_ns").cast(pl.Int64)
+            found.append(ns.cast(pl.Datetime("ns", "UTC")).alias(name))
+        elif name.endswith("price") or name.startswith(("bid_px", "ask_px")) or name == "vwap":
+            found.append(pl.col(name).cast(pl.Decimal(18, 9)))
+        elif not name.endswith("_ns"):
+            found.append(pl.col(name))
+    return found
 
 
 def _arctic(schema: str, days: tuple[str, str], times: int = 1) -> Callable[[str, Path], Timed]:
@@ -139,10 +200,6 @@ def _warm(ask: Answer, times: int) -> Timed:
     return run
 
 
-def _files(root: str, table: str) -> str:
-    return f"read_parquet('{root}/{table}/dataset=*/**/*.parquet', hive_partitioning = true)"
-
-
 def _window(first: str, last: str, column: str = "ts_recv") -> str:
     return f"{column} >= TIMESTAMPTZ '{first}+00' AND {column} < TIMESTAMPTZ '{last}+00'"
 
@@ -161,20 +218,19 @@ _SERVER_BARS = _BARS.replace("FIRST_PRICE", "first(price, ts_recv)").replace("LA
 
 
 def _named(symbol: str, statement: str) -> str:
-    return f"SELECT * FROM TRADES WHERE symbol = '{symbol}' AND {statement} {_ORDER}"
+    return f"{_ROWS}_TRADES FROM TRADES WHERE symbol = '{symbol}' AND {statement} {_ORDER}"
 
 
 _DAY = _named(SYMBOL, _window(_MIDNIGHT, _NEXT))
 _POINT = _named(OTHER, _window(*_MINUTE))
 _MONTH = (
-    f"SELECT * FROM BARS WHERE symbol = '{SYMBOL}' AND granularity = '1d' AND "
+    f"{_ROWS}_BARS FROM BARS WHERE symbol = '{SYMBOL}' AND granularity = '1d' AND "
     f"{_window('2024-01-01 00:00:00', '2024-02-01 00:00:00', 'ts_event')} ORDER BY ts_event"
 )
-_CONTINUOUS = f"""
-    SELECT b.* FROM BARS b JOIN
+_CONTINUOUS = f"""{_ROWS}_BARS FROM (SELECT b.* FROM BARS b JOIN
     (SELECT DISTINCT dataset, instrument_id, SINCE AS since, UNTIL AS until FROM MAPPINGS WHERE symbol = '{FRONT}') m
     ON b.dataset = m.dataset AND b.instrument_id = m.instrument_id AND b.ts_event >= m.since AND b.ts_event < m.until
-    WHERE b.granularity = '1m' ORDER BY b.ts_event
+    WHERE b.granularity = '1m') bars ORDER BY ts_event
 """
 _DUCK_CONTINUOUS = _CONTINUOUS.replace("SINCE", "to_timestamp(start / 1e9)").replace(
     "UNTIL", 'to_timestamp("end" / 1e9)'

@@ -60,7 +60,10 @@ class Answer(ABC):
 
     def collect(self) -> pl.DataFrame:
         """All rows as one frame."""
-        return pl.concat([pl.DataFrame(schema=self.columns), *self.frames()])
+        frames = list(self.frames())
+        if len(frames) == 1 and list(frames[0].schema.items()) == list(self.columns.items()):
+            return frames[0]
+        return pl.concat([pl.DataFrame(schema=self.columns), *frames])
 
     def polars(self) -> pl.DataFrame:
         """All rows as one Polars frame."""

@@ -33,6 +33,7 @@ MAX_ROWS = 2**31 - 1
 #: Rows of each rule that are kept of a unit that failed as a whole.
 SAMPLE = 1000
 log = structlog.get_logger(component="PipelineOrchestrator")
+Array = np.ndarray[Any, Any]
 _POLARS: Mapping[str, Any] = {"int32": pl.Int32(), "int64": pl.Int64()}
 
 
@@ -126,15 +127,7 @@ class Attempt:
                 stack.callback(part.discard)
             reader = stack.enter_context(Reader(self.task.path, part))
             writer = stack.enter_context(self.task.store.replace(work))
-            undefined = self.task.mapping.undefined
-            row = 0
-            decoded = reader.frames(options.batch_size, undefined, self.schema.kind)
-            for frame in stack.enter_context(contextlib.closing(_ahead(decoded))):
-                if row + frame.height > MAX_ROWS:
-                    raise DataError(f"{self.task.path}: holds more than {MAX_ROWS} records", "Split it.")
-                self._batch(frame, row, writer)
-                row += frame.height
-            self._same(reader)
+            self._read(reader, writer)
             rawfile = self._keep(reader, part)
             over = self._over()
             if not over - without:
@@ -145,6 +138,18 @@ class Attempt:
                     writer.reject(samples)
                 return writer.finish(work, [*failed, *receipts])
         return self._again(over, rawfile)
+
+    def _read(self, reader: Reader, writer: Any) -> None:
+        """Refine the whole file into a writer."""
+        row = 0
+        decoded = reader.frames(self.task.options.batch_size, self.task.mapping.undefined, self.schema.kind)
+        with contextlib.closing(_ahead(decoded)) as frames:
+            for frame in frames:
+                if row + frame.height > MAX_ROWS:
+                    raise DataError(f"{self.task.path}: holds more than {MAX_ROWS} records", "Split it.")
+                self._batch(frame, row, writer)
+                row += frame.height
+        self._same(reader)
 
     def _same(self, reader: Reader) -> None:
         """CorruptFile when the file is not the one that was planned."""
@@ -194,6 +199,10 @@ class Attempt:
         frame = frame.with_columns(
             symbols, *self._context(units), _row=pl.int_range(row, row + frame.height, dtype=pl.Int32)
         )
+        mine = self._mine(units, instruments, instants, times)
+        if mine is not None:
+            frame, times, units = frame.filter(pl.Series(mine)), times.filter(pl.Series(mine)), units[mine]
+            instruments, instants, missing = instruments[mine], instants[mine], missing[mine]
         self.tally.fetched += np.bincount(units, minlength=len(self.plan.units))
         if missing.any() and not self.plan.fragment:
             # A row that says no time, or one outside its window, is no answer about its instrument's day.
@@ -212,6 +221,12 @@ class Attempt:
         writer.write(accepted)
         if rejected.height:
             writer.reject(self._identified(rejected))
+
+    def _mine(
+        self, units: Array, instruments: Array, instants: Array, times: pl.Series
+    ) -> Array | None:  # fmt: skip
+        """Which rows of a batch are this attempt's to bring; None is all of them."""
+        del units, instruments, instants, times
 
     def _context(self, units: np.ndarray[Any, Any]) -> list[pl.Series | pl.Expr]:
         """Columns that refining needs beside the vendor's; constants where all rows share a unit."""
@@ -384,7 +399,12 @@ def commit_units(
     numbers = task.store.reserve([u.id for u in plan.units])
     place = {unit: i for i, unit in enumerate(plan.units)}
     wanted = plan.together(place[unit] for unit in left)
-    receipts = _once_more(lambda: Attempt(task, schema, plan, refinery, numbers, wanted).run())
+    return settled(task, lambda: Attempt(task, schema, plan, refinery, numbers, wanted).run())
+
+
+def settled(task: Task, run: Callable[[], list[Receipt]]) -> tuple[list[Receipt], TooManyRejects | None]:
+    """What an attempt came to: all receipts, and the error about the unit with the largest share of rejects."""
+    receipts = _once_more(run)
     failed = [r for r in receipts if r.status == "failed"]
     if not failed:
         return receipts, None

@@ -32,6 +32,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from decimal import Decimal
 
     from hdi.model import RawFile, Window
@@ -89,6 +90,14 @@ class RequestError(HdiError):
 
 class ConfigError(RequestError):
     """A YAML file, an environment variable or a flag is wrong; the message names file, key and position."""
+
+
+def together(problems: Iterable[ConfigError]) -> ConfigError:
+    """All of them as one: a line for each, none twice."""
+    found = list(problems)
+    messages = dict.fromkeys(problem.message for problem in found)
+    hints = dict.fromkeys(problem.hint for problem in found if problem.hint)
+    return ConfigError("\n".join(messages), "\n".join(hints))
 
 
 class UnknownSymbol(RequestError):

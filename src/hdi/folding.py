@@ -90,6 +90,14 @@ class Utc:
         return rows.with_columns(start=start).with_columns(end=pl.col("start") + self.width)
 
 
+@dataclass(frozen=True)
+class Part:
+    """The bars of one frame alone, None where no row of it is of any, and the time of its last row."""
+
+    bars: pl.DataFrame | None
+    reached: int
+
+
 class Folder:
     """Makes bars of rows that come by in the order of time.
 
@@ -97,10 +105,11 @@ class Folder:
     high, low, close and ``trades``. No row of a frame is earlier than one of a frame before, and those of one publisher
     and instrument are in their order: however the rest is mixed, and cut into frames, the bars are the same.
     ``measure`` and ``size`` make bars of activity: each is full with the row that brings the sum of the measure to the
-    size, and the next begins with the row after it.
+    size, and the next begins with the row after it. ``single`` says that all rows are of one dataset.
     """
 
-    def __init__(self, clock: Clock, measure: str | None = None, size: int = 0) -> None:
+    def __init__(self, clock: Clock, measure: str | None = None, size: int = 0, *, single: bool = False) -> None:
+        self._key = KEY[1:] if single else KEY
         self._clock = clock
         self._measure = measure
         self._size = size
@@ -109,25 +118,35 @@ class Folder:
 
     def bars(self, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """The bars (:data:`BAR`), in the order of their start; those of activity in the order in which they close."""
-        for frame in _gathered(frames):
-            reached = int(frame["at"].max())  # type: ignore[arg-type]
-            rows = self._clock.placed(frame)
-            bars = [b for b in (self._open, self._made(rows) if rows.height else None) if b is not None]
+        yield from self.together(map(self.part, _gathered(frames)))
+
+    def part(self, frame: pl.DataFrame) -> Part:
+        """The bars of a frame, for :meth:`together`. By time, several may be made at once, in any order."""
+        if frame.is_empty():
+            return Part(None, 0)
+        # In one piece: whatever looks at a whole column would put its pieces together again.
+        rows = self._clock.placed(frame.rechunk())
+        return Part(self._made(rows) if rows.height else None, int(frame["at"].max()))  # type: ignore[arg-type]
+
+    def together(self, parts: Iterable[Part]) -> Iterator[pl.DataFrame]:
+        """The bars of all parts, which come in the order of their frames: see :meth:`bars`."""
+        for part in parts:
+            bars = [b for b in (self._open, part.bars) if b is not None]
             if bars:
-                yield from self._closed(_merged(bars), reached)
+                yield from self._closed(_merged(bars), part.reached)
         if self._open is not None and self._open.height:
             yield self._sorted(self._open)
             self._open = None
 
     def _made(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The bars of one frame, as if nothing had come before but what is open."""
-        key = [*KEY, "start"]
+        key = [*self._key, "start"]
         if self._measure is not None:
-            rows = _arranged(rows)
+            rows = _arranged(rows, self._key)
             return self._counted(rows, _runs(rows, key))
         runs = _runs(rows, key)
         if len(runs) * _LONG > rows.height and len(runs) > 1:
-            rows = _arranged(rows)
+            rows = _arranged(rows, self._key)
             runs = _runs(rows, key)
         return reduced(rows, runs).with_columns(number=pl.lit(0, pl.Int64), done=pl.lit(value=False))
 
@@ -189,21 +208,21 @@ def reduced(rows: pl.DataFrame, begin: Array) -> pl.DataFrame:
     else:
         opens, highs, lows, closes = (rows[c].to_numpy() for c in PRICES)
     last = np.append(begin[1:], rows.height) - 1
-    low, volume = np.minimum.reduceat(lows, begin), rows["volume"]
+    low, high = np.minimum.reduceat(lows, begin), np.maximum.reduceat(highs, begin)
+    volume = np.add.reduceat(_small(rows["volume"]), begin)
     firsts = [c for c in rows.columns if c not in _ROWS]
     heads = rows.select(*KEY, "start", "end", *firsts)[begin]
-    lengths = last - begin + 1
     if "price" in rows.columns:
-        trades = pl.Series(lengths, dtype=pl.Int64)
-        notional = _notional(opens, volume, low, begin, lengths)
+        trades = pl.Series(last - begin + 1, dtype=pl.Int64)
+        notional = _notional(opens, rows["volume"].to_numpy(), begin, (low, high, volume))
     else:
         trades = _counts(rows["trades"], begin)
         notional = pl.Series([None], dtype=pl.Int128).new_from_index(0, len(begin))
     at = rows["at"].to_numpy()
     return heads.with_columns(
         first=pl.Series(at[begin]), last=pl.Series(at[last]), open=pl.Series(opens[begin]),
-        high=pl.Series(np.maximum.reduceat(highs, begin)), low=pl.Series(low), close=pl.Series(closes[last]),
-        volume=pl.Series(np.add.reduceat(_small(volume), begin)), trades=trades, notional=notional,
+        high=pl.Series(high), low=pl.Series(low), close=pl.Series(closes[last]), volume=pl.Series(volume),
+        trades=trades, notional=notional,
     )  # fmt: skip
 
 
@@ -214,18 +233,20 @@ def _small(volume: pl.Series) -> Array:
     return volume.to_numpy()
 
 
-def _notional(price: Array, volume: pl.Series, low: Array, begin: Array, lengths: Array) -> pl.Series:
-    """The sum of price times size of each bar: that of what is above its low in 64 bits where they hold it."""
-    sizes = volume.to_numpy()
-    total = np.add.reduceat(sizes, begin)
-    above = price - np.repeat(low, lengths)
+def _notional(price: Array, sizes: Array, begin: Array, bars: tuple[Array, Array, Array]) -> pl.Series:
+    """The sum of price times size of each bar, of which low, high and volume are known.
+
+    That of what is above the low is taken in 64 bits where they hold it: what wraps around on the way to a sum that they
+    hold is in the sum again.
+    """
+    low, high, volume = bars
     # No run adds up to more than the widest range times the largest volume.
-    if int(above.max()) * int(total.max()) < _MOST:
-        parts = np.add.reduceat(above * sizes, begin)
+    if int((high - low).max()) * int(volume.max()) < _MOST:
+        above = np.add.reduceat(price * sizes, begin) - low * volume
         return pl.select(
-            pl.Series(low).cast(pl.Int128) * pl.Series(total).cast(pl.Int128) + pl.Series(parts).cast(pl.Int128)
+            pl.Series(low).cast(pl.Int128) * pl.Series(volume).cast(pl.Int128) + pl.Series(above).cast(pl.Int128)
         ).to_series()
-    run = np.repeat(np.arange(len(begin)), lengths)
+    run = np.repeat(np.arange(len(begin)), np.diff(begin, append=len(price)))
     whole = pl.DataFrame({"run": run, "price": price, "size": sizes}).group_by("run", maintain_order=True)
     return whole.agg((pl.col("price").cast(pl.Int128) * pl.col("size").cast(pl.Int128)).sum())["price"]
 
@@ -286,9 +307,9 @@ def _reached(runs: Array, following: Array, n: int) -> Array:
     return np.flatnonzero(begins[:n])
 
 
-def _arranged(rows: pl.DataFrame) -> pl.DataFrame:
+def _arranged(rows: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     """The rows by dataset, publisher and instrument, each in the order in which they came."""
-    keys = [c for c in KEY if c != "dataset" or not (rows[c] == rows[c][0]).all()]
+    keys = [c for c in key if c != "dataset" or not (rows[c] == rows[c][0]).all()]
     several = [c for c in keys if rows[c].min() != rows[c].max()]
     if not several or (len(several) == 1 and rows[several[0]].is_sorted()):
         return rows
@@ -351,4 +372,4 @@ def legs(columns: Mapping[str, str]) -> list[pl.Expr]:
     return [pl.col(stored).to_physical().cast(pl.Int64).alias(name) for name, stored in columns.items()]
 
 
-__all__ = ["BAR", "KEY", "PRICES", "Clock", "Folder", "Utc", "legs", "price", "reduced", "vwap"]
+__all__ = ["BAR", "KEY", "PRICES", "Clock", "Folder", "Part", "Utc", "legs", "price", "reduced", "vwap"]

@@ -65,6 +65,21 @@ REJECTS: dict[str, pl.DataType] = {
 }
 #: The same with the number of a unit of the commit that replaced it; null: it stands.
 REJECTED: dict[str, pl.DataType] = {**REJECTS, "replaced_unit": pl.Int32()}
+#: What was purged of the rejects of a unit: how many rows, and the SHA-256 of their places and records. ``stood``: they
+#: stand without their records; else they had been replaced, and are forgotten. ``purged_at`` is nanoseconds UTC.
+PURGED: dict[str, pl.DataType] = {
+    "unit": pl.Int32(),
+    "unit_id": pl.String(),
+    "dataset": pl.String(),
+    "schema": pl.String(),
+    "stood": pl.Boolean(),
+    "rows": pl.Int64(),
+    "digest": pl.String(),
+    "reason": pl.String(),
+    "purged_at": pl.Int64(),
+}
+#: The record of a reject that was purged: JSON's word for nothing.
+NO_RECORD = "null"
 #: What the vendor said of its data of a UTC day (``day`` is its midnight): a row whenever that changed, with when it
 #: was heard. ``last_modified`` is the midnight of the day on which the vendor last changed it, null where unknown.
 CONDITIONS: dict[str, pl.DataType] = {
@@ -83,6 +98,35 @@ CONTENT: dict[str, pl.DataType] = {
     "rows": pl.Int64(),
     "first": pl.Int64(),
     "last": pl.Int64(),
+}
+#: What contradicts something else that is stored, one row for each: ``check`` found that ``field`` of the row of
+#: ``schema`` that starts at ``start`` is ``found`` where ``against`` (another schema, or "") says ``expected``; both are
+#: exact text. ``rows`` is 1, or how many rows of the stretch are meant where they are told together. ``run`` saw it
+#: first, ``last_run`` last; ``state`` is open, or resolved since ``resolved_run`` did not find it any more.
+DISCREPANCIES: dict[str, pl.DataType] = {
+    "number": pl.Int64(),
+    "check": pl.String(),
+    "severity": pl.String(),
+    "dataset": pl.String(),
+    "schema": pl.String(),
+    "against": pl.String(),
+    "publisher_id": pl.Int32(),
+    "instrument_id": pl.Int64(),
+    "symbol": pl.String(),
+    "start": pl.Int64(),
+    "end": pl.Int64(),
+    "field": pl.String(),
+    "expected": pl.String(),
+    "found": pl.String(),
+    "evidence": pl.String(),
+    "rows": pl.Int64(),
+    "state": pl.String(),
+    "run": pl.String(),
+    "first_seen": pl.Int64(),
+    "last_run": pl.String(),
+    "last_seen": pl.Int64(),
+    "resolved_run": pl.String(),
+    "resolved_at": pl.Int64(),
 }
 #: Statuses of receipts that brought rows, or the news that there are none. The others claim and change nothing: a unit
 #: failed, or was only ordered from the vendor.

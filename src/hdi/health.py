@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hdi.stores import Store
 
 #: Below this many free bytes nothing can be expected to work.
-_LITTLE = 64 << 20
+LITTLE = 64 << 20
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Status:
     queries: int = 0
     last_ingestion: dict[str, Any] | None = None
     accepted_percent: float | None = None
+    details: dict[str, Any] | None = None
 
     @property
     def healthy(self) -> bool:
@@ -60,10 +61,11 @@ def measure(
     *,
     deep: bool = False,
     api: Callable[[], dict[str, Any]] | None = None,
+    more: Callable[[Store], dict[str, Any]] | None = None,
 ) -> Status:
     """Look at everything. ``opened`` opens the store; ``deep`` also reads a row of each kind from it.
 
-    ``api`` really asks the vendor; without it nothing is said of the vendor.
+    ``api`` really asks the vendor; without it nothing is said of the vendor. ``more`` measures the details.
     """
     status = Status(store={"url": masked(settings.store_url)})
     name = settings.store
@@ -75,6 +77,8 @@ def measure(
         _quarantine(status, store.quarantine())
         if deep:
             status.store["read_seconds"] = dict(_reads(store, schemas))
+        if more is not None:
+            status.details = more(store)
     except HdiError as exc:
         status.problems.append(exc.message)
         status.store |= {"error": exc.message, "hint": exc.hint}
@@ -141,7 +145,7 @@ def _storage(status: Status, data_dir: Path) -> None:
     place = next(path for path in (data_dir, *data_dir.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     status.storage = {"path": str(data_dir), "free_bytes": free}
-    if free < _LITTLE:
+    if free < LITTLE:
         status.problems.append(f"only {free} bytes are free at {place}")
 
 

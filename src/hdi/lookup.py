@@ -30,6 +30,8 @@ RECTANGLES: dict[str, pl.DataType] = {
 _SAMPLE, _FEW = 8, 3
 #: Symbols of which is kept what they are.
 _MOST = 10_000
+#: So few rectangles are looked through one by one.
+_SOME = 8
 _WHOLE = Window(0, MAX_NS)
 
 
@@ -42,6 +44,13 @@ class Asked:
 
     symbol: str
     rectangles: pl.DataFrame = field(repr=False)
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]] | None:
+        """Start and end of each rectangle where they are few, else None."""
+        if self.rectangles.height > _SOME:
+            return None
+        return list(zip(self.rectangles["start"].to_list(), self.rectangles["end"].to_list(), strict=True))
 
 
 #: Not looked for yet.
@@ -62,6 +71,7 @@ class Lookup:
         dataset: str | None = None,
         seen: Callable[[int], Iterable[str]] = lambda _: (),
     ) -> None:
+        receipts = ledger
         self._pending = ledger.filter(~pl.col("status").is_in(BROUGHT))
         ledger = ledger.filter(pl.col("status").is_in(BROUGHT))
         self._everything = (mappings, coverage, ledger)
@@ -76,6 +86,8 @@ class Lookup:
         self._dataset = dataset
         self._seen = seen
         self._known: dict[str, Asked | None] = {}
+        self._receipts = receipts
+        self._made: dict[str, bool] = {}
         #: What was found by the frames alone.
         self._told: dict[str, Asked | None] = {}
 
@@ -89,6 +101,13 @@ class Lookup:
     def empty(self) -> bool:
         """True where nothing was ever stored."""
         return self._mappings.is_empty() and self._coverage.is_empty() and self._ledger.is_empty()
+
+    def made(self, schema: str) -> bool:
+        """True when rows of a schema were made of others, whatever the dataset: they have no bytes of a vendor."""
+        if (found := self._made.get(schema)) is None:
+            mine = (pl.col("schema") == schema) & pl.col("raw_digest").is_null() & (pl.col("fetched") > 0)
+            found = self._made[schema] = bool(self._receipts.select(mine.any()).item())
+        return found
 
     @cached_property
     def symbols(self) -> list[str]:
@@ -295,6 +314,18 @@ def union(asked: Iterable[Asked], window: Window = _WHOLE) -> pl.DataFrame:
     return pl.concat([_rows([]), *(_merged(str(d), part) for (d,), part in sorted(cut.group_by("dataset")))])
 
 
+def near(asked: Sequence[Asked], window: Window) -> pl.DataFrame:
+    """The rectangles of several symbols that reach into the window, for who looks at nothing outside of it.
+
+    Of one symbol that stands for one instrument it is what is known already; else it is :func:`union`.
+    """
+    if len(asked) == 1 and (spans := asked[0].spans) is not None:
+        here = [k for k, (start, end) in enumerate(spans) if start < window.end and end > window.start]
+        if len(here) == 1:
+            return asked[0].rectangles[here[0] : here[0] + 1]
+    return union(asked, window)
+
+
 def split(texts: Iterable[str]) -> tuple[str, ...]:
     """The symbols of several comma lists, in order, none twice."""
     names = (name.strip() for text in texts for name in text.split(","))
@@ -343,4 +374,4 @@ def _latest(rows: pl.DataFrame) -> pl.DataFrame:
     return flat.with_columns(rows["instrument_id"].gather(flat["row"]))
 
 
-__all__ = ["ALL_SYMBOLS", "RECTANGLES", "Asked", "Lookup", "Names", "among", "split", "union"]
+__all__ = ["ALL_SYMBOLS", "RECTANGLES", "Asked", "Lookup", "Names", "among", "near", "split", "union"]

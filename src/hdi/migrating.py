@@ -242,10 +242,18 @@ class _Moving:
             if not self._prints.equal:
                 self._still()
                 raise self._unequal(f"the rows from {self._named(k)} differ")
+        self._carry()
         differences = self._books.differences(self._books_of_destination(), self._cut, whole=True)
         if differences:
             raise self._unequal(differences[0])
         return len(todo), units, []
+
+    def _carry(self) -> None:
+        """Have the ledger of discrepancies say of these rows what that of the source says."""
+        mine = (pl.col("dataset") == self._share.dataset) & (pl.col("schema") == self._share.name.name)
+        told = self._source.discrepancies().filter(mine)
+        if not told.equals(self._destination.discrepancies().filter(mine)):
+            self._destination.amend(lambda there: pl.concat([there.filter(~mine), told]).sort("number"))
 
     def _piece(
         self, k: int, there: Books, here: Books, mappings: pl.DataFrame, conditions: pl.DataFrame
@@ -300,6 +308,9 @@ class _Moving:
                 differences.append(f"{self._share}: the rows from {self._named(k)} differ")
                 self._prints.destination = self._prints.source.copy()
         found = self._books.differences(self._books_of_destination(), self._cut, whole=self._share.last)
+        mine = (pl.col("dataset") == self._share.dataset) & (pl.col("schema") == self._share.name.name)
+        if not self._source.discrepancies().filter(mine).equals(self._destination.discrepancies().filter(mine)):
+            found = [*found, "what is known of discrepancies differs: hdi migrate copies it, hdi reconcile finds it anew"]
         return pieces, units, [*differences, *(f"{self._share}: {what}" for what in found)]
 
     def _plan(self) -> tuple[int, int, list[str]]:

@@ -347,6 +347,19 @@ class Receipt:
     batch: str | None = None
 
 
+FindingState = Literal["pass", "warn", "fail", "not measured"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: how it stands, what was found, and how it is mended."""
+
+    name: str
+    state: FindingState
+    said: str
+    mend: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """What somebody wants to read: one schema, some symbols, a window.

@@ -18,6 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from hdi.errors import StoreError
+from hdi.frames import NO_RECORD
 from hdi.model import ns_date
 
 #: Folder (which is also the name of the array in each line) by error type.
@@ -56,6 +57,7 @@ def export(dlq: Path, rejects: pl.DataFrame, ledger: pl.DataFrame, store: str = 
     The folder must be :func:`held` where several processes may export to it.
     ``ledger`` gives the day of each unit's first run, which names its files.
     """
+    rejects = rejects.filter(pl.col("record") != NO_RECORD)
     files = _files(rejects, ledger)
     index_path = index_of(dlq, store)
     try:

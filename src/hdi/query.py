@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import polars as pl
 import structlog
@@ -14,7 +15,7 @@ from hdi.answer import Answer, Rows, at_most
 from hdi.chosen import chosen
 from hdi.errors import RequestError
 from hdi.explain import NOTHING, Records, Story, shown
-from hdi.lookup import ALL_SYMBOLS, Asked, Lookup, among, split, union
+from hdi.lookup import ALL_SYMBOLS, Asked, Lookup, among, near, split, union
 from hdi.model import Query, Window, some
 from hdi.resample import DERIVED, NEEDED, Certain, Resampler, aligned, covered, spoiled
 from hdi.resolved import Resolved, looked_up, member, nothing_to_roll, resolved, rolled, seen
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hdi.stores import Store, Touched
 
 _SOURCE = "data_source"
+Out = TypeVar("Out")
 log = structlog.get_logger(component="QueryBuilder")
 
 
@@ -87,6 +89,14 @@ class Result(Answer):
         self.notes = list(self._reading.told)
         for frame in replace(self._reading, ordered=False).frames(self.notes):
             yield frame.select(list(self.columns))
+
+    def worked(self, each: Callable[[pl.DataFrame], Out]) -> Iterator[Out] | None:
+        """``each`` of the frames of :meth:`slabs`, done in the threads that read them, several at once.
+
+        None for rows that have to be looked at one frame after another, and for a store that does not read in threads.
+        """
+        self.notes = list(self._reading.told)
+        return self._reading.worked(each)
 
     @property
     def asked(self) -> list[Asked] | None:
@@ -194,6 +204,8 @@ class Result(Answer):
         window = self.query.window
         for note in self.notes[len(self._reading.told) :]:
             log.warning("Query note", note=note)
+        if not log.is_enabled_for(logging.INFO):
+            return
         log.info(
             "Query executed",
             symbol=",".join(self.query.symbols),
@@ -229,14 +241,11 @@ def run(store: Store, schemas: Schemas, query: Query, rolls: Rolls | None = None
     everything = not symbols or ALL_SYMBOLS in (s.upper() for s in symbols)
     symbols = (ALL_SYMBOLS,) if everything else symbols
     query = replace(query, symbols=symbols, where=chosen(schema, query.where))
-    lookup, ledger = looked_up(store, schemas, query.dataset)
+    lookup = looked_up(store, schemas, query.dataset)
     if everything and rolls is not None and not rolls.stored:
         raise nothing_to_roll(rolls, symbols)
     found = Resolved(None) if everything else resolved(store, schemas, query, lookup, rolls)
-    made = ledger.filter(
-        pl.col("schema") == (name.made_from or name.name), pl.col("raw_digest").is_null(), pl.col("fetched") > 0
-    )
-    derived = bool(name.width) and bool(made.height)
+    derived = bool(name.width) and lookup.made(name.made_from or name.name)
     reading = _Reading(
         store, query, schema, name, list(columns), lookup, found.asked, derived, tuple(found.notes), found.contracts
     )
@@ -308,7 +317,7 @@ class _Reading:
         window = self.window
         if window is None:
             return
-        rectangles = None if self.asked is None else union(self.asked, window)
+        rectangles = None if self.asked is None else near(self.asked, window)
         if rectangles is not None and rectangles.is_empty():
             return
         if self.name.made_from is None:
@@ -319,6 +328,20 @@ class _Reading:
             yield from resampler.bars(self._read(window, rectangles, self._taken))
         finally:
             notes += [*resampler.notes(self.name.name), *self.unknown_then]
+
+    def worked(self, each: Callable[[pl.DataFrame], Out]) -> Iterator[Out] | None:
+        """See :meth:`Result.worked`."""
+        from hdi.stores import Working
+
+        simple = self.name.made_from is None and self.adjusting is None and not self.query.where
+        if not simple or self.window is None or "symbol" in self.columns or not isinstance(self.store, Working):
+            return None
+        rectangles = None if self.asked is None else near(self.asked, self.window)
+        if rectangles is not None and rectangles.is_empty():
+            return iter(())
+        return self.store.read_each(
+            self.schema, self.source, self.window, rectangles, self.columns, self.query.dataset, each
+        )
 
     @property
     def _taken(self) -> list[str]:

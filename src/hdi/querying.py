@@ -128,7 +128,7 @@ class QueryBuilder:
         """What the venue says that instruments are; without dates all that is stored."""
         return self._rows(
             lambda: self._data.definitions(
-                symbols or (), start_date, end_date, asset=asset, exchange=exchange, instrument_class=instrument_class,
+                ALL_SYMBOLS if symbols is None else symbols, start_date, end_date, asset=asset, exchange=exchange, instrument_class=instrument_class,
                 limit=limit,
             )
         )  # fmt: skip

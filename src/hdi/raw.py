@@ -13,6 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +22,10 @@ import structlog
 from hdi.errors import StoreError
 from hdi.model import RawFile
 
+#: What nobody but the owner may do with a kept file.
+_OTHERS = 0o077
+#: So many paths are named.
+_SHOWN = 3
 #: How many folders above a kept file ``raw`` is.
 _DEPTH = 4
 
@@ -189,6 +194,51 @@ def sweep(data_dir: Path) -> int:
                     path.unlink(missing_ok=True)
                     gone += 1
     return gone
+
+
+def left_behind(data_dir: Path) -> list[Path]:
+    """The part files whose process is gone, which a sweep would remove."""
+    found = []
+    for path in sorted((data_dir / "raw" / ".part").glob("*.part")):
+        with _left(path) as fd:
+            if fd is not None:
+                found.append(path)
+    return found
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What lies under ``raw/``: files, their bytes, and paths that others than their owner can get at."""
+
+    files: int
+    size: int
+    loose: tuple[Path, ...]
+    loose_count: int
+
+
+def kept(data_dir: Path) -> Kept:
+    """Everything under ``raw/``, looked at one by one. OSError where a folder cannot be read."""
+    files = size = count = 0
+    loose: list[Path] = []
+    folders = [data_dir / "raw"] if (data_dir / "raw").is_dir() else []
+    if folders and folders[0].stat().st_mode & _OTHERS:
+        loose, count = [folders[0]], 1
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # a part that was kept or swept meanwhile
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                else:
+                    files, size = files + 1, size + found.st_size
+                if found.st_mode & _OTHERS and not entry.is_symlink():
+                    count += 1
+                    if len(loose) < _SHOWN:
+                        loose.append(Path(entry.path))
+    return Kept(files, size, tuple(loose), count)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import pandera.polars as pa
 
 __all__ = [
-    "CONTEXT", "COUNTS", "REJECTED", "WINDOW", "Refinery", "VendorMapping", "Verdict", "load_mapping", "rule_checks",
+    "CONTEXT", "COUNTS", "REJECTED", "WINDOW", "Check", "Refinery", "VendorMapping", "Verdict", "broken",
+    "load_mapping", "rule_checks", "stored_checks",
 ]  # fmt: skip
 
 #: Columns of a raw frame that stand beside the vendor's and that mapping expressions may use.
@@ -68,7 +69,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Check:
+class Check:
     """``broken`` is true for a row that breaks it; ``column`` is set where the check is about one column."""
 
     name: str
@@ -97,7 +98,7 @@ class Refinery:
         self._vendor = {n: t for n, t in vendor.items() if n not in CONTEXT and not n.startswith("_")}
         self._columns: list[pl.Expr] = []
         self._where: list[str] = []
-        self._fits: list[_Check] = []
+        self._fits: list[Check] = []
         self._bind(mapping)
         self._checks = [*_field_checks(schema), *rule_checks(schema, dataset)]
         self._out = [*schema.dtypes, *PLACE]
@@ -166,7 +167,7 @@ class Refinery:
                     raise ConfigError(f"{where}: fails on the vendor's rows: {each}", _TRY) from each
             raise DataError(f"{self.schema.kind}: the vendor's rows cannot be read: {exc}") from exc
 
-    def _split(self, raw: pl.DataFrame, rows: pl.DataFrame, found: list[tuple[_Check, pl.Series]]) -> Verdict:
+    def _split(self, raw: pl.DataFrame, rows: pl.DataFrame, found: list[tuple[Check, pl.Series]]) -> Verdict:
         groups: dict[tuple[str, Severity], pl.Series] = {}
         for check, mask in found:
             key = (check.name, check.severity)
@@ -180,7 +181,7 @@ class Refinery:
         return Verdict(rows.select(self._out).filter(~bad), rejected, counts)
 
     def _rejects(
-        self, raw: pl.DataFrame, rows: pl.DataFrame, errors: Sequence[tuple[_Check, pl.Series]]
+        self, raw: pl.DataFrame, rows: pl.DataFrame, errors: Sequence[tuple[Check, pl.Series]]
     ) -> pl.DataFrame:
         reasons: dict[str, list[tuple[str, pl.Series]]] = {
             "rules": [(c.name, m) for c, m in errors],
@@ -230,13 +231,13 @@ class Refinery:
         self._known_good.add(profile)
 
 
-def rule_checks(schema: Schema, dataset: str | None = None) -> list[_Check]:
+def rule_checks(schema: Schema, dataset: str | None = None) -> list[Check]:
     """The rules of a schema for one dataset (None: for every dataset), compiled in declared order.
 
     Of several rules of one name, the last that applies to a row decides about it. Raises ConfigError
     with file, position and key for a rule that is not a Boolean over the columns of one row.
     """
-    checks: list[_Check] = []
+    checks: list[Check] = []
     decided: dict[str, list[tuple[str, ...]]] = {}
     for rule in reversed(schema.rules):
         expr, dtype = compile_sql(rule.check, schema.dtypes, rule.where)
@@ -247,7 +248,7 @@ def rule_checks(schema: Schema, dataset: str | None = None) -> list[_Check]:
             if () not in narrower:
                 scope = _scope(rule.symbols, narrower)
                 broken = ~expr if scope is None else ~expr & scope
-                checks.append(_Check(rule.name, rule.severity, rule.error_type, rule.message, broken, rule.where))
+                checks.append(Check(rule.name, rule.severity, rule.error_type, rule.message, broken, rule.where))
                 narrower.append(rule.symbols)
     checks.reverse()
     place = {name: i for i, name in reversed(list(enumerate(c.name for c in checks)))}
@@ -269,18 +270,36 @@ def _scope(symbols: tuple[str, ...], narrower: Sequence[tuple[str, ...]]) -> pl.
     return pl.all_horizontal(parts) if parts else None
 
 
-def _field_checks(schema: Schema) -> list[_Check]:
+def stored_checks(schema: Schema, dataset: str) -> list[Check]:
+    """What a row that is stored has to hold: no null where none may be, and the rules of the dataset."""
+    return [*_null_checks(schema), *rule_checks(schema, dataset)]
+
+
+def broken(rows: pl.DataFrame, checks: Sequence[Check]) -> list[tuple[Check, pl.Series]]:
+    """The checks that some row breaks, each with the mask of those rows; of rules of one name and severity together."""
+    masks: dict[tuple[str, Severity], tuple[Check, pl.Series]] = {}
+    for check, mask in _broken(rows.with_columns(_unit=pl.lit(0)), checks):
+        before = masks.get((check.name, check.severity))
+        masks[check.name, check.severity] = (check, mask) if before is None else (before[0], before[1] | mask)
+    return list(masks.values())
+
+
+def _null_checks(schema: Schema) -> list[Check]:
     checks = []
     for f in schema.fields:
         if f.null:
             continue
         name = "NO_INDEX_TIME" if f.name == schema.index_time else f"MISSING_{f.name.upper()}"
         missing = pl.col(f.name).is_null()
-        checks.append(_Check(name, "ERROR", "SchemaValidation", f"{f.name} is missing.", missing, schema.where, f.name))
+        checks.append(Check(name, "ERROR", "SchemaValidation", f"{f.name} is missing.", missing, schema.where, f.name))
+    return checks
+
+
+def _field_checks(schema: Schema) -> list[Check]:
     at = pl.col(schema.index_time).to_physical()
     outside = (at < pl.col("_window_start")) | (at >= pl.col("_window_end"))
     sentence = f"{schema.index_time} lies outside the window that was asked for."
-    return [*checks, _Check("OUTSIDE_WINDOW", "ERROR", "SchemaValidation", sentence, outside, schema.where)]
+    return [*_null_checks(schema), Check("OUTSIDE_WINDOW", "ERROR", "SchemaValidation", sentence, outside, schema.where)]
 
 
 def _constant(schema: Schema, name: SchemaName, f: Field) -> pl.Expr:
@@ -292,7 +311,7 @@ def _constant(schema: Schema, name: SchemaName, f: Field) -> pl.Expr:
         raise ConfigError(f"{where}: {name.constants[f.name]!r} is no {SQL[f.type]}") from exc
 
 
-def _convert(f: Field, expr: pl.Expr, dtype: pl.DataType, where: str) -> tuple[pl.Expr, _Check | None]:
+def _convert(f: Field, expr: pl.Expr, dtype: pl.DataType, where: str) -> tuple[pl.Expr, Check | None]:
     """A vendor's value as our type, and the check that it fits where it might not."""
     target = POLARS[f.type]
     if dtype == pl.Null:
@@ -313,7 +332,7 @@ def _convert(f: Field, expr: pl.Expr, dtype: pl.DataType, where: str) -> tuple[p
     )
 
 
-def _convert_integer(f: Field, expr: pl.Expr, dtype: pl.DataType, where: str) -> tuple[pl.Expr, _Check | None]:
+def _convert_integer(f: Field, expr: pl.Expr, dtype: pl.DataType, where: str) -> tuple[pl.Expr, Check | None]:
     span = _SPAN[f.type]
     least, most = _bounds(dtype)
     if -span <= least and most < span:
@@ -328,7 +347,7 @@ def _bounds(dtype: pl.DataType) -> tuple[int, int]:
     return low, high
 
 
-def _convert_time(f: Field, expr: pl.Expr, dtype: pl.Datetime, where: str) -> tuple[pl.Expr, _Check]:
+def _convert_time(f: Field, expr: pl.Expr, dtype: pl.Datetime, where: str) -> tuple[pl.Expr, Check]:
     if dtype.time_zone is None:
         _log.warning("times without a zone are taken as UTC", column=f.name, mapping=where)
         expr = expr.dt.replace_time_zone("UTC")
@@ -342,12 +361,12 @@ def _convert_time(f: Field, expr: pl.Expr, dtype: pl.Datetime, where: str) -> tu
     return expr, _fit("TIMESTAMP_OUT_OF_RANGE", f, broken, where)
 
 
-def _fit(name: str, f: Field, broken: pl.Expr, where: str) -> _Check:
+def _fit(name: str, f: Field, broken: pl.Expr, where: str) -> Check:
     not_it = "is not a time from 1970 to 2262" if f.type == "timestamp" else f"does not fit {SQL[f.type]}"
-    return _Check(name, "ERROR", "TransformationError", f"{f.name} {not_it}.", broken, where, f.name)
+    return Check(name, "ERROR", "TransformationError", f"{f.name} {not_it}.", broken, where, f.name)
 
 
-def _broken(frame: pl.DataFrame, checks: Sequence[_Check]) -> list[tuple[_Check, pl.Series]]:
+def _broken(frame: pl.DataFrame, checks: Sequence[Check]) -> list[tuple[Check, pl.Series]]:
     """The checks that some row breaks, each with the mask of those rows (no nulls)."""
     if not checks:
         return []

@@ -41,8 +41,8 @@ class Resolved:
 _LAST: WeakKeyDictionary[Together, tuple[Books, str | None, Lookup]] = WeakKeyDictionary()
 
 
-def looked_up(store: Store, schemas: Schemas, dataset: str | None) -> tuple[Lookup, pl.DataFrame]:
-    """What the store knows of symbols as it stands, and its ledger.
+def looked_up(store: Store, schemas: Schemas, dataset: str | None) -> Lookup:
+    """What the store knows of symbols as it stands.
 
     The books are asked for each time; while they are the same objects, so is what was found by them. RequestError for
     a dataset that is not stored.
@@ -50,7 +50,7 @@ def looked_up(store: Store, schemas: Schemas, dataset: str | None) -> tuple[Look
     if not isinstance(store, Together):
         ledger = store.ledger()
         seeing = partial(seen, store, schemas, ledger)
-        return Lookup(store.mappings(), store.coverage(), ledger, dataset, seeing), ledger
+        return Lookup(store.mappings(), store.coverage(), ledger, dataset, seeing)
     books = store.books()
     last = _LAST.get(store)
     if last is not None and last[1] == dataset and _same(last[0], books):
@@ -59,7 +59,7 @@ def looked_up(store: Store, schemas: Schemas, dataset: str | None) -> tuple[Look
         lookup = Lookup(books.mappings, books.coverage, books.ledger, dataset)
         _LAST[store] = (books, dataset, lookup)
     # What is kept must not hold the store, which goes when nobody else does.
-    return lookup.seeing(partial(seen, store, schemas, books.ledger)), books.ledger
+    return lookup.seeing(partial(seen, store, schemas, books.ledger))
 
 
 def _same(one: Books, other: Books) -> bool:

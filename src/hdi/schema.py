@@ -105,6 +105,23 @@ class SchemaName:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Some columns of a kind as they are read: ``stored`` ones, and what gives the public ones, ``names``, of them.
+
+    ``made`` takes stored columns of their own types, ``sent`` those that a driver has brought as it knows them.
+    """
+
+    names: tuple[str, ...]
+    stored: tuple[str, ...]
+    made: tuple[pl.Expr, ...]
+    sent: tuple[pl.Expr, ...]
+
+
+#: Shapes that a kind keeps: to make one takes as long as a short answer.
+_SHAPES = 64
+
+
+@dataclass(frozen=True)
 class Schema:
     """One kind of data, as its YAML file declares it."""
 
@@ -169,14 +186,29 @@ class Schema:
             split.append((ns % 1000).cast(pl.Int16).alias(f"{f.name}_ns"))
         return frame.select(*split, *PLACE)
 
+    def shape(self, names: Iterable[str]) -> Shape:
+        """How public columns and ``PLACE`` of these names are read, in the order of the kind."""
+        wanted = frozenset(names)
+        if (shape := self._shapes.get(wanted)) is None:
+            if len(self._shapes) >= _SHAPES:
+                self._shapes.clear()
+            fields = [f for f in self.fields if f.name in wanted]
+            stored = [n for f in fields for n in ((f.name, f"{f.name}_ns") if f.type == "timestamp" else (f.name,))]
+            places = [n for n in PLACE if n in wanted]
+            names = (*(f.name for f in fields), *places)
+            made = [*map(_public, fields), *map(pl.col, places)]
+            sent = [_whole(f, cast=True) if f.type == "timestamp" else pl.col(f.name).cast(f.dtype) for f in fields]
+            sent += [pl.col(n).cast(PLACE[n]) for n in places]
+            shape = self._shapes[wanted] = Shape(names, (*stored, *places), tuple(made), tuple(sent))
+        return shape
+
+    @cached_property
+    def _shapes(self) -> dict[frozenset[str], Shape]:
+        return {}
+
     def to_public(self) -> list[pl.Expr]:
         """Expressions over stored columns that give the public ones, each timestamp whole again."""
-        return [
-            (pl.col(f.name).to_physical() * 1000 + pl.col(f"{f.name}_ns").cast(pl.Int64)).cast(f.dtype).alias(f.name)
-            if f.type == "timestamp"
-            else pl.col(f.name)
-            for f in self.fields
-        ]
+        return [_public(f) for f in self.fields]
 
     def contract(self) -> pa.DataFrameSchema:
         """The Pandera contract of an accepted frame: these columns, types and nullability, no others."""
@@ -189,6 +221,17 @@ class Schema:
     def field(self, name: str) -> Field | None:
         """The field of that name, or None."""
         return next((f for f in self.fields if f.name == name), None)
+
+
+def _public(field: Field) -> pl.Expr:
+    """What gives a public column."""
+    return _whole(field) if field.type == "timestamp" else pl.col(field.name)
+
+
+def _whole(field: Field, *, cast: bool = False) -> pl.Expr:
+    """The nanoseconds of a timestamp, of its microseconds and the rest."""
+    micro = pl.col(field.name).cast(_STORED_TIME) if cast else pl.col(field.name)
+    return (micro.to_physical() * 1000 + pl.col(f"{field.name}_ns").cast(pl.Int64)).cast(field.dtype).alias(field.name)
 
 
 class Schemas:

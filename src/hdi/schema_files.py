@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hdi.document import Document, load
+from hdi.errors import ConfigError, together
 from hdi.extensions import extensions
 from hdi.model import DAY_NS, UNITS, Grid
 from hdi.schema import POLARS, ErrorType, Expected, Field, Rule, Schema, SchemaName, Schemas, Severity, closest
@@ -31,8 +32,19 @@ def load_schemas(extra: Iterable[Path] = (), rules: Iterable[Path] = ()) -> Sche
     files += [Path(str(e.load())) for e in extensions("hdi.schemas")]
     schemas = [_schema(load(path), common) for path in (*files, *extra)]
     for path in rules:
-        schemas = _with_rules(schemas, load(path))
+        schemas, problems = ruled(schemas, path)
+        if problems:
+            raise together(problems)
     return Schemas(schemas)
+
+
+def ruled(schemas: Iterable[Schema], path: Path) -> tuple[list[Schema], list[ConfigError]]:
+    """The schemas with one of the user's rule files laid over their rules, as far as it can be, and what is wrong.
+
+    Raises ConfigError for a file that cannot be read at all.
+    """
+    problems: list[ConfigError] = []
+    return _with_rules(list(schemas), load(path), problems), problems
 
 
 def _schema(doc: Document, common: Document) -> Schema:
@@ -156,18 +168,23 @@ def _rule(doc: Document, name: str, body: Any, at: tuple[str | int, ...]) -> Rul
     )
 
 
-def _with_rules(schemas: list[Schema], doc: Document) -> list[Schema]:
+def _with_rules(schemas: list[Schema], doc: Document, problems: list[ConfigError]) -> list[Schema]:
     """The schemas with one user file laid over their rules: kind, then rule name, then what it says."""
     by_kind = {s.kind: s for s in schemas}
     if not isinstance(doc.data, dict):
         raise doc.error("must map kinds of data to rules")
     for kind, rules in doc.data.items():
         if kind not in by_kind:
-            raise doc.error(f"unknown kind {kind!r}", kind, hint=closest(str(kind), by_kind))
+            problems.append(doc.error(f"unknown kind {kind!r}", kind, hint=closest(str(kind), by_kind)))
+            continue
         if not isinstance(rules, dict):
-            raise doc.error("must map rule names to rules", kind)
+            problems.append(doc.error("must map rule names to rules", kind))
+            continue
         for name, body in rules.items():
-            by_kind[kind] = _with_rule(by_kind[kind], doc, str(name), body, (kind, name))
+            try:
+                by_kind[kind] = _with_rule(by_kind[kind], doc, str(name), body, (kind, name))
+            except ConfigError as exc:
+                problems.append(exc)
     return list(by_kind.values())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hdi import document
 from hdi.document import Document
-from hdi.errors import RequestError
+from hdi.errors import ConfigError, RequestError, together
 
 MARK = "@"
 FILE = "symbol_groups.yaml"
@@ -37,10 +37,22 @@ def _read(config_dir: Path | None) -> dict[str, list[str]]:
     data = {} if doc.data is None else doc.data
     if not isinstance(data, dict):
         raise doc.error("a group is a name with a list of symbols behind it, as ENERGY: [CL.c.0, NG.c.0]")
-    listed = {str(name): _listed(doc, str(name), body) for name, body in data.items()}
+    listed: dict[str, list[str]] = {}
+    problems: list[ConfigError] = []
+    for name, body in data.items():
+        try:
+            listed[str(name)] = _listed(doc, str(name), body)
+        except ConfigError as exc:
+            listed[str(name)] = []
+            problems.append(exc)
     done: set[str] = set()
     for name in listed:
-        _check(doc, listed, name, done)
+        try:
+            _check(doc, listed, name, done)
+        except ConfigError as exc:
+            problems.append(exc)
+    if problems:
+        raise together(problems)
     return listed
 
 

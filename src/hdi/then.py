@@ -20,9 +20,9 @@ import polars as pl
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT, MAPPINGS, REJECTED, REJECTS
 from hdi.model import DAY_NS, Window, iso_ns, parse_instant
-from hdi.stores import Touching
+from hdi.stores import Purging, Touching
 from hdi.stores.held import counted, summed
-from hdi.stores.receipts import stood
+from hdi.stores.receipts import open_then, stood
 
 if TYPE_CHECKING:
     from hdi.answer import Answer
@@ -90,12 +90,17 @@ class Then:
         ).unique("unit")  # fmt: skip
         if met.is_empty():
             return []
-        said = f"{met['gone'].sum()} rejected rows of {met.height} units are kept no longer: whether they stood in "
+        purged = isinstance(self._store, Purging) and self._store.purged()["unit"].is_in(met["unit"].implode()).any()
+        said = f"{met['gone'].sum()} rejected rows of {met.height} units are kept no longer{' (they were purged)' if purged else ''}: whether they stood in "
         return [f"{said}quarantine at {iso_ns(self.ns)} is not known"]
 
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""
         return self._store.conditions().filter(pl.col("seen_at") <= self.ns)
+
+    def discrepancies(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.discrepancies`: those that had been found by then."""
+        return open_then(self._store.discrepancies(), self.ns)
 
     def numbers(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.numbers`: those of the receipts of then."""
@@ -209,6 +214,10 @@ class Then:
     def adopt(self, piece: Piece, rows: Iterable[pl.DataFrame] | None) -> None:
         """Raises RequestError, as everything that writes."""
         self._refuse(piece, rows)
+
+    def amend(self, change: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+        """Raises RequestError, as everything that writes."""
+        self._refuse(change)
 
     def settle(self) -> None:
         """Raises RequestError, as everything that writes."""

@@ -329,14 +329,17 @@ class TestStatus:
         asked = cli("--store", own_demo, "status", "--check-api")
         assert asked.code == 1
         assert asked.out.splitlines() == [
-            "System Status: Unhealthy", "API: Databento connection failed: there is no Databento API key",
+            "System Status: Unhealthy: there is no Databento API key",
+            "API: Databento connection failed: there is no Databento API key",
         ]  # fmt: skip
 
     def test_a_store_that_cannot_be_opened_is_exit_1(self, cli, tmp_path):
         (tmp_path / "file").write_text("no lake")
         ran = cli("--store", tmp_path / "file", "status")
         assert ran.code == 1
-        assert ran.out.startswith("System Status: Unhealthy\nDatabase: Not connected")
+        file = tmp_path / "file"
+        why = f"{file} is a file, not a folder for a lake"
+        assert ran.out.startswith(f"System Status: Unhealthy: {why}\nDatabase: Not connected")
         assert "error: " in ran.err
         assert json.loads(cli("--store", tmp_path / "file", "--json", "status").out)["status"] == "unhealthy"
 

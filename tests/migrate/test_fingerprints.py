@@ -13,6 +13,9 @@ ROWS = trades([START + k * 1_001 for k in range(50)], [k % 3 for k in range(50)]
     symbol=pl.when(pl.int_range(50) % 7 == 0).then(None).otherwise(pl.lit("ES") + pl.int_range(50).cast(pl.String)),
     ts_event=pl.when(pl.int_range(50) == 4).then(None).otherwise("ts_event"),
     good=pl.int_range(50) % 5 == 0,
+    note=pl.when(pl.int_range(50) % 9 == 0).then(None).otherwise(
+        pl.lit("é of more than twelve bytes ") + (pl.int_range(50) % 4).cast(pl.String)
+    ),
     price=pl.col("price") * -1,
 )
 
@@ -24,28 +27,40 @@ def of(*frames):
     return fingerprint
 
 
+def text(value):
+    """Sixteen bytes of a text."""
+    data = value.encode()
+    if len(data) <= 12:
+        return struct.pack("<I12s", len(data), data)
+    digest = bytearray(hashlib.sha256(data).digest()[:16])
+    digest[3] |= 0x80
+    return bytes(digest)
+
+
+#: The letters of a type, and how one value of it is written.
+PACKED = {
+    pl.Int16: ("<i2", lambda v: struct.pack("<h", v)), pl.Int32: ("<i4", lambda v: struct.pack("<i", v)),
+    pl.Int64: ("<i8", lambda v: struct.pack("<q", v)), pl.Boolean: ("u1", lambda v: struct.pack("<B", v)),
+    pl.String: ("V16", text), pl.Datetime: ("<i8", lambda v: struct.pack("<q", v)),
+    pl.Decimal: ("<i8", lambda v: int(v * 10**9).to_bytes(8, "little", signed=True)),
+}  # fmt: skip
+
+
 def defined(frame):
     """The definition, value by value."""
-    packed = {
-        pl.Int16: lambda v: struct.pack("<h", v), pl.Int32: lambda v: struct.pack("<i", v),
-        pl.Int64: lambda v: struct.pack("<q", v), pl.Boolean: lambda v: struct.pack("<B", v),
-        pl.String: lambda v: struct.pack("<I", len(v)), pl.Datetime: lambda v: struct.pack("<q", v),
-        pl.Decimal: lambda v: int(v * 10**9).to_bytes(16, "little", signed=True),
-    }  # fmt: skip
-    whole = struct.pack("<Q", frame.height)
-    for name in sorted(frame.columns):
-        column = frame[name]
-        kind = column.dtype.base_type()
-        values = (column.to_physical() if kind is pl.Datetime else column).to_list()
-        zero = "" if kind is pl.String else 0
-        texts = b"".join(v.encode() for v in values if v) if kind is pl.String else b""
-        streams = (
-            bytes(v is not None for v in values),
-            b"".join(packed[kind](zero if v is None else v) for v in values),
-            texts,
-        )
-        whole += name.encode() + b"\0" + b"".join(hashlib.sha256(s).digest() for s in streams)
-    return hashlib.sha256(whole).hexdigest()
+    kinds = sorted(frame.schema.items())
+    whole = b"".join(f"{name}\0{PACKED[kind.base_type()][0]}\0".encode() for name, kind in kinds if frame.height)
+    plain = frame.with_columns(pl.selectors.datetime().to_physical())
+    for row in plain.iter_rows(named=True):
+        data, missing = b"", 0
+        for k, (name, kind) in enumerate(kinds):
+            _, pack = PACKED[kind.base_type()]
+            zero = "" if kind == pl.String else 0
+            data += pack(zero if row[name] is None else row[name])
+            missing |= (row[name] is None) << k
+        data += missing.to_bytes(-(-len(kinds) // 8), "little")
+        whole += data + bytes(-len(data) % 8)
+    return hashlib.sha256(whole + struct.pack("<Q", frame.height)).hexdigest()
 
 
 def test_a_fingerprint_is_what_its_definition_says():
@@ -66,6 +81,8 @@ def test_it_depends_on_every_value_and_on_the_order():
         ROWS.with_columns(pl.col("ts_event").fill_null(ROWS["ts_event"][0])),
         ROWS.with_columns(pl.col("sequence") + (pl.int_range(50) == 49)),
         ROWS.with_columns(symbol=pl.col("symbol").str.replace("ES3", "ES4")),
+        ROWS.with_columns(note=pl.col("note").str.replace("bytes 3", "bytes 4")),
+        ROWS.with_columns(size=pl.col("sequence"), sequence=pl.col("size").cast(ROWS["sequence"].dtype)),
     ]  # fmt: skip
     assert len({of(frame).digest for frame in (ROWS, *others)}) == 1 + len(others)
 

@@ -121,7 +121,7 @@ ASKS = {
     "of-a-product": (lambda db: db.definitions(asset="ES"), None),
     "of-a-class": (lambda db: db.definitions(instrument_class=["S"], exchange="XCME"), None),
     "of-none": (lambda db: db.definitions(asset="NOSUCH"), 0),
-    "everything": (lambda db: db.trades(""), None),
+    "everything": (lambda db: db.trades("ALL_SYMBOLS"), None),
     "by-instrument": (lambda db: db.trades([OURS], columns="ts_recv, price, size"), 3),
     "by-value": (lambda db: db.trades("ESH4", where={"side": ["A", "B"], "size": 1}), None),
     "symbols": (lambda db: db.symbols("ES*"), None),
@@ -245,7 +245,7 @@ def test_days_whose_quotes_were_never_ingested_are_named(both):
 
 def test_a_window_and_columns_reach_the_files_and_the_chunks(both):
     for db, unit in zip(both, ("file", "chunk"), strict=True):
-        whole = db.trades("").touches()
+        whole = db.trades("ALL_SYMBOLS").touches()
         part = db.trades("ESH4", "2024-01-03", "2024-01-03", columns=["price"]).touches()
         assert whole.unit == part.unit == unit
         assert 0 < part.read < whole.read <= whole.of == part.of
@@ -279,11 +279,11 @@ def test_a_polars_query_of_trades_with_quotes_reads_no_more_than_its_window(both
 
 def test_a_stream_that_is_left_gives_back_files_and_connections(both, address):
     for db in both:
-        db.trades("").limited_to(1).polars()
+        db.trades("ALL_SYMBOLS").limited_to(1).polars()
     before = len(list(Path("/proc/self/fd").iterdir())), connections(address)
     for db in both:
         for _ in range(4):
-            reader = db.trades("").batches()
+            reader = db.trades("ALL_SYMBOLS").batches()
             reader.read_next_batch()
             del reader
     assert (len(list(Path("/proc/self/fd").iterdir())), connections(address)) <= before
@@ -297,7 +297,7 @@ def connections(address):
 
 def test_two_readings_of_one_answer_do_not_disturb_each_other(both):
     for db in both:
-        answer = db.trades("", limit=500)
+        answer = db.trades("ALL_SYMBOLS", limit=500)
         one, two = answer.frames(), answer.frames()
         first = next(one)
         both_now = pl.concat(two)

@@ -21,7 +21,7 @@ LOAD = Load(trades([START + k for k in range(5)]))
 FIRST = """
     DROP VIEW ingest_runs, instruments;
     ALTER TABLE ingest_units DROP COLUMN job, DROP COLUMN batch;
-    DROP TABLE day_conditions, quarantine_history;
+    DROP TABLE day_conditions, quarantine_history, discrepancies;
     ALTER TABLE symbol_mappings DROP COLUMN learned, DROP COLUMN learned_ns;
     CREATE VIEW ingest_runs WITH (security_invoker = true) AS SELECT run, min(committed_at) AS started,
         max(committed_at) AS finished, min(origin) AS origin, array_agg(DISTINCT dataset ORDER BY dataset) AS datasets,

@@ -105,7 +105,9 @@ class Opened:
         from hdi.stores.options import ServerOptions
 
         timescaledb = settings.timescaledb
-        return ServerOptions(timescaledb.connect_seconds, timescaledb.compress, timescaledb.compress_after_days)
+        return ServerOptions(
+            timescaledb.connect_seconds, timescaledb.compress, timescaledb.compress_after_days, timescaledb.programs
+        )
 
     @cached_property
     def calendars(self) -> Calendars:
@@ -191,10 +193,10 @@ class Opened:
         """True when the settings hold a key for the vendor's API."""
         return self.settings.databento.key is not None
 
-    def status(self, *, deep: bool = False, ask_api: bool = False) -> Status:
+    def status(self, *, deep: bool = False, ask_api: bool = False, comprehensive: bool = False) -> Status:
         """Health, as ``hdi status`` shows it; ``deep`` also reads from every table of the store.
 
-        ``ask_api`` really asks the vendor.
+        ``ask_api`` really asks the vendor; ``comprehensive`` adds the parts of :mod:`hdi.overview`.
         """
         from hdi.health import measure
 
@@ -202,7 +204,15 @@ class Opened:
             source = self.source()
             return {"origin": source.origin, **source.check()}
 
-        return measure(self.settings, self.schemas, self.store, deep=deep, api=api if ask_api else None)
+        def more(store: Store) -> dict[str, Any]:
+            from hdi.overview import overview
+
+            return overview(self.settings, store, lambda: self.calendars, lambda: self.jobs().values())
+
+        return measure(
+            self.settings, self.schemas, self.store, deep=deep, api=api if ask_api else None,
+            more=more if comprehensive else None,
+        )  # fmt: skip
 
 
 def versions() -> dict[str, str]:

@@ -28,8 +28,10 @@ class Reading(Opened):
     """Reads the rows of a store; nothing is asked of a vendor, and nothing is written.
 
     Everywhere: ``symbols`` are one or several (a list, or joined by commas): raw symbols, continuous ones
-    (``ES.c.0``), parents (``ES.FUT``), instrument ids, groups (``@ENERGY``); none, or ``ALL_SYMBOLS``, is all of them.
-    A date as ``end`` means through that UTC day, an instant (text or ``datetime``) is exclusive; without ``start`` or
+    (``ES.c.0``), parents (``ES.FUT``), instrument ids, groups (``@ENERGY``); ``ALL_SYMBOLS`` is all of them. An empty
+    list is refused: whoever made it did not mean everything.
+    A date as ``end`` means through that UTC day, an instant (text or ``datetime``, UTC where it names no zone) is
+    exclusive; without ``start`` or
     ``end`` from the first, or to the last thing that is stored of the schema. ``as_of`` reads the store as it was
     known at an instant (a date: when that UTC day ended). Asked for wrongly, each raises RequestError, and
     UnknownSymbol for symbols none of which was ever stored, before a row is read.
@@ -64,7 +66,7 @@ class Reading(Opened):
         from hdi.query import run
 
         store = self.at(as_of)
-        asked = self.symbols_of(symbols)
+        asked = self._named(symbols)
         window = self._window(store, schema, dataset, start, end)
         query = Query(schema, asked, window, dataset, _names(columns), limit, _chosen(where))
         result = run(store, self.schemas, query, self._rolls(roll))
@@ -73,6 +75,15 @@ class Reading(Opened):
         from hdi.series.continuous import adjusted_query
 
         return adjusted_query(result, how=adjust, by=by, at=at)
+
+    def _named(self, symbols: Symbols) -> tuple[str, ...]:
+        """The symbols that are meant. RequestError where none is named."""
+        found = self.symbols_of(symbols)
+        if not any(symbol.strip(" ,") for symbol in found):
+            from hdi.errors import RequestError
+
+            raise RequestError("no symbols were named", 'Name some, or "ALL_SYMBOLS" for all that are stored.')
+        return found
 
     def _rolls(self, roll: str | None) -> Rolls | None:
         """The roll rule of that name; None is the vendor's mapping, as stored."""
@@ -157,7 +168,7 @@ class Reading(Opened):
     def statistics(  # noqa: PLR0913  (those of a query, and the statistic)
         self,
         stat: str | int | Sequence[str | int] | None = None,
-        symbols: Symbols = (),
+        symbols: Symbols = ALL_SYMBOLS,
         start: When = None,
         end: When = None,
         *,
@@ -187,7 +198,7 @@ class Reading(Opened):
 
     def definitions(  # noqa: PLR0913  (those of a query, and what definitions are looked for by)
         self,
-        symbols: Symbols = (),
+        symbols: Symbols = ALL_SYMBOLS,
         start: When = None,
         end: When = None,
         *,
@@ -243,7 +254,7 @@ class Reading(Opened):
 
         window = between(start or None, end or None)
         wanted = Wanted(
-            self.symbols_of(symbols), window.start if start else None, window.end if end else None, every, kind, source,
+            self._named(symbols), window.start if start else None, window.end if end else None, every, kind, source,
             align, fill, dataset, _names(columns), limit,
         )  # fmt: skip
         return adjusted_bars(

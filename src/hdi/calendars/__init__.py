@@ -67,6 +67,11 @@ class Calendars:
         """False where no calendar is known of the dataset: no day of it counts as closed."""
         return dataset in self._layers
 
+    def known(self, dataset: str, symbols: Sequence[str] = ()) -> tuple[dt.date, dt.date] | None:
+        """The first and the last day of which everything is known, of all of the symbols; None without a calendar."""
+        spans = [_made(rules).known for rules in self._of_all(dataset, symbols)]
+        return (max(first for first, _ in spans), min(last for _, last in spans)) if spans else None
+
     def name(self, dataset: str, symbol: str = "") -> str:
         """The library's name of the calendar, CMES for example; "" where none is known."""
         rules = self._rules(dataset, symbol)

@@ -13,16 +13,26 @@ from typer.main import get_command
 
 from hdi.cli import (
     asof,
+    backup,
     bars,
+    config,
     coverage,
     demo,
+    doctor,
     gaps,
     ingest,
+    init,
     jobs,
+    lock,
+    maintain,
     migrate,
     plan,
+    quarantine,
     query,
+    reconcile,
     rehearse,
+    report,
+    restore,
     revisions,
     runs,
     schedule,
@@ -31,6 +41,8 @@ from hdi.cli import (
     status,
     symbols,
     sync,
+    validate,
+    why,
 )
 from hdi.cli.session import DECLINED, Interrupted, OutputClosed, Session, say
 from hdi.errors import HdiError, masked
@@ -55,8 +67,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for _module in (
-    demo, plan, ingest, spend, sync, schedule, jobs, runs, query, sql, bars, asof, symbols, coverage, gaps, revisions,
-    status, migrate, rehearse,
+    init, demo, plan, ingest, spend, sync, schedule, jobs, runs, query, sql, bars, asof, symbols, coverage, gaps,
+    revisions, quarantine, validate, reconcile, report, status, doctor, config, migrate, why, lock, maintain, backup, restore, rehearse,
 ):  # fmt: skip
     _module.register(app)
 

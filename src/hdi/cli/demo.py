@@ -328,7 +328,7 @@ def _rows(data: HistoricalData, *names: str) -> int:
     return sum(
         frame.height
         for name in wanted
-        for frame in data.query((), "2020-01-01", "2030-12-31", schema=name, columns=["dataset"]).frames()
+        for frame in data.query("ALL_SYMBOLS", "2020-01-01", "2030-12-31", schema=name, columns=["dataset"]).frames()
     )
 
 

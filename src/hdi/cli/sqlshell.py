@@ -14,6 +14,9 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory
+from prompt_toolkit.output import Output as Terminal
+from prompt_toolkit.output.defaults import create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
 
 from hdi.cli.answers import Output
 from hdi.cli.session import OutputClosed, say
@@ -205,7 +208,7 @@ class Shell:
         self.names = Names(self.data)
         say(f"{self.data.store().url}, to be read only; .help says more, .quit leaves")
         session: PromptSession[str] = PromptSession(
-            history=_history(), completer=Completing(self.names), complete_while_typing=False
+            history=_history(), completer=Completing(self.names), complete_while_typing=False, output=_output()
         )
         held = ""
         while True:
@@ -271,6 +274,17 @@ def _lines(lines: Iterable[str]) -> None:
 
     for line in lines:
         put(line)
+
+
+def _output() -> Terminal:
+    """The terminal, which is never asked where its cursor is.
+
+    One that does not answer would be waited for, with Ctrl-C unheard, a second after each line.
+    """
+    output = create_output()
+    if isinstance(output, Vt100_Output):
+        output.enable_cpr = False
+    return output
 
 
 def _history() -> FileHistory:

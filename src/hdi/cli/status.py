@@ -41,7 +41,8 @@ def status(
 ) -> None:
     """Show whether all is well: store, disk, logs, quarantine, and what was measured. Exit code 1 when not."""
     with session(context).data() as data:
-        found = data.status(deep=comprehensive or check_db, ask_api=check_api or (comprehensive and data.has_key))
+        ask_api = check_api or (comprehensive and data.has_key)
+        found = data.status(deep=comprehensive or check_db, ask_api=ask_api, comprehensive=comprehensive)
     if session(context).json:
         put(dumps(found.to_dict()))
     else:
@@ -78,7 +79,8 @@ def show_version(wanted: bool) -> None:  # noqa: FBT001  (called by typer)
 
 
 def _lines(found: Status, *, comprehensive: bool, check_db: bool, check_api: bool) -> list[str]:
-    lines = [f"System Status: {'Healthy' if found.healthy else 'Unhealthy'}"]
+    lines = ["System Status: Healthy" if found.healthy else f"System Status: Unhealthy: {found.problems[0]}"]
+    lines += [f"  and: {problem}" for problem in found.problems[1:]]
     database, api = _database(found), f"API: {_api(found)}"
     if (check_db or check_api) and not comprehensive:
         lines += [database, *_tables(found)] if check_db else []
@@ -97,6 +99,10 @@ def _lines(found: Status, *, comprehensive: bool, check_db: bool, check_api: boo
         f"  Last Ingestion: {_last(found)}",
         f"  Data Integrity: {_accepted(found)}",
     ]
+    if comprehensive and found.details is not None:
+        from hdi.cli.overview import lines as details
+
+        lines += details(found.details)
     return lines
 
 

@@ -216,7 +216,7 @@ class Scheduler:
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC), wait: Callable[[float], object],
         stopped: Callable[[], bool] = lambda: False, pace: Pace | None = None,
     ) -> None:  # fmt: skip
-        self._entries = [_Entry(job, job.slots, _key(job, identity)) for job in jobs if job.slots is not None]
+        self._entries = [_Entry(job, job.slots, key_of(job, identity)) for job in jobs if job.slots is not None]
         self._run = run
         self._state = state
         self._closed = closed
@@ -423,7 +423,7 @@ def _doubled(seconds: float, failures: int, longest: float) -> float:
     return min(seconds * 2.0 ** min(failures - 1, 30), longest)
 
 
-def _key(job: Job, identity: str) -> str:
+def key_of(job: Job, identity: str) -> str:
     """Names what a job is about: another one was never served."""
     about = [identity, job.dataset, job.schema, job.symbols, job.stype_in, job.start_date]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
@@ -446,4 +446,4 @@ def untraded(calendars: Calendars, dataset: str, symbols: Sequence[str], window:
     )
 
 
-__all__ = ["Done", "Event", "Pace", "Scheduler", "State", "event_dict", "held", "untraded"]
+__all__ = ["Done", "Event", "Pace", "Scheduler", "State", "event_dict", "held", "key_of", "untraded"]

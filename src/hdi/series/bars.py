@@ -207,9 +207,13 @@ def _chosen(
 
 def _clock(every: Every, found: Result, calendars: Callable[[], Calendars], window: Window) -> Clock:
     if every.align == "session":
+        from hdi.rolls import named as of_contracts
         from hdi.series.bars_sessions import Sessions
 
-        return Sessions(calendars(), found.lookup.names(found.rectangles), window, every)
+        held = found.rectangles
+        told = None if held is None else of_contracts(found.lookup, held).select("dataset", "contract").unique()
+        contracts = None if told is None else [(d, c or "") for d, c in told.iter_rows()]
+        return Sessions(calendars(), found.lookup.names(held), window, every, contracts)
     if every.kind == "time":
         return Utc(every.width, every.origin)
     return Utc(DAY_NS)
@@ -298,7 +302,7 @@ class _Making:
 
     def _made(self) -> Iterator[pl.DataFrame]:
         measure = MEASURES.get(self.every.kind)
-        folder = Folder(self.clock, measure, self.every.size)
+        folder = Folder(self.clock, measure, self.every.size, single=self._dataset is not None)
         certain = self._certain
         names = self.result.lookup.names(self.result.rectangles)
         origin = next(iter(self.store.ledger()["origin"]), "")
@@ -306,7 +310,7 @@ class _Making:
             pl.lit(self.every.text).alias("granularity"),
             pl.lit(f"{DERIVED}{self.source.name.name}:{origin}").alias("data_source"),
         ]
-        for bars in folder.bars(self._legs()):
+        for bars in self._folded(folder):
             sure = self._sure(bars, certain)
             if sure.is_empty():
                 continue
@@ -326,23 +330,24 @@ class _Making:
         found = vwap().cast(pl.Decimal(38, 9)) / 10**9
         return found.cast(pl.Decimal(18, 9)).alias("vwap")
 
-    def _legs(self) -> Iterator[pl.DataFrame]:
-        """What bars are made of, as :class:`hdi.folding.Folder` takes it."""
-        who = [*KEY] if self._dataset is None else [pl.lit(self._dataset).alias("dataset"), *KEY[1:]]
-        if self.source.name.name == TRADES:
-            columns = {"at": "ts_recv", "price": "price", "volume": "size"}
-            for frame in self._slabs():
-                traded = ((frame["action"] == _TRADED) & (frame["size"] > 0)).fill_null(value=False)
-                yield (frame if traded.all() else frame.filter(traded)).select(*who, *legs(columns))
-            return
-        columns = {"at": "ts_event", **PRICES, "volume": "volume", "trades": "trade_count"}
-        for frame in self._slabs():
-            yield frame.select(*who, *legs(columns))
+    def _folded(self, folder: Folder) -> Iterator[pl.DataFrame]:
+        """The bars of all rows; by time, those of several frames are made at once."""
+        counted = self.every.kind != "time"
+        worked = None if counted else self.result.worked(lambda frame: folder.part(self._legs(frame)))
+        if worked is None:
+            return folder.bars(map(self._legs, self.result.slabs()))
+        return folder.together(worked)
 
-    def _slabs(self) -> Iterator[pl.DataFrame]:
-        for frame in self.result.slabs():
-            self.seen = self.seen or frame.height > 0
-            yield frame
+    def _legs(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """What bars are made of, as :class:`hdi.folding.Folder` takes it."""
+        self.seen = self.seen or frame.height > 0
+        who = [*KEY] if self._dataset is None else [pl.lit(self._dataset).alias("dataset"), *KEY[1:]]
+        if self.source.name.name != TRADES:
+            columns = {"at": "ts_event", **PRICES, "volume": "volume", "trades": "trade_count"}
+            return frame.select(*who, *legs(columns))
+        traded = ((frame["action"] == _TRADED) & (frame["size"] > 0)).fill_null(value=False)
+        rows = frame if traded.all() else frame.filter(traded)
+        return rows.select(*who, *legs({"at": "ts_recv", "price": "price", "volume": "size"}))
 
     def explain(self) -> list[str]:
         """Why there is no bar: of no rows, or of some that make up none which starts in the window and is certain."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -25,15 +26,20 @@ class Certain:
         """True for each stretch (dataset, instrument_id, since, until) that is not stored whole."""
         inside = np.zeros(bars.height, dtype=np.bool_)
         ids, starts, ends = (bars[c].to_numpy() for c in ("instrument_id", "since", "until"))
-        for (dataset, every), part in self.held.with_columns(
-            pl.col("instrument_id").fill_null(0), every=pl.col("instrument_id").is_null()
-        ).group_by("dataset", "every"):
-            intervals = Intervals(merge(part))
+        for dataset, every, intervals in self._held:
             looked = np.zeros_like(ids) if every else ids
             at = intervals.find(looked, starts)
             held = (at >= 0) & (at == intervals.find(looked, ends - 1))
             inside |= held & (bars["dataset"] == dataset).to_numpy()
         return ~inside
+
+    @cached_property
+    def _held(self) -> list[tuple[str, bool, Intervals]]:
+        """By dataset, of each instrument and (True) of every one."""
+        rows = self.held.with_columns(
+            pl.col("instrument_id").fill_null(0), every=pl.col("instrument_id").is_null()
+        )  # fmt: skip
+        return [(str(d), bool(every), Intervals(merge(part))) for (d, every), part in rows.group_by("dataset", "every")]
 
     def spoiled(self, bars: pl.DataFrame) -> Array:
         """True for each stretch that holds a quarantined row."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,10 +47,16 @@ class Sessions:
     """A :class:`hdi.folding.Clock` of sessions: a session with a break is one, from its first open to its last close.
 
     Bars within a session are cut off at its close. ``outside`` counts the rows that are of no session, and so of no
-    bar, in the window. Raises RequestError where no calendar is known of a dataset.
+    bar, in the window. ``contracts`` are all (dataset, raw symbol) that rows are of; None: any. Raises RequestError
+    where no calendar is known of a dataset.
     """
 
-    def __init__(self, calendars: Calendars, names: Names, window: Window, every: Every) -> None:
+    def __init__(
+        self, calendars: Calendars, names: Names, window: Window, every: Every,
+        contracts: Sequence[tuple[str, str]] | None = None,
+    ) -> None:  # fmt: skip
+        self._contracts = contracts
+        self._counting = Lock()
         self._calendars = calendars
         self._names = names
         self._width = 0 if every.days or every.kind != "time" else every.width
@@ -67,7 +75,16 @@ class Sessions:
 
     def reach(self, start: int, end: int) -> tuple[int, int]:
         """See :class:`hdi.folding.Clock`."""
-        return start - self.longest, end + self.longest
+        low, high = start - self.longest, end + self.longest
+        if self._contracts is None:
+            return low, high
+        # No further than the sessions go: what comes after the last may be another contract's.
+        opens, closes = [start], [end]
+        for table in {key: self.table(*key) for key in self._contracts}.values():
+            met = (table.ends > start) & (table.starts < end)
+            opens += table.starts[met].tolist()
+            closes += table.ends[met].tolist()
+        return max(low, min(opens)), min(high, max(closes))
 
     def table(self, dataset: str, symbol: str) -> Table:
         """The sessions of a symbol's product."""
@@ -97,7 +114,8 @@ class Sessions:
         if kept.all():
             return out
         within = (at >= self._asked.start) & (at < self._asked.end)
-        self.outside += int((~kept & within).sum())
+        with self._counting:  # frames may be placed at once
+            self.outside += int((~kept & within).sum())
         return out.filter(pl.Series(kept))
 
     def _by_table(self, rows: pl.DataFrame) -> list[tuple[Table, Any]]:

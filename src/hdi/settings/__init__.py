@@ -9,6 +9,6 @@ name of its variable or flag.
 from __future__ import annotations
 
 from hdi.settings.groups import Described, Settings, describe
-from hdi.settings.layers import API_FILE, JOBS, api_file, load
+from hdi.settings.layers import API_FILE, JOBS, api_file, config_folder, load
 
-__all__ = ["API_FILE", "JOBS", "Described", "Settings", "api_file", "describe", "load"]
+__all__ = ["API_FILE", "JOBS", "Described", "Settings", "api_file", "config_folder", "describe", "load"]

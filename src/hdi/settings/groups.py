@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import field as kept
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
@@ -38,12 +39,20 @@ _LEVELS = {"WARN": "WARNING", "FATAL": "CRITICAL"}
 
 @dataclass(frozen=True)
 class From:
-    """Where else than in a YAML file a setting may be given."""
+    """Where else than in a YAML file a setting may be given; ``example`` is what .env.example shows."""
 
     env: str = ""
     flag: str = ""
     in_file: bool = True
     from_env: Callable[[str], Any] = str
+    example: str = ""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where settings came from; settings of other places with the same values are the same."""
+
+    by_key: Mapping[str, str] = kept(default_factory=dict, compare=False)
 
 
 def _path(value: Path, info: ValidationInfo) -> Path:
@@ -210,13 +219,49 @@ class Query(Frozen):
     confirm_symbols: Annotated[int, Number, Field(ge=0, description="More symbols than this are confirmed first.")] = 10
 
 
+class Reconcile(Frozen):
+    """From where on what is stored is doubted; `hdi reconcile` compares it with itself."""
+
+    spike_moves: Annotated[
+        int,
+        Number,
+        Field(
+            ge=2,
+            description="A bar is a spike where it leaves the range of both neighbours by more than so many usual moves "
+            "(the median absolute deviation of the changes of its closes).",
+        ),
+    ] = 50
+    stale_bars: Annotated[
+        int, Number, Field(ge=2, description="So many equal bars in a row, with a range and a volume, are stale.")
+    ] = 10
+    stale_quotes: Annotated[
+        int, Number, Field(ge=2, description="A quote that stands through a UTC day of so many trades is stale.")
+    ] = 100
+    copies_percent: Annotated[
+        float,
+        Number,
+        Field(ge=0, le=100, description="Percentage of the ticks of an hour that must be copies before it looks repeated."),
+    ] = 40.0
+    copies_least: Annotated[
+        int, Number, Field(ge=1, description="And so many copies there must be at least in that hour.")
+    ] = 20
+    settlement_ranges: Annotated[
+        int,
+        Number,
+        Field(ge=1, description="A settlement may lie so many times the range of its days, or session, away from it."),
+    ] = 3
+    settlement_volume: Annotated[
+        int, Number, Field(ge=0, description="Days on which less was traded say nothing of a settlement.")
+    ] = 1_000
+
+
 class Databento(Frozen):
     """How the vendor Databento is asked."""
 
     key: Annotated[
         SecretStr | None,
         Field(description="The API key: a secret, never shown, and never read from a YAML file."),
-        From(env="DATABENTO_API_KEY", in_file=False),
+        From(env="DATABENTO_API_KEY", in_file=False, example="your_databento_api_key"),
     ] = None
     gateway: Annotated[
         str,
@@ -241,7 +286,7 @@ class TimescaleDB(Frozen):
             description="Host of the server, or the folder of its socket. Where the variable is set and no store is "
             "named, the store is timescaledb."
         ),
-        From(env=TIMESCALEDB_HOST),
+        From(env=TIMESCALEDB_HOST, example="localhost"),
     ] = None
     port: Annotated[
         int, Number, Field(ge=1, le=65_535, description="Port of the server."), From(env="TIMESCALEDB_PORT")
@@ -249,7 +294,7 @@ class TimescaleDB(Frozen):
     user: Annotated[
         Word | None,
         Field(description="Role to log in as; null: PGUSER, or the name of the system's user."),
-        From(env="TIMESCALEDB_USER"),
+        From(env="TIMESCALEDB_USER", example="hdi"),
     ] = None
     password: Annotated[
         SecretStr | None,
@@ -257,7 +302,7 @@ class TimescaleDB(Frozen):
             description="Its password: a secret, never shown, and never read from a YAML file. Without it libpq looks "
             "at PGPASSWORD and ~/.pgpass."
         ),
-        From(env="TIMESCALEDB_PASSWORD", in_file=False),
+        From(env="TIMESCALEDB_PASSWORD", in_file=False, example="your_password"),
     ] = None
     dbname: Annotated[
         Word,
@@ -270,7 +315,7 @@ class TimescaleDB(Frozen):
             description="TLS, in libpq's words: disable, allow, prefer (PGSSLMODE counts where that is set), require, "
             "verify-ca or verify-full."
         ),
-        From(env="TIMESCALEDB_SSLMODE"),
+        From(env="TIMESCALEDB_SSLMODE", example="verify-full"),
     ] = "prefer"
     sslrootcert: Annotated[
         Annotated[str, AfterValidator(_certificates)] | None,
@@ -278,13 +323,21 @@ class TimescaleDB(Frozen):
             description="File of the certificates that verify-ca and verify-full trust, or system; null: "
             "PGSSLROOTCERT, or ~/.postgresql/root.crt."
         ),
-        From(env="TIMESCALEDB_SSLROOTCERT"),
+        From(env="TIMESCALEDB_SSLROOTCERT", example="./configs/root.crt"),
     ] = None
     connect_seconds: Annotated[
         int,
         Number,
         Field(ge=1, le=600, description="How long a connection may take to be made, in seconds, 1 to 600."),
     ] = 10
+    programs: Annotated[
+        Folder | None,
+        Field(
+            description="Folder of pg_dump and pg_restore, for hdi backup and restore; null: the newest that the PATH "
+            "and /usr/lib/postgresql have."
+        ),
+        From(env="TIMESCALEDB_PROGRAMS", example="/usr/lib/postgresql/17/bin"),
+    ] = None
     compress: Annotated[
         bool, Field(description="Compress old chunks (columnstore); the server's community edition can.")
     ] = False
@@ -295,13 +348,38 @@ class TimescaleDB(Frozen):
     ] = 30
 
 
+class Maintain(Frozen):
+    """What `hdi maintain` removes, and after how long."""
+
+    keep_removed_hours: Annotated[
+        float,
+        Number,
+        Field(
+            ge=0, le=876_000,
+            description="Files of a lake that its tables name no more are kept for so many hours: a reader may be at "
+            "them still.",
+        ),
+    ] = 168.0  # fmt: skip
+    log_days: Annotated[
+        Annotated[int, Number, Field(ge=1)] | None,
+        Field(description="Rotated log files that are older than so many days are removed; null: never."),
+    ] = None
+    raw_days: Annotated[
+        Annotated[int, Number, Field(ge=1)] | None,
+        Field(
+            description="Raw files whose rows were stored, with no reject, so many days ago are removed; what is made "
+            "of them again is bought again; null: never."
+        ),
+    ] = None
+
+
 class Settings(Frozen):
     """All settings; made by :func:`load`. Paths are absolute, ``store_url`` is ready for ``open_store``."""
 
     config_dir: Annotated[
         Folder | None,
         Field(description="Folder of the YAML files; ./configs where that exists."),
-        From(env="HDI_CONFIG_DIR", flag="--config-dir", in_file=False),
+        From(env="HDI_CONFIG_DIR", flag="--config-dir", in_file=False, example="./configs"),
     ] = None
     data_dir: Annotated[
         Folder,
@@ -315,26 +393,34 @@ class Settings(Frozen):
             description="Where data is kept: a path or lake:PATH (Delta tables), timescaledb (the server that the "
             "settings timescaledb.* name), or a server's URL, postgresql://..."
         ),
-        From(env="HDI_STORE", flag="--store"),
+        From(env="HDI_STORE", flag="--store", example="lake:./data/lake"),
     ] = "lake:{data_dir}/lake"
     dlq_dir: Annotated[Folder, Field(description="Folder to which rejected rows are exported.")] = Path("dlq")
     color: Annotated[
         bool,
         Field(description="Colours on a terminal; NO_COLOR with any value turns them off."),
-        From(env="NO_COLOR", from_env=lambda _: False),
+        From(env="NO_COLOR", from_env=lambda _: False, example="1"),
     ] = True
     log: Log = Log()
     ingest: Ingest = Ingest()
     query: Query = Query()
+    reconcile: Reconcile = Reconcile()
     databento: Databento = Databento()
     timescaledb: TimescaleDB = TimescaleDB()
+    maintain: Maintain = Maintain()
 
     _secrets: tuple[str, ...] = PrivateAttr(default=())
+    _places: Places = PrivateAttr(default_factory=Places)
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """The secret values of the environment and the flags, longest first: for masking them, never for showing."""
         return self._secrets
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each setting that was given came from, by its dotted key; the others are defaults."""
+        return dict(self._places.by_key)
 
     @property
     def store_url(self) -> str:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from pydantic import ValidationError
 
 from hdi import document
-from hdi.errors import ConfigError
+from hdi.errors import ConfigError, together
 from hdi.settings import addresses
 from hdi.settings.addresses import TIMESCALEDB
 from hdi.settings.groups import (
     SUFFIXES,
     TIMESCALEDB_HOST,
+    Places,
     Settings,
     by_key,
     given_by,
@@ -47,10 +48,11 @@ class _Error(Protocol):
 
 
 class _Given(NamedTuple):
-    """A raw value, and the error that names its place."""
+    """A raw value, the error that names its place, and the place."""
 
     value: Any
     error: _Error
+    where: str
 
 
 def load(
@@ -67,26 +69,20 @@ def load(
     one that is not set. Unknown variables are errors only where their name starts with ``HDI_``
     (``HDI_TEST_`` is left to test suites).
 
-    Raises ConfigError for an unknown key, a bad value, or a folder that was named and does not exist.
+    Raises ConfigError for unknown keys, bad values, or a folder that was named and does not exist: all at once.
     """
     cwd = cwd or Path.cwd()
-    variables = _dotenv(cwd / ".env") | _environment(os.environ if env is None else env)
-    given = _from_variables(variables)
-    if config_dir is not None:
-        given["config_dir"] = _Given(config_dir, _named("--config-dir"))
-    folder = _config_dir(given.pop("config_dir", None), cwd)
-    layers: dict[str, _Given] = {}
-    if folder and (path := _one_of(folder, _SYSTEM_NAMES)):
-        layers |= _from_document(document.load(path))
-    if folder and (path := api_file(folder)):
-        layers |= _from_document(document.load(path), others=(JOBS,))
+    problems: list[ConfigError] = []
+    variables, given, folder = _outside(config_dir, env, cwd, problems)
+    layers = _from_files(folder, problems)
     if "store" not in layers and TIMESCALEDB_HOST in variables:
-        layers["store"] = _Given(TIMESCALEDB, variables[TIMESCALEDB_HOST].error)
+        layers["store"] = variables[TIMESCALEDB_HOST]._replace(value=TIMESCALEDB)
     if "store" in layers and addresses.passwords(str(layers["store"].value).strip()):
         message, hint = _not_in_a_file("a password", "password")
-        raise layers["store"].error(message, f"{hint} A URL with a password in it can be given as HDI_STORE there.")
+        hint = f"{hint} A URL with a password in it can be given as HDI_STORE there."
+        problems.append(layers.pop("store").error(message, hint))
     layers |= given | _from_flags(flags or {})
-    settings = _validated(layers, folder, cwd)
+    settings = _validated(layers, folder, cwd, problems)
     if settings.store == TIMESCALEDB and settings.timescaledb.host is None:
         raise layers["store"].error(
             f"{TIMESCALEDB}: its host is not known",
@@ -95,7 +91,46 @@ def load(
         )
     variable_secrets = {given.value for name, given in variables.items() if _SECRET_VARIABLE.fullmatch(name)}
     settings._secrets = _secrets(settings, variable_secrets)  # noqa: SLF001 - ours, set once, before anyone sees it
+    settings._places = Places({key: given.where for key, given in layers.items()})  # noqa: SLF001 - the same
     return settings
+
+
+def config_folder(
+    config_dir: Path | None = None, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Path | None:
+    """The folder of the YAML files that :func:`load` reads, whatever is wrong in them; None where there is none."""
+    try:
+        return _outside(config_dir, env, cwd or Path.cwd(), [])[2]
+    except ConfigError:
+        return None
+
+
+def _outside(
+    config_dir: Path | None, env: Mapping[str, str] | None, cwd: Path, problems: list[ConfigError]
+) -> tuple[dict[str, _Given], dict[str, _Given], Path | None]:
+    """The variables by name, the settings that they give, and the folder of the files."""
+    variables = _dotenv(cwd / ".env", problems) | _environment(os.environ if env is None else env)
+    given = _from_variables(variables, problems)
+    if config_dir is not None:
+        given["config_dir"] = _placed(config_dir, "--config-dir")
+    return variables, given, _config_dir(given.get("config_dir"), cwd)
+
+
+def _from_files(folder: Path | None, problems: list[ConfigError]) -> dict[str, _Given]:
+    """The settings of the YAML files by dotted key; the later file wins."""
+    layers: dict[str, _Given] = {}
+    if folder is None:
+        return layers
+    finders: tuple[tuple[Callable[[], Path | None], tuple[str, ...]], ...] = (
+        (lambda: _one_of(folder, _SYSTEM_NAMES), ()), (lambda: api_file(folder), (JOBS,)),
+    )  # fmt: skip
+    for find, others in finders:
+        try:
+            if path := find():
+                layers |= _from_document(document.load(path), problems, others)
+        except ConfigError as exc:
+            problems.append(exc)
+    return layers
 
 
 def _secrets(settings: Settings, found: set[str]) -> tuple[str, ...]:
@@ -108,28 +143,34 @@ def _secrets(settings: Settings, found: set[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda secret: (-len(secret), secret)))
 
 
-def _validated(layers: Mapping[str, _Given], config_dir: Path | None, cwd: Path) -> Settings:
-    nested: dict[str, Any] = {"config_dir": config_dir}
+def _validated(
+    layers: Mapping[str, _Given], config_dir: Path | None, cwd: Path, problems: list[ConfigError]
+) -> Settings:
+    nested: dict[str, Any] = {}
     for key, given in layers.items():
         *groups, name = key.split(".")
         at = nested
         for group in groups:
             at = at.setdefault(group, {})
         at[name] = given.value
-    nested = {name: nested.get(name, {}) for name in group_names()} | nested
+    nested = {name: nested.get(name, {}) for name in group_names()} | nested | {"config_dir": config_dir}
     try:
-        return Settings.model_validate(nested, context={"cwd": cwd})
+        settings = Settings.model_validate(nested, context={"cwd": cwd})
     except ValidationError as exc:
-        problems = []
         for problem in exc.errors(include_url=False, include_input=False):
             key = next(k for k in by_key() if k.split(".") == list(problem["loc"])[: k.count(".") + 1])
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
             value = _MASK if secret(by_key()[key]) else addresses.shown(layers[key].value)
-            problems.append(layers[key].error(f"{value}: {message}").message)
-        raise ConfigError("\n".join(problems)) from exc
+            problems.append(layers[key].error(f"{value}: {message}"))
+        raise together(problems) from exc
+    if problems:
+        raise together(problems)
+    return settings
 
 
-def _from_document(doc: document.Document, others: tuple[str, ...] = ()) -> dict[str, _Given]:
+def _from_document(
+    doc: document.Document, problems: list[ConfigError], others: tuple[str, ...] = ()
+) -> dict[str, _Given]:
     """The leaves of one YAML file by dotted key; ``others`` are keys at its top that somebody else reads."""
     found: dict[str, _Given] = {}
 
@@ -139,16 +180,17 @@ def _from_document(doc: document.Document, others: tuple[str, ...] = ()) -> dict
     def walk(node: Any, *at: str) -> None:
         known = [*known_below(at), *(() if at else others)]
         if not isinstance(node, dict):
-            raise doc.error(f"{_shown(node, at)}: keys are needed here: {', '.join(known)}", *at)
+            problems.append(doc.error(f"{_shown(node, at)}: keys are needed here: {', '.join(known)}", *at))
+            return
         for name, value in node.items():
             keys = (*at, str(name))
             if keys[-1] not in known:
-                raise at_document(*keys)(*_unknown_key(keys, known))
-            if len(keys) == 1 and keys[0] in group_names():
+                problems.append(at_document(*keys)(*_unknown_key(keys, known)))
+            elif len(keys) == 1 and keys[0] in group_names():
                 if value is not None:
                     walk(value, *keys)
             elif len(keys) > 1 or keys[0] not in others:
-                found[".".join(keys)] = _Given(value, at_document(*keys))
+                found[".".join(keys)] = _Given(value, at_document(*keys), doc.where(*keys))
 
     walk(doc.data)
     return found
@@ -181,16 +223,16 @@ def _not_in_a_file(name: str, what: Literal["key", "password"]) -> tuple[str, st
     )
 
 
-def _from_variables(variables: Mapping[str, _Given]) -> dict[str, _Given]:
+def _from_variables(variables: Mapping[str, _Given], problems: list[ConfigError]) -> dict[str, _Given]:
     by_name = {at.env: (key, at) for key, field in leaves(Settings) if (at := given_by(field)).env}
     found = {}
     for name, given in variables.items():
         if name in by_name:
             key, at = by_name[name]
-            found[key] = _Given(at.from_env(given.value), given.error)
+            found[key] = given._replace(value=at.from_env(given.value))
         elif name.startswith("HDI_") and not name.startswith("HDI_TEST_"):
             known = sorted(n for n in by_name if n.startswith("HDI_"))
-            raise given.error(*_unknown("variable", name, known))
+            problems.append(given.error(*_unknown("variable", name, known)))
     return found
 
 
@@ -201,11 +243,11 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, _Given]:
         if key not in fields or key == "config_dir":
             raise ConfigError(*_unknown("setting", key, sorted(fields.keys() - {"config_dir"})))
         if value is not None:
-            found[key] = _Given(value, _named(given_by(fields[key]).flag or key))
+            found[key] = _placed(value, given_by(fields[key]).flag or key)
     return found
 
 
-def _dotenv(path: Path) -> dict[str, _Given]:
+def _dotenv(path: Path, problems: list[ConfigError]) -> dict[str, _Given]:
     """The variables of a ``.env`` file: quotes, ``export`` and comments as usual, ``$`` is itself."""
     # A folder of that name is somebody's virtual environment.
     if not os.path.lexists(path) or path.is_dir():
@@ -222,14 +264,18 @@ def _dotenv(path: Path) -> dict[str, _Given]:
         text = binding.original.string
         line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
         if binding.error:
-            raise ConfigError(f"{path}:{line}: a line of the form NAME=value is needed")
-        if binding.key and binding.value:
-            found[binding.key] = _Given(binding.value, _named(f"{path}:{line}: {binding.key}"))
+            problems.append(ConfigError(f"{path}:{line}: a line of the form NAME=value is needed"))
+        elif binding.key and binding.value:
+            found[binding.key] = _placed(binding.value, f"{path}:{line}: {binding.key}")
     return found
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, _Given]:
-    return {name: _Given(value, _named(f"environment variable {name}")) for name, value in env.items() if value}
+    return {name: _placed(value, f"environment variable {name}") for name, value in env.items() if value}
+
+
+def _placed(value: Any, where: str) -> _Given:
+    return _Given(value, _named(where), where)
 
 
 def _named(where: str) -> _Error:

@@ -77,6 +77,58 @@ class Source(Protocol):
         """Really ask the vendor: whether the key is valid, and what it opens."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A vendor that answered, whatever it said: seconds it took, and how many our clock is ahead of the vendor's.
+
+    ``ahead`` is None where it does not tell the time; ``within`` is how far off it may be.
+    """
+
+    url: str
+    seconds: float
+    ahead: float | None = None
+    within: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many calls of a family this process may still make at once, of how many in so many seconds."""
+
+    family: str
+    left: int
+    most: int
+    seconds: float
+
+
+@runtime_checkable
+class Diagnosed(Source, Protocol):
+    """A source whose way to the vendor can be looked at. Nothing here is billed."""
+
+    gateway: str
+
+    def local(self) -> bool:
+        """True where the gateway is on this machine."""
+
+    def official(self) -> bool:
+        """True for the vendor's own gateway."""
+
+    def check_key(self) -> None:
+        """RequestError where there is no key, or none of the right form; it is not shown, and nothing is asked."""
+
+    def reach(self) -> Reached:
+        """Ask the gateway without a key, in one try: who answers is there, and its certificate is trusted.
+
+        Raises VendorRefused for a certificate that is not trusted, ConfigError where the file of those that are is
+        missing, VendorUnavailable when nobody answers.
+        """
+
+    def datasets(self) -> list[str]:
+        """The datasets that the key opens, by name, really asked in one try."""
+
+    def allowances(self) -> list[Allowance]:
+        """What is left of the vendor's limits of calls, by this process's own count."""
+
+
 class Unanswered(VendorUnavailable):
     """The vendor gave no answer, and may have done what it was asked for all the same."""
 

@@ -23,11 +23,11 @@ from pydantic import SecretStr
 from hdi.errors import HdiError, NothingResolved, RequestError, VendorUnavailable
 from hdi.frames import NAMED, RESOLVED
 from hdi.model import MOST_SYMBOLS, Condition, Order, Quote, Window, date_ns, ns_date, parse_instant
-from hdi.sources import BatchFile, BatchJob
+from hdi.sources import Allowance, BatchFile, BatchJob, Reached
 from hdi.sources.breaker import Breaker
 from hdi.sources.databento_batch import Batch, declared
 from hdi.sources.databento_calls import Calls
-from hdi.sources.databento_gateway import Gateway
+from hdi.sources.databento_gateway import OFFICIAL, Gateway
 from hdi.sources.databento_receive import Loss, receive
 from hdi.sources.databento_refusals import Ask, RequestRefused
 from hdi.sources.retries import Retries
@@ -281,11 +281,36 @@ class Databento:
         """Bring a file to ``path``, from where an earlier try has left it; its SHA-256 is what is listed. Free."""
         self._batch.fetch(file, path, dataset)
 
+    def local(self) -> bool:
+        """True where the gateway is on this machine."""
+        return self._calls.gateway.local
+
+    def official(self) -> bool:
+        """True for the vendor's own gateway."""
+        return self._calls.gateway.host == OFFICIAL
+
+    def check_key(self) -> None:
+        """RequestError where there is no key, or none of the right form."""
+        self._calls.check_key()
+
+    def reach(self) -> Reached:
+        """Ask the gateway without a key, in one try, and compare clocks; see :meth:`hdi.sources.Diagnosed.reach`."""
+        return self._calls.reach()
+
+    def datasets(self) -> list[str]:
+        """The datasets that the key opens, really asked in one try."""
+        ask = Ask("metadata.list_datasets")
+        found = self._calls.make(ask, lambda client: client.metadata.list_datasets(), once=True)
+        return sorted(map(str, found))
+
+    def allowances(self) -> list[Allowance]:
+        """What is left of the vendor's limits of calls, by this process's own count."""
+        return self._calls.allowances()
+
     def check(self) -> dict[str, Any]:
         """``valid``, ``gateway``, ``origin``, ``datasets`` (how many) and ``seconds``, really asked, in one try."""
         began = time.monotonic()
-        ask = Ask("metadata.list_datasets")
-        datasets = self._calls.make(ask, lambda client: client.metadata.list_datasets(), once=True)
+        datasets = self.datasets()
         seconds = round(time.monotonic() - began, 3)
         return {
             "valid": True, "gateway": self.gateway, "origin": self.origin, "datasets": len(datasets),

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from hdi.errors import AccountRefused, HdiError, VendorUnavailable
-from hdi.sources import Unanswered, breaker
+from hdi.sources import Allowance, Reached, Unanswered, breaker
 from hdi.sources.breaker import Breaker
 from hdi.sources.databento_gateway import Gateway, check_key
+from hdi.sources.databento_reach import reach
 from hdi.sources.databento_refusals import Ask, judge
 from hdi.sources.limits import Limiter, shared, slots
 from hdi.sources.retries import Retries, Transient
@@ -53,6 +54,18 @@ class Calls:
     def account(self) -> str:
         """A name of the key at the gateway that does not tell it."""
         return hashlib.sha256(f"{self.gateway.url} {check_key(self._given)}".encode()).hexdigest()[:16]
+
+    def allowances(self) -> list[Allowance]:
+        """What is left of the limits, by this process's count."""
+        return [Allowance(family, *left) for family, left in self._limiter.left().items()]
+
+    def check_key(self) -> None:
+        """RequestError where the key is not one."""
+        check_key(self._given)
+
+    def reach(self) -> Reached:
+        """See :meth:`hdi.sources.Diagnosed.reach`."""
+        return reach(self.gateway, self._timeout)
 
     def make(self, ask: Ask, work: Callable[[Historical], T], *, once: bool = False, sure: bool = False) -> T:
         """What ``work`` returns for the client; it is tried again where that may help, unless ``once``.

@@ -77,7 +77,7 @@ def judge(error: Exception, ask: Ask, gateway: Gateway, key: str) -> HdiError | 
     if isinstance(error, BentoHttpError):
         return _answered(error, ask, gateway, key)
     if isinstance(error, RequestException):
-        return _unanswered(error, gateway)
+        return unanswered(error, gateway)
     if isinstance(error, OSError):
         return _local(error, ask)
     if isinstance(error, ValueError):
@@ -202,7 +202,7 @@ def _outside(message: str, ask: Ask, found: tuple[str, int | None, int | None]) 
     return RangeUnavailable(message, hint, available)
 
 
-def _unanswered(error: RequestException, gateway: Gateway) -> HdiError | Transient:
+def unanswered(error: RequestException, gateway: Gateway) -> HdiError | Transient:
     """What a failure below HTTP means."""
     import requests
 

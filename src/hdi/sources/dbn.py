@@ -71,6 +71,8 @@ class Reader:
         try:
             self._bytes = _Unpacker(self._chunk, path)
             self.header = _header(self._bytes, path)
+            #: Where the first record begins in the plain bytes.
+            self.records_at = self._bytes.taken
         except BaseException:
             self._file.close()
             raise
@@ -190,6 +192,7 @@ class _Unpacker:
         self._read = read
         self._path = path
         self._held = memoryview(b"")
+        self.taken = 0
         first = b""
         while len(first) < len(_ZSTD) and (more := read()):
             first += more
@@ -209,6 +212,7 @@ class _Unpacker:
                 held += len(piece)
         whole = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
         self._held = whole[want:]
+        self.taken += min(want, len(whole))
         return whole[:want]
 
     def _plain(self) -> bytes | memoryview:

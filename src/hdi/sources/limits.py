@@ -52,6 +52,16 @@ class Limiter:
             self._tell(family, used, reset, throttled=at > now)
         return at - now
 
+    def left(self) -> dict[str, tuple[int, int, float]]:
+        """Of each family: how many calls may leave now without a wait, of how many, in how many seconds."""
+        with self._lock:
+            now = time.monotonic()
+            return {
+                family: (max(0, most - sum(place > now - self._spans[family] for place in self._places[family])),
+                         most, self._spans[family])
+                for family, most in self._limits.items()
+            }  # fmt: skip
+
     def hold(self, family: str, seconds: float) -> None:
         """Let no further call of the family leave for so long: the vendor asked for it."""
         with self._lock:

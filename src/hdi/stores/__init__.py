@@ -13,6 +13,7 @@ Frames that cross this seam:
 ``ledger``     :data:`LEDGER`, one row for each unit of each commit, oldest first
 ``conditions`` :data:`CONDITIONS`, what the vendor said of days, oldest first
 ``content``    :data:`CONTENT`, how many rows there are of what, and when
+``discrepancies`` :data:`DISCREPANCIES`, what was found to contradict something else that is stored, by number
 """
 
 from __future__ import annotations
@@ -21,23 +22,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import polars as pl
 
 from hdi.answer import Answer
 from hdi.errors import OriginMismatch, RequestError, StoreError
 from hdi.extensions import extensions
-from hdi.frames import CONDITIONS, CONTENT, COVERAGE, LEDGER, MAPPINGS, REJECTS
-from hdi.model import RawFile, Receipt, Unit, Window
+from hdi.frames import CONDITIONS, CONTENT, COVERAGE, DISCREPANCIES, LEDGER, MAPPINGS, REJECTS
+from hdi.model import Finding, RawFile, Receipt, Unit, Window
 from hdi.schema import Schema, SchemaName, Schemas
 from hdi.stores.options import ServerOptions
 
 __all__ = [
-    "CONDITIONS", "CONTENT", "COVERAGE", "LEDGER", "MAPPINGS", "REJECTS", "Books", "Piece", "ServerOptions", "Store",
-    "Together", "Work", "Writer", "check_origin", "names", "open_store",
+    "CONDITIONS", "CONTENT", "COVERAGE", "DISCREPANCIES", "LEDGER", "MAPPINGS", "REJECTS", "Books", "Piece", "Purging",
+    "ServerOptions", "Store", "Together", "Work", "Working", "Writer", "check_origin", "names", "open_store",
 ]  # fmt: skip
 
+Out = TypeVar("Out")
 #: The packaged stores, by module, each with the schemes of its URLs.
 _PACKAGED = {"lake": ("lake",), "timescaledb": ("postgresql", "postgres")}
 
@@ -165,6 +167,38 @@ class Touching(Protocol):
         """As its own engine plans it: no estimate, and no row is read."""
 
 
+@runtime_checkable
+class Working(Protocol):
+    """A store that works on rows in the threads that read them. The arguments are those of :meth:`Store.read`."""
+
+    def read_each(  # noqa: PLR0913  (a read, and what is done)
+        self,
+        schema: Schema,
+        name: str,
+        window: Window,
+        instruments: pl.DataFrame | None,
+        columns: Sequence[str],
+        dataset: str | None,
+        each: Callable[[pl.DataFrame], Out],
+    ) -> Iterator[Out]:
+        """``each`` of the frames of a read without ``ordered``, in their order; several are worked on at once."""
+
+
+@runtime_checkable
+class Purging(Protocol):
+    """A store that can forget rejects. What it has forgotten it says for ever."""
+
+    def purge(self, stand: Sequence[int], replaced: Sequence[int], reason: str) -> pl.DataFrame:
+        """Empty the records of the rejects of some units that stand, and forget those of some that were replaced.
+
+        Both name units by number. A reject that stands keeps all but its record (:data:`hdi.frames.NO_RECORD`) and its
+        message. Returns what it keeps of that (:data:`hdi.frames.PURGED`), which is empty where there was nothing.
+        """
+
+    def purged(self) -> pl.DataFrame:
+        """What was purged (:data:`hdi.frames.PURGED`), oldest first."""
+
+
 @dataclass(frozen=True)
 class Books:
     """What symbols are looked up by: see the methods of :class:`Store` of these names."""
@@ -180,6 +214,14 @@ class Together(Protocol):
 
     def books(self) -> Books:
         """As they stand; a book that has not changed since the last time is the same object."""
+
+
+@runtime_checkable
+class Inspected(Protocol):
+    """A store that looks at itself: its version, what it needs of where it lies, what dead attempts left behind."""
+
+    def inspect(self) -> list[Finding]:
+        """What ``hdi doctor`` shows of it."""
 
 
 @runtime_checkable
@@ -228,6 +270,16 @@ class Store(Protocol):
 
     def conditions(self) -> pl.DataFrame:
         """What the vendor said of days whenever it changed (:data:`CONDITIONS`), in the order in which it was heard."""
+
+    def discrepancies(self) -> pl.DataFrame:
+        """What was found to contradict something else that is stored (:data:`DISCREPANCIES`), by number."""
+
+    def amend(self, change: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+        """Make the discrepancies what ``change`` makes of them, in one act, with no other change in between.
+
+        A row keeps its ``number``, and no number is given twice. Returns them as they are then; what is equal is not
+        written again.
+        """
 
     def content(
         self,

@@ -16,6 +16,10 @@ from hdi.symbology import Intervals
 
 if TYPE_CHECKING:
     from hdi.model import Window
+    from hdi.symbology import Array
+
+#: So few rectangles are compared one by one: to sort them takes longer than the rows of a short answer.
+_FEW = 8
 
 
 class Held:
@@ -28,11 +32,11 @@ class Held:
     def __init__(self, window: Window, instruments: pl.DataFrame | None) -> None:
         self._window = window
         self.ids: dict[str, pl.Series] | None = None
-        self._held: dict[str, Intervals] = {}
+        self._held: dict[str, Intervals | _Few] = {}
         if instruments is not None:
             parts = _by_dataset(instruments)
             self.ids = {d: _ids(f["instrument_id"]) for d, f in parts.items()}
-            self._held = {d: Intervals(f) for d, f in parts.items() if not _whole(f, window)}
+            self._held = {d: held for d, f in parts.items() if (held := _lookup(f, window)) is not None}
 
     @property
     def empty(self) -> bool:
@@ -46,13 +50,42 @@ class Held:
 
     def inside(self, rows: pl.DataFrame, index: str) -> pl.DataFrame:
         """The rows inside the window and the rectangles, by their index time."""
-        instants = rows[index].to_physical().to_numpy()
+        times = rows[index].to_physical()
+        if rows.height and not self._held:  # as of most large answers: nothing is laid out anew to be looked at
+            first, last = int(times.min()), int(times.max())  # type: ignore[arg-type]
+            if first >= self._window.start and last < self._window.end:
+                return rows
+        instants = times.to_numpy()
         keep = (instants >= self._window.start) & (instants < self._window.end)
         for dataset, held in self._held.items():
-            mine = (rows["dataset"] == dataset).to_numpy()
             found = held.find(rows["instrument_id"].to_numpy(), instants) >= 0
-            keep = np.where(mine, keep & found, keep)
+            if len(self.ids or ()) > 1:  # else all rows are of the one dataset that is wanted
+                found |= (rows["dataset"] != dataset).to_numpy()
+            keep &= found
         return rows if keep.all() else rows.filter(pl.Series(keep))
+
+
+class _Few:
+    """A few rectangles, looked up as :class:`Intervals` are; they may overlap."""
+
+    def __init__(self, rectangles: Sequence[tuple[int, int, int]]) -> None:
+        self._rectangles = rectangles
+
+    def find(self, instruments: Array, instants: Array) -> Array:
+        """For each row the number of a rectangle that holds it, or -1."""
+        found = np.full(len(instruments), -1, dtype=np.int64)
+        for at, (instrument, start, end) in enumerate(self._rectangles):
+            found[(instruments == instrument) & (instants >= start) & (instants < end)] = at
+        return found
+
+
+def _lookup(frame: pl.DataFrame, window: Window) -> Intervals | _Few | None:
+    """What rows are looked up in; None where every rectangle spans the window, so that the instrument decides."""
+    if frame.height > _FEW:
+        return None if _whole(frame, window) else Intervals(frame)
+    rectangles = list(zip(*(frame[c].to_list() for c in ("instrument_id", "start", "end")), strict=True))
+    spans = all(start <= window.start and end >= window.end for _, start, end in rectangles)
+    return None if spans else _Few(rectangles)
 
 
 def _by_dataset(instruments: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import polars as pl
 
 from hdi.errors import RequestError, StoreError
-from hdi.frames import BROUGHT, CONDITIONS, LEDGER, MAPPINGS
+from hdi.frames import BROUGHT, CONDITIONS, LEDGER, MAPPINGS, NO_RECORD, PURGED
 from hdi.model import Receipt, Unit
+
+#: Rejects that are hashed at once.
+_SLICE = 65_536
 
 
 def moment(before: int | None) -> int:
@@ -122,6 +127,54 @@ def stood(rejected: pl.DataFrame, known: pl.Series) -> pl.DataFrame:
     own = rejected.filter(pl.col("unit").is_in(known.implode()))
     before = pl.col("replaced_unit").is_in(known.implode())
     return own.with_columns(replaced_unit=pl.when(before).then("replaced_unit"))
+
+
+def open_then(discrepancies: pl.DataFrame, as_of: int | None) -> pl.DataFrame:
+    """The discrepancies as they were known at an instant; None is now.
+
+    Of one that was seen again since, then is known that it had been seen first.
+    """
+    if as_of is None:
+        return discrepancies
+    again, since = pl.col("last_seen") > as_of, (pl.col("resolved_at") > as_of).fill_null(value=False)
+    return discrepancies.filter(pl.col("first_seen") <= as_of).with_columns(
+        state=pl.when(since).then(pl.lit("open")).otherwise("state"),
+        last_run=pl.when(again).then("run").otherwise("last_run"),
+        last_seen=pl.when(again).then("first_seen").otherwise("last_seen"),
+        resolved_run=pl.when(~since).then("resolved_run"),
+        resolved_at=pl.when(~since).then("resolved_at"),
+    )
+
+
+def to_purge(rejected: pl.DataFrame, stand: Sequence[int], replaced: Sequence[int]) -> pl.DataFrame:
+    """Of all rejects (:data:`hdi.frames.REJECTED`) those that a purge of units empties or forgets."""
+    stands = pl.col("replaced_unit").is_null()
+    emptied = stands & pl.col("unit").is_in(list(stand)) & (pl.col("record") != NO_RECORD)
+    return rejected.filter(emptied | (~stands & pl.col("unit").is_in(list(replaced))))
+
+
+def purged(rejects: pl.DataFrame, reason: str, at: int) -> pl.DataFrame:
+    """What is kept (:data:`hdi.frames.PURGED`) of rejects that are purged."""
+    rows = []
+    parts = rejects.with_columns(stood=pl.col("replaced_unit").is_null()).partition_by(
+        "unit", "unit_id", "dataset", "schema", "stood", as_dict=True, maintain_order=True
+    )
+    line = pl.concat_str(pl.col("row"), pl.lit("\t"), "record", pl.lit("\n"))
+    for key, part in parts.items():
+        digest = hashlib.sha256()
+        for piece in part.sort("row", "replaced_unit", "record").select(line).to_series().to_frame().iter_slices(_SLICE):
+            digest.update("".join(piece.to_series()).encode())
+        rows.append((*key, part.height, digest.hexdigest(), reason, at))
+    return pl.DataFrame(rows, schema=PURGED, orient="row").sort("unit", "stood")
+
+
+def emptied(rejects: pl.DataFrame, units: Sequence[int]) -> pl.DataFrame:
+    """Rejects with nothing in the records of those of some units."""
+    mine = pl.col("unit").is_in(list(units))
+    return rejects.with_columns(
+        record=pl.when(mine).then(pl.lit(NO_RECORD)).otherwise("record"),
+        error_message=pl.when(~mine).then("error_message"),
+    )
 
 
 def lacking_numbers(known: pl.DataFrame, wanted: pl.DataFrame, url: str) -> pl.DataFrame:

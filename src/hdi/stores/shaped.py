@@ -24,4 +24,11 @@ class Shaped:
         return kept[1]
 
 
-__all__ = ["Shaped"]
+def differing(before: pl.DataFrame, after: pl.DataFrame) -> tuple[list[int], pl.DataFrame]:
+    """What makes one frame with a ``number`` of the other: the numbers of rows to take out, and the rows to add."""
+    same = before.join(after, on=before.columns, how="semi", nulls_equal=True)["number"].implode()
+    gone = before.filter(~pl.col("number").is_in(same))["number"].to_list()
+    return gone, after.filter(~pl.col("number").is_in(same))
+
+
+__all__ = ["Shaped", "differing"]

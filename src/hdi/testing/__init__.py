@@ -29,7 +29,9 @@ _PARTS = (
     "fragments",
     "instruments",
     "known",
+    "noted",
     "once",
+    "purges",
     "reading",
     "source",
     "together",
@@ -43,7 +45,9 @@ from hdi.testing.fragments import Fragments  # noqa: E402
 from hdi.testing.instruments import Instruments  # noqa: E402
 from hdi.testing.known import Known  # noqa: E402
 from hdi.testing.material import Load, State, content, digest, opened, prices, rejects, trades  # noqa: E402
+from hdi.testing.noted import Noted  # noqa: E402
 from hdi.testing.once import Once  # noqa: E402
+from hdi.testing.purges import Purges  # noqa: E402
 from hdi.testing.reading import Reading  # noqa: E402
 from hdi.testing.source import SourceSuite  # noqa: E402
 from hdi.testing.together import Together  # noqa: E402
@@ -51,5 +55,5 @@ from hdi.testing.together import Together  # noqa: E402
 __all__ = ["Load", "SourceSuite", "State", "StoreSuite", "content", "digest", "opened", "prices", "rejects", "trades"]
 
 
-class StoreSuite(Once, Books, Days, Fragments, Reading, Instruments, Known, Failing, Together):
+class StoreSuite(Once, Books, Days, Fragments, Reading, Instruments, Known, Noted, Purges, Failing, Together):
     """Every test of the store protocol; subclasses say where a fresh store is."""

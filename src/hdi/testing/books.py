@@ -143,7 +143,7 @@ class Books(Suite):
         other, half = opened(url), START + 9
 
         def means(symbol: str) -> list[int]:
-            (asked,) = looked_up(store, schemas(), None)[0].find([symbol])
+            (asked,) = looked_up(store, schemas(), None).find([symbol])
             return asked.rectangles.sort("start")["instrument_id"].to_list()
 
         Load(trades([START + 1]), [(1, START, _DAY.end)], symbol="ES.c.0", stype="continuous").commit(other)

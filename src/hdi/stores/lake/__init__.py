@@ -3,6 +3,7 @@
 <table>/             rows of one kind; every commit carries its receipts in the Delta log
 <table>_history/     superseded rows
 ingest_units/ coverage/ symbol_mappings/ quarantine/ day_conditions/     replayed from those commits
+discrepancies/       what contradicts something else that is stored: a table of its own
 _hdi/                locks, staging, side files, numbers of units; hdi.json names format and origin
 """
 
@@ -14,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import structlog
@@ -23,24 +24,28 @@ from deltalake import DeltaTable
 from hdi.answer import Answer
 from hdi.errors import RequestError, StoreError
 from hdi.frames import CONTENT, MAPPINGS
-from hdi.model import MAX_NS, Receipt, Window
+from hdi.model import MAX_NS, Finding, Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Books, Piece, ServerOptions, Touched, Work, check_origin
 from hdi.stores.held import within
 from hdi.stores.instruments import DEFINITION, known_by
-from hdi.stores.lake import adopt
+from hdi.stores.lake import adopt, noted
+from hdi.stores.lake import purge as forget
 from hdi.stores.lake.commit import record
 from hdi.stores.lake.compare import Stored, live_files
 from hdi.stores.lake.derive import TABLES, Derived, clear_log, commits, latest
 from hdi.stores.lake.files import guard, locked, try_lock, write_text
+from hdi.stores.lake.inspect import inspected
 from hdi.stores.lake.instruments import Instruments
 from hdi.stores.lake.past import Past
 from hdi.stores.lake.read import Scan
+from hdi.stores.lake.upkeep import Upkeep
 from hdi.stores.lake.write import LakeWriter
 from hdi.stores.receipts import lacking_numbers
 from hdi.stores.shaped import Shaped
 
 FORMAT = 1
+Out = TypeVar("Out")
 
 
 def open(  # noqa: A001  (the name that every store module gives its entry)
@@ -56,11 +61,11 @@ def open(  # noqa: A001  (the name that every store module gives its entry)
     return Lake(Path(url.removeprefix("lake:")), schemas, write=write, on_step=on_step)
 
 
-class Lake:
+class Lake(Upkeep):
     """A :class:`hdi.stores.Store` on a folder."""
 
     def __init__(
-        self, root: Path, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None
+        self, root: Path, schemas: Iterable[Schema], *, write: bool = False, on_step: Callable[[str], None] | None = None
     ) -> None:
         self.root = root
         self.url = f"lake:{root}"
@@ -69,7 +74,7 @@ class Lake:
         self._log = structlog.get_logger().bind(component="Store")
         self._numbers: dict[str, int] = {}
         self._numbers_read = 0
-        history = {f"{s.table}_history": s.history for s in schemas}
+        history = {f"{s.table}_history": s.history for s in self._schemas.values()}
         self._derived = Derived(root, list(self._schemas), history)
         self._shaped = Shaped()
         self._live: dict[str, tuple[tuple[int, int, int], tuple[Stored, ...]]] = {}
@@ -78,7 +83,7 @@ class Lake:
             if write:
                 for folder in ("locks", "staging", "sidecars"):
                     (root / "_hdi" / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._sweep()
+                self.sweep()
 
     def step(self, name: str) -> None:
         """Tell whoever listens which step of a commit comes next."""
@@ -166,6 +171,16 @@ class Lake:
         with guard(self.root):
             return self._derived.rejected()
 
+    def purge(self, stand: Sequence[int], replaced: Sequence[int], reason: str) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Purging.purge`; a commit of each dataset and kind of rows."""
+        with guard(self.root):
+            return forget.purge(self, stand, replaced, reason)
+
+    def purged(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Purging.purged`."""
+        with guard(self.root):
+            return self._derived.purged()
+
     def books(self) -> Books:
         """See :meth:`hdi.stores.Together.books`."""
         with guard(self.root):
@@ -175,6 +190,16 @@ class Lake:
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""
         return self._frame("day_conditions").sort("seen_at", maintain_order=True)
+
+    def discrepancies(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.discrepancies`."""
+        with guard(self.root):
+            return noted.stored(self.root)
+
+    def amend(self, change: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.amend`; one commit of a table of its own."""
+        with guard(self.root), locked(self.lock_path(noted.TABLE)):
+            return noted.amend(self.root, change)
 
     def replaced(self, schema: Schema, window: Window | None = None, dataset: str | None = None) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.replaced`."""
@@ -188,11 +213,23 @@ class Lake:
         columns: Sequence[str], dataset: str | None = None, *, ordered: bool = True,
     ) -> Iterator[pl.DataFrame]:  # fmt: skip
         """See :meth:`hdi.stores.Store.read`."""
+        if not ordered:
+            yield from self.read_each(schema, name, window, instruments, columns, dataset, lambda rows: rows)
+            return
         with guard(self.root):
             if latest(self.root, schema.table) >= 0:
                 live = self.live(schema)
-                scan = Scan(self, schema, name, window, instruments, columns, ordered=ordered)
-                yield from scan.frames(live, dataset) if ordered else scan.slabs(live, dataset)
+                yield from Scan(self, schema, name, window, instruments, columns).frames(live, dataset)
+
+    def read_each(  # noqa: PLR0913  (as the protocol has it)
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None, each: Callable[[pl.DataFrame], Out],
+    ) -> Iterator[Out]:  # fmt: skip
+        """See :meth:`hdi.stores.Working.read_each`."""
+        with guard(self.root):
+            if latest(self.root, schema.table) >= 0:
+                scan = Scan(self, schema, name, window, instruments, columns, ordered=False)
+                yield from scan.slabs(self.live(schema), dataset, each)
 
     def touches(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
@@ -283,7 +320,7 @@ class Lake:
         """See :meth:`hdi.stores.Store.settle`."""
         with guard(self.root):
             self._derived.persist()
-            self._sweep()
+            self.sweep()
 
     def health(self) -> dict[str, Any]:
         """See :meth:`hdi.stores.Store.health`."""
@@ -301,6 +338,11 @@ class Lake:
             "type": "lake", "version": str(FORMAT), "exists": self.root.exists(), "location": str(self.root),
             "origin": next(iter(self.ledger()["origin"]), None), "tables": tables, "free_bytes": free,
         }  # fmt: skip
+
+    def inspect(self) -> list[Finding]:
+        """See :meth:`hdi.stores.Inspected.inspect`."""
+        with guard(self.root):
+            return inspected(self.root)
 
     def close(self) -> None:
         """Nothing is held between calls."""
@@ -382,7 +424,7 @@ class Lake:
         made = self._about().get("format", FORMAT)
         if made != FORMAT:
             raise StoreError(f"the lake {self.root} has format {made}; this version knows {FORMAT}")
-        ours = {"_hdi", "hdi.json", *TABLES, *self._schemas, *(f"{table}_history" for table in self._schemas)}
+        ours = {"_hdi", "hdi.json", *TABLES, noted.TABLE, *self._schemas, *(f"{table}_history" for table in self._schemas)}
         if self.root.exists() and not (self.root / "hdi.json").exists():
             strange = [p.name for p in self.root.iterdir() if p.name not in ours]
             if strange:
@@ -422,7 +464,7 @@ class Lake:
             self._numbers[entry["id"]] = entry["unit"]
         self._numbers_read += whole
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Clear what attempts left that died: their staged files, and moved ones that no commit names."""
         for folder in sorted((self.root / "_hdi" / "staging").iterdir()):
             lock = try_lock(folder / "lock")

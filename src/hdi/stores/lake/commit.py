@@ -138,7 +138,7 @@ def _payload(attempt: Attempt, receipts: Sequence[Receipt], change: Change) -> d
 def put(attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, Any]) -> None:
     """Move files in place and commit; whatever fails before the commit is undone."""
     lake, writer, work, root = attempt.lake, attempt.writer, attempt.work, attempt.root
-    moves, adds = _moves(work, [*change.runs, *change.kept], root, writer.attempt)
+    moves, adds = _moves(work, [*change.runs, *change.kept], root, writer.attempt, news=not change.moved)
     for packed in payload.values():
         if isinstance(packed, dict):
             moves += [(writer.folder / f["staged"], lake.root / f["path"]) for f in packed.get("files", [])]
@@ -148,7 +148,7 @@ def put(attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, 
     marks += [Transaction(f"unit:{unit['unit_id']}", unit["unit"]) for unit in payload["units"][:1]]
     now = time.time_ns() // 1_000_000
     removes = [
-        RemoveAction(f.path, data_change=True, deletion_timestamp=now, size=f.size, partition_values=dict(f.partition))
+        RemoveAction(f.path, data_change=not change.moved, deletion_timestamp=now, size=f.size, partition_values=dict(f.partition))
         for f in change.removed
     ]
     version = table.version()
@@ -183,8 +183,10 @@ def put(attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, 
     lake.warn_doubtful(change.doubtful)
 
 
-def _moves(work: Work, runs: list[Run], root: Path, attempt: str) -> tuple[list[tuple[Path, Path]], list[AddAction]]:
-    """(from, to) of each run, and its add action."""
+def _moves(
+    work: Work, runs: list[Run], root: Path, attempt: str, *, news: bool
+) -> tuple[list[tuple[Path, Path]], list[AddAction]]:
+    """(from, to) of each run, and its add action; ``news`` where it holds rows that were not there."""
     values = {"dataset": work.dataset, **work.name.constants}
     index = work.schema.index_time
     moves, adds = [], []
@@ -197,7 +199,7 @@ def _moves(work: Work, runs: list[Run], root: Path, attempt: str) -> tuple[list[
             "maxValues": {index: _stamp(run.last), "instrument_id": run.high},
             "nullCount": {index: 0, "instrument_id": 0},
         }
-        adds.append(AddAction(path, run.path.stat().st_size, partition, 0, data_change=True, stats=json.dumps(stats)))
+        adds.append(AddAction(path, run.path.stat().st_size, partition, 0, data_change=news, stats=json.dumps(stats)))
         moves.append((run.path, root / path))
     return moves, adds
 

@@ -54,7 +54,10 @@ class Stored:
 
 @dataclass
 class Change:
-    """What a commit does: files to add and to remove, and what became of rows, by unit number."""
+    """What a commit does: files to add and to remove, and what became of rows, by unit number.
+
+    ``moved`` where the rows are the same as before in other files.
+    """
 
     runs: list[Run]
     removed: list[Stored] = field(default_factory=list)
@@ -63,6 +66,7 @@ class Change:
     superseded: dict[int, int] = field(default_factory=dict)
     doubtful: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    moved: bool = False
 
 
 @dataclass(frozen=True)

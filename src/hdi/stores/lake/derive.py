@@ -12,8 +12,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
-from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEARNED, LEDGER, MAPPINGS, REJECTED, REJECTS
+from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEARNED, LEDGER, MAPPINGS, PURGED, REJECTED, REJECTS
 from hdi.raw import file_digest, sync
 from hdi.stores.lake.files import PARQUET, locked
-from hdi.stores.receipts import ledger_frame
+from hdi.stores.receipts import emptied, ledger_frame
 from hdi.symbology import Intervals
 
 #: The derived tables that every lake has, by name.
@@ -65,8 +65,8 @@ class Commit:
     @property
     def time(self) -> int:
         """When it was made, nanoseconds UTC. Receipts that were adopted are older than their commit, which says it."""
-        if (adopted := self.payload.get("adopted")) is not None:
-            return int(adopted["at"])
+        if (told := self.payload.get("adopted") or self.payload.get("purged")) is not None:
+            return int(told["at"])
         return max((unit["committed_at"] for unit in self.payload["units"]), default=0)
 
 
@@ -170,7 +170,7 @@ class Derived:
     def frame(self, name: str) -> pl.DataFrame:
         """The derived table, with every commit folded in."""
         with self._threads:
-            return self._stand(name, {})
+            return self._unpurged(lambda: self._stand(name, {}))
 
     def frames(self, *names: str) -> list[pl.DataFrame]:
         """Several of them; the logs are looked at once. One that has no news is the same object as before."""
@@ -205,17 +205,38 @@ class Derived:
 
     def rejected(self) -> pl.DataFrame:
         """Every reject that was ever kept; of an adopted piece those that stood when it came."""
-        stands, gone = pl.DataFrame(schema=REJECTS), [pl.DataFrame(schema=REJECTED)]
         with self._threads:
-            found = [c for t in self._tables for c in self._in_order(t)]
-            for _, commit in sorted(found, key=itemgetter(0)):
-                kept = _without_replaced(stands.with_row_index("_at"), commit, self._root)
-                if kept.height < stands.height and "adopted" not in commit.payload:
-                    by = pl.lit(commit.payload["units"][0]["unit"], pl.Int32)
-                    lost = stands.with_row_index("_at").join(kept, on="_at", how="anti").drop("_at")
-                    gone.append(lost.with_columns(replaced_unit=by))
-                stands = pl.concat([kept.drop("_at"), self._rows("quarantine", commit)])
+            return self._unpurged(self._rejected)
+
+    def _rejected(self) -> pl.DataFrame:
+        stands, gone = pl.DataFrame(schema=REJECTS), [pl.DataFrame(schema=REJECTED)]
+        found = [c for t in self._tables for c in self._in_order(t)]
+        for _, commit in sorted(found, key=itemgetter(0)):
+            kept = _without_replaced(stands.with_row_index("_at"), commit, self._root)
+            if kept.height < stands.height and "adopted" not in commit.payload:
+                by = pl.lit(commit.payload["units"][0]["unit"], pl.Int32)
+                lost = stands.with_row_index("_at").join(kept, on="_at", how="anti").drop("_at")
+                gone.append(lost.with_columns(replaced_unit=by))
+            stands = pl.concat([kept.drop("_at"), self._rows("quarantine", commit)])
         return pl.concat([stands.with_columns(replaced_unit=pl.lit(None, pl.Int32)), *gone])
+
+    def purged(self) -> pl.DataFrame:
+        """What was purged of rejects, as the commits that did it say, oldest first."""
+        with self._threads:
+            found = [unpack(self._root, c.payload["purges"], PURGED)
+                     for t in self._tables for c in self._commits(t, -1, latest(self._root, t)) if "purges" in c.payload
+                     ]  # fmt: skip
+        return pl.concat([pl.DataFrame(schema=PURGED), *found]).sort("purged_at", maintain_order=True)
+
+    def _unpurged(self, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+        """What ``make`` makes of the commits; made again where a purge took away what it was about to read."""
+        before = [latest(self._root, t) for t in self._tables]
+        try:
+            return make()
+        except StoreError:
+            if before == [latest(self._root, t) for t in self._tables]:
+                raise
+        return make()
 
     def _in_order(self, table: str) -> list[tuple[int, Commit]]:
         """The commits of a table with when each was made; a clock that was set back does not change their order."""
@@ -362,7 +383,9 @@ class Derived:
             now[table] = newest
         # In the order in which they were made: what is folded today must not differ from what is rebuilt.
         for _, commit in sorted(newer, key=itemgetter(0)):
-            if name == "quarantine":
+            if name == "quarantine" and "purged" in commit.payload:
+                pieces, appended = [emptied(pl.concat(pieces), commit.payload["purged"]["units"])], False
+            elif name == "quarantine":
                 kept = _without_replaced(pl.concat(pieces), commit, self._root)
                 appended &= kept.height == sum(p.height for p in pieces)
                 pieces = [kept]
@@ -375,7 +398,8 @@ class Derived:
         if key not in self._payloads:
             if len(self._payloads) >= _MANY_FILES:
                 self._payloads.clear()
-            self._payloads[key] = [c for c in commits(self._root, table, after) if c.version <= newest]
+            found = [c for c in commits(self._root, table, after) if c.version <= newest]
+            self._payloads[key] = instead(found)
         return self._payloads[key]
 
     def _rows(self, name: str, commit: Commit) -> pl.DataFrame:
@@ -393,6 +417,16 @@ class Derived:
         if name == f"{commit.table}_history":
             return unpack(self._root, commit.payload.get("history"), dtypes)
         return pl.DataFrame(schema=dtypes)
+
+
+def instead(found: Sequence[Commit]) -> list[Commit]:
+    """The commits, with the side files of rejects that later purges have put in place of theirs."""
+    files = {each["version"]: each["files"] for c in found if "purged" in c.payload
+             for each in c.payload["purged"]["instead"]}  # fmt: skip
+    return [
+        replace(c, payload={**c.payload, "rejects": {"files": left} if left else None})
+        if (left := files.get(c.version)) is not None else c for c in found
+    ]  # fmt: skip
 
 
 def _units(commit: Commit) -> pl.DataFrame:

@@ -61,9 +61,10 @@ def _free(root: Path) -> int:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on ``path`` (made if absent), waiting for it."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    # Upkeep removes locks that nobody holds: who got one of those takes a new one.
+    while (fd := own(path)) is None:
+        path.parent.stat()  # where the folder is gone, that is the error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)

@@ -7,16 +7,18 @@ time. Window, instruments and columns are pushed down to files, row groups and p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 
 from hdi.schema import PLACE
+from hdi.stores.ahead import ahead
 from hdi.stores.held import Held, counted, summed
 from hdi.stores.lake.compare import Stored, scan_run, slabs
 
+Out = TypeVar("Out")
 if TYPE_CHECKING:
     from hdi.model import Window
     from hdi.schema import Schema
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
 
 #: Rows sorted at once, or counted.
 _READ_ROWS = 1 << 20
-#: Rows of a slab that is read while another is looked at.
-_SLAB_ROWS = 1 << 20
+#: Rows of a slab that is read while another is looked at: a run, or small ones together. What is done to all rows one
+#: by one is done to half of what the caches hold no more of at twice as many.
+_SLAB_ROWS = 1 << 19
 #: The files of this program, by name: in them rows lie by instrument, index time and place.
 _RUN = re.compile(r"(?:^|/)([0-9a-f]{32})-(\d{5,})\.parquet$")
 
@@ -48,13 +51,9 @@ class Scan:
         self._ids = self._held.ids
         self._ordered = ordered
         self._needed = ("dataset", "instrument_id", index) if self._held.by_time else (index,)
-        wanted = {*columns, *(schema.order if ordered else self._needed)}
-        public = [f for f in schema.fields if f.name in wanted]
-        timed = [f.name for f in public if f.type == "timestamp"]
-        self._places = [c for c in PLACE if c in wanted]
-        self._stored = [f.name for f in public if f.name not in schema.partition]
-        self._stored += [f"{t}_ns" for t in timed] + self._places
-        self._public = [e for e in schema.to_public() if e.meta.output_name() in {f.name for f in public}]
+        shape = schema.shape((*columns, *(schema.order if ordered else self._needed)))
+        self._stored = [c for c in shape.stored if c not in schema.partition]
+        self._public = dict(zip(shape.names, shape.made, strict=True))
         self._index = index
 
     @property
@@ -71,27 +70,30 @@ class Scan:
         for cluster in self._clusters(live, dataset):
             yield from self._cluster(cluster)
 
-    def slabs(self, live: Sequence[Stored], dataset: str | None) -> Iterator[pl.DataFrame]:
-        """The rows of each publisher and instrument in order, slabs of time in order; sorted only where it is needed.
+    def slabs(
+        self, live: Sequence[Stored], dataset: str | None, each: Callable[[pl.DataFrame], Out]
+    ) -> Iterator[Out]:
+        """``each`` of the rows of each publisher and instrument in order, slabs of time in order.
 
-        While one slab is looked at the next is read.
+        They are sorted only where it is needed, and read, as ``each`` is called, in a few threads.
         """
-        with ThreadPoolExecutor(1, thread_name_prefix="hdi-read") as ahead:
-            coming: Future[pl.DataFrame] | None = None
-            for clusters in self._gathered(live, dataset):
-                if sum(f.rows for c in clusters for f in c) > _READ_ROWS:
-                    if coming is not None:
-                        yield from _some(coming)
-                        coming = None
-                    whole = Scan(*self._given, self._columns)
-                    yield from (frame.select(self._columns) for frame in whole._cluster(clusters[0]))
-                    continue
-                following = ahead.submit(self._together, clusters)
-                if coming is not None:
-                    yield from _some(coming)
-                coming = following
-            if coming is not None:
-                yield from _some(coming)
+
+
+        def worked(read: Callable[[], Iterator[pl.DataFrame]]) -> list[Out]:
+            return [each(rows) for rows in read()]
+
+        for found in ahead(worked, self._reads(live, dataset)):
+            yield from found
+
+    def _reads(self, live: Sequence[Stored], dataset: str | None) -> Iterator[Callable[[], Iterator[pl.DataFrame]]]:
+        """What gives the slabs, one at the most each."""
+        for clusters in self._gathered(live, dataset):
+            if sum(f.rows for c in clusters for f in c) <= _READ_ROWS:
+                yield partial(self._together, clusters)
+                continue
+            whole = Scan(*self._given, self._columns)
+            for part in whole._parts(clusters[0]):
+                yield partial(whole._slab, *part)
 
     def _gathered(self, live: Sequence[Stored], dataset: str | None) -> Iterator[list[list[Stored]]]:
         """Clusters that follow each other, as many as are read at once; a larger one by itself."""
@@ -137,7 +139,7 @@ class Scan:
         # Instruments of one nanosecond have an order among each other, too.
         return last < first or (last == first and not self._ordered)
 
-    def _together(self, clusters: list[list[Stored]]) -> pl.DataFrame:
+    def _together(self, clusters: list[list[Stored]]) -> Iterator[pl.DataFrame]:
         """Clusters that follow each other as one frame."""
         parts = []
         for cluster in clusters:
@@ -150,7 +152,9 @@ class Scan:
             parts.append(both.sort("publisher_id", "instrument_id", self._index, *PLACE))
         columns = [*dict.fromkeys((*self._columns, *self._needed))]
         rows = pl.concat([part.select(columns) for part in parts]).collect()
-        return self._held.inside(rows, self._index).select(self._columns)
+        rows = self._held.inside(rows, self._index).select(self._columns)
+        if rows.height:
+            yield rows
 
     def content(self, live: Sequence[Stored], dataset: str | None, every: int) -> pl.DataFrame:
         """How many rows there are (:data:`hdi.frames.CONTENT`); needs dataset, instrument and index time as columns."""
@@ -178,22 +182,42 @@ class Scan:
         return ids is not None and bool(ids.is_between(file.low, file.high).any())
 
     def _cluster(self, files: list[Stored]) -> Iterator[pl.DataFrame]:
+        for part in self._parts(files):
+            yield from self._slab(*part)
+
+    def _parts(self, files: list[Stored]) -> Iterator[tuple[list[Stored], int, int]]:
+        """The files of each slab of a cluster, and from when until when it is."""
         if sum(f.rows for f in files) <= _READ_ROWS:
-            yield from self._slab(files, self._low, self._high)
+            yield files, self._low, self._high
             return
         paths = [self._root / f.path for f in files]
         for low, high, _ in slabs(paths, self._index, _READ_ROWS):
             low, high = max(low, self._low), min(high, self._high)  # noqa: PLW2901
             if low < high:
-                yield from self._slab([f for f in files if f.last >= low and f.first < high], low, high)
+                yield [f for f in files if f.last >= low and f.first < high], low, high
 
     def _slab(self, files: list[Stored], low: int, high: int) -> Iterator[pl.DataFrame]:
-        rows = pl.concat([self._scan(f, low, high) for f in files]).collect()
+        if len(files) == 1:
+            # Made of the rows that were found, and not in the query, which would take as long to plan as a few of them.
+            rows = self._near_rows(files[0], low, high).collect().select(self._made(files[0]))
+        else:
+            rows = pl.concat([self._scan(f, low, high) for f in files]).collect()
         rows = self._held.inside(rows, self._index)
-        if rows.height:
-            yield rows.sort(self._schema.order, maintain_order=True).select(self._columns)
+        if not rows.height:
+            return
+        if not _rising(rows[self._index]):
+            rows = rows.sort(self._schema.order, maintain_order=True)
+        yield rows.select(self._columns)
 
     def _scan(self, file: Stored, low: int, high: int) -> pl.LazyFrame:
+        return self._near_rows(file, low, high).select(self._made(file))
+
+    def _made(self, file: Stored) -> list[pl.Expr]:
+        """The public columns and places, of those that a file has; its folder says the others."""
+        told = file.partition
+        return [pl.lit(told[name]).alias(name) if name in told else made for name, made in self._public.items()]
+
+    def _near_rows(self, file: Stored, low: int, high: int) -> pl.LazyFrame:
         scan = scan_run(self._root / file.path, self._schema)
         time = pl.col(self._index)
         if file.first < low or file.last >= high:
@@ -209,14 +233,13 @@ class Scan:
                     else pl.col("instrument_id").is_in(near.implode())
                 )
                 scan = scan.filter(same)
-        constant = [pl.lit(file.partition[c]).alias(c) for c in self._schema.partition]
-        return scan.select(self._stored).with_columns(constant).select(*self._public, *self._places)
+        return scan.select(self._stored)
 
 
-def _some(coming: Future[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    rows = coming.result()
-    if rows.height:
-        yield rows
+def _rising(times: pl.Series) -> bool:
+    """True when each instant is later than the one before: then rows have one order only."""
+    at = times.to_physical().to_numpy()
+    return bool((at[1:] > at[:-1]).all())
 
 
 def _run_of(file: Stored) -> tuple[str, int] | None:

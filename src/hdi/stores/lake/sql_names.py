@@ -16,7 +16,8 @@ from hdi.frames import MAPPINGS
 from hdi.schema import PLACE
 from hdi.stores.instruments import DEFINITION, shown
 from hdi.stores.lake.standing import raw_names, standing, without
-from hdi.stores.timescaledb.books import COVERED, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book
+from hdi.stores.receipts import open_then
+from hdi.stores.timescaledb.books import COVERED, FOUND, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book
 from hdi.stores.timescaledb.views import DAILY
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _LATER, _NAMES, STANDING = "_later", "_names", "standing_mappings"
 #: The tables of what symbols stand for: of those that a statement asks for, where it names them.
 MAPPED = (STANDING, _NAMES)
 _NS = "(epoch_us(t.{0}) * 1000 + t.{0}_ns)"
-_READ = (UNITS, COVERED, SYMBOLS, REJECTED, SAID)
+_READ = (UNITS, COVERED, SYMBOLS, REJECTED, SAID, FOUND)
 _RUNS = """SELECT run, min(committed_at - to_microseconds(CAST(round(seconds * 1000000) AS BIGINT))) AS started,
     max(committed_at) AS finished, min(origin) AS origin, list_sort(list(DISTINCT dataset)) AS datasets,
     list_sort(list(DISTINCT schema)) AS schemas, count(*) AS units, count(*) FILTER (status = 'failed') AS failed_units,
@@ -142,6 +143,7 @@ class Names:
             "ingest_units": lambda: self._ledger, "coverage": lambda: self._coverage,
             "symbol_mappings": self._learned, "quarantine": self._rejects,
             "day_conditions": lambda: self._until(self._lake.conditions(), "seen_at"),
+            "discrepancies": lambda: open_then(self._lake.discrepancies(), self._as_of),
         }  # fmt: skip
         frame = frames[book.name]()
         lacking = [pl.lit(None, t).alias(c) for c, t in book.frame.items() if c not in frame.columns]

@@ -2,7 +2,7 @@
 
 <table>              a hypertable for each kind, cut by its index time
 <table>_history      superseded rows
-ingest_units coverage symbol_mappings quarantine day_conditions       the books
+ingest_units coverage symbol_mappings quarantine day_conditions discrepancies       the books
 hdi_meta hdi_units   version of the layout, origin; numbers of units
 views                see views.py
 """
@@ -14,30 +14,49 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
+import psycopg
 from psycopg import sql
-from psycopg.sql import Composable, Composed
+from psycopg.sql import Composable
 
 from hdi.answer import Answer
 from hdi.errors import StoreError
 from hdi.frames import CONTENT
-from hdi.model import MAX_NS, Receipt, Window
+from hdi.model import MAX_NS, Finding, Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Books, Piece, ServerOptions, Touched, Work, check_origin
 from hdi.stores.held import within
 from hdi.stores.instruments import DEFINITION, known_by
 from hdi.stores.shaped import Shaped
-from hdi.stores.timescaledb import adopt, content, health, layout
-from hdi.stores.timescaledb.books import COVERED, GONE, MICRO, REJECTED, SAID, SYMBOLS, UNITS, Book, instant, names_of
+from hdi.stores.timescaledb import adopt, content, health, layout, noted
+from hdi.stores.timescaledb import purge as forget
+from hdi.stores.timescaledb.books import (
+    COVERED,
+    FOUND,
+    GONE,
+    LESS,
+    MICRO,
+    REJECTED,
+    SAID,
+    SYMBOLS,
+    UNITS,
+    Book,
+    instant,
+    names_of,
+)
 from hdi.stores.timescaledb.commit import record
 from hdi.stores.timescaledb.connect import Database, guard
 from hdi.stores.timescaledb.editions import compress
+from hdi.stores.timescaledb.inspect import inspected
 from hdi.stores.timescaledb.instruments import frames, names_at, runs, table_at
 from hdi.stores.timescaledb.load import TimescaleWriter
 from hdi.stores.timescaledb.read import Scan
+from hdi.stores.timescaledb.upkeep import Upkeep
 from hdi.stores.timescaledb.views import raw_names
+
+Out = TypeVar("Out")
 
 
 def open(  # noqa: A001  (the name that every store module gives its entry)
@@ -51,19 +70,22 @@ def open(  # noqa: A001  (the name that every store module gives its entry)
     return TimescaleDB(url, schemas, write=write, on_step=on_step, options=options)
 
 
-class TimescaleDB:
+class TimescaleDB(Upkeep):
     """A :class:`hdi.stores.Store` in a database."""
 
     def __init__(
         self, url: str, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None,
         options: ServerOptions | None = None,
     ) -> None:  # fmt: skip
-        self._options = options or ServerOptions()
+        self.options = self._options = options or ServerOptions()
         self.database = Database(url, self._options.connect_seconds)
         self.url = self.database.url
         self._schemas = schemas
         self._on_step = on_step
         self._books: dict[str, tuple[object, pl.DataFrame]] = {}
+        #: By connection and statement: what the server had committed when books were counted, and how many they were.
+        self._counted: weakref.WeakKeyDictionary[psycopg.Connection, dict[str, tuple[str, dict[str, list[Any]]]]]
+        self._counted = weakref.WeakKeyDictionary()
         self._shaped = Shaped()
         self._tables: set[str] = set()
         self._threads = threading.Lock()
@@ -78,6 +100,11 @@ class TimescaleDB:
                 self._make()
             else:
                 self._exists()
+
+    @property
+    def schemas(self) -> Schemas:
+        """The kinds of rows that the database may hold."""
+        return self._schemas
 
     def step(self, name: str) -> None:
         """Tell whoever listens which step of a commit comes next."""
@@ -162,6 +189,15 @@ class TimescaleDB:
             stands, gone = now, self._book(GONE)
         return pl.concat([stands.with_columns(replaced_unit=pl.lit(None, pl.Int32)), gone])
 
+    def purge(self, stand: Sequence[int], replaced: Sequence[int], reason: str) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Purging.purge`; one transaction."""
+        with guard(self.database), self.database.session() as connection:
+            return forget.purge(self, connection, stand, replaced, reason)
+
+    def purged(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Purging.purged`."""
+        return self._book(LESS)
+
     def books(self) -> Books:
         """See :meth:`hdi.stores.Together.books`."""
         units, covered, symbols = self._stand(UNITS, COVERED, SYMBOLS)
@@ -171,6 +207,15 @@ class TimescaleDB:
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""
         return self._book(SAID).sort("seen_at", maintain_order=True)
+
+    def discrepancies(self) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.discrepancies`."""
+        return self._book(FOUND).sort("number")
+
+    def amend(self, change: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+        """See :meth:`hdi.stores.Store.amend`; one transaction, which writes the rows that differ."""
+        with guard(self.database), self.database.session() as connection:
+            return noted.amend(connection, change)
 
     def replaced(self, schema: Schema, window: Window | None = None, dataset: str | None = None) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.replaced`."""
@@ -201,6 +246,15 @@ class TimescaleDB:
         with guard(self.database):
             if self._has(schema.table):
                 yield from Scan(self.database, schema, name, window, instruments, columns, dataset).frames()
+
+    def read_each(  # noqa: PLR0913  (as the protocol has it)
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
+        columns: Sequence[str], dataset: str | None, each: Callable[[pl.DataFrame], Out],
+    ) -> Iterator[Out]:  # fmt: skip
+        """See :meth:`hdi.stores.Working.read_each`."""
+        with guard(self.database):
+            if self._has(schema.table):
+                yield from Scan(self.database, schema, name, window, instruments, columns, dataset).each(each)
 
     def touches(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
@@ -290,6 +344,11 @@ class TimescaleDB:
         with guard(self.database):
             return health.found(self.database, self._schemas, exists=self._exists())
 
+    def inspect(self) -> list[Finding]:
+        """See :meth:`hdi.stores.Inspected.inspect`."""
+        with guard(self.database):
+            return inspected(self.database)
+
     def close(self) -> None:
         """Close the connections."""
         self.database.close()
@@ -343,8 +402,29 @@ class TimescaleDB:
             return [self._kept(book, columns[book.name], states.get(book.name)) for book in books]
 
     def _states(self, names: Sequence[str]) -> dict[str, list[Any]]:
-        """What changes whenever a book does, of all of them by one statement: how many rows, and of which ``seq``."""
-        return {name: state for name, *state in self.database.found(_state_of(tuple(names)))} if names else {}
+        """What changes whenever a book does, of all of them by one statement: how many rows, and of which ``seq``.
+
+        They are counted only if anything at all was committed at the server since this connection counted them.
+        """
+        if not names:
+            return {}
+        query = _state_of(tuple(names))
+
+        def ask(connection: psycopg.Connection) -> dict[str, list[Any]]:
+            with self._threads:
+                known = self._counted.setdefault(connection, {})
+                mark, states = known.get(query, ("", {}))
+            found = connection.execute(query, {"mark": mark}).fetchall()
+            if not found:
+                return states
+            now, replica = found[0][:2]
+            states = {name: state for _, _, name, *state in found}
+            with self._threads:
+                # What a replica says of itself leaves out what is on its way.
+                known.pop(query, None) if replica else known.update({query: (now, states)})
+            return states
+
+        return self.database.asked(ask)
 
     def _kept(self, book: Book, columns: Composable | None, state: Sequence[Any] | None) -> pl.DataFrame:
         """A book of a state; None is one that is not there."""
@@ -367,10 +447,11 @@ class TimescaleDB:
 
 
 @cache
-def _state_of(names: tuple[str, ...]) -> Composed:
-    """The statement for the states of books."""
+def _state_of(names: tuple[str, ...]) -> str:
+    """The statement for the states of books, with what it sees; no row where it sees just what ``mark`` says."""
     state = sql.SQL("SELECT {}, count(*), max(seq), sum(seq) FROM {}")
-    return sql.SQL(" UNION ALL ").join(state.format(sql.Literal(n), sql.Identifier(n)) for n in names)
+    states = sql.SQL(" UNION ALL ").join(state.format(sql.Literal(n), sql.Identifier(n)) for n in names)
+    return _SEEN.format(states).as_string()
 
 
 def _in_order(units: pl.DataFrame) -> pl.DataFrame:
@@ -383,6 +464,10 @@ def _bare(symbols: pl.DataFrame) -> pl.DataFrame:
     return symbols.drop("learned")
 
 
+_SEEN = sql.SQL(
+    "SELECT pg_current_snapshot()::text, pg_is_in_recovery(), s.* FROM ({}) s "
+    "WHERE pg_current_snapshot()::text IS DISTINCT FROM %(mark)s"
+)
 #: Rows of a book that are read one by one; more are read as Arrow.
 _FEW = 5_000
 _NUMBER = (

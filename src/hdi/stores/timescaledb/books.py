@@ -16,11 +16,14 @@ import polars as pl
 from psycopg import sql
 
 from hdi import frames
-from hdi.frames import CONDITIONS, COVERAGE, LEARNED, LEDGER, REJECTS
+from hdi.frames import CONDITIONS, COVERAGE, DISCREPANCIES, LEARNED, LEDGER, REJECTS
 from hdi.model import DAY_NS
 
-_WORDS = {"start": "start_time", "end": "end_time", "table": "table_name"}
-_TIMES = {"start", "end", "committed_at", "ts_event", "index_time", "_replaced_at", "seen_at", "learned"}
+_WORDS = {"start": "start_time", "end": "end_time", "table": "table_name", "check": "check_name"}
+_TIMES = {
+    "start", "end", "committed_at", "ts_event", "index_time", "_replaced_at", "seen_at", "learned", "first_seen",
+    "last_seen", "resolved_at", "purged_at",
+}  # fmt: skip
 _DAYS = {"day", "last_modified"}
 MICRO = pl.Datetime("us", "UTC")
 #: What SQL calls a column of a Polars type.
@@ -180,4 +183,15 @@ SAID = Book(
     indexes=(("dataset", "day"),),
     required=("dataset", "day", "condition", "seen_at"),
 )  # fmt: skip
-BOOKS = (UNITS, COVERED, SYMBOLS, REJECTED, GONE, SAID)
+FOUND = Book(
+    "discrepancies", DISCREPANCIES, "Rows that contradict something else that is stored, open and resolved.",
+    indexes=(("number",), ("state", "dataset", "schema", "start_time")),
+    required=("number", "check_name", "severity", "dataset", "schema", "against", "instrument_id", "start_time",
+              "end_time", "field", "rows", "state", "run", "first_seen", "last_run", "last_seen"),
+)  # fmt: skip
+LESS = Book(
+    "quarantine_purged", frames.PURGED, "What was purged of rejected rows: how many of which unit, with their digest.",
+    indexes=(("unit",),),
+    required=("unit", "unit_id", "dataset", "schema", "stood", "rows", "digest", "reason", "purged_at"),
+)
+BOOKS = (UNITS, COVERED, SYMBOLS, REJECTED, GONE, SAID, FOUND, LESS)

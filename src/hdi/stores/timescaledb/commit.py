@@ -124,6 +124,11 @@ def lock(connection: psycopg.Connection, work: Work) -> None:
     _lock(connection, "scope", work.dataset, work.name.name)
 
 
+def lock_scope(connection: psycopg.Connection, dataset: str, name: str) -> None:
+    """Hold back every commit of a dataset and schema, and nothing else, until this transaction ends."""
+    _lock(connection, "scope", dataset, name)
+
+
 def lock_mappings(connection: psycopg.Connection, dataset: str) -> None:
     """Hold back whoever teaches symbols of the dataset until this transaction ends: their order counts."""
     _lock(connection, "mappings", dataset)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 import psycopg
@@ -78,6 +78,9 @@ _UNREACHABLE = (
 )
 
 
+Out = TypeVar("Out")
+
+
 class Database:
     """One database. Thread-safe; connections are made when they are needed."""
 
@@ -126,17 +129,21 @@ class Database:
         finally:
             self._keep(connection)
 
-    def found(self, query: sql.Composed) -> list[tuple[Any, ...]]:
-        """The answer to one statement that changes nothing, in one round trip.
+    def found(self, query: sql.Composable) -> list[tuple[Any, ...]]:
+        """The answer to one statement that changes nothing, in one round trip."""
+        return self.asked(lambda connection: connection.execute(query).fetchall())
 
-        A kept connection that broke meanwhile is noticed by that: the statement is asked again on another.
+    def asked(self, ask: Callable[[psycopg.Connection], Out]) -> Out:
+        """What ``ask`` gives of a kept connection, by statements that change nothing and need no transaction.
+
+        One that broke meanwhile is noticed by that: it is asked again on another.
         """
         while True:
             with self._threads:
                 kept = self._idle.pop() if self._idle else None
             connection = kept or self.connect(autocommit=True)
             try:
-                return connection.execute(query).fetchall()
+                return ask(connection)
             except psycopg.OperationalError:
                 if kept is None or not kept.closed:
                     raise

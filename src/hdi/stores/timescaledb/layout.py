@@ -21,7 +21,7 @@ from hdi.stores.timescaledb.connect import SETUP
 
 log = structlog.get_logger(component="Store")
 #: The version of the layout that this program makes and reads. A view whose text changes needs a new one.
-LAYOUT = 3
+LAYOUT = 4
 #: The oldest layout that is read as it is: columns and books that it lacks are null, and empty.
 READS = 1
 #: Rows of a kind that comes by the day fill a chunk a day; others a month, so that years of bars stay few chunks.
@@ -211,7 +211,7 @@ def _make_views(connection: psycopg.Connection, schemas: Schemas) -> None:
 
 
 #: What brings a layout to each version; tables and columns that are declared are made beside it, whatever the version.
-STEPS: dict[int, tuple[sql.SQL, ...]] = {1: (_META, _NUMBERS, _NUMBERS_BY_ID), 2: (), 3: ()}
+STEPS: dict[int, tuple[sql.SQL, ...]] = {1: (_META, _NUMBERS, _NUMBERS_BY_ID), 2: (), 3: (), 4: ()}
 
 
 def _encoding(connection: psycopg.Connection) -> None:

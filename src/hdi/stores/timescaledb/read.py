@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 from psycopg import sql
 
-from hdi.schema import PLACE
+from hdi.export import arrow_schema
+from hdi.model import DAY_NS
+from hdi.stores.ahead import ahead
 from hdi.stores.held import Held
 from hdi.stores.timescaledb.books import instant, names_of
 
 if TYPE_CHECKING:
+    from psycopg.abc import AdaptContext
+
     from hdi.model import Window
-    from hdi.schema import Schema
+    from hdi.schema import Schema, SchemaName
     from hdi.stores.timescaledb.connect import Database
 
 
+Out = TypeVar("Out")
 #: Instruments that are named in the query itself: so many leave rows in the order of the index.
 _FEW = 64
+#: One instrument, which the server plans sooner as such than as one of a list.
+_ONE = sql.SQL("dataset = {} AND instrument_id = {}")
+#: Values of an answer that comes by the connection that is there; for so few Arrow takes longer to set up than to bring.
+_SMALL = 8_192
+#: An answer may be one of those where one instrument's rows of so long are wanted, by how its kind comes. Bars have a
+#: width, which says how many they are at most.
+_BRIEF = {"day": DAY_NS // 24 // 30, "month": 8 * DAY_NS, "year": 31 * DAY_NS}
 
 
 class Scan:
@@ -41,33 +54,56 @@ class Scan:
         self._dataset = dataset
         self._constants = dict(schema.names[name].constants)
         self._held = Held(window, instruments)
-        wanted = {*columns, schema.index_time}
-        if self._held.by_time:
-            wanted |= {"dataset", "instrument_id"}
-        public = [f for f in schema.fields if f.name in wanted]
-        self._stored = [n for f in public for n in ((f.name, f"{f.name}_ns") if f.type == "timestamp" else (f.name,))]
-        names = {f.name for f in public}
-        self._public = [e for e in schema.to_public() if e.meta.output_name() in names]
-        places = [c for c in PLACE if c in columns]
-        self._stored += places
-        self._public += [pl.col(c) for c in places]
+        needed = ("dataset", "instrument_id") if self._held.by_time else ()
+        self._shape = schema.shape((*columns, schema.index_time, *needed))
+        self._few = _SMALL // len(self._shape.stored) if self._brief(schema.names[name]) else 0
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The rows in order."""
+        for batch in self._batches():
+            rows = self._made(batch)
+            if rows.height:
+                yield rows
+
+    def each(self, work: Callable[[pl.DataFrame], Out]) -> Iterator[Out]:
+        """``work`` of the same frames, done while the server sends more."""
+
+        def worked(batch: pl.DataFrame) -> list[Out]:
+            rows = self._made(batch)
+            return [work(rows)] if rows.height else []
+
+        for found in ahead(worked, self._batches()):
+            yield from found
+
+    def _batches(self) -> Iterator[pl.DataFrame]:
+        """The rows as they are sent."""
         if self._held.empty:
             return
-        kinds = self._schema.stored
+        if self._few:
+            # One more than are taken: a longer answer is known by it, and asked for as one.
+            rows = self._database.found(self._query(at_most=self._few + 1))
+            if len(rows) <= self._few:
+                yield _as_frame(rows, self._schema, self._shape.stored)
+                return
         for batch in self._database.batches(self._query()):
-            found = pl.DataFrame(batch)
-            public = found.select(pl.col(c).cast(kinds[c]) for c in self._stored).select(self._public)
-            rows = self._held.inside(public, self._schema.index_time)
-            if rows.height:
-                yield rows.select(self._columns)
+            yield pl.DataFrame(batch)
+
+    def _brief(self, name: SchemaName) -> bool:
+        """True where so few rows are to be expected that they are asked for as such."""
+        if self._held.ids is None:
+            return False
+        span = (self._window.end - self._window.start) * sum(map(len, self._held.ids.values()))
+        return span <= (name.width * _SMALL // len(self._shape.stored) if name.width else _BRIEF[name.grid])
+
+    def _made(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """The rows of a batch that are wanted."""
+        rows = self._held.inside(batch.select(self._shape.sent), self._schema.index_time)
+        return rows if rows.columns == self._columns else rows.select(self._columns)
 
     @property
     def stored(self) -> tuple[str, ...]:
         """The columns that are sent."""
-        return tuple(self._stored)
+        return self._shape.stored
 
     def chunks(self) -> tuple[int, int]:
         """How many chunks the server's plan of the query names, and of how many of the table."""
@@ -82,18 +118,51 @@ class Scan:
             plan = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) {}").format(self._query())).fetchone()
         return len(known & set(_relations(plan[0] if plan else []))), len(known)
 
-    def _query(self) -> sql.Composed:
+    def _query(self, at_most: int | None = None) -> sql.Composed:
         where = among(self._schema, self._constants, self._window, self._held, self._dataset)
-        order = [c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,))]
+        order = tuple(c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,)))
         table = self._schema.table
         if self._past is not None:
             table = f"{table}_history"
             where += sql.SQL(" AND _replaced_unit = ANY({}::integer[]) AND _unit <> ALL({}::integer[])").format(
                 *(sql.Literal(list(units)) for units in self._past)
             )
-        return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
-            names_of(self._stored), sql.Identifier(table), where, names_of(order)
-        )
+        first, last = _around(table, self._shape.stored, order)
+        limit = sql.Composed([]) if at_most is None else sql.SQL(" LIMIT {}").format(sql.Literal(at_most))
+        return sql.Composed([first, where, last, limit])
+
+
+def _as_frame(rows: Sequence[tuple[Any, ...]], schema: Schema, columns: tuple[str, ...]) -> pl.DataFrame:
+    """A few rows as their columns."""
+    import pyarrow as pa
+
+    kinds = _kinds(tuple(schema.stored[c] for c in columns))
+    values = zip(*rows, strict=True) if rows else [()] * len(columns)
+    arrays = [pa.array(of, kind) for of, kind in zip(values, kinds, strict=True)]
+    return pl.DataFrame(pa.RecordBatch.from_arrays(arrays, names=list(columns)))
+
+
+@cache
+def _kinds(types: tuple[pl.DataType, ...]) -> list[Any]:
+    """The same types as Arrow has them."""
+    return list(arrow_schema({str(n): kind for n, kind in enumerate(types)}).types)
+
+
+class _Written(sql.Composable):
+    """A part of a statement that was composed before."""
+
+    def as_bytes(self, context: AdaptContext | None = None) -> bytes:
+        del context
+        written: bytes = self._obj
+        return written
+
+
+@cache
+def _around(table: str, columns: tuple[str, ...], order: tuple[str, ...]) -> tuple[_Written, _Written]:
+    """What stands around the condition of a read: to write it anew takes as long as to bring a few rows."""
+    first = sql.SQL("SELECT {} FROM {} WHERE ").format(names_of(columns), sql.Identifier(table))
+    last = sql.SQL(" ORDER BY {}").format(names_of(order))
+    return _Written(first.as_bytes()), _Written(last.as_bytes())
 
 
 def _relations(plan: object) -> Iterator[str]:
@@ -121,6 +190,9 @@ def among(
 
 def _among(ids: Mapping[str, pl.Series]) -> sql.Composed:
     """The rows of these instruments; a long list is a query of its own, for constants come into each chunk's plan."""
+    if len(ids) == 1 and len(series := next(iter(ids.values()))) == 1:
+        dataset = next(iter(ids))
+        return _ONE.format(sql.Literal(dataset), sql.Literal(series[0]))
     few = sum(map(len, ids.values())) <= _FEW
     pairs = [(sql.Literal(d), sql.Literal(i.to_list())) for d, i in ids.items()]
     if few:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from psycopg import sql
 
 from hdi.schema import Schemas
-from hdi.stores.timescaledb.books import REJECTED, names_of, whole_ns
+from hdi.stores.timescaledb.books import FOUND, REJECTED, names_of, whole_ns
 from hdi.stores.timescaledb.views import bodies
 
 _LATER = "hdi_later"
@@ -29,7 +29,8 @@ def names(schemas: Schemas) -> set[str]:
     """All tables and views that can be told as of an instant."""
     views = {name for name, _ in bodies(schemas)}
     tables = {t for s in schemas for t in (s.table, f"{s.table}_history")}
-    return views | tables | {_LATER, *_BY_UNIT, *_BY_TIME, "symbol_mappings", "quarantine", "quarantine_history"}
+    return views | tables | {_LATER, *_BY_UNIT, *_BY_TIME, "symbol_mappings", "quarantine", "quarantine_history",
+                           FOUND.name}  # fmt: skip
 
 
 def _needed(schemas: Schemas, named: Collection[str]) -> set[str]:
@@ -57,6 +58,7 @@ def _tables(schemas: Schemas, as_of: int) -> dict[str, sql.Composed]:
         "SELECT * FROM symbol_mappings WHERE learned IS NULL OR {} <= {}"
     ).format(whole_ns("learned"), at)  # fmt: skip
     found["quarantine"] = _quarantine(later)
+    found[FOUND.name] = _discrepancies(at)
     found["quarantine_history"] = sql.SQL(
         "SELECT * FROM quarantine_history WHERE replaced_unit NOT IN ({})"
     ).format(later)  # fmt: skip
@@ -79,6 +81,26 @@ def _quarantine(later: sql.Composed) -> sql.Composed:
         "SELECT {c} FROM quarantine WHERE unit NOT IN ({l}) UNION ALL SELECT {c} FROM quarantine_history "
         "WHERE unit NOT IN ({l}) AND replaced_unit IN ({l})"
     ).format(c=columns, l=later)
+
+
+def _discrepancies(at: sql.Literal) -> sql.Composed:
+    """See :func:`hdi.stores.receipts.open_then`."""
+    again = sql.SQL("{} > {}").format(whole_ns("last_seen"), at)
+    since = sql.SQL("COALESCE({} > {}, false)").format(whole_ns("resolved_at"), at)
+    told: dict[str, sql.Composed] = {"state": sql.SQL("CASE WHEN {} THEN 'open' ELSE state END").format(since)}
+    for last, first in (("last_run", "run"), ("last_seen", "first_seen"), ("last_seen_ns", "first_seen_ns")):
+        told[last] = sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(
+            again, sql.Identifier(first), sql.Identifier(last)
+        )
+    for name in ("resolved_run", "resolved_at", "resolved_at_ns"):
+        told[name] = sql.SQL("CASE WHEN NOT {} THEN {} END").format(since, sql.Identifier(name))
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} AS {}").format(told[n], sql.Identifier(n)) if n in told else sql.Identifier(n)
+        for n in (*FOUND.stored, "seq")
+    )
+    return sql.SQL("SELECT {} FROM {} WHERE {} <= {}").format(
+        columns, sql.Identifier(FOUND.name), whole_ns("first_seen"), at
+    )
 
 
 __all__ = ["names", "then"]

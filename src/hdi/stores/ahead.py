@@ -1,0 +1,37 @@
+"""Work on what is read while more of it is read: in a few threads, in order, with a bounded number of results held."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import polars as pl
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+#: More threads than this hold more memory, and wait for the one that looks at what they bring.
+_MOST = 4
+
+
+def ahead(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+    """``work`` of each item, in their order, of as many at once as Polars has threads; no more of them lie ready.
+
+    Items are taken in the thread of the reader. What a reader that stops early has not begun is never begun.
+    """
+    at_once = max(1, min(pl.thread_pool_size(), _MOST))
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="hdi-read")
+    coming: deque[Future[Out]] = deque()
+    try:
+        for item in items:
+            if len(coming) == at_once:
+                yield coming.popleft().result()
+            coming.append(pool.submit(work, item))
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+__all__ = ["ahead"]

@@ -1,0 +1,82 @@
+"""pg_dump and pg_restore: found in the version that the server needs, and run without a password in their arguments."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
+
+from hdi.errors import RequestError, StoreError
+
+_VERSION = re.compile(r"\) (\d+)")
+_SYSTEM = Path("/usr/lib/postgresql")
+_SAID = 2_000
+
+
+def program(name: str, major: int, folder: Path | None) -> Path:
+    """A program of PostgreSQL of that version or newer: older ones refuse. RequestError where there is none."""
+    found: dict[Path, int] = {}
+    for path in _candidates(name, folder):
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        if (version := _VERSION.search(said.stdout)) is not None:
+            found[path] = int(version[1])
+    good = {path: version for path, version in found.items() if version >= major}
+    if not good:
+        seen = ", ".join(f"{path} is of {version}" for path, version in found.items()) or "none was found"
+        raise RequestError(
+            f"{name} of PostgreSQL {major} or newer is needed for this server: {seen}",
+            f"Install postgresql-client-{major}, or name its folder with TIMESCALEDB_PROGRAMS (timescaledb.programs).",
+        )
+    return min(good, key=lambda path: good[path])
+
+
+def _candidates(name: str, folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        if (folder / name).is_file():
+            yield folder / name
+        return
+    if (known := shutil.which(name)) is not None:
+        yield Path(known)
+    yield from sorted(path for path in _SYSTEM.glob(f"*/bin/{name}"))
+
+
+def environment(conninfo: str) -> dict[str, str]:
+    """The variables that tell libpq what a connection string says, the password among them."""
+    given = conninfo_to_dict(conninfo)
+    known = {o.keyword.decode(): o.envvar.decode() for o in Conninfo.get_defaults() if o.envvar}
+    told = {known[key]: str(value) for key, value in given.items() if key in known and value is not None}
+    # What these programs set for themselves, or what would undo it, is theirs.
+    told.pop("PGOPTIONS", None)
+    told.pop("PGCLIENTENCODING", None)
+    return {key: value for key, value in os.environ.items() if key != "PGOPTIONS"} | told
+
+
+def run(path: Path, arguments: Sequence[str], conninfo: str) -> str:
+    """What a program prints. StoreError, with what it said, when it fails."""
+    done = subprocess.run(
+        [path, *arguments], env=environment(conninfo), capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if done.returncode:
+        raise failed(path, done.stderr)
+    return done.stdout
+
+
+def failed(path: Path, said: str) -> StoreError:
+    """The error for a program that ended badly."""
+    return StoreError(f"{path.name} failed: {' '.join(said.split())[-_SAID:]}", "Nothing was kept of it.")
+
+
+def database_of(conninfo: str) -> str:
+    """The name of the database."""
+    given = conninfo_to_dict(conninfo)
+    return str(given.get("dbname") or given.get("user") or "")
+
+
+__all__ = ["database_of", "environment", "failed", "program", "run"]
