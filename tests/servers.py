@@ -149,6 +149,11 @@ class Databases:
         self._do("CREATE DATABASE {} TEMPLATE {}", name, self._template(template, prepare))
         return self.url(name)
 
+    @staticmethod
+    def programs():
+        """The folder of the programs that the server of this clone came with."""
+        return Server(usual_home(_hush), say=_hush)._bin
+
     def url(self, name):
         """The URL of a database of this server."""
         return urlsplit(self.dsn)._replace(path=f"/{name}").geturl()

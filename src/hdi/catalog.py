@@ -9,13 +9,18 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from hdi.errors import UnknownSymbol
 from hdi.lookup import Lookup
-from hdi.model import DAY_NS
+from hdi.model import DAY_NS, Window
 from hdi.symbology import ALL_SYMBOLS, CONTRACT, disjoint, infer_stype, root_of
+
+if TYPE_CHECKING:
+    from hdi.schema import Schemas
+    from hdi.stores import Store
 
 #: What definitions say of an instrument: the last that is stored of it under a raw symbol.
 TOLD: dict[str, pl.DataType] = {
@@ -40,6 +45,14 @@ LISTED: dict[str, pl.DataType] = {
     "last_day": pl.Date(),
     "schemas": pl.List(pl.String()),
 }
+#: What is there of an instrument in a schema, from its first to its last row.
+LOOSE: dict[str, pl.DataType] = {
+    "dataset": pl.String(),
+    "instrument_id": pl.Int64(),
+    "start": pl.Int64(),
+    "end": pl.Int64(),
+    "schema": pl.String(),
+}
 _PIECES = ("dataset", "symbol", "stype", "instrument_id", "start", "end", "schema")
 _WILD = frozenset("*?[")
 _ORDER = ("parent", "continuous", "raw_symbol", "instrument_id")
@@ -47,7 +60,10 @@ _ORDER = ("parent", "continuous", "raw_symbol", "instrument_id")
 
 @dataclass(frozen=True)
 class Catalog:
-    """The symbols of a store, or of one ``dataset`` of it. ``on`` (a midnight) asks for what they were that UTC day."""
+    """The symbols of a store, or of one ``dataset`` of it. ``on`` (a midnight) asks for what they were that UTC day.
+
+    ``loose`` is what rows are there of that no coverage tells of (:data:`LOOSE`): those of fragments.
+    """
 
     mappings: pl.DataFrame = field(repr=False)
     coverage: pl.DataFrame = field(repr=False)
@@ -55,6 +71,7 @@ class Catalog:
     told: pl.DataFrame = field(repr=False)
     on: int | None = None
     dataset: str | None = None
+    loose: pl.DataFrame | None = field(default=None, repr=False)
 
     def listed(self, pattern: str = "") -> pl.DataFrame:
         """The symbols (:data:`LISTED`) that a pattern means, by dataset, root and symbol; all without one.
@@ -155,7 +172,9 @@ class Catalog:
     @cached_property
     def _held(self) -> pl.DataFrame:
         """What is held of each instrument: dataset, instrument_id, start, end, schema."""
-        held = self.coverage.drop_nulls("instrument_id").select("dataset", "instrument_id", "start", "end", "schema")
+        held = self.coverage.drop_nulls("instrument_id").select(*LOOSE)
+        if self.loose is not None:
+            held = pl.concat([held, self.loose.select(*LOOSE)])
         return self._here(held.unique())
 
     def _here(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -237,6 +256,25 @@ class Catalog:
         )
 
 
+def loose(store: Store, schemas: Schemas, dataset: str | None = None) -> pl.DataFrame:
+    """What fragments brought (:data:`LOOSE`): they claim no coverage, so their rows have to say whose they are."""
+    ledger = store.ledger().filter(pl.col("status") == "fragment", pl.col("stored") > 0)
+    found = [pl.DataFrame(schema=LOOSE)]
+    for kept, told, start, end in (
+        ledger.filter(pl.lit(dataset is None) | (pl.col("dataset") == (dataset or "")))
+        .group_by("dataset", "schema").agg(pl.col("start").min(), pl.col("end").max())
+        .sort("dataset", "schema").iter_rows()
+    ):  # fmt: skip
+        schema, name = schemas.find(told)
+        counted = store.content(schema, name.name, Window(start, end), None, DAY_NS, kept)
+        found.append(
+            counted.group_by("dataset", "instrument_id")
+            .agg(start=pl.col("first").min(), end=pl.col("last").max() + 1)
+            .with_columns(schema=pl.lit(told))
+        )
+    return pl.concat(found)
+
+
 def told(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """What definitions say of instruments (:data:`TOLD`); frames in the order of reads, of which the last counts.
 
@@ -272,4 +310,4 @@ def _overlapping(pieces: pl.DataFrame, rectangles: pl.DataFrame) -> pl.DataFrame
     )
 
 
-__all__ = ["LISTED", "TOLD", "Catalog", "told"]
+__all__ = ["LISTED", "LOOSE", "TOLD", "Catalog", "loose", "told"]

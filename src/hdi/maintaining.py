@@ -109,11 +109,15 @@ class Maintenance:
         if days is None:
             yield from self._off("quarantine", "quarantine.retention_days")
             return
-        from hdi.rejects.retention import retain
+        began, aged = time.monotonic(), f"rejects that are older than {days} days"
+        if self.care.dry_run:
+            yield Tended("quarantine", self._store.url, f"would purge {aged}")
+            return
+        from hdi.rejects.purging import retention
 
-        began = time.monotonic()
-        rows = retain(self._store, days, dry_run=self.care.dry_run)
-        done = f"{'would purge' if self.care.dry_run else 'purged'} {rows} rejects that are older than {days} days"
+        purged = retention(self._store, days, self._settings.dlq_dir)
+        rows = 0 if purged is None else int(purged["rows"].sum())
+        done = f"purged {rows} {aged}"
         yield Tended("quarantine", self._store.url, done, seconds=time.monotonic() - began)
 
     def _off(self, step: str, setting: str) -> Iterator[Tended]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from hdi.api import HistoricalData
+from hdi.api.reading import EVERYTHING
 from hdi.errors import HdiError, RequestError, StoreError, UnknownSymbol
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ class QueryBuilder:
         """What the venue says that instruments are; without dates all that is stored."""
         return self._rows(
             lambda: self._data.definitions(
-                ALL_SYMBOLS if symbols is None else symbols, start_date, end_date, asset=asset, exchange=exchange, instrument_class=instrument_class,
-                limit=limit,
+                EVERYTHING if symbols is None else symbols, start_date, end_date, asset=asset, exchange=exchange,
+                instrument_class=instrument_class, limit=limit,
             )
         )  # fmt: skip
 

@@ -85,6 +85,10 @@ class Section:
         }  # fmt: skip
 
 
+def _summed(dollars: pl.Series) -> Decimal | None:
+    return Decimal(str(dollars.sum())) if dollars.len() else None
+
+
 def _by_day(rows: pl.DataFrame) -> dict[str, int]:
     return {str(ns_date(day)): n for day, n in rows.iter_rows()}
 
@@ -107,7 +111,9 @@ def subjects(jobs: Mapping[str, Job], names: Sequence[str], ledger: pl.DataFrame
     if names:
         return found
     asked = {(s.dataset, s.schema) for s in found}
-    kinds = ledger.filter(pl.col("status").is_in(BROUGHT)).select("dataset", "schema").unique().sort("dataset", "schema")
+    kinds = (
+        ledger.filter(pl.col("status").is_in(BROUGHT)).select("dataset", "schema").unique().sort("dataset", "schema")
+    )
     return found + [
         Subject(f"{dataset} {schema}", dataset, schema, (), None, None, job=False)
         for dataset, schema in kinds.iter_rows() if (dataset, schema) not in asked and schema in schemas.names
@@ -162,8 +168,8 @@ class Reporter:
             last_run=last[0]["run"] if last else None, last_result=last[0]["status"] if last else None,
             last_at=iso_ns(last[0]["committed_at"]) if last else None,
             failed_units=mine.unique("unit_id", keep="last").filter(pl.col("status") == "failed").height,
-            dollars=mine["dollars"].sum() if mine["dollars"].drop_nulls().len() else None, notes=tuple(notes),
-            months=tuple((month, *total) for month, total in sorted(months.items())), rows=rows, rejects=rejects,
+            dollars=_summed(mine["dollars"].drop_nulls()), notes=tuple(notes),
+            months=tuple((month, total[0], total[1]) for month, total in sorted(months.items())), rows=rows, rejects=rejects,
         )  # fmt: skip
 
     def _mine(self, subject: Subject) -> pl.DataFrame:

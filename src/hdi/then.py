@@ -90,8 +90,9 @@ class Then:
         ).unique("unit")  # fmt: skip
         if met.is_empty():
             return []
-        purged = isinstance(self._store, Purging) and self._store.purged()["unit"].is_in(met["unit"].implode()).any()
-        said = f"{met['gone'].sum()} rejected rows of {met.height} units are kept no longer{' (they were purged)' if purged else ''}: whether they stood in "
+        forgotten = self._store.purged()["unit"] if isinstance(self._store, Purging) else met["unit"].clear()
+        purged = " (they were purged)" if met["unit"].is_in(forgotten.implode()).any() else ""
+        said = f"{met['gone'].sum()} rejected rows of {met.height} units are kept no longer{purged}: whether they stood in "
         return [f"{said}quarantine at {iso_ns(self.ns)} is not known"]
 
     def conditions(self) -> pl.DataFrame:

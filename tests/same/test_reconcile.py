@@ -1,4 +1,4 @@
-"""Planted corruption is found where it is, in both stores alike; what is bought again is resolved; nothing is said twice."""
+"""Planted corruption is found in its place, in both stores alike; what is bought again is resolved."""
 
 from dataclasses import dataclass
 
@@ -77,7 +77,9 @@ def planted(minutes):
     bad = minutes.copy()
     at = {(int(t), int(i)): k for k, (t, i) in enumerate(zip(bad["ts_event"], bad["instrument_id"], strict=True))}
     start = ns(SPAN[0])
-    high, lost, twice, early, swapped, off = (start + 2 * k * MINUTE for k in (100, 1_000, 2_000, EMPTY + 1, 3_000, 3_500))
+    high, lost, twice, early, swapped, off = (
+        start + 2 * k * MINUTE for k in (100, 1_000, 2_000, EMPTY + 1, 3_000, 3_500)
+    )
     found = set()
     k = at[high, A]
     bad["high"][k] += 40 * TICK
@@ -181,7 +183,9 @@ def test_bars_are_judged_only_where_everything_below_them_is_stored_whole(pair, 
     names = {"ESH4": [(*window, A)], "ESM4": [(*window, B)]}
     part = half[half["ts_event"] < end].copy()
     part["low"][7] = part["high"][7] + 1  # refused: its day cannot be judged
-    pair.stored(write(folder / "part.dbn.zst", "ohlcv-1m", part, symbols=("ESH4", "ESM4"), window=window, mappings=names))
+    pair.stored(
+        write(folder / "part.dbn.zst", "ohlcv-1m", part, symbols=("ESH4", "ESM4"), window=window, mappings=names)
+    )
     done = both(pair, checks=("bars",))
     assert done.open.is_empty()
     (judged,) = done.judged.rows(named=True)
@@ -189,5 +193,3 @@ def test_bars_are_judged_only_where_everything_below_them_is_stored_whole(pair, 
     assert {r["reason"]: r["rows"] for r in done.unjudged.rows(named=True)} == {
         "a row of the interval is in quarantine": 1, "ohlcv-1m is not stored whole": 2 * DAYS - 6,
     }  # fmt: skip
-
-

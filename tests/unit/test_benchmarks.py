@@ -18,10 +18,10 @@ NO_SERVER = "postgresql://postgres@127.0.0.1:1/postgres"
 
 
 def python(*words, server=NO_SERVER):
-    """A program of the benchmarks, run on a database server."""
+    """A program of the benchmarks, run on a database server, with processes as :mod:`forking` has them."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", *map(str, words)],
+        [sys.executable, "-W", "ignore", Path(__file__).with_name("forking.py"), *map(str, words)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": paths, "HDI_TEST_TIMESCALEDB": server},
         capture_output=True,
@@ -153,15 +153,16 @@ def test_a_result_says_which_server_was_measured(run_on_server, timescaledb):
     }
 
 
-def test_a_bare_copy_stores_the_very_rows_that_hdi_stores(fresh_database, tmp_path):
-    path = python("benchmarks.tape", "trades", 2_000, tmp_path).split()[-1]
+def test_a_bare_copy_stores_the_very_rows_that_hdi_stores(part, fresh_database, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    work, path = part("work"), part("tape").make("trades", 2_000, tmp_path)
     urls = [fresh_database(), fresh_database()]
-    words = {"store": f"lake:{tmp_path / 'lake'}", "file": path}
-    python("benchmarks.work", "store_ingest", json.dumps(words), tmp_path)
-    python("benchmarks.work", "store_ingest", json.dumps(words | {"store": urls[0]}), tmp_path)
-    python("benchmarks.sql_work", tmp_path / "lake", "trades", tmp_path / "rows.arrow")
+    words = {"store": f"lake:{tmp_path / 'lake'}", "file": str(path)}
+    work.main("store_ingest", json.dumps(words), tmp_path)
+    work.main("store_ingest", json.dumps(words | {"store": urls[0]}), tmp_path)
+    part("sql_work").save_rows(tmp_path / "lake", "trades", tmp_path / "rows.arrow")
     words = {"rows": str(tmp_path / "rows.arrow"), "database": urls[1]}
-    python("benchmarks.work", "bare_copy", json.dumps(words), tmp_path)
+    work.main("bare_copy", json.dumps(words), tmp_path)
     tables = []
     for url in urls:
         with psycopg.connect(url) as connection:

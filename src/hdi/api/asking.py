@@ -41,14 +41,15 @@ class Asking(Reading):
 
         Raises RequestError for what is not a date.
         """
-        from hdi.catalog import Catalog, told
+        from hdi.catalog import Catalog, loose, told
 
         store = self.at(as_of)
         day = None if on is None else parse_instant(text(on))[0] // DAY_NS * DAY_NS
         schema, name = self.schemas.find("definition")
         columns = ["dataset", "instrument_id", "raw_symbol", "asset", "instrument_class", "exchange"]
         said = told(store.read(schema, name.name, Window(0, MAX_NS), None, columns, dataset))
-        return Catalog(store.mappings(), store.coverage(), store.ledger(), said, day, dataset)
+        brought = loose(store, self.schemas, dataset)
+        return Catalog(store.mappings(), store.coverage(), store.ledger(), said, day, dataset, brought)
 
     def symbols(
         self,

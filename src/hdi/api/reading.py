@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Symbols = str | int | Sequence[str | int]
 When = str | dt.date | None
+#: What stands for every symbol.
+EVERYTHING = "ALL_SYMBOLS"
 #: What a column may be: one value, or one of several.
 Chosen = str | int | Sequence[str | int]
 
@@ -66,7 +68,7 @@ class Reading(Opened):
         from hdi.query import run
 
         store = self.at(as_of)
-        asked = self._named(symbols)
+        asked = self._asked_for(symbols)
         window = self._window(store, schema, dataset, start, end)
         query = Query(schema, asked, window, dataset, _names(columns), limit, _chosen(where))
         result = run(store, self.schemas, query, self._rolls(roll))
@@ -76,10 +78,10 @@ class Reading(Opened):
 
         return adjusted_query(result, how=adjust, by=by, at=at)
 
-    def _named(self, symbols: Symbols) -> tuple[str, ...]:
+    def _asked_for(self, symbols: Symbols) -> tuple[str, ...]:
         """The symbols that are meant. RequestError where none is named."""
         found = self.symbols_of(symbols)
-        if not any(symbol.strip(" ,") for symbol in found):
+        if not found:
             from hdi.errors import RequestError
 
             raise RequestError("no symbols were named", 'Name some, or "ALL_SYMBOLS" for all that are stored.')
@@ -168,7 +170,7 @@ class Reading(Opened):
     def statistics(  # noqa: PLR0913  (those of a query, and the statistic)
         self,
         stat: str | int | Sequence[str | int] | None = None,
-        symbols: Symbols = ALL_SYMBOLS,
+        symbols: Symbols = EVERYTHING,
         start: When = None,
         end: When = None,
         *,
@@ -198,7 +200,7 @@ class Reading(Opened):
 
     def definitions(  # noqa: PLR0913  (those of a query, and what definitions are looked for by)
         self,
-        symbols: Symbols = ALL_SYMBOLS,
+        symbols: Symbols = EVERYTHING,
         start: When = None,
         end: When = None,
         *,
@@ -254,7 +256,7 @@ class Reading(Opened):
 
         window = between(start or None, end or None)
         wanted = Wanted(
-            self._named(symbols), window.start if start else None, window.end if end else None, every, kind, source,
+            self._asked_for(symbols), window.start if start else None, window.end if end else None, every, kind, source,
             align, fill, dataset, _names(columns), limit,
         )  # fmt: skip
         return adjusted_bars(

@@ -11,39 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from hdi.cli import (
-    asof,
-    backup,
-    bars,
-    config,
-    coverage,
-    demo,
-    doctor,
-    gaps,
-    ingest,
-    init,
-    jobs,
-    lock,
-    maintain,
-    migrate,
-    plan,
-    quarantine,
-    query,
-    reconcile,
-    rehearse,
-    report,
-    restore,
-    revisions,
-    runs,
-    schedule,
-    spend,
-    sql,
-    status,
-    symbols,
-    sync,
-    validate,
-    why,
-)
+from hdi.cli.commands import Commands
 from hdi.cli.session import DECLINED, Interrupted, OutputClosed, Session, say
 from hdi.errors import HdiError, masked
 
@@ -55,8 +23,17 @@ _TYPED = (
     "PGPASSWORD or in ~/.pgpass, or set TIMESCALEDB_HOST, _USER and _PASSWORD and use --store timescaledb"
 )
 
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001  (called by typer)
+    from hdi.cli.status import show_version
+
+    show_version(wanted)
+
+
 app = typer.Typer(
     name=PROGRAM,
+    cls=Commands,
     help="Historical market data into a store that you can query, exactly once.",
     epilog="Exit codes: 0 done; 1 a unit failed; 2 the request or a setting is wrong; 3 the vendor refused; "
     "4 data is not what was declared; 5 the store refused.",
@@ -66,11 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for _module in (
-    init, demo, plan, ingest, spend, sync, schedule, jobs, runs, query, sql, bars, asof, symbols, coverage, gaps,
-    revisions, quarantine, validate, reconcile, report, status, doctor, config, migrate, why, lock, maintain, backup, restore, rehearse,
-):  # fmt: skip
-    _module.register(app)
 
 
 @app.callback()
@@ -90,7 +62,7 @@ def options(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON, for machines.")] = False,  # noqa: FBT002
     version: Annotated[  # noqa: FBT002
-        bool, typer.Option("--version", callback=status.show_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Take the options that every command has; they stand before it."""

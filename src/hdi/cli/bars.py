@@ -39,7 +39,11 @@ def bars(  # noqa: PLR0913, PLR0917  (each is an option)
     start_date: options.From = None,
     end_date: options.To = None,
     kind: Annotated[
-        str, typer.Option(metavar="NAME", help="What fills a bar: time, tick (trades), volume, or dollar.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What fills a bar: time, tick (trades), volume, or dollar (price times size, without multipliers).",
+        ),
     ] = "time",
     source: Annotated[
         str | None,

@@ -77,7 +77,11 @@ RollsFile = Annotated[
 # Where answers go.
 OutputFormat = Annotated[
     str | None,
-    typer.Option("--output-format", metavar="NAME", help="table, csv, json, parquet or arrow. [default: table]"),
+    typer.Option(
+        "--output-format",
+        metavar="NAME",
+        help="table, csv, json, parquet or arrow (the IPC file format). [default: table]",
+    ),
 ]
 OutputFile = Annotated[
     str | None,

@@ -22,7 +22,9 @@ _ENDINGS = {
     ".txt": "table", "": "table", ".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet",
     ".arrow": "arrow", ".ipc": "arrow", ".feather": "arrow",
 }  # fmt: skip
+#: Times have as many digits as they were kept with; nanoseconds go by the first, of which CSV knows one.
 _TIME = "%Y-%m-%dT%H:%M:%S%.9fZ"
+_DIGITS = {"us": 6, "ms": 3}
 
 Frames = Iterable["pl.DataFrame"]
 Columns = Mapping[str, "pl.DataType"]
@@ -55,7 +57,19 @@ def _table(frames: Frames, columns: Columns, file: BinaryIO) -> None:
 
 def _csv(frames: Frames, columns: Columns, file: BinaryIO) -> None:
     file.write((",".join(columns) + "\n").encode())
-    file.writelines(part.write_csv(include_header=False, datetime_format=_TIME).encode() for part in slices(frames))
+    parts = (part.with_columns(_coarse(part)) for part in slices(frames))
+    file.writelines(part.write_csv(include_header=False, datetime_format=_TIME).encode() for part in parts)
+
+
+def _coarse(part: pl.DataFrame) -> list[pl.Expr]:
+    """The times that are not of nanoseconds, as text."""
+    import polars as pl
+
+    kinds = {n: t for n, t in part.schema.items() if isinstance(t, pl.Datetime) and t.time_unit in _DIGITS}
+    return [
+        pl.col(n).dt.strftime(f"%Y-%m-%dT%H:%M:%S%.{_DIGITS[t.time_unit]}f{'Z' if t.time_zone else ''}")
+        for n, t in kinds.items()
+    ]
 
 
 def _json(frames: Frames, columns: Columns, file: BinaryIO) -> None:
@@ -66,7 +80,7 @@ def _json(frames: Frames, columns: Columns, file: BinaryIO) -> None:
     before = b"[\n"
     for part in slices(frames):
         # One object a line: a line break inside a value is written as \n, so the others can become commas.
-        lines = part.with_columns(*text).write_ndjson().encode().rstrip(b"\n")
+        lines = part.with_columns(_coarse(part)).with_columns(*text).write_ndjson().encode().rstrip(b"\n")
         file.write(before + lines.replace(b"\n", b",\n"))
         before = b",\n"
     file.write(b"[]\n" if before == b"[\n" else b"\n]\n")

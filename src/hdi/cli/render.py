@@ -39,6 +39,10 @@ def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
+#: What a second is, and how many digits a part of it has, by the unit of a column's times.
+_SECONDS = {"ns": (10**9, 9), "us": (10**6, 6), "ms": (10**3, 3)}
+
+
 def cells(frame: pl.DataFrame, places: dict[str, int] | None = None) -> pl.DataFrame:
     """The frame as text, exact: prices without the zeros that none of them needs, times in ISO 8601.
 
@@ -67,8 +71,10 @@ def _prices(column: pl.Series, kept: dict[str, int]) -> pl.Series:
 
 
 def _times(column: pl.Series) -> pl.Series:
-    whole = not (column.to_physical() % 1_000_000_000 != 0).any()
-    return column.dt.strftime("%Y-%m-%dT%H:%M:%SZ" if whole else "%Y-%m-%dT%H:%M:%S%.9fZ")
+    """As many digits of the second as the column can have; none where all of its times are whole seconds."""
+    second, digits = _SECONDS[getattr(column.dtype, "time_unit", "ns")]
+    whole = not (column.to_physical() % second != 0).any()
+    return column.dt.strftime("%Y-%m-%dT%H:%M:%SZ" if whole else f"%Y-%m-%dT%H:%M:%S%.{digits}fZ")
 
 
 def _string() -> Any:

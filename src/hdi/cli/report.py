@@ -29,7 +29,8 @@ def report(
         typer.Argument(metavar="[JOB]...", help="These jobs; all, and what no job asked for, by default."),
     ] = None,
     html: Annotated[
-        str | None, typer.Option("--html", metavar="FILE", help="Write a page with plots there, which needs no network.")
+        str | None,
+        typer.Option("--html", metavar="FILE", help="Write a page with plots there, which needs no network."),
     ] = None,
 ) -> None:
     """Report the quality of stored data, job by job: coverage, gaps, rejects, discrepancies, restatements, dollars.
@@ -78,7 +79,9 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
     about = section.subject
     yield "data", f"{about.dataset} {about.schema} {some(about.symbols) if about.symbols else 'everything asked for'}"
     yield "window", f"{section.start} to {section.end}" if section.start else NOT_MEASURED
-    share = NOT_MEASURED if section.share is None else f"{section.share} % ({section.held} of {count(section.days, 'day')})"
+    share = (
+        NOT_MEASURED if section.share is None else f"{section.share} % ({section.held} of {count(section.days, 'day')})"
+    )
     yield "coverage", share
     yield "rows", str(section.stored)
     gaps = [f"{cause} {n}" for cause, n in section.gaps.items()]

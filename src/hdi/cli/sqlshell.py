@@ -210,23 +210,26 @@ class Shell:
         session: PromptSession[str] = PromptSession(
             history=_history(), completer=Completing(self.names), complete_while_typing=False, output=_output()
         )
-        held = ""
+        self._held = ""
         while True:
             try:
-                line = session.prompt(_MORE if held else _PROMPT)
+                if self._turn(session):
+                    return
             except KeyboardInterrupt:
-                held = ""
-                continue
+                self._held = ""
             except EOFError:
                 return
-            if not held and line.strip().startswith("."):
-                if self._command(line.split()):
-                    return
-                continue
-            whole, held = split(f"{held}\n{line}" if held else line)
-            held = "" if blank(held) else held
-            for statement in whole:
-                self._guarded(lambda text=statement: self._answer(text))  # type: ignore[misc]  # bound now
+
+    def _turn(self, session: PromptSession[str]) -> bool:
+        """One line is read, and what it completes is answered; True for the line that leaves the shell."""
+        line = session.prompt(_MORE if self._held else _PROMPT)
+        if not self._held and line.strip().startswith("."):
+            return self._command(line.split())
+        whole, held = split(f"{self._held}\n{line}" if self._held else line)
+        self._held = "" if blank(held) else held
+        for statement in whole:
+            self._guarded(lambda text=statement: self._answer(text))  # type: ignore[misc]  # bound now
+        return False
 
     def _answer(self, statement: str) -> None:
         told(self.data, statement, self.where, as_of=self.as_of, limit=self.limit, pager=True)

@@ -128,9 +128,7 @@ class Reconciliation:
         if found.is_empty() and known.filter(mine).is_empty():
             return
         at = time.time_ns()
-        self._store.amend(
-            lambda now: settled(now, found, done.dataset, done.scopes.items(), self._run, at)
-        )
+        self._store.amend(lambda now: settled(now, found, done.dataset, done.scopes.items(), self._run, at))
         for check, schema, rows in found.group_by("check", "schema").len().iter_rows():
             log.warning("Discrepancies", check=check, dataset=done.dataset, schema=schema, found=rows)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from hdi.errors import RequestError
 from hdi.schema import closest
 
-ERROR, WARNING = "ERROR", "WARNING"
+ERROR: Final = "ERROR"
+WARNING: Final = "WARNING"
 
 
 @dataclass(frozen=True)

@@ -186,9 +186,7 @@ class Pass:
         if pair is None and self._minutes is not None:
             return _Minutes(self._minutes)  # type: ignore[return-value]  # it takes bars as well
         assert pair is not None
-        stored = (
-            frame.rename({"at": "start"}) for frame in self._reading.rows(pair.schema, cell, (*PRICES, "volume"))
-        )
+        stored = (frame.rename({"at": "start"}) for frame in self._reading.rows(pair.schema, cell, (*PRICES, "volume")))
         return Comparer(pair, stored, self._collector, self._counts[pair.check, pair.schema, pair.against])
 
     def _pairs(self, only: Sequence[str]) -> Iterator[Pair]:

@@ -168,7 +168,9 @@ class Spikes(_Base):
         if following is not None:
             parts.append(following.with_columns(mine=pl.lit(value=False)))
         every = pl.concat(parts)
-        beside = {f"{c}_{k}": pl.col(c).shift(n).over(WHO) for c in ("high", "low") for k, n in (("last", 1), ("next", -1))}
+        beside = {
+            f"{c}_{k}": pl.col(c).shift(n).over(WHO) for c in ("high", "low") for k, n in (("last", 1), ("next", -1))
+        }
         both = every.with_columns(**beside).filter("mine").join(scales, on=WHO)
         up = pl.col("high") - pl.max_horizontal("high_last", "high_next")
         down = pl.min_horizontal("low_last", "low_next") - pl.col("low")

@@ -52,7 +52,7 @@ class _Base:
     def found(self, rows: pl.DataFrame, **told: pl.Expr | str) -> None:
         """Keep rows with start and end as findings."""
         if rows.height:
-            self.collector.add(finding(rows, self.check, self.schema, **told))
+            self.collector.add(finding(rows, self.check, self.schema, "", **told))
 
     def done(self) -> None:
         """Nothing follows."""
@@ -157,7 +157,9 @@ class Copies(_Grouped):
             found=pl.format("{} rows, {} of them copies", "rows", "copies"), evidence=twice.otherwise(pl.lit("")),
             rows=pl.lit(1),
         )  # fmt: skip
-        self.found(told, field="copies", expected=pl.col("expected"), found=pl.col("found"), evidence=pl.col("evidence"))
+        self.found(
+            told, field="copies", expected=pl.col("expected"), found=pl.col("found"), evidence=pl.col("evidence")
+        )
 
 
 class Twice(_Base):

@@ -75,7 +75,9 @@ class Settlements:
         )
         # Of several finals (rounded, not rounded) the nearest one counts.
         far = far.sort("off").group_by(_KEY).first()
-        bad = far.filter(pl.col("high") > pl.col("low"), pl.col("off") > self._ranges * (pl.col("high") - pl.col("low")))
+        bad = far.filter(
+            pl.col("high") > pl.col("low"), pl.col("off") > self._ranges * (pl.col("high") - pl.col("low"))
+        )
         self._keep(
             bad, "settlement_preliminary", expected=pl.concat_str(pl.lit("near "), price_text("early")),
             found=price_text("nearest"),
@@ -87,7 +89,9 @@ class Settlements:
         own = bars.select(*WHO, "high", "low", "volume", ts_ref=pl.col("at"))
         eve = bars.select(*WHO, eve_high="high", eve_low="low", ts_ref=pl.col("at") + DAY_NS)
         day = pl.col("ts_ref") // DAY_NS * DAY_NS
-        both = last.with_columns(date="ts_ref", ts_ref=day).join(own, on=_KEY, how="left").join(eve, on=_KEY, how="left")
+        both = (
+            last.with_columns(date="ts_ref", ts_ref=day).join(own, on=_KEY, how="left").join(eve, on=_KEY, how="left")
+        )
         known = both.filter(pl.col("volume") >= self._volume).with_columns(
             high=pl.max_horizontal("high", "eve_high"), low=pl.min_horizontal("low", "eve_low")
         )

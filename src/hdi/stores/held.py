@@ -50,7 +50,7 @@ class Held:
 
     def inside(self, rows: pl.DataFrame, index: str) -> pl.DataFrame:
         """The rows inside the window and the rectangles, by their index time."""
-        times = rows[index].to_physical()
+        times = rows[index].cast(pl.Int64)
         if rows.height and not self._held:  # as of most large answers: nothing is laid out anew to be looked at
             first, last = int(times.min()), int(times.max())  # type: ignore[arg-type]
             if first >= self._window.start and last < self._window.end:

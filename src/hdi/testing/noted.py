@@ -20,7 +20,7 @@ def _told(number: int, **given: object) -> pl.DataFrame:
     row: dict[str, object] = {
         "number": number, "check": "bars", "severity": "ERROR", "dataset": DATASET, "schema": "ohlcv-1d",
         "against": "ohlcv-1m", "publisher_id": 1, "instrument_id": 118, "symbol": "ESH4", "start": START + number,
-        "end": MAX_NS - 999, "field": "high_price", "expected": "-1.000000001", "found": "é, \"2\"\n", "evidence": "",
+        "end": MAX_NS - 999, "field": "high_price", "expected": "-1.000000001", "found": 'é, "2"\n', "evidence": "",
         "rows": 1, "state": "open", "run": "run-1", "first_seen": START + 1, "last_run": "run-1",
         "last_seen": START + 1, "resolved_run": None, "resolved_at": None,
     }  # fmt: skip

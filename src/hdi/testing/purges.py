@@ -50,7 +50,8 @@ class Purges(Suite):
 
     def test_of_a_reject_that_stands_the_place_stays(self, store: Store, purging: Purging, url: str) -> None:
         load = Load(trades([START]), rejected=rejects([START + 5, START + 6]))
-        old, other = load.commit(store), replace(load, symbol="ESM4", rejected=rejects([START + 8], 2)).commit(store)
+        later = Load(trades([START], 2), symbol="ESM4", rejected=rejects([START + 8], 2))
+        old, other = load.commit(store), later.commit(store)
         before = store.quarantine()
         done = purging.purge([old.number], [old.number], "older than 90 days")
         assert done.select("unit", "stood", "rows").rows() == [(old.number, True, 2)]

@@ -6,6 +6,7 @@ look at rows and history alone, never at older versions of a table, so vacuum ta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from deltalake import DeltaTable
 from hdi.errors import StoreError
 from hdi.stores.lake import noted
 from hdi.stores.lake.compact import compact
-from hdi.stores.lake.derive import commits, latest
+from hdi.stores.lake.derive import commits, instead, latest
 from hdi.stores.lake.files import locked, try_lock
 from hdi.stores.upkeep import Care, Tended
 
@@ -44,34 +45,26 @@ def maintain(lake: Lake, care: Care) -> Iterator[Tended]:
     """See :meth:`hdi.stores.upkeep.Maintained.maintain`."""
     if not lake.root.is_dir() or not lake.ledger().height:
         return
-    with alone(lake, "maintained"):
+    with alone(lake):
         for step, act in (("sweep", _sweep), ("settle", _settle), ("compact", compact), ("checkpoint", _checkpoint),
                           ("vacuum", _vacuum)):  # fmt: skip
             if care.wants(step):
                 yield from act(lake, care)
 
 
-def alone(lake: Lake, what: str) -> _Alone:
+@contextlib.contextmanager
+def alone(lake: Lake) -> Iterator[None]:
     """The lock of upkeep: one process at a time tends a lake or saves it. StoreError where another is at it."""
-    return _Alone(lake, what)
-
-
-class _Alone:
-    def __init__(self, lake: Lake, what: str) -> None:
-        self._lake, self._what = lake, what
-        self._fd = -1
-
-    def __enter__(self) -> None:
-        fd = try_lock(self._lake.lock_path("upkeep"))
-        if fd is None:
-            raise StoreError(
-                f"the lake {self._lake.root} is being maintained or saved by another process: it cannot be {self._what} now",
-                "Run the same command again when that has ended.",
-            )
-        self._fd = fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+    fd = try_lock(lake.lock_path("upkeep"))
+    if fd is None:
+        raise StoreError(
+            f"the lake {lake.root} is being maintained or saved by another process",
+            "Run the same command again when that has ended.",
+        )
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 def _sweep(lake: Lake, care: Care) -> Iterator[Tended]:
@@ -219,10 +212,12 @@ def _side_files(lake: Lake, cutoff: float) -> tuple[dict[Path, int], list[Path]]
 
 def side_files(root: Path, table: str, version: int) -> list[str]:
     """The side files, below the root, that the commits of a table name up to a version."""
+    told = instead([commit for commit in commits(root, table, -1) if commit.version <= version])
     return [
         file["path"]
-        for commit in commits(root, table, -1) if commit.version <= version
-        for part in commit.payload.values() if isinstance(part, Mapping)
+        for commit in told
+        # What a purge put in the place of others is named by the commits that it did so for.
+        for name, part in commit.payload.items() if name != "purged" and isinstance(part, Mapping)
         for file in part.get("files", ())
     ]  # fmt: skip
 

@@ -238,7 +238,7 @@ class Scan:
 
 def _rising(times: pl.Series) -> bool:
     """True when each instant is later than the one before: then rows have one order only."""
-    at = times.to_physical().to_numpy()
+    at = times.cast(pl.Int64).to_numpy()
     return bool((at[1:] > at[:-1]).all())
 
 

@@ -44,7 +44,7 @@ def save(lake: Lake, copies: Copies, tables: Sequence[str]) -> Mapping[str, Any]
     rows = {s.table for s in lake.schemas()}
     chosen = known_tables(tables, [t for t in delta_tables(lake.root) if t in rows])
     # Whoever only reads may save, too: it needs the folder of locks, which who writes has made.
-    with alone(lake, "saved"):
+    with alone(lake):
         versions = {
             table: latest(lake.root, table)
             for table in delta_tables(lake.root) if not chosen or table in chosen
@@ -54,7 +54,7 @@ def save(lake: Lake, copies: Copies, tables: Sequence[str]) -> Mapping[str, Any]
             _table(lake, copies, table, version)
         for table in versions.keys() & rows:
             for path in side_files(lake.root, table, versions[table]):
-                copies.add(lake.root / path, path)
+                _side_file(lake, copies, path)
         copies.write(_numbers(lake.root), _NUMBERS)
     found = contents(_at(lake, copies.folder))
     return {"type": "lake", "identity": lake.identity(), "versions": versions, "tables": found}
@@ -75,6 +75,16 @@ def _table(lake: Lake, copies: Copies, table: str, version: int) -> None:
     last = folder / "_delta_log" / "_last_checkpoint"
     if checkpoints and last.exists() and json.loads(data := last.read_bytes())["version"] in checkpoints:
         copies.write(data, f"{table}/_delta_log/_last_checkpoint")
+
+
+def _side_file(lake: Lake, copies: Copies, path: str) -> None:
+    try:
+        copies.add(lake.root / path, path)
+    except FileNotFoundError as exc:
+        raise StoreError(
+            f"{lake.root / path} is gone: rejects were purged while the lake was saved, or it was lost",
+            "Run the same command again. If that says the same, `hdi status --check-db` looks closer.",
+        ) from exc
 
 
 def _numbers(root: Path) -> bytes:

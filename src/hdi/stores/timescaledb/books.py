@@ -24,6 +24,7 @@ _TIMES = {
     "start", "end", "committed_at", "ts_event", "index_time", "_replaced_at", "seen_at", "learned", "first_seen",
     "last_seen", "resolved_at", "purged_at",
 }  # fmt: skip
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _DAYS = {"day", "last_modified"}
 MICRO = pl.Datetime("us", "UTC")
 #: What SQL calls a column of a Polars type.
@@ -119,8 +120,7 @@ class Book:
 
 def instant(ns: Any) -> dt.datetime:
     """The microsecond that an instant (nanoseconds) lies in, as the drivers take it."""
-    found: dt.datetime = pl.Series([int(ns) // 1000]).cast(MICRO)[0]
-    return found
+    return _EPOCH + dt.timedelta(microseconds=int(ns) // 1000)
 
 
 def whole_ns(column: str, *, of: str = "") -> sql.Composable:

@@ -168,7 +168,8 @@ def _table(store: TimescaleDB, folder: Path, about: Mapping[str, Any], table: st
         if _has_rows(connection, table):
             raise RequestError(f"{store.url} has got rows in {table} meanwhile", "Nothing of it was changed.")
         settle_origin(connection, store, about["origin"])
-        books, past = wanted(store.schemas, table), f"{table}_history"
+        saved, past = about.get("copied") or about["tables"], f"{table}_history"
+        books = {book: rows for book, rows in wanted(store.schemas, table).items() if book in saved}
         connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(past)))
         names = {table: table, past: past} | {book: f"restored_{book}" for book in books}
         for book, temporary in names.items():

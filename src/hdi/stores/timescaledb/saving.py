@@ -18,7 +18,7 @@ from psycopg import sql
 from hdi.errors import StoreError
 from hdi.schema import Schemas
 from hdi.stores.timescaledb import adopt, layout
-from hdi.stores.timescaledb.books import COVERED, GONE, REJECTED, SAID, SYMBOLS, UNITS
+from hdi.stores.timescaledb.books import COVERED, GONE, LESS, REJECTED, SAID, SYMBOLS, UNITS
 from hdi.stores.timescaledb.editions import edition
 from hdi.stores.timescaledb.programs import program, run
 from hdi.stores.upkeep import Copies, known_tables
@@ -134,7 +134,7 @@ def wanted(schemas: Schemas, table: str) -> dict[str, sql.Composable]:
     everything = sql.SQL("TRUE")
     return {
         UNITS.name: sql.SQL("table_name = {}").format(sql.Literal(table)), COVERED.name: mine, REJECTED.name: mine,
-        GONE.name: mine, SYMBOLS.name: everything, SAID.name: everything, "hdi_units": everything,
+        GONE.name: mine, LESS.name: mine, SYMBOLS.name: everything, SAID.name: everything, "hdi_units": everything,
     }  # fmt: skip
 
 

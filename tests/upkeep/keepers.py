@@ -1,0 +1,96 @@
+"""Children that tend, save or restore a store and may be killed: forked from a process that has imported everything.
+
+Each is told ``url``, ``act`` (maintain, backup or restore), ``folder``, and ``step``, the number of the step at which
+it kills itself (0: never).
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from itertools import count
+from pathlib import Path
+
+from children import Children
+from hdi.backups import back_up
+from hdi.backups.restoring import restore
+from hdi.settings import load
+from hdi.stores.upkeep import Care
+from hdi.testing import opened
+
+#: Everything that can be done, and no file is kept for a reader.
+CARE = Care(keep_hours=0)
+
+
+class Keepers(Children):
+    """Forks children that keep a store."""
+
+    def __init__(self):
+        super().__init__(Path(__file__))
+
+    def run(self, url, act, folder="", *, step=0, after=None):
+        """How a child ended: its exit code, or minus the signal. It is killed ``after`` so many seconds."""
+        job = {"url": url, "act": act, "folder": str(folder), "step": step}
+        return self.watch(self.fork(job), after)
+
+
+def do(url, act, folder, on_step=None):
+    """Tend, save or restore a store."""
+    store = opened(url, on_step) if act == "maintain" else reading(url, on_step)
+    try:
+        if act == "maintain":
+            return list(store.maintain(CARE))
+        settings = load(None, flags={"store": url})
+        return back_up(store, settings, Path(folder)) if act == "backup" else restore(store, settings, Path(folder))
+    finally:
+        store.close()
+
+
+def reading(url, on_step=None):
+    """A handle that makes nothing."""
+    from hdi.stores import ServerOptions, open_store
+    from hdi.testing.material import schemas
+
+    programs = os.environ.get("TIMESCALEDB_PROGRAMS")
+    options = None if url.startswith("lake:") else ServerOptions(programs=Path(programs) if programs else None)
+    return open_store(url, schemas(), on_step=on_step, options=options)
+
+
+def main():
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            work(job)
+        answer(pid)
+        _, status = os.waitpid(pid, 0)
+        answer(os.waitstatus_to_exitcode(status))
+
+
+def answer(number):
+    os.write(1, f"{number}\n".encode())
+
+
+def work(job):
+    """Do it; never returns."""
+    steps = count(1)
+
+    def on_step(_):
+        if next(steps) == job["step"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    code = 99
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the answers are the parent's
+        do(job["url"], job["act"], job["folder"], on_step)
+        code = 0
+    except Exception:
+        traceback.print_exc()
+        raise
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
