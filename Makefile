@@ -18,7 +18,7 @@ help:
 	@echo "make laws        1,000 histories of orders bought for real, bytes and all, into each store; an hour"
 	@echo "make timescaledb a real TimescaleDB on this machine, without Docker (make timescaledb-stop stops it)"
 	@echo "make check       format, lint, types, layers"
-	@echo "make docs        write the generated documentation again (make docs-check: is it current?)"
+	@echo "make docs        write the generated documentation and configs/ again (make docs-check: is it current?)"
 	@echo "make bench       benchmarks, side by side with peers"
 	@echo "make lock        write requirements.lock again (UPGRADE=1: with the newest versions)"
 	@echo "make clean       remove .venv and caches; never data"
@@ -55,6 +55,7 @@ check: $(STAMP)
 
 docs: $(STAMP)
 	@$(PY) -m hdi.docs_pages
+	@$(PY) -m hdi.settings.written
 
 docs-check: $(STAMP)
 	@$(PY) -m hdi.docs_pages --check

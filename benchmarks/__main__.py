@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import api, asking, known, report, timescaledb
+from benchmarks import api, asking, known, locks, reconciling, report, timescaledb
 from benchmarks.files import (
     DAILY_ROWS,
     DAY,
@@ -196,11 +196,16 @@ def measure(asked: argparse.Namespace, work: Path) -> tuple[list[Measured], dict
         if asked.only in asking.GROUP:
             stores = asked_stores(asked, largest, daily, rows, work)
             results.extend(asking.measured(stores, rounds, work))
+            if asked.only in locks.GROUP:
+                go(locks.cases(stores.get("many", stores["trades"]), MANY if "many" in stores else rows, rounds))
             for name, why in asking.missing().items():
                 print(f"  {asking.GROUP}: {name} {why}", file=sys.stderr)
     if asked.only in known.GROUP:
         plain, rich = (f"lake:{work / name}" for name in ("known-plain", "known-rich"))
         go(known.cases(plain, rich, timescaledb.sizes(asked)[0], rounds, work))
+    if asked.only in reconciling.GROUP:
+        many = rows or timescaledb.sizes(asked)[0]
+        go(reconciling.cases(f"lake:{work / 'reconciled'}", many, rounds, work))
     of_server, server = timescaledb.measure(asked, work, rounds)
     return [*results, *of_server, *api.measure(asked, work, rounds)], server
 

@@ -213,9 +213,9 @@ def peak_bytes() -> int:
 
 
 def main(name: str, source: str, out: str) -> None:
-    from benchmarks import asking, known, sql_work
+    from benchmarks import asking, known, locks, reconciling, sql_work
 
-    run = (JOBS | sql_work.JOBS | asking.JOBS | known.JOBS)[name](source, Path(out))
+    run = (JOBS | sql_work.JOBS | asking.JOBS | known.JOBS | locks.JOBS | reconciling.JOBS)[name](source, Path(out))
     # The vendor's library turns warnings on at import, and pandas then prints one a call.
     warnings.simplefilter("ignore")
     start = time.perf_counter()

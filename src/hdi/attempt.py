@@ -227,6 +227,7 @@ class Attempt:
     ) -> Array | None:  # fmt: skip
         """Which rows of a batch are this attempt's to bring; None is all of them."""
         del units, instruments, instants, times
+        return None
 
     def _context(self, units: np.ndarray[Any, Any]) -> list[pl.Series | pl.Expr]:
         """Columns that refining needs beside the vendor's; constants where all rows share a unit."""

@@ -7,9 +7,9 @@ exits 1 where one is missing, differs, or is no longer made.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hdi.settings import describe
 
@@ -90,12 +90,17 @@ def _cli() -> str:
         "What `--help` says, command by command. Results go to stdout, everything else to stderr.\n",
         f"## {PROGRAM}\n\n{_block(group.get_help(context))}",
     ]
-    commands: Mapping[str, object] = getattr(group, "commands", {})
-    for name in sorted(commands):
-        command = group.get_command(context, name)  # type: ignore[attr-defined]
+    return "\n".join((*parts, *_commands(PROGRAM, group, context)))
+
+
+def _commands(path: str, group: Any, context: Any) -> Iterator[str]:
+    """The help of every command of a group, by name, and of the commands of groups below it."""
+    for name in sorted(group.list_commands(context)):
+        command = group.get_command(context, name)
         inner = command.make_context(name, [], parent=context, resilient_parsing=True, terminal_width=_WIDTH)
-        parts.append(f"## {PROGRAM} {name}\n\n{_block(command.get_help(inner))}")
-    return "\n".join(parts)
+        yield f"## {path} {name}\n\n{_block(command.get_help(inner))}"
+        if hasattr(command, "list_commands"):
+            yield from _commands(f"{path} {name}", command, inner)
 
 
 def _rehearsal() -> str:

@@ -11,12 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import polars as pl
 
 from hdi.errors import StoreError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from hdi.late import Array, np
 
 KEY = ("dataset", "publisher_id", "instrument_id")
 #: A bar on its way: from ``start`` to before ``end`` is where it may take its trades from, ``number`` tells the bars
@@ -236,8 +234,8 @@ def _small(volume: pl.Series) -> Array:
 def _notional(price: Array, sizes: Array, begin: Array, bars: tuple[Array, Array, Array]) -> pl.Series:
     """The sum of price times size of each bar, of which low, high and volume are known.
 
-    That of what is above the low is taken in 64 bits where they hold it: what wraps around on the way to a sum that they
-    hold is in the sum again.
+    That of what is above the low is taken in 64 bits where they hold it: what wraps around on the way to such a sum
+    is back in it at the end.
     """
     low, high, volume = bars
     # No run adds up to more than the widest range times the largest volume.

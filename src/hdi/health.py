@@ -16,6 +16,7 @@ import polars as pl
 
 from hdi import quarantine
 from hdi.errors import HdiError, masked
+from hdi.frames import NO_RECORD
 from hdi.logs import COMPONENTS
 from hdi.model import MAX_NS, Window, iso_ns
 from hdi.schema import Schemas
@@ -121,8 +122,11 @@ def _ledger(status: Status, ledger: pl.DataFrame) -> None:
 
 
 def _quarantine(status: Status, rejects: pl.DataFrame) -> None:
+    everything = rejects.height
+    rejects = rejects.filter(pl.col("record").ne_missing(NO_RECORD))
     rules = rejects["rules"].explode().drop_nulls().value_counts(sort=True)
     status.quarantine |= {
+        "purged": everything - rejects.height,
         "rows": rejects.filter(~pl.col("failed")).height,
         "rows_of_failed_units": rejects.filter("failed").height,
         "rules": dict(rules.iter_rows()),

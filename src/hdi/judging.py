@@ -129,7 +129,9 @@ def _bounded(result: Any, sample: int | None, seed: int) -> Iterator[tuple[pl.Da
     read = 0
     for frame in result.frames():
         read += frame.height
-        drawn = frame.with_columns(_draw=draws(frame, result.timed_by, seed), _at=pl.int_range(read - frame.height, read))
+        drawn = frame.with_columns(
+            _draw=draws(frame, result.timed_by, seed), _at=pl.int_range(read - frame.height, read)
+        )
         if chosen is not None and chosen.height >= sample:
             # What is above the highest that is kept can never be chosen.
             drawn = drawn.filter(pl.col("_draw") <= chosen["_draw"].max())

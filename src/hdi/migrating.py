@@ -310,7 +310,7 @@ class _Moving:
         found = self._books.differences(self._books_of_destination(), self._cut, whole=self._share.last)
         mine = (pl.col("dataset") == self._share.dataset) & (pl.col("schema") == self._share.name.name)
         if not self._source.discrepancies().filter(mine).equals(self._destination.discrepancies().filter(mine)):
-            found = [*found, "what is known of discrepancies differs: hdi migrate copies it, hdi reconcile finds it anew"]
+            found = [*found, "what is known of discrepancies differs; hdi migrate copies it"]
         return pieces, units, [*differences, *(f"{self._share}: {what}" for what in found)]
 
     def _plan(self) -> tuple[int, int, list[str]]:

@@ -13,7 +13,7 @@ import polars as pl
 
 from hdi import raw
 from hdi.buying.spending import spending, total
-from hdi.errors import HdiError, StoreError, masked
+from hdi.errors import HdiError, masked
 from hdi.frames import BROUGHT
 from hdi.journal import entries
 from hdi.keeping.scheduling import State, key_of
@@ -58,6 +58,8 @@ def _measured(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return part()
     except HdiError as exc:
         return {"error": exc.message, "hint": exc.hint}
+    except OSError as exc:  # a reader of the store need not be able to look into the data folder
+        return {"error": f"{exc.filename or 'a file'}: {exc.strerror or exc}", "hint": ""}
 
 
 def held(ledger: pl.DataFrame, coverage: pl.DataFrame, calendars: Calendars, now: int) -> dict[str, Any]:
@@ -130,10 +132,7 @@ def _runs(settings: Settings, store: Store, ledger: pl.DataFrame) -> dict[str, A
 
 
 def _raw(settings: Settings) -> dict[str, Any]:
-    try:
-        kept = raw.kept(settings.data_dir)
-    except OSError as exc:
-        raise StoreError(f"{exc.filename or settings.data_dir}: cannot be read: {exc.strerror or exc}") from exc
+    kept = raw.kept(settings.data_dir)
     return {"path": str(settings.data_dir / "raw"), "files": kept.files, "bytes": kept.size}
 
 

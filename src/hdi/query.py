@@ -75,7 +75,7 @@ class Result(Answer):
                     kept = frame.head(left) if limited else frame
                     if self._reading.derived:
                         _made(kept, made)
-                    yield kept if kept.columns == list(self.columns) else kept.select(list(self.columns))
+                    yield kept[list(self.columns)]
                 if limited:
                     break
         finally:

@@ -299,7 +299,8 @@ def _field_checks(schema: Schema) -> list[Check]:
     at = pl.col(schema.index_time).to_physical()
     outside = (at < pl.col("_window_start")) | (at >= pl.col("_window_end"))
     sentence = f"{schema.index_time} lies outside the window that was asked for."
-    return [*_null_checks(schema), Check("OUTSIDE_WINDOW", "ERROR", "SchemaValidation", sentence, outside, schema.where)]
+    strayed = Check("OUTSIDE_WINDOW", "ERROR", "SchemaValidation", sentence, outside, schema.where)
+    return [*_null_checks(schema), strayed]
 
 
 def _constant(schema: Schema, name: SchemaName, f: Field) -> pl.Expr:

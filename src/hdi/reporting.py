@@ -44,7 +44,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Section:
-    """One job: counts are numbers, ``months`` (month, days, held), ``rows`` and ``rejects`` (day, rows) are for plots."""
+    """One job in numbers; ``months`` (month, days, held), ``rows`` and ``rejects`` (day, rows) are for plots."""
 
     subject: Subject
     start: str | None
@@ -143,7 +143,7 @@ class Reporter:
         lines = self._lines(subject, window)
         gaps: dict[str, int] = {}
         if lines:
-            looked = Wanted((subject.schema,), subject.symbols, subject.dataset, window.start, window.end, False)
+            looked = Wanted((subject.schema,), subject.symbols, subject.dataset, window.start, window.end)
             report = find(self._store, self._schemas, self._calendars, looked, self._now, self._data_dir)
             for cause, _, count, _ in report.summary.iter_rows():
                 gaps[cause] = gaps.get(cause, 0) + count
@@ -169,7 +169,8 @@ class Reporter:
             last_at=iso_ns(last[0]["committed_at"]) if last else None,
             failed_units=mine.unique("unit_id", keep="last").filter(pl.col("status") == "failed").height,
             dollars=_summed(mine["dollars"].drop_nulls()), notes=tuple(notes),
-            months=tuple((month, total[0], total[1]) for month, total in sorted(months.items())), rows=rows, rejects=rejects,
+            months=tuple((month, days, held) for month, (days, held) in sorted(months.items())), rows=rows,
+            rejects=rejects,
         )  # fmt: skip
 
     def _mine(self, subject: Subject) -> pl.DataFrame:

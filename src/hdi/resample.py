@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import polars as pl
 
 from hdi.folding import PRICES, Folder, Utc, legs, price
+from hdi.late import np
 from hdi.model import MAX_NS, Window
 from hdi.symbology import ALL_SYMBOLS, Intervals, merge
 

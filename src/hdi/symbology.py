@@ -9,14 +9,11 @@ import heapq
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
-import numpy as np
 import polars as pl
 
+from hdi.late import Array, np
 from hdi.model import Stype
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 ALL_SYMBOLS = "ALL_SYMBOLS"
 #: Instruments whose ids span less than this are looked up in a table instead of by search.

@@ -92,8 +92,8 @@ class Then:
             return []
         forgotten = self._store.purged()["unit"] if isinstance(self._store, Purging) else met["unit"].clear()
         purged = " (they were purged)" if met["unit"].is_in(forgotten.implode()).any() else ""
-        said = f"{met['gone'].sum()} rejected rows of {met.height} units are kept no longer{purged}: whether they stood in "
-        return [f"{said}quarantine at {iso_ns(self.ns)} is not known"]
+        said = f"{met['gone'].sum()} rejected rows of {met.height} units are kept no longer{purged}"
+        return [f"{said}: whether they stood in quarantine at {iso_ns(self.ns)} is not known"]
 
     def conditions(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.conditions`."""

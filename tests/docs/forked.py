@@ -1,7 +1,7 @@
 """Commands of hdi, each in a child forked from a process that has imported everything and computed nothing.
 
-Reads one JSON object per line: ``words``, ``folder``, ``environment``, ``output`` (the file that gets stdout and
-stderr). Answers with the child's pid, then with how it ended.
+Reads one JSON object per line: ``words``, ``folder``, ``environment``, ``output`` (the file that gets stdout, and
+stderr unless that has a file of its own, ``errors``). Answers with the child's pid, then with how it ended.
 """
 
 import json
@@ -40,13 +40,17 @@ def answer(number):
     os.write(1, f"{number}\n".encode())
 
 
+def written(path):
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+
+
 def work(job):
     """Run the command; never returns."""
     code = 99
     try:
-        out = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        for descriptor in (1, 2):
-            os.dup2(out, descriptor)
+        out = written(job["output"])
+        os.dup2(out, 1)
+        os.dup2(written(job["errors"]) if "errors" in job else out, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.chdir(job["folder"])
         os.environ.clear()

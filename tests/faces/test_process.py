@@ -169,6 +169,8 @@ def test_a_query_loads_neither_the_vendors_library_nor_what_only_ingesting_needs
         "pandas",
         "rich.console",
         "pygments",
+        "numpy",
+        "hdi.cli.ingest",
     }
     assert not {name for name in loaded if name.startswith(("hdi.calendars", "hdi.buying", "hdi.gaps", "hdi.then"))}
 

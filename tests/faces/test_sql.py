@@ -44,6 +44,15 @@ def test_a_statement_is_answered_in_each_format(sql, tmp_path):
         assert read(tmp_path / f"x.{ending}").rows(named=True) == rows
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_times_have_as_many_digits_as_they_were_kept_with(sql, form):
+    at = "2024-03-11 00:00:02.211238+00"
+    kinds = f"SELECT TIMESTAMPTZ '{at}' AS micro, make_timestamp_ns(1710115202211238001) AS nano"
+    out = sql(kinds, "--output-format", form).out
+    assert "2024-03-11T00:00:02.211238Z" in out
+    assert "2024-03-11T00:00:02.211238001" in out
+
+
 def test_a_limit_cuts_rows_off_and_says_so(sql):
     ran = sql("SELECT symbol FROM ohlcv_data", "--limit", "2", "--output-format", "csv")
     assert len(ran.out.splitlines()) == 3

@@ -13,9 +13,9 @@ ROWS = trades([START + k * 1_001 for k in range(50)], [k % 3 for k in range(50)]
     symbol=pl.when(pl.int_range(50) % 7 == 0).then(None).otherwise(pl.lit("ES") + pl.int_range(50).cast(pl.String)),
     ts_event=pl.when(pl.int_range(50) == 4).then(None).otherwise("ts_event"),
     good=pl.int_range(50) % 5 == 0,
-    note=pl.when(pl.int_range(50) % 9 == 0).then(None).otherwise(
-        pl.lit("é of more than twelve bytes ") + (pl.int_range(50) % 4).cast(pl.String)
-    ),
+    note=pl.when(pl.int_range(50) % 9 == 0)
+    .then(None)
+    .otherwise(pl.lit("é of more than twelve bytes ") + (pl.int_range(50) % 4).cast(pl.String)),
     price=pl.col("price") * -1,
 )
 

@@ -26,16 +26,17 @@ PARENT = {
 TIME = "%Y-%m-%dT%H:%M:%S%.9f"
 
 
-def ruled(**severities):
-    """The packaged kinds of data with other severities of rules of trades, or (as text) other checks."""
+def ruled(**changes):
+    """The packaged kinds of data with other rules of trades: another severity, or (severity, check)."""
 
     def changed(rule):
-        told = severities.get(rule.name)
-        return rule if told is None else replace(rule, **({"severity": told} if told.isupper() else {"check": told}))
+        told = changes.get(rule.name)
+        if told is None:
+            return rule
+        severity, check = (told, rule.check) if isinstance(told, str) else told
+        return replace(rule, severity=severity, check=check)
 
-    return Schemas(
-        replace(s, rules=tuple(map(changed, s.rules))) if s.kind == "trades" else s for s in schemas()
-    )  # fmt: skip
+    return Schemas(replace(s, rules=tuple(map(changed, s.rules))) if s.kind == "trades" else s for s in schemas())
 
 
 def trades(n=4_000, instruments=3, start=DAYS[0]):
@@ -81,7 +82,7 @@ class Desk(Lab):
         ledger = self.store.ledger().filter(pl.col("status").is_in(BROUGHT))
         assert (ledger["fetched"] == ledger["stored"] + ledger["quarantined"]).all()
         now = ledger.unique("unit_id", keep="last")
-        held = {unit: rows for unit, rows in self.store.quarantine().group_by("unit").len().iter_rows()}
+        held = dict(self.store.quarantine().group_by("unit").len().iter_rows())
         for unit, quarantined in now.select("unit", "quarantined").iter_rows():
             assert held.get(unit, 0) == quarantined
         assert self.rows("trades").height == now.filter(pl.col("schema") == "trades")["stored"].sum()

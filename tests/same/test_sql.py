@@ -73,7 +73,7 @@ def whole(pair, table, as_of=None):
 
 
 VIEWS = ["daily_ohlcv_data", "standing_mappings", "instruments", "ingest_runs", "ingest_units", "coverage",
-         "symbol_mappings", "quarantine", "day_conditions"]  # fmt: skip
+         "symbol_mappings", "quarantine", "day_conditions", "discrepancies"]  # fmt: skip
 
 
 @pytest.mark.parametrize("table", [

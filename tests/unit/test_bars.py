@@ -306,3 +306,15 @@ def test_only_trades_of_the_window_are_counted_as_outside_of_the_sessions():
     placed = sessions.placed(rows)
     assert placed.height == 3  # two of Thursday, of which one is Friday's session; Saturday has none
     assert sessions.outside == 1
+
+
+def test_bars_of_sessions_read_no_further_than_to_the_close_of_the_last():
+    friday, monday = (date_ns(dt.date(2024, 3, day)) for day in (15, 18))
+    hour = 3_600 * NS
+    every = Every.parse("1d", "time", "session")
+    sessions = Sessions(
+        Calendars.load(None), Names({}), Window(friday, friday + DAY_NS), every, [("GLBX.MDP3", "ESH4")]
+    )
+    # Friday's session opens at 22:00 the evening before, and the one that follows on Sunday; neither day is another's.
+    assert sessions.reach(friday, friday + DAY_NS) == (friday - 2 * hour, friday + DAY_NS)
+    assert sessions.reach(friday, monday) == (friday - 2 * hour, monday + 21 * hour)

@@ -1,11 +1,12 @@
 """What a store holds by symbol, from its books alone."""
 
 import datetime as dt
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
-from hdi.catalog import TOLD, Catalog, told
+from hdi.catalog import LOOSE, TOLD, Catalog, told
 from hdi.errors import UnknownSymbol
 from hdi.frames import COVERAGE, LEDGER, MAPPINGS
 from hdi.model import date_ns
@@ -142,3 +143,13 @@ def test_of_several_definitions_the_last_counts():
         for exchange in ("XCME", "XCBT")
     ]
     assert told(frames)["exchange"].to_list() == ["XCBT"]
+
+
+def test_what_only_fragments_brought_is_listed_from_its_first_to_its_last_row():
+    rows = [
+        (GLBX, 8, ns("2024-02-01"), ns("2024-02-03"), "tbbo"),
+        (GLBX, 77, ns("2024-02-01"), ns("2024-02-02"), "tbbo"),
+    ]
+    found = replace(catalog(), loose=pl.DataFrame(rows, schema=LOOSE, orient="row"))
+    assert days(found.listed("77"), "symbol", "stype") == [("77", "instrument_id", "2024-02-01", "2024-02-01")]
+    assert "tbbo" in found.listed("ESH4").filter(pl.col("instrument_id") == 8)["schemas"][0]

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from hdi.calendars import Calendars
-from hdi.frames import COVERAGE, LEDGER
+from hdi.frames import COVERAGE, LEDGER, NO_RECORD, REJECTS
+from hdi.health import Status, _quarantine
 from hdi.model import DAY_NS, date_ns
 from hdi.overview import failures, held
 
@@ -94,3 +95,12 @@ def test_a_unit_counts_as_failed_when_its_last_attempt_did():
 
 def test_without_a_unit_no_share_is_made_up():
     assert failures(ledger(), 0)["failed_percent"] is None
+
+
+def test_rejects_that_were_purged_are_counted_apart():
+    blank = dict.fromkeys(REJECTS)
+    rows = [("{}", False), ("{}", False), ("{}", True), (NO_RECORD, False)]
+    rejects = [blank | {"record": record, "failed": failed, "rules": ["R"]} for record, failed in rows]
+    status = Status()
+    _quarantine(status, pl.DataFrame(rejects, schema=REJECTS))
+    assert status.quarantine == {"rows": 2, "rows_of_failed_units": 1, "purged": 1, "rules": {"R": 3}}

@@ -7,8 +7,7 @@ import shutil
 import pytest
 import structlog
 
-from migrate.stock import FIRST, KINDS, stocked
-from servers import make_layout
+from migrate.stock import KINDS, stocked
 from upkeep.keepers import Keepers
 
 
@@ -45,7 +44,7 @@ def stock(tmp_path, lake, request):
     def make(kind="lake"):
         if kind == "lake":
             return f"lake:{shutil.copytree(lake, tmp_path / f'store-{next(count)}')}"
-        return stocked(request.getfixturevalue("fresh_database")(template="layout", prepare=make_layout), FIRST)
+        return request.getfixturevalue("fresh_database")(template="stocked", prepare=stocked)
 
     return make
 

@@ -35,7 +35,7 @@ class Keepers(Children):
         return self.watch(self.fork(job), after)
 
 
-def do(url, act, folder, on_step=None):
+def do(url, act, folder="", on_step=None):
     """Tend, save or restore a store."""
     store = opened(url, on_step) if act == "maintain" else reading(url, on_step)
     try:

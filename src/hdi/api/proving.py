@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from hdi.maintaining import Maintenance
     from hdi.model import Window
     from hdi.reconciling import Reconciliation
+    from hdi.rejects.asked import Summary
+    from hdi.rejects.purging import Purge
+    from hdi.rejects.replaying import Replay
     from hdi.reporting import Section
     from hdi.stores import Store
     from hdi.why import Because
@@ -75,7 +78,7 @@ class Proving(Looking):
         finally:
             self.close()  # what this handle knew of the store is not so any more
 
-    def quarantine(  # noqa: PLR0913  (each narrows what is shown)
+    def quarantine(
         self, *, rule: str | None = None, schema: str | None = None, symbols: str | Sequence[str] = (),
         unit: str | None = None, days: int | None = None, columns: Sequence[str] = (),
     ) -> Answer:  # fmt: skip
@@ -116,7 +119,7 @@ class Proving(Looking):
         self, *, rule: str | None = None, unit: str | None = None, schema: str | None = None, dry_run: bool = False,
         max_reject_percent: float | None = None,
     ) -> Replay:  # fmt: skip
-        """Rejects refined again from their kept bytes under today's rules: ``plan()`` says what moves, ``run()`` does it.
+        """Rejects refined again from their kept bytes, by today's rules: ``plan()`` says what moves, ``run()`` does it.
 
         Rows that today's rules reject leave their table. Nothing is bought.
         """
@@ -162,8 +165,7 @@ class Proving(Looking):
         dataset: str | None = None,
         checks: Sequence[str] = (),
     ) -> Reconciliation:
-        """What is stored, compared with itself: ``steps()`` does it, ``result()`` says what was found and what was not
-        judged.
+        """What is stored, compared with itself: ``steps()`` does it, ``result()`` says what was found, and not judged.
 
         Bars are compared with finer bars and trades, prices with tick sizes, settlements with bars, rows with their
         neighbours (:data:`hdi.reconciling.checks.CHECKS`). Discrepancies are kept in the store (``store().

@@ -1,9 +1,9 @@
 """Backups: folders that hold a store as it was at one instant, with the digest of every file.
 
-``hdi backup DIR`` makes ``DIR/<time>/``: ``hdi-backup.json`` (the manifest), ``store/`` (what the store saved), and when
-asked ``raw/``, ``runs/`` and ``configs/``. It is made under the name ``.unfinished`` and gets its own when all of it is
-on the disk, so what has a name is whole. Files that the last backup there has already, byte for byte, are links to
-those. What a run that died has left is gone on with.
+``hdi backup DIR`` makes ``DIR/<time>/``: ``hdi-backup.json`` (the manifest), ``store/`` (what the store saved), and
+when asked ``raw/``, ``runs/`` and ``configs/``. It is made under the name ``.unfinished`` and gets its own when all of
+it is on the disk, so what has a name is whole. Files that the last backup there has already, byte for byte, are links
+to those. What a run that died has left is gone on with.
 """
 
 from __future__ import annotations

@@ -24,11 +24,11 @@ _TYPED = (
 )
 
 
-
 def _version(wanted: bool) -> None:  # noqa: FBT001  (called by typer)
-    from hdi.cli.status import show_version
+    if wanted:
+        from hdi.cli.status import show_version
 
-    show_version(wanted)
+        show_version(wanted)
 
 
 app = typer.Typer(

@@ -96,7 +96,7 @@ class Commands(TyperGroup):
         super().__init__(**given)
         self.commands = _Wanted()
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """The names, of which none is made."""
         del ctx
         return list(self.commands)

@@ -46,7 +46,9 @@ def maintain(
         for tended in work.run():
             put(dumps(asdict(tended)) if as_json else _line(tended))
             done.append(tended)
-    freed = sum(t.bytes_before - t.bytes_after for t in done if t.bytes_before is not None and t.bytes_after is not None)
+    freed = sum(
+        t.bytes_before - t.bytes_after for t in done if t.bytes_before is not None and t.bytes_after is not None
+    )
     say(f"{'planned' if dry_run else 'done'}: {count(len(done), 'step')}, {bytes_text(abs(freed))} "
         f"{'less' if freed >= 0 else 'more'} on the disk")  # fmt: skip
 

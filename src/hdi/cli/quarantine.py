@@ -166,13 +166,12 @@ def show(
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    unit = found["unit"]
+    unit, of = found["unit"], found["symbol"] or found["instrument_id"]
     there = "" if found["raw_file_there"] else ", which is gone"
     state = "stands" if found["stands"] else f"was replaced by unit {found['replaced_by_unit']}"
     lines = [
         f"reject     {found['reject']}, {state}",
-        f"row        {found['schema']} of {found['symbol'] or found['instrument_id']}, {found['dataset']}, "
-        f"{found['index_time'] or 'no time'}",
+        f"row        {found['schema']} of {of}, {found['dataset']}, {found['index_time'] or 'no time'}",
         f"unit       {unit['number']} ({unit['id']}): {unit['symbol'] or 'unmapped'}, {unit['start']} to {unit['end']}",
         f"rejected   {found['quarantined_at']}, run {found['run']}",
         f"raw file   {found['raw_file'] or '-'}, row {found['row_in_file']}{there if found['raw_file'] else ''}",
@@ -211,7 +210,9 @@ def replay(  # noqa: PLR0913, PLR0917  (each is an option)
         _tell_plan(planned, as_json=as_json and dry_run)
         failed = bool(planned.left_out)
         if not dry_run and (planned.rows_out or planned.rows_into):
-            _ask(f"Move {planned.rows_out} rows out of quarantine and {planned.rows_into} into it?", "moves", force=force)
+            _ask(
+                f"Move {planned.rows_out} rows out of quarantine and {planned.rows_into} into it?", "moves", force=force
+            )
             failed |= _run(data, work.run(planned), as_json=as_json)
         elif as_json and not dry_run:
             put(dumps(_planned(planned)))
@@ -225,7 +226,8 @@ def _planned(planned: Planned) -> dict[str, Any]:
     from hdi.rejects.replaying import outcomes_of
 
     return {
-        "out_of_quarantine": planned.rows_out, "into_quarantine": planned.rows_into, "files_without_a_move": planned.same,
+        "out_of_quarantine": planned.rows_out, "into_quarantine": planned.rows_into,
+        "files_without_a_move": planned.same,
         "files": [
             {"file": str(step.found.path), "schema": step.found.name.name, "units": step.units, "out":
              step.moves.rows_out, "into": step.moves.rows_into, "out_by_rule": step.moves.out,
@@ -265,7 +267,9 @@ def _ask(question: str, what: str, *, force: bool) -> None:
     if force:
         return
     if not (terminal(sys.stdin) and terminal(sys.stderr)):
-        raise RequestError(f"this {what} rows, and nobody can be asked", "Give --force, or --dry-run to see what it does.")
+        raise RequestError(
+            f"this {what} rows, and nobody can be asked", "Give --force, or --dry-run to see what it does."
+        )
     if not typer.confirm(question, err=True):
         say("nothing was changed")
         raise typer.Exit(DECLINED)
@@ -289,8 +293,8 @@ def _run(data: HistoricalData, outcomes: Any, *, as_json: bool) -> bool:
 def _tell_outcome(outcome: Outcome, *, as_json: bool) -> None:
     counts = {name: sum(getattr(r, name) for r in outcome.receipts) for name in ("fetched", "stored", "quarantined")}
     if as_json:
-        put(dumps({"file": outcome.path, "status": outcome.status, "schema": outcome.schema, "symbols":
-                   outcome.symbols, **counts, "note": outcome.note, "error": outcome.error and outcome.error.message}))  # fmt: skip
+        said = {name: getattr(outcome, name) for name in ("path", "status", "schema", "symbols", "note")}
+        put(dumps(said | counts | {"error": outcome.error and outcome.error.message}))
         return
     if outcome.error is not None:
         say(f"failed  {outcome.path}: {outcome.error}")
@@ -316,12 +320,16 @@ def purge(
         work = data.purging(_days(older_than))
         started()
         what = {"replaced": work.rows_replaced, "older": work.rows_old}
-        say(f"{count(work.rows_replaced, 'reject')} that no longer stand, {count(work.rows_old, 'record')} older than asked")
+        say(
+            f"{count(work.rows_replaced, 'reject')} that no longer stand, "
+            f"{count(work.rows_old, 'record')} older than asked"
+        )
         done: list[dict[str, Any]] = []
         if work and not dry_run:
             _ask(f"Purge {work.rows_replaced + work.rows_old} rows for good?", "purges", force=force)
             done = work.run().to_dicts()
-            say(f"purged: {sum(row['rows'] for row in done)} rows of {count(len({row['unit'] for row in done}), 'unit')}")
+            units = count(len({row["unit"] for row in done}), "unit")
+            say(f"purged: {sum(row['rows'] for row in done)} rows of {units}")
         if session(context).json:
             put(dumps({**what, "purged": done}))
 

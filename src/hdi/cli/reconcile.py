@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: So many of each check and schema are shown on a terminal; all are in the store, and in --json.
 _SHOWN = 3
 _CONTRADICTED = 4
+_ALL = "hdi sql \"SELECT * FROM discrepancies WHERE state = 'open'\""
 
 
 def register(app: typer.Typer) -> None:
@@ -95,7 +96,7 @@ def _show(done: Reconciled, *, as_json: bool) -> None:
         for row in part.head(_SHOWN).iter_rows(named=True):
             put(f"    {line(row)}")
         if part.height > _SHOWN:
-            put(f"    and {part.height - _SHOWN} more: hdi sql \"SELECT * FROM discrepancies WHERE state = 'open'\"")
+            put(f"    and {part.height - _SHOWN} more: {_ALL}")
     put(
         f"{count(done.open.height, 'open discrepancy', 'open discrepancies')} ({done.errors} of them contradictions), "
         f"{done.new} new, {done.resolved} resolved; {count(done.rows, 'row')} read in {done.seconds:.1f} s"

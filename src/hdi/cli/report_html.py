@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from hdi.reporting import Section
 
 _STYLE = (
-    f"body{{font:14px/1.5 Inter,'Segoe UI',Arial,sans-serif;color:{INK};margin:2rem auto;max-width:70rem;padding:0 1rem}}"
+    f"body{{font:14px/1.5 Inter,'Segoe UI',Arial,sans-serif;color:{INK};margin:2rem auto;max-width:70rem;"
+    "padding:0 1rem}"
     f"table{{border-collapse:collapse}}td,th{{padding:.2rem 1rem .2rem 0;text-align:left;vertical-align:top}}"
     f"section{{border-top:1px solid {GRID};margin-top:2rem}}.synthetic{{color:{WARNING};font-weight:bold}}"
 )

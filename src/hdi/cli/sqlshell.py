@@ -126,8 +126,8 @@ class Names:
 
     @cached_property
     def _own(self) -> set[str]:
-        names = {"ingest_units", "coverage", "symbol_mappings", "quarantine", "day_conditions", "standing_mappings",
-                 "ingest_runs", "instruments"}  # fmt: skip
+        names = {"ingest_units", "coverage", "symbol_mappings", "quarantine", "day_conditions", "discrepancies",
+                 "standing_mappings", "ingest_runs", "instruments"}  # fmt: skip
         for schema in self._data.schemas:
             table = schema.table
             names |= {table, f"{table}_by_symbol", f"{table}_history", f"daily_{table}"}

@@ -170,9 +170,10 @@ def _quarantine(found: Status) -> str:
     if "rows" not in found.quarantine:
         return NOT_MEASURED
     rows, failed = found.quarantine["rows"], found.quarantine["rows_of_failed_units"]
+    purged = f", {found.quarantine['purged']} purged" if found.quarantine["purged"] else ""
     if not rows + failed:
-        return "empty"
-    return count(rows, "row") + (f", and {failed} of failed units" if failed else "")
+        return f"empty{purged}"
+    return count(rows, "row") + (f", and {failed} of failed units" if failed else "") + purged
 
 
 def _elsewhere(found: Status) -> str:

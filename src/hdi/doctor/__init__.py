@@ -5,7 +5,7 @@ Nothing is billed, and nothing is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from hdi.configuring import Checked
@@ -33,13 +33,22 @@ def diagnose(
         for name in ("folders", "disk", "store", "key", "gateway", "clock", "account"):
             yield Finding(name, "not measured", _UNREAD, "Mend the settings first.")
         return
-    yield from here.folders(settings)
-    yield here.disk(settings)
-    yield from stored.store(settings, opened)
-    yield stored.leftovers(settings.data_dir)
-    yield stored.calendars(checked)
+    yield from _told("folders", lambda: here.folders(settings))
+    yield from _told("disk", lambda: [here.disk(settings)])
+    yield from _told("store", lambda: stored.store(settings, opened))
+    yield from _told("downloads", lambda: [stored.leftovers(settings.data_dir)])
+    yield from _told("calendars", lambda: [stored.calendars(checked)])
     yield here.jobs(checked)
     yield from vendor.asked(settings, source, offline=offline)
+
+
+def _told(name: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """The findings; what the system does not let us look at is one."""
+    try:
+        yield from look()
+    except OSError as exc:
+        place = f"{exc.filename}: " if exc.filename else ""
+        yield Finding(name, "fail", f"{place}{exc.strerror or exc}", "Are you the user that hdi runs as?")
 
 
 __all__ = ["Finding", "diagnose"]

@@ -19,7 +19,7 @@ from hdi.settings import Settings
 
 #: Below so many free bytes a download may not fit.
 _TIGHT = 2 << 30
-_GIB = 1 << 30
+_KIB = 1024
 _MODE = 0o077
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*(?P<range>[^;]*)(?:;(?P<marker>.*))?")
 _BOUND = re.compile(r"(>=|<=|==|!=|~=|>|<)\s*([0-9][0-9.]*)")
@@ -132,7 +132,7 @@ def _private(data_dir: Path) -> Finding:
         place = exc.filename or data_dir / "raw"
         return Finding(name, "fail", f"{place} cannot be read: {exc.strerror or exc}", "Are you the user that ingests?")
     if not kept.loose_count:
-        return Finding(name, "pass", f"{kept.files} files, {_gib(kept.size)}, for their owner alone")
+        return Finding(name, "pass", f"{kept.files} files, {_size(kept.size)}, for their owner alone")
     some = ", ".join(map(str, kept.loose)) + (", ..." if kept.loose_count > len(kept.loose) else "")
     return Finding(
         name, "warn", f"others than their owner can get at {kept.loose_count} files or folders: {some}",
@@ -147,7 +147,7 @@ def disk(found: Settings) -> Finding:
         kinds.append(Path(found.store.removeprefix("lake:")))
     places = {place.stat().st_dev: place for place in map(_existing, reversed(kinds))}
     free = {place: shutil.disk_usage(place).free for place in places.values()}
-    said = ", ".join(f"{_gib(size)} free at {place}" for place, size in free.items())
+    said = ", ".join(f"{_size(size)} free at {place}" for place, size in free.items())
     least = min(free.values())
     state = "fail" if least < LITTLE else "warn" if least < _TIGHT else "pass"
     mend = "" if state == "pass" else "Free some space, or name another disk with HDI_DATA_DIR and HDI_STORE."
@@ -167,11 +167,16 @@ def jobs(checked: Checked) -> Finding:
 
 
 def _existing(path: Path) -> Path:
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
+    """The folder, or the nearest one above it that is there, as far as this user can see."""
+    return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))  # noqa: PTH110  (says no, where pathlib raises)
 
 
-def _gib(size: float) -> str:
-    return f"{size / _GIB:.1f} GiB"
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < _KIB:
+            return f"{size:.0f} {unit}"
+        size /= _KIB
+    return f"{size:.1f} GiB"
 
 
 __all__ = ["disk", "env", "folders", "jobs", "libraries", "python", "settings"]

@@ -25,11 +25,12 @@ from hdi.gaps.grid import expected, grain, lacking, runs, stretches, whole_time
 from hdi.gaps.looking import Look, Wanted
 from hdi.gaps.said import conditions
 from hdi.gaps.shut import closed
+from hdi.late import Array
 from hdi.lookup import Asked, union
 from hdi.model import DAY_NS, MAX_NS, Window, cell_end, cell_start, some, subtract
 from hdi.schema import Schemas
 from hdi.stores import Store
-from hdi.symbology import Array, Intervals, disjoint, merge
+from hdi.symbology import Intervals, disjoint, merge
 
 _LIFE = {
     "instrument_id": pl.Int64(), "life_start": pl.Int64(), "life_end": pl.Int64(), "symbol": pl.String(),

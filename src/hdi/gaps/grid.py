@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from hdi.late import Array
 from hdi.model import DAY_NS, NS, Window
 from hdi.schema import SchemaName
-from hdi.symbology import Array
 
 HOUR_NS = 3_600 * NS
 #: A stretch in which something should be: ``ord`` counts them in time, ``at`` is its start on the clock, ``low`` and

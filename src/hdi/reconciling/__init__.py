@@ -1,13 +1,13 @@
 """Stored rows against each other: bars against what they add up, ticks against their neighbours, and what was found.
 
-Nothing is changed in the data. What is found is kept in the store's ledger of discrepancies (:mod:`.findings`), and what
+Nothing is changed in the data. What is found is kept in the store's ledger of discrepancies (:mod:`.findings`); what
 cannot be judged is counted, with the reason.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from uuid import uuid4
@@ -48,7 +48,7 @@ class Wanted:
 
 @dataclass
 class Reconciled:
-    """What became of it. ``open`` are the discrepancies that stand in what was asked for; ``resolved`` went away now."""
+    """What became of it. ``open`` are the discrepancies that stand in what was asked for; ``resolved`` are gone now."""
 
     run: str
     judged: pl.DataFrame

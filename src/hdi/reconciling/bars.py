@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import polars as pl
 
@@ -13,6 +14,8 @@ from hdi.reconciling.findings import Collector, bars_text, finding, price_text
 from hdi.reconciling.held import Asked, spans
 from hdi.series.bars_certain import Certain
 
+#: Why a bar is not judged.
+NOT_WHOLE = "{} is not stored whole"
 KEY = ("publisher_id", "instrument_id", "start")
 _VALUES = (*PRICES, "volume")
 _BAR = {**dict.fromkeys(("instrument_id", "start", *_VALUES), pl.Int64()), "publisher_id": pl.Int32()}
@@ -45,6 +48,16 @@ class Pair:
         around = spans(rows, self.dataset)
         bad = self.finer.missing(around) | self.finer.spoiled(around) | self.own.spoiled(around)
         return pl.Series(self.asked.inside(around) & ~bad)
+
+
+class Target(Protocol):
+    """Takes bars as they are made."""
+
+    def push(self, bars: pl.DataFrame) -> None:
+        """Take bars that are complete; none that comes later starts before the last of them."""
+
+    def finish(self) -> None:
+        """No bar follows."""
 
 
 class Comparer:
@@ -102,7 +115,7 @@ class Comparer:
         # What is expected and was never asked for as such is no bar that lacks.
         inside &= there | ~pair.own.missing(around)
         lacking, spoiled = pair.finer.missing(around), pair.finer.spoiled(around) | pair.own.spoiled(around)
-        self._count.unjudged[f"{pair.against} is not stored whole"] += int((inside & lacking & there).sum())
+        self._count.unjudged[NOT_WHOLE.format(pair.against)] += int((inside & lacking & there).sum())
         self._count.unjudged["a row of the interval is in quarantine"] += int((inside & ~lacking & spoiled).sum())
         good = inside & ~lacking & ~spoiled
         self._count.judged += int(good.sum())
@@ -132,7 +145,7 @@ class Comparer:
 
 
 def compared(
-    rows: Iterable[pl.DataFrame], dataset: str, targets: list[tuple[int, Comparer]]
+    rows: Iterable[pl.DataFrame], dataset: str, targets: list[tuple[int, Target]]
 ) -> Iterator[int]:  # fmt: skip
     """Fold rows into ever wider bars, each compared as it is made; yields how many rows have passed.
 
@@ -148,7 +161,7 @@ def compared(
         comparer.finish()
 
 
-def _pushed(bars: Iterator[pl.DataFrame], comparer: Comparer) -> Iterator[pl.DataFrame]:
+def _pushed(bars: Iterator[pl.DataFrame], comparer: Target) -> Iterator[pl.DataFrame]:
     for frame in bars:
         comparer.push(frame)
         yield frame.select("dataset", "publisher_id", "instrument_id", *PRICES, "volume", "trades", at="start")
@@ -166,4 +179,4 @@ def chains(widths: Iterable[int]) -> list[list[int]]:
     return found
 
 
-__all__ = ["Comparer", "Count", "Pair", "chains", "compared"]
+__all__ = ["NOT_WHOLE", "Comparer", "Count", "Pair", "Target", "chains", "compared"]

@@ -1,4 +1,4 @@
-"""What checks find, as frames, and how it becomes the ledger of discrepancies: nothing twice, and what is gone resolved.
+"""What checks find, and how it becomes the ledger of discrepancies: nothing twice, and what is gone is resolved.
 
 A discrepancy is the same as long as it is in the same place and says the same; one that says something else is a new
 one, and the old one is resolved.
@@ -91,7 +91,7 @@ def together(found: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([few, more])
 
 
-def settled(  # noqa: PLR0913  (the ledger, what was found, and by whom)
+def settled(
     known: pl.DataFrame, found: pl.DataFrame, dataset: str, scopes: Iterable[tuple[tuple[str, str, str], Scope]],
     run: str, at: int,
 ) -> pl.DataFrame:  # fmt: skip

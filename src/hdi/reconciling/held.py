@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from hdi.folding import Array
+from hdi.late import Array
 from hdi.lookup import RECTANGLES
 from hdi.model import DAY_NS, Window
 from hdi.resample import covered

@@ -9,8 +9,8 @@ import polars as pl
 
 from hdi.folding import PRICES
 from hdi.frames import BROUGHT
-from hdi.model import DAY_NS, MAX_NS, Window, cell_end, cell_start
-from hdi.reconciling.bars import Comparer, Count, Pair, chains, compared
+from hdi.model import DAY_NS, MAX_NS, Window, cell_end, cell_start, subtract
+from hdi.reconciling.bars import NOT_WHOLE, Comparer, Count, Pair, Target, chains, compared
 from hdi.reconciling.checks import Check
 from hdi.reconciling.findings import Collector, Scope
 from hdi.reconciling.held import Asked, Books, spans
@@ -90,6 +90,11 @@ class Reading:
             if frame.height:
                 yield frame.select(told)
 
+    def counted(self, schema: Schema, name: SchemaName, window: Window) -> int:
+        """How many rows are stored of what was asked for."""
+        found = self.store.content(schema, name.name, window, self.asked.rectangles, DAY_NS, self.dataset)
+        return int(found["rows"].sum())
+
     def scope(self, ticks: Ticks | None = None, width: int = 1) -> Scope:
         """Judged again is what lies in what was asked for (and, with ``ticks``, has one in force)."""
 
@@ -113,12 +118,13 @@ def _plain(schema: Schema, name: str) -> pl.Expr:
 class _Minutes:
     """Bars that are made on the way and shown to a finder."""
 
-    def __init__(self, finder: Spikes) -> None:
+    def __init__(self, finder: Spikes | None) -> None:
         self._finder = finder
 
     def push(self, bars: pl.DataFrame) -> None:
         """Show bars."""
-        self._finder.feed(bars.with_columns(at="start"))
+        if self._finder is not None:
+            self._finder.feed(bars.with_columns(at="start"))
 
     def finish(self) -> None:
         """A cell ends; the finder goes on in the next."""
@@ -146,13 +152,37 @@ class Pass:
         if self.finders or self.pairs or self._minutes:
             for cell in self._reading.cells(self._schema, self._name):
                 rows += self._read(cell)
+            self._beyond()
         for finder in (*self.finders, *([self._minutes] if self._minutes else [])):
             finder.done()
         if self._judged:
             self._settlements()
+            self._alone()
         return Done(
             self._reading.dataset, self._name.name, self._collector.found(), self._counts, self._scopes, rows
         )  # fmt: skip
+
+    def _beyond(self) -> None:
+        """Count the bars at the times of which nothing is stored that they could be compared with."""
+        reading = self._reading
+        held = [(cell.start, cell.end) for cell in reading.cells(self._schema, self._name)] if self.pairs else []
+        for pair in self.pairs:
+            schema, name = reading.schemas.find(pair.schema)
+            left = [w for cell in reading.cells(schema, name) for w in subtract(cell, held)]
+            rows = sum(reading.counted(schema, name, window) for window in left)
+            self._counts[pair.check, pair.schema, pair.against].unjudged[NOT_WHOLE.format(pair.against)] += rows
+
+    def _alone(self) -> None:
+        """Count the bars beside which nothing finer is stored at all."""
+        reading, name = self._reading, self._name
+        if not name.width or not {"bars", "trade_bars"} & set(reading.checks):
+            return
+        others = [reading.schemas.find(n)[1] for n in reading.stored() if n != name.name]
+        if any(o.name == TRADES or (0 < o.width < name.width and name.width % o.width == 0) for o in others):
+            return
+        count = self._counts["bars", name.name, ""] = Count()
+        cells = reading.cells(self._schema, name)
+        count.unjudged["nothing finer is stored"] += sum(reading.counted(self._schema, name, cell) for cell in cells)
 
     def _read(self, cell: Window) -> int:
         columns = dict.fromkeys(c for f in self.finders for c in f.columns)
@@ -181,11 +211,10 @@ class Pass:
         columns = ("price", "size") if self._name.name == TRADES else (*PRICES, "volume")
         return self._reading.rows(self._name.name, cell, columns)
 
-    def _target(self, width: int, cell: Window) -> Comparer:
+    def _target(self, width: int, cell: Window) -> Target:
         pair = next((p for p in self.pairs if p.width == width), None)
-        if pair is None and self._minutes is not None:
-            return _Minutes(self._minutes)  # type: ignore[return-value]  # it takes bars as well
-        assert pair is not None
+        if pair is None:
+            return _Minutes(self._minutes)
         stored = (frame.rename({"at": "start"}) for frame in self._reading.rows(pair.schema, cell, (*PRICES, "volume")))
         return Comparer(pair, stored, self._collector, self._counts[pair.check, pair.schema, pair.against])
 

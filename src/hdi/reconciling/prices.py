@@ -14,8 +14,8 @@ from hdi.reconciling.rows import WHO, _Base
 from hdi.stores import Store
 from hdi.symbology import Intervals
 
-#: Classes of instruments whose trades are bound to the grid: futures and their spreads. Options trade at cabinet prices,
-#: shares between the ticks.
+#: Classes of instruments whose trades are bound to the grid: futures and their spreads. Options trade at cabinet
+#: prices, shares between the ticks.
 _BOUND = ("F", "S")
 _SPAN = {"instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64(), "tick": pl.Int64()}
 _UNKNOWN = "no definition with a tick that binds is in force"
@@ -98,8 +98,8 @@ class Grid(_Base):
 class Spikes(_Base):
     """Bars that leave the range of both neighbours by many times the usual move, and come back.
 
-    The usual move is the median absolute deviation of the changes of the close from their median, or where that is zero
-    the median of those that are not, of the instrument in its cell (a UTC day of minutes, a month of hours, a year of
+    The usual move is the median absolute deviation of the changes of the close from their median, or if that is more,
+    the median of those that are not zero, of the instrument in its cell (a UTC day of minutes, a month of hours, a year of
     days). Only differences count, so prices may be negative.
     """
 
@@ -159,9 +159,12 @@ class Spikes(_Base):
         moves = whole.with_columns(move=move).drop_nulls("move")
         middle = pl.col("move").median()
         scales = moves.group_by(WHO).agg(
-            mad=(pl.col("move") - middle).abs().median(), usual=pl.col("move").abs().filter(pl.col("move") != 0).median(),
-            n=pl.len(),
-        ).filter(pl.col("n") >= _LEAST).select(*WHO, scale=pl.max_horizontal("mad", "usual").cast(pl.Int64))  # fmt: skip
+            mad=(pl.col("move") - middle).abs().median(), n=pl.len(),
+            usual=pl.col("move").abs().filter(pl.col("move") != 0).median(),
+        )  # fmt: skip
+        scales = scales.filter(pl.col("n") >= _LEAST).select(
+            *WHO, scale=pl.max_horizontal("mad", "usual").cast(pl.Int64)
+        )
         parts = [whole.with_columns(mine=pl.lit(value=True))]
         if self._before is not None:
             parts.insert(0, self._before.with_columns(mine=pl.lit(value=False)))

@@ -136,12 +136,14 @@ class Copies(_Grouped):
 
     def grouped(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows, copies, and copies by other units, by hour."""
-        same = rows.group_by(*self._same, "start").agg(
+        # Only rows of one instant can be equal: few, and the others are not compared in all their columns.
+        near = rows.filter(pl.col("at").is_duplicated())
+        same = near.group_by(*self._same, "start").agg(
             n=pl.len().cast(pl.Int64), units=pl.col("_unit").n_unique().cast(pl.Int64)
-        )
-        return same.group_by(*WHO, "start").agg(
-            rows=pl.col("n").sum(), copies=(pl.col("n") - 1).sum(), twice=(pl.col("units") - 1).sum()
-        )
+        ).filter(pl.col("n") > 1)  # fmt: skip
+        copies = same.group_by(*WHO, "start").agg(copies=(pl.col("n") - 1).sum(), twice=(pl.col("units") - 1).sum())
+        every = rows.group_by(*WHO, "start").agg(rows=pl.len().cast(pl.Int64))
+        return every.join(copies, on=[*WHO, "start"], how="left").with_columns(pl.col("copies", "twice").fill_null(0))
 
     def added(self, groups: pl.DataFrame) -> pl.DataFrame:
         """See :class:`_Grouped`."""
@@ -222,7 +224,7 @@ class Order(_Base):
         self.found(
             late.with_columns(start="at", end=pl.col("at") + 1), field="sequence",
             expected=pl.format("above {}", "before"), found=pl.col("sequence").cast(pl.String),
-            evidence=pl.format("its event is {} ns older than that of the row before", pl.col("event") - pl.col("ts_event")),
+            evidence=pl.format("{} ns older than the event of the row before", pl.col("event") - pl.col("ts_event")),
         )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Settlement prices of a trading date: with each other, with the session's range, and with daily bars.
 
 A venue publishes a settlement several times: preliminary and final, rounded to the tick and not. So prices are compared
-only between messages of the same flags, and after the last deletion. A settlement need not have been traded: with bars it
-is compared only as far as it lies from all that was traded on the UTC days which its session touches.
+only between messages of the same flags, and after the last deletion. A settlement need not have been traded: of bars it
+contradicts only those from which it lies far, of all that was traded on the UTC days which its session touches.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Settlements:
         self.counts = {name: Count() for name in sorted(checks)}
 
     def look(self, rows: pl.DataFrame, bars: pl.DataFrame | None) -> None:
-        """``rows`` are statistics in their order; ``bars`` (at, high, low, volume) are daily, None where none is stored."""
+        """Look at statistics in their order; ``bars`` (at, high, low, volume) are daily, None where there are none."""
         undated = rows.filter(pl.col("ts_ref").is_null(), pl.col("stat_type") == SETTLEMENT).height
         standing = _standing(rows.drop_nulls("ts_ref"))
         settled = standing.filter(pl.col("stat_type") == SETTLEMENT)
@@ -81,7 +81,9 @@ class Settlements:
         self._keep(
             bad, "settlement_preliminary", expected=pl.concat_str(pl.lit("near "), price_text("early")),
             found=price_text("nearest"),
-            evidence=pl.concat_str(pl.lit("the session traded from "), price_text("low"), pl.lit(" to "), price_text("high")),
+            evidence=pl.concat_str(
+                pl.lit("the session traded from "), price_text("low"), pl.lit(" to "), price_text("high")
+            ),
         )  # fmt: skip
 
     def _far(self, finals: pl.DataFrame, bars: pl.DataFrame) -> None:

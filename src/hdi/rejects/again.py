@@ -12,16 +12,15 @@ import polars as pl
 
 from hdi.attempt import Attempt, Tally
 from hdi.frames import COVERAGE, NO_RECORD, REJECTS
-from hdi.model import RawFile, Window, subtract
+from hdi.late import Array
+from hdi.model import RawFile, Window
 from hdi.refine import REJECTED, Refinery, Verdict
 from hdi.sources.dbn import Reader
 from hdi.stores import Work
-from hdi.symbology import Array, Intervals
+from hdi.symbology import Intervals
 
 if TYPE_CHECKING:
     from hdi.schema import Schema
-
-_SPAN = ("instrument_id", "start", "end")
 
 
 @dataclass
@@ -44,18 +43,19 @@ class Moves:
 
 
 class Again(Attempt):
-    """An attempt at units as far as they are still theirs: what later commits took (``taken``) stays as it is."""
+    """An attempt at units as far as they are still theirs: what later commits took over stays as it is."""
 
-    taken: pl.DataFrame
+    def limited(self, owned: pl.DataFrame) -> Again:
+        """The same, at these stretches of instruments (instrument_id, start, end) alone.
 
-    def limited(self, taken: pl.DataFrame) -> Again:
-        """The same, leaving alone stretches of instruments (instrument_id, start, end)."""
-        self.taken = taken
+        A fragment may also have rows of instruments that are not among them.
+        """
+        self.owned = owned
         return self
 
     @cached_property
-    def _others(self) -> Intervals | None:
-        return Intervals(self.taken) if self.taken.height else None
+    def _held(self) -> Intervals:
+        return Intervals(self.owned)
 
     def look(self, old: pl.DataFrame) -> Moves:
         """Which rows would move; ``old`` (unit, row, rules) are the rejects that stand. Nothing is kept."""
@@ -72,31 +72,29 @@ class Again(Attempt):
         return frozenset(i for i, n in enumerate(self.numbers.tolist()) if n in numbers)
 
     def _mine(self, units: Array, instruments: Array, instants: Array, times: pl.Series) -> Array | None:
-        if self._others is None:
-            return None
         # A row without a time, or outside its own window, is no part of what another unit answers for.
-        strayed = (instants < self.starts[units]) | (instants >= self.ends[units]) | times.is_null().to_numpy()
-        mine: Array = strayed | (self._others.find(instruments, instants) < 0)
+        mine: Array = (instants < self.starts[units]) | (instants >= self.ends[units]) | times.is_null().to_numpy()
+        mine |= self._held.find(instruments, instants) >= 0
+        if self.plan.fragment:
+            mine |= ~np.isin(instruments, self.owned["instrument_id"].unique().to_numpy())
         return None if mine.all() else mine
 
     def _work(self, coverage: pl.DataFrame, rawfile: RawFile | None) -> Work:
         return super()._work(self._left(coverage), rawfile)
 
     def _left(self, coverage: pl.DataFrame) -> pl.DataFrame:
-        """Coverage without what others have taken since."""
-        if not self.taken.height:
-            return coverage
-        held: dict[int, list[tuple[int, int]]] = {}
-        for instrument, start, end in self.taken.select(*_SPAN).iter_rows():
-            held.setdefault(instrument, []).append((start, end))
-        touched = pl.col("instrument_id").is_in(list(held)) & pl.col("instrument_id").is_not_null()
-        cut = [
+        """Coverage as far as it is of the units still."""
+        spans: dict[int, list[Window]] = {}
+        for instrument, start, end in self.owned.select("instrument_id", "start", "end").iter_rows():
+            spans.setdefault(instrument, []).append(Window(start, end))
+        rows = [
             row | {"start": part.start, "end": part.end}
-            for row in coverage.filter(touched).iter_rows(named=True)
-            for part in subtract(Window(row["start"], row["end"]), held[row["instrument_id"]])
+            for row in coverage.drop_nulls("instrument_id").iter_rows(named=True)
+            for span in spans.get(row["instrument_id"], ())
+            if (part := span.cut(Window(row["start"], row["end"]))) is not None
         ]
-        rest = coverage.filter(~touched.fill_null(value=False))
-        return pl.concat([rest, pl.DataFrame(cut, schema=COVERAGE, orient="row")]).sort("unit", maintain_order=True)
+        whole = coverage.filter(pl.col("instrument_id").is_null())
+        return pl.concat([whole, pl.DataFrame(rows, schema=COVERAGE, orient="row")]).sort("unit", maintain_order=True)
 
 
 class _Seen:
@@ -154,17 +152,20 @@ class Matching:
         others = self._old.join(broke, on=["unit", "row"], how="anti")
         accepted, rejected = verdict.accepted, verdict.rejected
         at = {"left_on": ["_unit", "_row"], "right_on": ["unit", "row"]}
-        stay = others.join(accepted, left_on=["unit", "row"], right_on=["_unit", "_row"], how="semi")
+        same = ["unit", "row"]
+        stay = others.join(accepted, left_on=same, right_on=["_unit", "_row"], how="semi")
         if stay.height:
-            accepted = accepted.join(stay.select("unit", "row"), how="anti", **at, maintain_order="left")  # type: ignore[arg-type]
+            accepted = accepted.join(stay.select(same), how="anti", **at, maintain_order="left")  # type: ignore[arg-type]
+        again = others.join(rejected.filter(~breaks), on=same, how="semi")
+        rejected = rejected.join(again.select(same), on=same, how="anti", maintain_order="left")
         # What only another rule rejects today, and what is stored, is stored.
         new = rejected.filter(~breaks, pl.col("error_type") == "BusinessLogicValidation")
-        new = new.join(self._old, on=["unit", "row"], how="anti").select("unit", "row")
+        new = new.join(self._old, on=same, how="anti").select(same)
         if new.height and self._lenient is not None:
-            rejected = rejected.join(new, on=["unit", "row"], how="anti", maintain_order="left")
+            rejected = rejected.join(new, on=same, how="anti", maintain_order="left")
             rows = raw.join(new, how="semi", **at, maintain_order="left")  # type: ignore[arg-type]
             accepted = pl.concat([accepted, self._lenient.refine(rows).accepted]).sort("_row")
-        back = stay.select(pl.col(c).cast(t) for c, t in REJECTED.items())
+        back = pl.concat([stay, again]).select(pl.col(c).cast(t) for c, t in REJECTED.items())
         return replace(verdict, accepted=accepted, rejected=pl.concat([rejected, back]))
 
     def _emptied(self, rejected: pl.DataFrame) -> pl.DataFrame:

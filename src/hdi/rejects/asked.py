@@ -120,7 +120,9 @@ def chosen(store: Store, schemas: Schemas, which: Which, now: int) -> pl.DataFra
 
 def _of_symbols(rejects: pl.DataFrame, store: Store, symbols: Sequence[str]) -> pl.DataFrame:
     """The rejects of raw symbols, instruments, or of units that were asked for by a symbol."""
-    asked = store.ledger().filter(pl.col("symbol").str.split(",").list.eval(pl.element().is_in(list(symbols))).list.any())
+    asked = store.ledger().filter(
+        pl.col("symbol").str.split(",").list.eval(pl.element().is_in(list(symbols))).list.any()
+    )
     ids = [int(s) for s in symbols if s.isascii() and s.isdigit() and len(s) <= _MOST_DIGITS + 1]
     mine = pl.col("symbol").is_in(list(symbols)) | pl.col("instrument_id").is_in(ids)
     return rejects.filter((mine | pl.col("unit").is_in(asked["unit"].implode())).fill_null(value=False))

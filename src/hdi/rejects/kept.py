@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,11 @@ import polars as pl
 from hdi.buying import paid
 from hdi.errors import HdiError
 from hdi.frames import BROUGHT
-from hdi.model import Condition, Header, Window
+from hdi.model import MAX_NS, Condition, Header, Window, subtract
 from hdi.plan import Plan, plan_file, plan_order
 from hdi.raw import file_digest
 from hdi.sources.dbn import Reader
-from hdi.symbology import ALL_SYMBOLS
+from hdi.symbology import ALL_SYMBOLS, merge
 
 if TYPE_CHECKING:
     from hdi.buying.paid import Slip
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Parts of the path of a kept file below ``raw``: origin, dataset, schema, day, name.
 _BELOW = 5
+_SPAN = ("instrument_id", "start", "end")
+_EVER = (0, MAX_NS)
 
 
 @dataclass(frozen=True)
@@ -101,31 +103,29 @@ def _kept(units: pl.DataFrame, schemas: Schemas, data_dir: Path) -> Kept:
     path = located(Path(first["raw_file"]), data_dir)
     if path is None:
         return replace(found, why=f"its raw file is gone: {first['raw_file']}")
-    if path.stat().st_size != first["raw_bytes"]:
-        return replace(found, why=f"{path} is not the file that was ingested: its size is another")
+    if path.stat().st_size != first["raw_bytes"] or file_digest(path) != first["raw_digest"]:
+        return replace(found, path=path, why=f"{path} is not the file that was ingested: its SHA-256 is another")
+    return _read(replace(found, path=path), path, first, data_dir)
+
+
+def _read(found: Kept, path: Path, first: dict[str, Any], data_dir: Path) -> Kept:
+    """The same with what the file says of itself."""
     try:
         with Reader(path) as reader:
             header = reader.header
         slip = _slip(data_dir, first, path)
-        plan = _plan(units, name, header, slip)
+        plan = _plan(found.units, found.name, header, slip)
     except HdiError as error:
-        return replace(found, path=path, why=error.message)
+        return replace(found, why=error.message)
     if plan is None:
-        return replace(found, path=path, why=f"what {path} says of itself gives other units today")
-    return replace(found, path=path, header=header, plan=plan, slip=slip)
+        return replace(found, why=f"what {path} says of itself gives other units today")
+    return replace(found, header=header, plan=plan, slip=slip)
 
 
 def located(path: Path, data_dir: Path) -> Path | None:
     """Where a raw file lies today: a data folder may have been moved with what is in it."""
     here = data_dir.joinpath("raw", *path.parts[-_BELOW:])
     return next((p for p in (path, here) if p.is_file()), None)
-
-
-def intact(found: Kept) -> str:
-    """Why the bytes are not those that were ingested; "" when they are."""
-    if found.path is None or file_digest(found.path) == found.digest:
-        return ""
-    return f"{found.path} is not the file that was ingested: its SHA-256 is another"
 
 
 def _slip(data_dir: Path, unit: dict[str, Any], path: Path) -> Slip | None:
@@ -166,18 +166,35 @@ def _span(units: pl.DataFrame) -> Window:
     return Window(low, high)
 
 
-def taken(found: Sequence[str], at: int, dataset: str, name: str, coverage: pl.DataFrame, ledger: pl.DataFrame,
-          *, fragment: bool) -> pl.DataFrame:  # fmt: skip
-    """What later commits of others have taken from units (by id) of a commit: instrument_id, start, end.
+def owned(found: Kept, coverage: pl.DataFrame, ledger: pl.DataFrame) -> pl.DataFrame:
+    """What the commit of units answers for still: instrument_id, start, end.
 
-    A fragment gives way to whatever is complete.
+    That is what it claimed, without what later commits have claimed since. Of fragments, which claim nothing, it is all
+    that nothing complete has claimed.
     """
-    here = (pl.col("dataset") == dataset) & (pl.col("schema") == name)
-    later = ledger.filter(here, ~pl.col("unit_id").is_in(list(found)))
-    if not fragment:
-        later = later.filter(pl.col("committed_at") > at)
-    spans = coverage.filter(here).drop_nulls("instrument_id")
-    return spans.join(later.select("unit").unique(), on="unit", how="semi").select("instrument_id", "start", "end")
+    first = found.units.row(0, named=True)
+    here = (pl.col("dataset") == first["dataset"]) & (pl.col("schema") == first["schema"])
+    at = ledger.filter(here).select("unit", "committed_at").unique("unit", keep="last")
+    spans = coverage.filter(here).drop_nulls("instrument_id").join(at, on="unit")
+    if first["status"] == "fragment":
+        ids = spans["instrument_id"].unique()
+        return _without(pl.DataFrame({c: [v] * len(ids) for c, v in zip(_SPAN[1:], _EVER, strict=True)}).with_columns(
+            ids), spans)  # fmt: skip
+    mine = merge(spans.filter(pl.col("committed_at") == found.committed_at))
+    return _without(mine, spans.filter(pl.col("committed_at") > found.committed_at))
 
 
-__all__ = ["Kept", "intact", "kept", "located", "standing", "taken"]
+def _without(spans: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """Stretches of instruments without others of them."""
+    held: dict[int, list[tuple[int, int]]] = {}
+    for instrument, start, end in others.select(*_SPAN).iter_rows():
+        held.setdefault(instrument, []).append((start, end))
+    left = [
+        (instrument, part.start, part.end)
+        for instrument, start, end in spans.select(*_SPAN).iter_rows()
+        for part in subtract(Window(start, end), held.get(instrument, ()))
+    ]
+    return pl.DataFrame(left, schema=dict.fromkeys(_SPAN, pl.Int64()), orient="row")
+
+
+__all__ = ["Kept", "kept", "located", "owned", "standing"]

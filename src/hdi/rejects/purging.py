@@ -1,8 +1,8 @@
 """Purging: what is kept of rejected rows, and for how long.
 
-A reject that no longer stands is forgotten. Of one that stands the record is emptied, and its place stays: whether a bar
-is certain, and why a row is missing, is answered as before, and a replay still finds it in its raw file. The ledger's
-counts stay; beside them it is kept how many went, with a digest of what they were.
+A reject that no longer stands is forgotten. Of one that stands the record is emptied, and its place stays: whether a
+bar is certain, and why a row is missing, is answered as before, and a replay still finds it in its raw file. The
+ledger's counts stay; beside them it is kept how many went, with a digest of what they were.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_DAYS = 36_500
 
 @dataclass(frozen=True)
 class Purge:
-    """What would be purged: rejects of units that were ``replaced``, and those ``old`` that stand (numbers of units)."""
+    """What would be purged, by numbers of units: rejects that were ``replaced``, and ``old`` ones that stand."""
 
     store: Store = field(repr=False)
     dlq: Path

@@ -24,7 +24,7 @@ from hdi.pipeline import Run, check_refining, claim_keys, export_rejects
 from hdi.plan import Plan
 from hdi.refine import Refinery
 from hdi.rejects.again import Again, Matching, Moves, lenient, numbered
-from hdi.rejects.kept import Kept, intact, kept, standing, taken
+from hdi.rejects.kept import Kept, kept, owned, standing
 from hdi.schema import closest
 from hdi.sources.records import columns
 from hdi.symbology import Intervals
@@ -90,9 +90,7 @@ class Planned:
 class Replay:
     """One replay: :meth:`plan`, then :meth:`run`."""
 
-    def __init__(  # noqa: PLR0913, PLR0917  (where, by what, and how)
-        self, store: Store, schemas: Schemas, mapping: VendorMapping, options: Options, asked: Asked
-    ) -> None:
+    def __init__(self, store: Store, schemas: Schemas, mapping: VendorMapping, options: Options, asked: Asked) -> None:
         self._store, self._schemas, self._mapping = store, schemas, mapping
         self._options = replace(options, keep=False, refetch=False)
         self._asked = asked
@@ -107,9 +105,8 @@ class Replay:
         units = self._candidates(ledger, coverage)
         steps, same, left_out = [], 0, []
         for found in kept(units, self._schemas, self._options.data_dir):
-            why = found.why or intact(found)
-            if why:
-                left_out.append((found, why))
+            if found.why:
+                left_out.append((found, found.why))
                 continue
             step = self._step(found, ledger, coverage)
             if isinstance(step, str):
@@ -261,12 +258,8 @@ class Replay:
             digest=found.digest, batch=first["batch"] or "",
         )  # fmt: skip
         refinery = self._matching(found.schema, found.name, first["dataset"], old)
-        # What is not replayed now keeps all that it has.
-        ids = [plan.units[i].id for i in sorted(indexes)]
-        others = taken(
-            ids, found.committed_at, first["dataset"], found.name.name, coverage, ledger, fragment=bool(plan.fragment)
-        )
-        return Again(task, found.schema, plan, refinery, numbers, indexes).limited(others)  # type: ignore[arg-type]
+        attempt = Again(task, found.schema, plan, refinery, numbers, indexes)  # type: ignore[arg-type]
+        return attempt.limited(owned(found, coverage, ledger))
 
     def _matching(self, schema: Schema, name: SchemaName, dataset: str, old: pl.DataFrame) -> Matching:
         vendor = columns(name.name)

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from hdi.folding import Array
+from hdi.late import Array
 from hdi.lookup import RECTANGLES, Asked, among
 from hdi.model import Window, subtract
 from hdi.symbology import Intervals, merge

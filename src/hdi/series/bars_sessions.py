@@ -16,7 +16,7 @@ from hdi.model import DAY_NS, MAX_NS, Window
 
 if TYPE_CHECKING:
     from hdi.calendars import Calendars
-    from hdi.folding import Array
+    from hdi.late import Array
     from hdi.lookup import Names
     from hdi.series.bars_asked import Every
 

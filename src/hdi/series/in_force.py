@@ -14,9 +14,10 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
+from hdi.late import Array
 from hdi.lookup import RECTANGLES, Asked, union
 from hdi.model import MAX_NS, Window
-from hdi.symbology import Array, Intervals, merge
+from hdi.symbology import Intervals, merge
 
 #: The index time of a row; and beside a trade that of its quote, null where none was in force.
 AT, QUOTE_AT = "_at", "_quote_at"

@@ -227,8 +227,8 @@ class Reconcile(Frozen):
         Number,
         Field(
             ge=2,
-            description="A bar is a spike where it leaves the range of both neighbours by more than so many usual moves "
-            "(the median absolute deviation of the changes of its closes).",
+            description="A bar is a spike where it leaves the range of both neighbours by more than so many usual "
+            "moves (the median absolute deviation of the changes of its closes).",
         ),
     ] = 50
     stale_bars: Annotated[
@@ -240,7 +240,9 @@ class Reconcile(Frozen):
     copies_percent: Annotated[
         float,
         Number,
-        Field(ge=0, le=100, description="Percentage of the ticks of an hour that must be copies before it looks repeated."),
+        Field(
+            ge=0, le=100, description="So many percent of the ticks of an hour must be copies before it looks repeated."
+        ),
     ] = 40.0
     copies_least: Annotated[
         int, Number, Field(ge=1, description="And so many copies there must be at least in that hour.")
@@ -348,6 +350,15 @@ class TimescaleDB(Frozen):
     ] = 30
 
 
+class Quarantine(Frozen):
+    """How long rejected rows are kept."""
+
+    retention_days: Annotated[
+        Annotated[int, Number, Field(ge=1, le=36_500)] | None,
+        Field(description="`hdi maintain` purges rejects that are older than so many days; null: never."),
+    ] = None
+
+
 class Maintain(Frozen):
     """What `hdi maintain` removes, and after how long."""
 
@@ -407,6 +418,7 @@ class Settings(Frozen):
     reconcile: Reconcile = Reconcile()
     databento: Databento = Databento()
     timescaledb: TimescaleDB = TimescaleDB()
+    quarantine: Quarantine = Quarantine()
     maintain: Maintain = Maintain()
 
     _secrets: tuple[str, ...] = PrivateAttr(default=())

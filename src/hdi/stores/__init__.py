@@ -171,7 +171,7 @@ class Touching(Protocol):
 class Working(Protocol):
     """A store that works on rows in the threads that read them. The arguments are those of :meth:`Store.read`."""
 
-    def read_each(  # noqa: PLR0913  (a read, and what is done)
+    def read_each(  # noqa: PLR0913, PLR0917  (a read, and what is done)
         self,
         schema: Schema,
         name: str,

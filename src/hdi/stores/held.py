@@ -6,9 +6,10 @@ And how many they are, for stores that count on this side.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from hdi.frames import CONTENT
@@ -16,8 +17,9 @@ from hdi.symbology import Intervals
 
 if TYPE_CHECKING:
     from hdi.model import Window
-    from hdi.symbology import Array
 
+#: Rectangles of one dataset; a few as they are (instrument, start, end), which may overlap.
+Rectangles = Intervals | list[tuple[int, int, int]]
 #: So few rectangles are compared one by one: to sort them takes longer than the rows of a short answer.
 _FEW = 8
 
@@ -32,7 +34,7 @@ class Held:
     def __init__(self, window: Window, instruments: pl.DataFrame | None) -> None:
         self._window = window
         self.ids: dict[str, pl.Series] | None = None
-        self._held: dict[str, Intervals | _Few] = {}
+        self._held: dict[str, Rectangles] = {}
         if instruments is not None:
             parts = _by_dataset(instruments)
             self.ids = {d: _ids(f["instrument_id"]) for d, f in parts.items()}
@@ -55,37 +57,29 @@ class Held:
             first, last = int(times.min()), int(times.max())  # type: ignore[arg-type]
             if first >= self._window.start and last < self._window.end:
                 return rows
-        instants = times.to_numpy()
-        keep = (instants >= self._window.start) & (instants < self._window.end)
+        keep = (times >= self._window.start) & (times < self._window.end)
         for dataset, held in self._held.items():
-            found = held.find(rows["instrument_id"].to_numpy(), instants) >= 0
+            found = _holds(held, rows["instrument_id"], times)
             if len(self.ids or ()) > 1:  # else all rows are of the one dataset that is wanted
-                found |= (rows["dataset"] != dataset).to_numpy()
+                found |= rows["dataset"] != dataset
             keep &= found
-        return rows if keep.all() else rows.filter(pl.Series(keep))
+        return rows if keep.all() else rows.filter(keep)
 
 
-class _Few:
-    """A few rectangles, looked up as :class:`Intervals` are; they may overlap."""
-
-    def __init__(self, rectangles: Sequence[tuple[int, int, int]]) -> None:
-        self._rectangles = rectangles
-
-    def find(self, instruments: Array, instants: Array) -> Array:
-        """For each row the number of a rectangle that holds it, or -1."""
-        found = np.full(len(instruments), -1, dtype=np.int64)
-        for at, (instrument, start, end) in enumerate(self._rectangles):
-            found[(instruments == instrument) & (instants >= start) & (instants < end)] = at
-        return found
-
-
-def _lookup(frame: pl.DataFrame, window: Window) -> Intervals | _Few | None:
+def _lookup(frame: pl.DataFrame, window: Window) -> Rectangles | None:
     """What rows are looked up in; None where every rectangle spans the window, so that the instrument decides."""
     if frame.height > _FEW:
         return None if _whole(frame, window) else Intervals(frame)
     rectangles = list(zip(*(frame[c].to_list() for c in ("instrument_id", "start", "end")), strict=True))
-    spans = all(start <= window.start and end >= window.end for _, start, end in rectangles)
-    return None if spans else _Few(rectangles)
+    return None if all(start <= window.start and end >= window.end for _, start, end in rectangles) else rectangles
+
+
+def _holds(held: Rectangles, instruments: pl.Series, times: pl.Series) -> pl.Series:
+    """True for the rows that lie in a rectangle."""
+    if isinstance(held, Intervals):
+        return pl.Series(held.find(instruments.to_numpy(), times.to_numpy()) >= 0)
+    each = ((instruments == who) & (times >= start) & (times < end) for who, start, end in held)
+    return reduce(or_, each)
 
 
 def _by_dataset(instruments: pl.DataFrame) -> dict[str, pl.DataFrame]:

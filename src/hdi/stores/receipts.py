@@ -162,7 +162,9 @@ def purged(rejects: pl.DataFrame, reason: str, at: int) -> pl.DataFrame:
     line = pl.concat_str(pl.col("row"), pl.lit("\t"), "record", pl.lit("\n"))
     for key, part in parts.items():
         digest = hashlib.sha256()
-        for piece in part.sort("row", "replaced_unit", "record").select(line).to_series().to_frame().iter_slices(_SLICE):
+        for piece in (
+            part.sort("row", "replaced_unit", "record").select(line).to_series().to_frame().iter_slices(_SLICE)
+        ):
             digest.update("".join(piece.to_series()).encode())
         rows.append((*key, part.height, digest.hexdigest(), reason, at))
     return pl.DataFrame(rows, schema=PURGED, orient="row").sort("unit", "stood")

@@ -106,7 +106,7 @@ def unequal(where: str, said: Mapping[str, Any], found: Mapping[str, Any]) -> St
         if (was := said.get(name)) != (now := found.get(name)):
             return StoreError(
                 f"{where}: {name} is not what was saved: {_told(now)}, and it was {_told(was)}",
-                "Nothing of it may be trusted: restore another backup, and keep this one for whoever looks for the cause.",
+                "Nothing of it may be trusted: restore another backup, and keep this one to look for the cause.",
             )
     return None
 

@@ -34,6 +34,7 @@ _PARTS = (
     "purges",
     "reading",
     "source",
+    "tended",
     "together",
 )
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
@@ -50,10 +51,11 @@ from hdi.testing.once import Once  # noqa: E402
 from hdi.testing.purges import Purges  # noqa: E402
 from hdi.testing.reading import Reading  # noqa: E402
 from hdi.testing.source import SourceSuite  # noqa: E402
+from hdi.testing.tended import Tended  # noqa: E402
 from hdi.testing.together import Together  # noqa: E402
 
 __all__ = ["Load", "SourceSuite", "State", "StoreSuite", "content", "digest", "opened", "prices", "rejects", "trades"]
 
 
-class StoreSuite(Once, Books, Days, Fragments, Reading, Instruments, Known, Noted, Purges, Failing, Together):
+class StoreSuite(Once, Books, Days, Fragments, Reading, Instruments, Known, Noted, Purges, Tended, Failing, Together):
     """Every test of the store protocol; subclasses say where a fresh store is."""

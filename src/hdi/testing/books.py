@@ -14,7 +14,7 @@ from hdi.errors import OriginMismatch, StoreError, UnknownSymbol
 from hdi.frames import CONDITIONS, COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.model import DAY_NS, Window
 from hdi.resolved import looked_up
-from hdi.stores import Store, Together
+from hdi.stores import Books, Store, Together
 from hdi.testing.base import Suite
 from hdi.testing.material import START, Load, State, content, opened, prices, refusal, rejects, schemas, trades
 
@@ -160,6 +160,21 @@ class Books(Suite):
             assert books.ledger.equals(store.ledger())
             assert books.coverage.equals(store.coverage())
             assert books.mappings.equals(store.mappings())
+
+    def test_a_commit_that_was_under_way_when_the_books_were_read_is_in_them_afterwards(
+        self, store: Store, url: str
+    ) -> None:
+        def known() -> tuple[int, int, int]:
+            books = store.books() if isinstance(store, Together) else store
+            if isinstance(books, Books):
+                return books.ledger.height, books.coverage.height, books.mappings.height
+            return store.ledger().height, store.coverage().height, store.mappings().height
+
+        assert known() == (0, 0, 0)
+        seen = []
+        Load(trades([START + 1])).commit(opened(url), before_finish=lambda: seen.extend([known(), known()]))
+        assert seen == [(0, 0, 0), (0, 0, 0)]
+        assert known() == known() == (1, 2, 1)
 
     def test_rejects_are_replaced_with_their_unit(self, store: Store) -> None:
         Load(trades([]), rejected=rejects([START + 1, None])).commit(store)

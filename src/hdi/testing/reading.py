@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -12,7 +13,7 @@ from polars.testing import assert_frame_equal
 from hdi.frames import CONTENT
 from hdi.model import DAY_NS, Window
 from hdi.schema import Schemas
-from hdi.stores import Store, open_store
+from hdi.stores import Store, Working, open_store
 from hdi.testing.base import Suite
 from hdi.testing.material import (
     ALWAYS,
@@ -69,6 +70,41 @@ class Reading(Suite):
         assert content(store, instruments=_held()).height == 0
         assert content(store, dataset=DATASET).height == 12
         assert content(store, dataset="XNAS.ITCH").height == 0
+
+    def test_what_is_worked_on_while_it_is_read_is_what_is_read_each_instrument_in_order(self, store: Store) -> None:
+        if not isinstance(store, Working):
+            pytest.skip("this store does not work on rows while it reads them")
+        schema, name = schemas().find("trades")
+        index, columns = schema.index_time, ["publisher_id", "instrument_id", schema.index_time, "price"]
+        # Ties in the nanosecond, in the microsecond, and with rows of a second commit.
+        at = [START + k // 3 * 700 for k in range(300)]
+        Load(trades(at, [1 + k % 2 for k in range(300)], list(range(300)))).commit(store)
+        Load(trades([t + DAY_NS for t in at], 2, list(range(300))), window=_NEXT).commit(store)
+        window = Window(START + 1_400, START + DAY_NS + 50_000)
+        arguments = (schema, name.name, window, None, columns)
+        read = pl.concat(store.read(*arguments))
+        worked = list(store.read_each(*arguments, None, lambda rows: rows))
+        ends = [(part[index].min(), part[index].max()) for part in worked]
+        assert all(before[1] <= after[0] for before, after in pairwise(ends))  # type: ignore[operator]
+        for one in (1, 2):
+            mine = pl.col("instrument_id") == one
+            assert pl.concat(worked).filter(mine).equals(read.filter(mine))
+
+    def test_a_short_window_of_one_instrument_has_its_part_of_all_rows(self, store: Store) -> None:
+        # Some of a few rows, more than any store takes for few, and ties; values that are null among them.
+        at = [START + k // 2 * 100_001 for k in range(3_000)]
+        rows = trades(at, [1, 2, 1] * 1_000, symbol=None).with_columns(
+            price=pl.when(pl.col("price") % 7 != 0).then("price"), ts_event=pl.col("ts_event").shift(1)
+        )
+        Load(rows).commit(store)
+        whole = content(store)
+        middle = START + 70_000_007
+        for low, high in ((START, START + 900_000), (middle, middle + 1), (START + 1, at[-1]), (START, at[-1] + 1)):
+            for held in (_held((DATASET, 1, 0, middle)), _held((DATASET, 1, START, START + DAY_NS))):
+                end = min(high, held["end"][0])
+                when = pl.col("ts_recv").to_physical()
+                mine = whole.filter(pl.col("instrument_id") == 1, when >= low, when < end)
+                assert_frame_equal(content(store, window=Window(low, high), instruments=held), mine)
 
     @pytest.mark.parametrize("columns", [["price"], ["size", "price", "dataset"], ["symbol", "ts_recv"]])
     def test_columns_come_as_they_are_asked_for(self, store: Store, columns: list[str]) -> None:

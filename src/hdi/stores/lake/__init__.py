@@ -65,7 +65,12 @@ class Lake(Upkeep):
     """A :class:`hdi.stores.Store` on a folder."""
 
     def __init__(
-        self, root: Path, schemas: Iterable[Schema], *, write: bool = False, on_step: Callable[[str], None] | None = None
+        self,
+        root: Path,
+        schemas: Iterable[Schema],
+        *,
+        write: bool = False,
+        on_step: Callable[[str], None] | None = None,
     ) -> None:
         self.root = root
         self.url = f"lake:{root}"
@@ -221,7 +226,7 @@ class Lake(Upkeep):
                 live = self.live(schema)
                 yield from Scan(self, schema, name, window, instruments, columns).frames(live, dataset)
 
-    def read_each(  # noqa: PLR0913  (as the protocol has it)
+    def read_each(  # noqa: PLR0913, PLR0917  (as the protocol has it)
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
         columns: Sequence[str], dataset: str | None, each: Callable[[pl.DataFrame], Out],
     ) -> Iterator[Out]:  # fmt: skip
@@ -424,7 +429,14 @@ class Lake(Upkeep):
         made = self._about().get("format", FORMAT)
         if made != FORMAT:
             raise StoreError(f"the lake {self.root} has format {made}; this version knows {FORMAT}")
-        ours = {"_hdi", "hdi.json", *TABLES, noted.TABLE, *self._schemas, *(f"{table}_history" for table in self._schemas)}
+        ours = {
+            "_hdi",
+            "hdi.json",
+            *TABLES,
+            noted.TABLE,
+            *self._schemas,
+            *(f"{table}_history" for table in self._schemas),
+        }
         if self.root.exists() and not (self.root / "hdi.json").exists():
             strange = [p.name for p in self.root.iterdir() if p.name not in ours]
             if strange:

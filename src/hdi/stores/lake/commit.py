@@ -148,7 +148,13 @@ def put(attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, 
     marks += [Transaction(f"unit:{unit['unit_id']}", unit["unit"]) for unit in payload["units"][:1]]
     now = time.time_ns() // 1_000_000
     removes = [
-        RemoveAction(f.path, data_change=not change.moved, deletion_timestamp=now, size=f.size, partition_values=dict(f.partition))
+        RemoveAction(
+            f.path,
+            data_change=not change.moved,
+            deletion_timestamp=now,
+            size=f.size,
+            partition_values=dict(f.partition),
+        )
         for f in change.removed
     ]
     version = table.version()

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import numpy as np
 import polars as pl
 
 from hdi.errors import FragmentRefused
+from hdi.late import Array, np
 from hdi.model import iso_ns
 from hdi.raw import sync
 from hdi.stores.lake.derive import side_file
 from hdi.stores.lake.files import PARQUET
 from hdi.stores.lake.write import LakeWriter, Run, arranged, write_run
-from hdi.symbology import Array, Intervals
+from hdi.symbology import Intervals
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

@@ -372,7 +372,7 @@ class Derived:
                 raise StoreError(
                     f"the table {table} of the lake {self._root} is gone or was set back: its commit {now[table]} is "
                     f"in the ledger, and the newest is {newest}",
-                    "Restore its folder from a backup; nothing is answered from what is left.",
+                    f"`hdi restore DIR --tables {table}` brings it back; nothing is answered from what is left.",
                 )
             if newest <= now.get(table, -1):
                 continue

@@ -15,7 +15,7 @@ _MEND = "The next command that writes clears them, such as hdi ingest."
 
 def inspected(root: Path) -> list[Finding]:
     """The findings; a lake that does not exist yet has none but for its place."""
-    place = next(path for path in (root, *root.absolute().parents) if path.exists())
+    place = next(path for path in (root, *root.absolute().parents) if os.path.exists(path))  # noqa: PTH110
     if not os.access(place, os.W_OK | os.X_OK):
         found = Finding(
             "store folder", "fail", f"{place} cannot be written", f"Give this user the right to write there: {place}"

@@ -36,9 +36,8 @@ def purge(lake: Lake, stand: Sequence[int], replaced: Sequence[int], reason: str
     units = lake.ledger().filter(pl.col("unit").is_in([*stand, *replaced]))
     done = [pl.DataFrame(schema=PURGED)]
     for dataset, name in units.select("dataset", "schema").unique().sort("dataset", "schema").iter_rows():
-        for schema in lake.schemas():
-            if name in schema.names:
-                done.append(_purge(lake, schema, schema.names[name], dataset, (stand, replaced), reason))
+        kinds = [schema for schema in lake.schemas() if name in schema.names]
+        done += [_purge(lake, kind, kind.names[name], dataset, (stand, replaced), reason) for kind in kinds]
     clear(lake)
     return pl.concat(done)
 
@@ -64,7 +63,7 @@ def _paths(packed: Any) -> Iterator[str]:
         yield file["path"]
 
 
-def _purge(  # noqa: PLR0913, PLR0917  (of what, and why)
+def _purge(
     lake: Lake, schema: Schema, name: SchemaName, dataset: str, units: tuple[Sequence[int], Sequence[int]], reason: str
 ) -> pl.DataFrame:
     origin = str(lake.ledger()["origin"][0])
@@ -123,7 +122,10 @@ def _less(
     path = attempt.writer.folder / f"less-{k:05d}.parquet"
     whole.write_parquet(path, **PARQUET)
     sync(path)
-    return {"version": commit.version, "files": [side_file(path, f"{attempt.writer.attempt}-{path.name}", whole.height)]}
+    return {
+        "version": commit.version,
+        "files": [side_file(path, f"{attempt.writer.attempt}-{path.name}", whole.height)],
+    }
 
 
 __all__ = ["purge"]

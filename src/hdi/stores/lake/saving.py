@@ -31,7 +31,6 @@ from hdi.stores.lake.maintain import alone, delta_tables, side_files
 from hdi.stores.upkeep import Copies, known_tables, unequal
 
 if TYPE_CHECKING:
-    from hdi.schema import Schema
     from hdi.stores.lake import Lake
 
 _VERSION = re.compile(r"^(\d{20})\.")
@@ -51,6 +50,7 @@ def save(lake: Lake, copies: Copies, tables: Sequence[str]) -> Mapping[str, Any]
         }  # fmt: skip
         copies.write((lake.root / "hdi.json").read_bytes(), "hdi.json")
         for table, version in versions.items():
+            lake.step("copy")
             _table(lake, copies, table, version)
         for table in versions.keys() & rows:
             for path in side_files(lake.root, table, versions[table]):
@@ -162,7 +162,7 @@ def restore(lake: Lake, folder: Path, about: Mapping[str, Any], tables: Sequence
         return contents(_at(lake, lake.root))
     root = lake.root.absolute()
     staged = root.parent / f".{root.name}.restoring"
-    staged.mkdir(parents=True, exist_ok=True, mode=0o700)
+    staged.mkdir(parents=True, exist_ok=True)
     held = _hold(staged)
     try:
         for left in staged.iterdir():
@@ -203,9 +203,8 @@ def _copy(folder: Path, target: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             to = target / path.relative_to(folder)
-            to.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, to)
-            to.chmod(0o600)
             sync(to)
     for path in (target, *(p for p in target.rglob("*") if p.is_dir())):
         sync(path)

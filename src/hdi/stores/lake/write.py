@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import numpy as np
 import polars as pl
 
 from hdi.errors import DataError
 from hdi.frames import REJECTS
+from hdi.late import np
 from hdi.model import Receipt, cell_end, cell_start, ns_date
 from hdi.raw import sync
 from hdi.stores.lake.derive import side_file

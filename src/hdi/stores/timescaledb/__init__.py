@@ -52,6 +52,7 @@ from hdi.stores.timescaledb.editions import compress
 from hdi.stores.timescaledb.inspect import inspected
 from hdi.stores.timescaledb.instruments import frames, names_at, runs, table_at
 from hdi.stores.timescaledb.load import TimescaleWriter
+from hdi.stores.timescaledb.loosely import Loosely
 from hdi.stores.timescaledb.read import Scan
 from hdi.stores.timescaledb.upkeep import Upkeep
 from hdi.stores.timescaledb.views import raw_names
@@ -247,14 +248,14 @@ class TimescaleDB(Upkeep):
             if self._has(schema.table):
                 yield from Scan(self.database, schema, name, window, instruments, columns, dataset).frames()
 
-    def read_each(  # noqa: PLR0913  (as the protocol has it)
+    def read_each(  # noqa: PLR0913, PLR0917  (as the protocol has it)
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,
         columns: Sequence[str], dataset: str | None, each: Callable[[pl.DataFrame], Out],
     ) -> Iterator[Out]:  # fmt: skip
         """See :meth:`hdi.stores.Working.read_each`."""
         with guard(self.database):
             if self._has(schema.table):
-                yield from Scan(self.database, schema, name, window, instruments, columns, dataset).each(each)
+                yield from Loosely(self.database, schema, name, window, instruments, columns, dataset).each(each)
 
     def touches(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,

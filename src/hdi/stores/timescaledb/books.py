@@ -190,7 +190,9 @@ FOUND = Book(
               "end_time", "field", "rows", "state", "run", "first_seen", "last_run", "last_seen"),
 )  # fmt: skip
 LESS = Book(
-    "quarantine_purged", frames.PURGED, "What was purged of rejected rows: how many of which unit, with their digest.",
+    "quarantine_purged",
+    frames.PURGED,
+    "What was purged of rejected rows: how many of which unit, with their digest.",
     indexes=(("unit",),),
     required=("unit", "unit_id", "dataset", "schema", "stood", "rows", "digest", "reason", "purged_at"),
 )

@@ -129,7 +129,7 @@ class Database:
         finally:
             self._keep(connection)
 
-    def found(self, query: sql.Composable) -> list[tuple[Any, ...]]:
+    def found(self, query: sql.Composed) -> list[tuple[Any, ...]]:
         """The answer to one statement that changes nothing, in one round trip."""
         return self.asked(lambda connection: connection.execute(query).fetchall())
 

@@ -32,7 +32,13 @@ def _extension(connection: psycopg.Connection) -> Finding:
     server, version, available = row if row is not None else ("", None, None)
     if version is not None:
         kind = (edition(connection) or "unknown").capitalize()
-        return Finding("extension", "pass", f"TimescaleDB {version}, {kind} edition, on PostgreSQL {server.split()[0]}")
+        said = f"TimescaleDB {version}, {kind} edition, on PostgreSQL {server.split()[0]}"
+        if available in (None, version):
+            return Finding("extension", "pass", said)
+        return Finding(
+            "extension", "warn", f"{said}; the server has {available} installed",
+            "Run ALTER EXTENSION timescaledb UPDATE as the first command of a session (psql -X).",
+        )  # fmt: skip
     if available is None:
         return Finding(
             "extension", "fail", f"PostgreSQL {server.split()[0]} has no TimescaleDB",

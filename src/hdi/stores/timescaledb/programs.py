@@ -23,7 +23,7 @@ def program(name: str, major: int, folder: Path | None) -> Path:
     """A program of PostgreSQL of that version or newer: older ones refuse. RequestError where there is none."""
     found: dict[Path, int] = {}
     for path in _candidates(name, folder):
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)  # noqa: S603  (no shell)
         if (version := _VERSION.search(said.stdout)) is not None:
             found[path] = int(version[1])
     good = {path: version for path, version in found.items() if version >= major}
@@ -59,7 +59,7 @@ def environment(conninfo: str) -> dict[str, str]:
 
 def run(path: Path, arguments: Sequence[str], conninfo: str) -> str:
     """What a program prints. StoreError, with what it said, when it fails."""
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  (no shell)
         [path, *arguments], env=environment(conninfo), capture_output=True, text=True, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from psycopg import sql
 
 from hdi.export import arrow_schema
 from hdi.model import DAY_NS
-from hdi.stores.ahead import ahead
 from hdi.stores.held import Held
 from hdi.stores.timescaledb.books import instant, names_of
 
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
     from hdi.stores.timescaledb.connect import Database
 
 
-Out = TypeVar("Out")
 #: Instruments that are named in the query itself: so many leave rows in the order of the index.
 _FEW = 64
 #: One instrument, which the server plans sooner as such than as one of a list.
 _ONE = sql.SQL("dataset = {} AND instrument_id = {}")
-#: Values of an answer that comes by the connection that is there; for so few Arrow takes longer to set up than to bring.
+#: Values of an answer that comes by the connection that is there: for so few Arrow takes longer to set up than rows do.
 _SMALL = 8_192
 #: An answer may be one of those where one instrument's rows of so long are wanted, by how its kind comes. Bars have a
 #: width, which says how many they are at most.
@@ -55,6 +53,8 @@ class Scan:
         self._constants = dict(schema.names[name].constants)
         self._held = Held(window, instruments)
         needed = ("dataset", "instrument_id") if self._held.by_time else ()
+        index = schema.index_time
+        self._order = tuple(c for n in schema.order for c in ((n, f"{n}_ns") if n == index else (n,)))
         self._shape = schema.shape((*columns, schema.index_time, *needed))
         self._few = _SMALL // len(self._shape.stored) if self._brief(schema.names[name]) else 0
 
@@ -64,16 +64,6 @@ class Scan:
             rows = self._made(batch)
             if rows.height:
                 yield rows
-
-    def each(self, work: Callable[[pl.DataFrame], Out]) -> Iterator[Out]:
-        """``work`` of the same frames, done while the server sends more."""
-
-        def worked(batch: pl.DataFrame) -> list[Out]:
-            rows = self._made(batch)
-            return [work(rows)] if rows.height else []
-
-        for found in ahead(worked, self._batches()):
-            yield from found
 
     def _batches(self) -> Iterator[pl.DataFrame]:
         """The rows as they are sent."""
@@ -97,8 +87,9 @@ class Scan:
 
     def _made(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The rows of a batch that are wanted."""
-        rows = self._held.inside(batch.select(self._shape.sent), self._schema.index_time)
-        return rows if rows.columns == self._columns else rows.select(self._columns)
+        # A few rows are made sooner by one thread than others are woken.
+        select = batch.select_seq if batch.height <= _SMALL else batch.select
+        return self._held.inside(select(self._shape.sent), self._schema.index_time)[self._columns]
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -120,14 +111,13 @@ class Scan:
 
     def _query(self, at_most: int | None = None) -> sql.Composed:
         where = among(self._schema, self._constants, self._window, self._held, self._dataset)
-        order = tuple(c for n in self._schema.order for c in ((n, f"{n}_ns") if n == self._schema.index_time else (n,)))
         table = self._schema.table
         if self._past is not None:
             table = f"{table}_history"
             where += sql.SQL(" AND _replaced_unit = ANY({}::integer[]) AND _unit <> ALL({}::integer[])").format(
                 *(sql.Literal(list(units)) for units in self._past)
             )
-        first, last = _around(table, self._shape.stored, order)
+        first, last = _around(table, self._shape.stored, self._order)
         limit = sql.Composed([]) if at_most is None else sql.SQL(" LIMIT {}").format(sql.Literal(at_most))
         return sql.Composed([first, where, last, limit])
 

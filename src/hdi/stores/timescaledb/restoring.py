@@ -112,7 +112,7 @@ def restore(
     with store.database.session() as connection:
         if not layout.current(connection, store.schemas):
             layout.make(connection, store.schemas)
-    found = {}
+    found: dict[str, Any] = {}
     for table in chosen:
         found |= _table(store, folder, about, table)
     return found
@@ -243,7 +243,10 @@ def _load(
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
             sql.Identifier(target), names_of(copied[name])
         )
-        with zstd.open(folder / "tables" / f"{name}{ENDING}", "rb") as file, connection.cursor().copy(statement) as copy:
+        with (
+            zstd.open(folder / "tables" / f"{name}{ENDING}", "rb") as file,
+            connection.cursor().copy(statement) as copy,
+        ):
             while data := file.read(_CHUNK):
                 copy.write(data)
 
@@ -266,7 +269,7 @@ def _from_dump(
     with tempfile.TemporaryDirectory() as temporary:
         listed = Path(temporary) / "list"
         listed.write_text("\n".join(entries) + "\n", encoding="utf-8")
-        with subprocess.Popen(
+        with subprocess.Popen(  # noqa: S603  (no shell)
             [path, "--data-only", f"--use-list={listed}", "--file=-", str(folder / DUMP)],
             env=environment(store.database.conninfo), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as process:  # fmt: skip

@@ -1,0 +1,48 @@
+"""A replay that is killed, at whatever moment, ends when it is run again as one that was not."""
+
+import os
+
+import pytest
+
+from rejects.kills import KILLED, Replays, copied, killed_at_random, moves, replayed, state, stocked
+
+#: So many random kills; five hundred of them take minutes.
+KILLS = int(os.environ.get("HDI_TEST_REPLAY_KILLS", "2"))
+
+
+@pytest.fixture(scope="module")
+def children():
+    children = Replays()
+    yield children
+    children.close()
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory):
+    return stocked(tmp_path_factory.mktemp("stock"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stock, tmp_path_factory):
+    """The steps of a replay that nothing interrupted, and the state after it."""
+    place = copied(stock, tmp_path_factory.mktemp("undisturbed") / "place")
+    steps = []
+    assert replayed(place.folder, steps.append) == 0
+    assert moves(place.folder) == (0, 0)
+    return steps, state(place)
+
+
+def test_a_replay_killed_at_any_step_ends_as_if_it_had_not_been(tmp_path, children, stock, undisturbed):
+    steps, expected = undisturbed
+    first = [k for k, step in enumerate(steps, 1) if step in ("look", "move", "commit")][:-1]
+    assert {"look", "move", "commit"} <= {steps[k - 1] for k in first}
+    for k in first:
+        place = copied(stock, tmp_path / str(k))
+        assert children.run(place.folder, step=k) == KILLED, steps[k - 1]
+        assert replayed(place.folder) == 0
+        assert state(place) == expected, steps[k - 1]
+        assert place.leftovers() == [], steps[k - 1]
+
+
+def test_replays_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path, children, stock, undisturbed):
+    killed_at_random(children, stock, tmp_path, undisturbed[1], KILLS)

@@ -1,0 +1,215 @@
+"""A backup is whole or has no name, comes back equal in everything, and is refused where a bit of it is not."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from hdi.backups import Manifest, finished
+from hdi.cli import run
+from hdi.errors import CorruptFile, RequestError, StoreError
+from hdi.stores.timescaledb.programs import environment, program
+from hdi.testing import Load, opened, trades
+from migrate.stock import LATER, commit, day, everything
+from upkeep.keepers import do
+from upkeep.test_maintain import instants
+
+pytestmark = pytest.mark.usefixtures("programs")
+
+
+def numbers(url):
+    with contextlib.closing(opened(url)) as store:
+        return store.numbers().rows(), store.reserve(["next"])
+
+
+def test_a_store_comes_back_equal_now_and_as_of_a_commit_and_goes_on(tmp_path, stock, empty, kind):
+    url, back = stock(kind), empty(kind)
+    do(url, "backup", tmp_path / "backups")
+    restored = do(back, "restore", tmp_path / "backups")
+    assert restored.manifest.store["type"] == kind
+    times = (None, instants(url)[3])
+    assert [everything(back, as_of=at) for at in times] == [everything(url, as_of=at) for at in times]
+    assert numbers(back) == numbers(url)
+    for each in (url, back):
+        with contextlib.closing(opened(each)) as store:
+            commit(store, LATER[:2])
+    assert everything(back)["trades"] == everything(url)["trades"]
+
+
+def test_one_state_is_saved_while_others_commit(tmp_path, stock, empty, kind):
+    url, back = stock(kind), empty(kind)
+    before = everything(url)
+    came = []
+
+    def on_step(step):
+        if not came and step in ("dump", "copy"):
+            came.append(step)
+            with contextlib.closing(opened(url)) as store:
+                commit(store, LATER)
+
+    do(url, "backup", tmp_path / "backups", on_step)
+    assert came
+    do(back, "restore", tmp_path / "backups")
+    assert everything(back) == before
+    assert everything(url) != before
+
+
+def test_a_second_backup_copies_only_what_is_new(tmp_path, stock):
+    url = stock()
+    first = do(url, "backup", tmp_path / "backups")
+    assert first.linked == 0
+    with contextlib.closing(opened(url)) as store:
+        Load(trades([day(9).start + 1], 4), window=day(9), run="run-8").commit(store)
+    second = do(url, "backup", tmp_path / "backups")
+    fresh = len(second.manifest.files) - second.linked
+    assert 0 < fresh < 30
+    assert second.linked > 2 * fresh
+    assert [p.name for p in finished(tmp_path / "backups")] == [m.manifest.folder.name for m in (first, second)]
+    first.manifest.check()
+    second.manifest.check()
+
+
+def test_older_backups_go_when_as_many_are_kept(stock, capsys):
+    url = stock()
+    for _ in range(3):
+        assert run(["--store", url, "backup", "backups", "--keep", "2"]) == 0
+    assert len(finished(Path("backups"))) == 2
+    assert "removed: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "manifest"])
+def test_a_damaged_backup_is_refused_with_the_file_named_and_nothing_is_restored(tmp_path, stock, empty, capsys, harm):
+    url, back = stock(), empty()
+    manifest = do(url, "backup", tmp_path / "backups").manifest
+    victim = next(manifest.folder / f.path for f in manifest.files if f.path.endswith(".parquet") and f.size > 1_000)
+    data = bytearray(victim.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 1
+        victim.write_bytes(data)
+    elif harm == "cut":
+        victim.write_bytes(data[:-1])
+    elif harm == "remove":
+        victim.unlink()
+    else:
+        victim = manifest.folder / "hdi-backup.json"
+        victim.write_text(victim.read_text().replace('"rows": 20', '"rows": 21', 1).replace('"hdi": "', '"hdi": "9', 1))
+    assert run(["backup", "--verify", "backups"]) == 4
+    assert run(["--store", back, "restore", "backups"]) == 4
+    said = capsys.readouterr().err
+    assert str(victim.relative_to(tmp_path)) in said
+    assert not Path(back.removeprefix("lake:")).exists()
+
+
+def test_a_store_that_holds_something_is_not_restored_to(tmp_path, stock, kind):
+    url = stock(kind)
+    do(url, "backup", tmp_path / "backups")
+    before = everything(url)
+    with pytest.raises(RequestError, match="not empty"):
+        do(url, "restore", tmp_path / "backups")
+    assert everything(url) == before
+
+
+def test_a_backup_of_another_kind_of_store_is_refused(tmp_path, stock, empty):
+    do(stock(), "backup", tmp_path / "backups")
+    with pytest.raises(RequestError, match="lake"):
+        do(empty("timescaledb"), "restore", tmp_path / "backups")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_one_table_comes_back_into_the_store_that_lost_it(stock, kind, whole):
+    url = stock(kind)
+    before = everything(url)
+    options = [] if whole else ["--tables", "trades_data"]
+    assert run(["--store", url, "backup", "backups", *options]) == 0
+    assert run(["--store", url, "restore", "backups", "--tables", "trades_data"]) == 2
+    lose(url, "trades_data")
+    assert run(["--store", url, "restore", "backups", "--tables", "trades_data"]) == 0
+    assert everything(url) == before
+
+
+def lose(url, table):
+    if url.startswith("lake:"):
+        shutil.rmtree(Path(url.removeprefix("lake:"), table))
+        return
+    with psycopg.connect(url) as connection:
+        connection.execute(f"DROP TABLE {table} CASCADE")
+
+
+def test_a_table_alone_makes_a_store_of_its_own(stock, empty, kind):
+    url, back = stock(kind), empty(kind)
+    assert run(["--store", url, "backup", "backups", "--tables", "ohlcv_data"]) == 0
+    assert run(["--store", back, "restore", "backups"]) == 0
+    one, other = everything(back), everything(url)
+    assert [one[name] for name in ("ohlcv-1d", "ohlcv-1h", "ohlcv_data")] == [
+        other[name] for name in ("ohlcv-1d", "ohlcv-1h", "ohlcv_data")
+    ]
+    assert one["trades"] == []
+    bars = [row for row in other["ledger"] if "ohlcv_data" in row]
+    assert one["ledger"] == bars
+
+
+def test_raw_files_and_settings_come_with_it_when_asked(stock, empty, capsys):
+    url, back = stock(), empty()
+    for name in (
+        "data/raw/o/d/s/x.dbn.zst",
+        "data/raw/.part/y.part",
+        "data/runs/r.jsonl",
+        "configs/system_config.yaml",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("log:\n  level: INFO\n" if name.startswith("configs") else name)
+    assert run(["--store", url, "backup", "backups", "--raw"]) == 0
+    shutil.rmtree("data")
+    assert run(["--store", back, "--json", "restore", "backups", "--raw"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["beside"] == {"raw": 1, "runs": 1}
+    assert Path("data/raw/o/d/s/x.dbn.zst").read_text() == "data/raw/o/d/s/x.dbn.zst"
+    Path("data/raw/o/d/s/x.dbn.zst").write_text("another")
+    assert run(["--store", empty(), "restore", "backups", "--raw"]) == 2
+    assert "another file" in capsys.readouterr().err
+
+
+def test_what_is_no_backup_and_an_unknown_table_are_refused(tmp_path, stock, empty, capsys):
+    url = stock()
+    assert run(["--store", url, "restore", str(tmp_path)]) == 2
+    assert run(["--store", url, "backup", "backups", "--tables", "nothing"]) == 2
+    assert run(["--store", empty(), "backup", "backups"]) == 2
+    assert finished(Path("backups")) == []
+    said = capsys.readouterr().err
+    assert "holds no backup" in said
+    assert "no table nothing" in said
+
+
+def test_two_backups_to_one_folder_do_not_meet(tmp_path, stock):
+    from hdi.backups import _writing
+
+    with _writing(tmp_path / "backups"), pytest.raises(StoreError, match="another process"):
+        do(stock(), "backup", tmp_path / "backups")
+
+
+def test_a_dump_by_an_older_program_is_refused_before_anything_is_written(tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "pg_dump").write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n")
+    (old / "pg_dump").chmod(0o755)
+    with pytest.raises(RequestError, match=r"PostgreSQL 17 or newer.*is of 9"):
+        program("pg_dump", 17, old)
+
+
+def test_the_password_goes_by_the_environment():
+    told = environment("host=h port=5 user=u password='s e' dbname=d sslmode=require options='-c x=y'")
+    assert {k: told[k] for k in ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSSLMODE")} == {
+        "PGHOST": "h", "PGPORT": "5", "PGUSER": "u", "PGPASSWORD": "s e", "PGDATABASE": "d", "PGSSLMODE": "require",
+    }  # fmt: skip
+    assert "PGOPTIONS" not in told
+
+
+def test_a_manifest_that_was_changed_is_not_believed(tmp_path, stock):
+    manifest = do(stock(), "backup", tmp_path / "backups").manifest
+    path = manifest.folder / "hdi-backup.json"
+    path.write_text(path.read_text().replace(manifest.made, "2020-01-01T00:00:00Z"))
+    with pytest.raises(CorruptFile, match="not what was written"):
+        Manifest.read(tmp_path / "backups")
