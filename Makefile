@@ -34,7 +34,7 @@ demo: $(STAMP)
 	@$(VENV)/bin/hdi demo
 
 test: $(STAMP)
-	@$(PY) -m pytest -n 2 --dist loadscope $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # As `make test` has them, but many more.
 laws: $(STAMP)

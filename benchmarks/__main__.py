@@ -164,16 +164,53 @@ def light(name: str, code: str) -> Case:
     return Case("start", f"{name} loads no library of a vendor or database", command=command, rounds=1)
 
 
+def reconciled(asked: argparse.Namespace, rows: int, rounds: int, work: Path) -> list[Case]:
+    """The reconciliation of as many trades as the largest file has."""
+    if asked.only not in reconciling.GROUP:
+        return []
+    many = rows or timescaledb.sizes(asked)[0]
+    return reconciling.cases(f"lake:{work / 'reconciled'}", many, rounds, work)
+
+
+def _sizes(asked: argparse.Namespace) -> list[tuple[str, int]]:
+    """The files that are ingested: of what, and of how many records."""
+    if asked.rows:
+        return [("trades", asked.rows)]
+    if asked.quick:
+        return [("trades", 1_000_000)]
+    return [
+        ("trades", 1_000_000), ("trades", 5_000_000), ("trades", 20_000_000), ("ohlcv-1m", 5_000_000),
+        ("definition", 1_000_000), ("definition", 10_000_000),
+    ]  # fmt: skip
+
+
+def _filled(lakes: dict[Path, str], work: Path) -> None:
+    """Fill the lakes that are not there, by folder, with a file each."""
+    for kept, path in lakes.items():
+        if not kept.exists():
+            lake_of(kept.name, [path], work)
+
+
+def _of_lakes(
+    asked: argparse.Namespace, largest: Path, daily: Path, rows: int, rounds: int, work: Path
+) -> list[Measured]:
+    """What lakes are asked beside other engines, and how fast the largest is locked."""
+    if asked.only not in asking.GROUP:
+        return []
+    stores = asked_stores(asked, largest, daily, rows, work)
+    found = asking.measured(stores, rounds, work)
+    if asked.only in locks.GROUP:
+        many = locks.cases(stores.get("many", stores["trades"]), MANY if "many" in stores else rows, rounds)
+        found += run_all([c for c in many if asked.only in c.group], work)
+    for name, why in asking.missing().items():
+        print(f"  {asking.GROUP}: {name} {why}", file=sys.stderr)
+    return found
+
+
 def measure(asked: argparse.Namespace, work: Path) -> tuple[list[Measured], dict[str, Any]]:
     """What was found, and what is to be known of the database server."""
     rounds = 1 if asked.rows else asked.rounds
-    if asked.rows:
-        sizes = [("trades", asked.rows)]
-    elif asked.quick:
-        sizes = [("trades", 1_000_000)]
-    else:
-        sizes = [("trades", 1_000_000), ("trades", 5_000_000), ("trades", 20_000_000)]
-        sizes += [("ohlcv-1m", 5_000_000), ("definition", 1_000_000), ("definition", 10_000_000)]
+    sizes = _sizes(asked)
     results: list[Measured] = []
     largest, rows = work / "kept-trades", 0
 
@@ -191,21 +228,16 @@ def measure(asked: argparse.Namespace, work: Path) -> tuple[list[Measured], dict
     daily = work / "kept-daily"
     path = source("ohlcv-1d", DAILY_ROWS, asked.data)
     go([Case("daily bars, a year of 50", LIBRARY, DAILY_ROWS, "hdi_ingest", path, rounds=rounds, keep=daily)])
+    if asked.only in asking.GROUP:
+        # What was left out would have made them.
+        _filled({largest: source("trades", rows, asked.data), daily: path}, work)
     if largest.exists() and daily.exists():
         go(queries(largest, daily, rows, rounds))
-        if asked.only in asking.GROUP:
-            stores = asked_stores(asked, largest, daily, rows, work)
-            results.extend(asking.measured(stores, rounds, work))
-            if asked.only in locks.GROUP:
-                go(locks.cases(stores.get("many", stores["trades"]), MANY if "many" in stores else rows, rounds))
-            for name, why in asking.missing().items():
-                print(f"  {asking.GROUP}: {name} {why}", file=sys.stderr)
+        results += _of_lakes(asked, largest, daily, rows, rounds, work)
     if asked.only in known.GROUP:
         plain, rich = (f"lake:{work / name}" for name in ("known-plain", "known-rich"))
         go(known.cases(plain, rich, timescaledb.sizes(asked)[0], rounds, work))
-    if asked.only in reconciling.GROUP:
-        many = rows or timescaledb.sizes(asked)[0]
-        go(reconciling.cases(f"lake:{work / 'reconciled'}", many, rounds, work))
+    go(reconciled(asked, rows, rounds, work))
     of_server, server = timescaledb.measure(asked, work, rounds)
     return [*results, *of_server, *api.measure(asked, work, rounds)], server
 

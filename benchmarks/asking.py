@@ -11,9 +11,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.files import DAY, FRONT, OTHER, SYMBOL
@@ -21,12 +23,12 @@ from benchmarks.measure import Case, Measured, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from benchmarks.work import Timed
 
 GROUP, SERVER = "asking", "TimescaleDB: asking"
 HDI, DUCKDB, SQL, ARCTIC = "hdi (library)", "plain DuckDB", "plain SQL", "ArcticDB"
+NAUTILUS = "Nautilus' catalog"
 THREADS = 2
 #: At most so many times as long as the plain engine.
 LIMIT = 1.2
@@ -168,6 +170,7 @@ def _arctic(schema: str, days: tuple[str, str], times: int = 1) -> Callable[[str
     """A piece that asks ArcticDB, on a library that stays, of the same rows; its prices are floats."""
 
     def piece(source: str, work: Path) -> Timed:
+        import_peers()
         import arcticdb
         import pandas as pd
         import polars as pl
@@ -187,6 +190,68 @@ def _arctic(schema: str, days: tuple[str, str], times: int = 1) -> Callable[[str
         return _warm(lambda: library.read(SYMBOL, date_range=window, output_format="PYARROW").data, times)
 
     return piece
+
+
+def _arctic_minutes(source: str, work: Path) -> Timed:
+    """ArcticDB resamples the trades of each instrument, which are symbols of one library; its prices are floats."""
+    import_peers()
+    import arcticdb
+    import pandas as pd
+    import polars as pl
+
+    from hdi.api import HistoricalData
+
+    library = arcticdb.Arctic(f"lmdb://{work / 'arctic'}").get_library("kept", create_if_missing=True)
+    with HistoricalData.open(store=_asked(source)["store"], **{"log.level": "ERROR"}) as data:
+        symbols = data.symbols().polars().filter(pl.col("stype") == "raw_symbol")["symbol"].to_list()
+        for symbol in symbols:
+            rows = data.trades(symbol, columns=["ts_recv", "price", "size"]).polars()
+            kept = rows.select("size", price=pl.col("price").cast(pl.Float64))
+            kept = kept.with_columns(notional=pl.col("price") * pl.col("size"))
+            index = pd.DatetimeIndex(rows["ts_recv"].dt.replace_time_zone(None).to_numpy(), name="ts_recv")
+            library.write(symbol, pd.DataFrame({c: kept[c].to_numpy() for c in kept.columns}, index=index))
+    question = arcticdb.QueryBuilder().resample("1min").agg(_RESAMPLED)
+
+    def ask() -> int:
+        read = (library.read(s, query_builder=question, output_format="PYARROW").data for s in symbols)
+        return sum(bars.num_rows for bars in read)
+
+    ask()
+    return ask
+
+
+def _nautilus_day(source: str, work: Path) -> Timed:
+    """Nautilus' catalog gives the trades of a day as its own objects: time, price, size, side, id."""
+    import_peers()
+    import polars as pl
+    from nautilus_trader.model.data import TradeTick
+    from nautilus_trader.model.enums import AggressorSide
+    from nautilus_trader.model.identifiers import InstrumentId, TradeId
+    from nautilus_trader.model.objects import Price, Quantity
+    from nautilus_trader.persistence.catalog import ParquetDataCatalog
+
+    from hdi.api import HistoricalData
+
+    sides = {"A": AggressorSide.SELLER, "B": AggressorSide.BUYER}
+    who = InstrumentId.from_str(f"{SYMBOL}.GLBX")
+    columns = ["ts_recv", "price", "size", "side"]
+    with HistoricalData.open(store=_asked(source)["store"], **{"log.level": "ERROR"}) as data:
+        found = data.trades(SYMBOL, DAY, DAY, columns=columns).polars()
+    rows = found.with_columns(pl.col("ts_recv").to_physical(), pl.col("price").cast(pl.String)).rows()
+    catalog = ParquetDataCatalog(str(work / "nautilus"))
+    catalog.write_data([
+        TradeTick(who, Price.from_str(price), Quantity.from_int(size), sides.get(side, AggressorSide.NO_AGGRESSOR),
+                  TradeId(str(n)), at, at)
+        for n, (at, price, size, side) in enumerate(rows)
+    ])  # fmt: skip
+    first, last = rows[0][0], rows[-1][0]
+    del rows, found
+
+    def ask() -> int:
+        return len(catalog.trade_ticks(instrument_ids=[str(who)], start=first, end=last))
+
+    ask()
+    return ask
 
 
 def _warm(ask: Answer, times: int) -> Timed:
@@ -213,8 +278,21 @@ _BARS = """
            sum(size) AS volume, count(*) AS trade_count, sum(price * size) / sum(size) AS vwap
     FROM TRADES WHERE action = 'T' GROUP BY 1, 2, 3, 4 ORDER BY 4, 1, 3, 2
 """
-_DUCK_BARS = _BARS.replace("FIRST_PRICE", "arg_min(price, ts_recv)").replace("LAST_PRICE", "arg_max(price, ts_recv)")
-_SERVER_BARS = _BARS.replace("FIRST_PRICE", "first(price, ts_recv)").replace("LAST_PRICE", "last(price, ts_recv)")
+#: Trades of one instant are in the order of the file: without it a close is any price of the last instant.
+_DUCK_AT = (
+    "(epoch_us(ts_recv) * 1000 + ts_recv_ns)::HUGEINT * 18446744073709551616 + (_unit::BIGINT * 4294967296 + _row)"
+)
+_DUCK_BARS = _BARS.replace("FIRST_PRICE", f"arg_min(price, {_DUCK_AT})").replace(
+    "LAST_PRICE", f"arg_max(price, {_DUCK_AT})"
+)
+_SQL_AT = "(ts_recv, ts_recv_ns, _unit, _row)"
+_SERVER_BARS = _BARS.replace("FIRST_PRICE", f"first(price, {_SQL_AT})").replace("LAST_PRICE", f"last(price, {_SQL_AT})")
+#: What ArcticDB makes of each instrument's trades, which it keeps apart.
+_RESAMPLED = {
+    "open_price": ("price", "first"), "high_price": ("price", "max"), "low_price": ("price", "min"),
+    "close_price": ("price", "last"), "volume": ("size", "sum"), "trade_count": ("size", "count"),
+    "notional": ("notional", "sum"),
+}  # fmt: skip
 
 
 def _named(symbol: str, statement: str) -> str:
@@ -250,9 +328,11 @@ JOBS: dict[str, Callable[[str, Path], Timed]] = {
     "ask_minutes": _hdi(lambda d: d.bars("ALL_SYMBOLS", every="1m", source="trades").arrow()),
     "ask_minutes_duckdb": _duckdb(_DUCK_BARS),
     "ask_minutes_sql": _sql(_SERVER_BARS),
+    "ask_minutes_arctic": _arctic_minutes,
     "ask_day": _hdi(lambda d: d.trades(SYMBOL, DAY, DAY).arrow()),
     "ask_day_duckdb": _duckdb(_DAY),
     "ask_day_sql": _sql(_DAY),
+    "ask_day_nautilus": _nautilus_day,
     "ask_day_arctic": _arctic("trades", (_MIDNIGHT, _NEXT)),
     "ask_point": _hdi(lambda d: d.trades(OTHER, *_AT).arrow(), OFTEN),
     "ask_point_duckdb": _duckdb(_POINT, OFTEN),
@@ -275,8 +355,12 @@ def _question(title: str, job: str, of: str = "trades", more: dict[str, str] | N
 
 #: One entry each. ``DUCKDB`` is asked of lakes, ``SQL`` of the server; other peers of lakes where they are installed.
 QUESTIONS = [
-    _question("minute bars of all trades", "ask_minutes"),
-    _question("a day of trades of one symbol, all columns, in order", "ask_day", more={ARCTIC: "ask_day_arctic"}),
+    _question("minute bars of all trades", "ask_minutes", more={ARCTIC: "ask_minutes_arctic"}),
+    _question(
+        "a day of trades of one symbol, all columns, in order",
+        "ask_day",
+        more={ARCTIC: "ask_day_arctic", NAUTILUS: "ask_day_nautilus"},
+    ),
     _question(f"{OFTEN} lookups of one symbol in one minute of trades", "ask_point"),
     _question(f"{OFTEN} times a month of daily bars of one symbol", "ask_month", "daily", {ARCTIC: "ask_month_arctic"}),
     _question(f"{OFTEN} lookups of one symbol in one minute of 100 M trades", "ask_point", "many"),
@@ -284,12 +368,22 @@ QUESTIONS = [
     Question(JOIN, "ask_join", {DUCKDB: "ask_join_duckdb"}, "quotes"),
 ]
 #: Peers that can be asked where they are installed, by the module that is looked for.
-OPTIONAL = {ARCTIC: "arcticdb"}
+OPTIONAL = {ARCTIC: "arcticdb", NAUTILUS: "nautilus_trader"}
+#: Where they are looked for beside what is installed: they want other versions of what hdi uses.
+PEERS = Path(__file__).parent / "data" / "peers"
 
 
 def missing() -> dict[str, str]:
     """What is not installed, and so not measured."""
-    return {name: "not installed" for name, module in OPTIONAL.items() if find_spec(module) is None}
+    lack = [name for name, module in OPTIONAL.items() if not (PEERS / module).exists() and find_spec(module) is None]
+    return dict.fromkeys(lack, "not installed")
+
+
+def import_peers() -> None:
+    """Let the process import what lies in :data:`PEERS`, before what is installed and after what is measured."""
+    if PEERS.exists():
+        at = next((n for n, path in enumerate(sys.path) if path.endswith("site-packages")), len(sys.path))
+        sys.path.insert(at, str(PEERS))
 
 
 def cases(stores: dict[str, str], rounds: int, *, server: bool = False) -> list[Case]:

@@ -1,7 +1,7 @@
 """How fast stored trades are reconciled: their own checks, and bars of three widths that they add up to.
 
-The bars are made of the trades themselves, so nothing is found; ``python -m benchmarks.reconciling STORE ROWS`` fills an
-empty store.
+The bars are made of the trades themselves, so nothing is found; ``python -m benchmarks.reconciling STORE ROWS`` fills
+an empty store.
 """
 
 from __future__ import annotations
@@ -95,7 +95,11 @@ def cases(store: str, rows: int, rounds: int, work: Path) -> list[Case]:
     done = subprocess.run(command, capture_output=True, text=True, env=environment(work), cwd=ROOT, check=False)
     if done.returncode:
         raise RuntimeError(f"the store was not filled:\n{done.stderr[-2000:]}")
-    return [Case(GROUP, "hdi reconcile, trades and bars of three widths", rows, job="reconcile", source=store, rounds=rounds)]
+    return [
+        Case(
+            GROUP, "hdi reconcile, trades and bars of three widths", rows, job="reconcile", source=store, rounds=rounds
+        )
+    ]
 
 
 if __name__ == "__main__":

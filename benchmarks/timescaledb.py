@@ -133,11 +133,11 @@ class Plan:
         return cases
 
     def _asking(self, _: str) -> list[Case]:
-        """Beside plain SQL, of the store that queries are asked of."""
+        """Beside plain SQL, of a store of as many trades as the largest file has."""
         assert self._made is not None
         store = self._made.kept()
         for path in (
-            source("trades", self._middle, self._asked.data),
+            source("trades", max(sizes(self._asked)), self._asked.data),
             source("ohlcv-1d", DAILY_ROWS, self._asked.data),
             source("continuous", min(self._middle, FRONT_ROWS), self._asked.data),
         ):

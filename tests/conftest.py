@@ -8,13 +8,30 @@ at the end. Where it cannot be had, tests that ask are skipped, and say why; wit
 import contextlib
 import os
 import uuid
+from pathlib import Path
 
 import hypothesis
 import pytest
 
+MEMORY = "/dev/shm"
+
+
+def spare_memory():
+    """Bytes that a file system in memory may take; 0 where there is none that is writable."""
+    if not os.access(MEMORY, os.W_OK | os.X_OK):
+        return 0
+    about, lines = os.statvfs(MEMORY), Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return min(about.f_bavail * about.f_frsize, available)
+
+
 # How long an example takes says nothing on a machine that others use too.
 hypothesis.settings.register_profile("hdi", deadline=None)
 hypothesis.settings.load_profile("hdi")
+
+# Stores wait for the disk at each commit, and what a test writes need not outlast it.
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ and spare_memory() > 8 * 2**30:
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = MEMORY
 
 # Read now: tests put variables of the one who runs them away.
 NAMED = os.environ.get("HDI_TEST_TIMESCALEDB")

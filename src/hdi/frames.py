@@ -100,8 +100,8 @@ CONTENT: dict[str, pl.DataType] = {
     "last": pl.Int64(),
 }
 #: What contradicts something else that is stored, one row for each: ``check`` found that ``field`` of the row of
-#: ``schema`` that starts at ``start`` is ``found`` where ``against`` (another schema, or "") says ``expected``; both are
-#: exact text. ``rows`` is 1, or how many rows of the stretch are meant where they are told together. ``run`` saw it
+#: ``schema`` that starts at ``start`` is ``found`` where ``against`` (another schema, or "") says ``expected``, both
+#: as exact text. ``rows`` is 1, or how many rows of the stretch are meant where they are told together. ``run`` saw it
 #: first, ``last_run`` last; ``state`` is open, or resolved since ``resolved_run`` did not find it any more.
 DISCREPANCIES: dict[str, pl.DataType] = {
     "number": pl.Int64(),

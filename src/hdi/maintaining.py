@@ -105,7 +105,7 @@ class Maintenance:
         yield replace(tended, done=tended.done + (warning if mine else ""))
 
     def _quarantine(self) -> Iterator[Tended]:
-        days = getattr(getattr(self._settings, "quarantine", None), "retention_days", None)
+        days = self._settings.quarantine.retention_days
         if days is None:
             yield from self._off("quarantine", "quarantine.retention_days")
             return

@@ -81,11 +81,11 @@ def _line(row: dict[str, Any], calendars: Calendars, now: int) -> dict[str, Any]
         "units": row["units"] or 0, "rows": row["rows"] or 0, "symbols": row["symbols"] or 0,
         "fragments": row["fragments"] or 0,
         "first": None if first is None else iso_ns(first), "through": None if through is None else iso_ns(through),
-        "sessions_behind": None if through is None else _behind(row["dataset"], through, calendars, now),
+        "sessions_behind": None if through is None else behind(row["dataset"], through, calendars, now),
     }  # fmt: skip
 
 
-def _behind(dataset: str, through: int, calendars: Calendars, now: int) -> int | None:
+def behind(dataset: str, through: int, calendars: Calendars, now: int) -> int | None:
     """Sessions that have ended and reach past what is held; None where no calendar is known."""
     if not calendars.knows(dataset):
         return None
@@ -151,4 +151,4 @@ def _schedule(settings: Settings, jobs: Iterable[Job]) -> dict[str, Any]:
     return {"readable": not state.damaged, "jobs": found}
 
 
-__all__ = ["DAYS", "failures", "held", "overview"]
+__all__ = ["DAYS", "behind", "failures", "held", "overview"]

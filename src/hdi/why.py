@@ -75,7 +75,7 @@ class Around:
 
 @dataclass(frozen=True)
 class Because:
-    """The rows with all that is known of them; without rows the ``reasons``, and the evidence for them."""
+    """The rows with all that is known of them, and what lies in quarantine; without rows the ``reasons`` and gaps."""
 
     asked: Asked
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -109,7 +109,8 @@ def why(store: Store, around: Around, asked: Asked) -> Because:
     if rows.is_empty():
         return _nothing(store, around, asked, result)
     each = _Each(store, around, asked, result)
-    return Because(asked, [each.told(rows[k]) for k in range(rows.height)])
+    told = [each.told(rows[k]) for k in range(rows.height)]
+    return Because(asked, told, quarantine=_rejects(store, asked, result))
 
 
 def _rows(result: Result, schema: Schema, name: SchemaName) -> pl.DataFrame:
@@ -149,20 +150,35 @@ def _nothing(store: Store, around: Around, asked: Asked, result: Result) -> Beca
         reasons += _near(store, around, asked, day)
     gaps = around.gaps(asked.symbol, result.source, day, asked.dataset)
     here = gaps.filter(pl.col("start") < asked.window.end, pl.col("end") > asked.window.start)
+    return Because(
+        asked, [], reasons, [_gap(gap) for gap in here.iter_rows(named=True)], _rejects(store, asked, result)
+    )  # fmt: skip
+
+
+def _rejects(store: Store, asked: Asked, result: Result) -> list[dict[str, Any]]:
+    """The first rows that are meant and lie in quarantine, each with its rules and its record."""
     rejects = store.quarantine().filter(
         pl.col("schema") == result.source, pl.col("index_time") >= asked.window.start,
         pl.col("index_time") < asked.window.end,
     )  # fmt: skip
+    if asked.dataset is not None:
+        rejects = rejects.filter(pl.col("dataset") == asked.dataset)
     if (rectangles := result.rectangles) is not None:
-        rejects = rejects.join(rectangles.select("dataset", "instrument_id").unique(), on=["dataset", "instrument_id"])
-    return Because(asked, [], reasons, [_gap(gap) for gap in here.iter_rows(named=True)], [
+        ids = rectangles.select("dataset", "instrument_id").unique()
+        rejects = rejects.join(ids, on=["dataset", "instrument_id"], how="semi", maintain_order="left")
+    if rejects.height > MOST_ROWS:
+        raise RequestError(
+            f"{asked.symbol} has {rejects.height} {result.source} rows in quarantine in that stretch",
+            "Say which: --at TIME takes a time of the day in UTC; `hdi quarantine list` shows all.",
+        )
+    return [
         {
-            "symbol": row["symbol"], "instrument_id": row["instrument_id"],
-            "index_time": iso_ns(row["index_time"]), "rules": row["rules"], "message": row["error_message"],
-            "unit": row["unit"], "run": row["run"], "raw_file": row["raw_file"], "record": row["row"],
+            "symbol": row["symbol"], "instrument_id": row["instrument_id"], "index_time": iso_ns(row["index_time"]),
+            "rules": row["rules"], "message": row["error_message"], "unit": row["unit"], "run": row["run"],
+            "raw_file": row["raw_file"], "record": row["row"],
         }
-        for row in rejects.head(MOST_ROWS).iter_rows(named=True)
-    ])  # fmt: skip
+        for row in rejects.iter_rows(named=True)
+    ]  # fmt: skip
 
 
 def _near(store: Store, around: Around, asked: Asked, day: Window) -> Iterator[str]:

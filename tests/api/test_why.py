@@ -170,6 +170,19 @@ def test_a_restated_row_tells_what_it_was_and_as_of_then_it_still_is(vendor, tmp
     assert (then["row"], then["raw"]["row_equal"]) == (old["row"], True)
 
 
+def test_a_row_in_quarantine_is_told_with_its_rules_and_its_record(tmp_path):
+    with served(tmp_path, **MARKET, hostile=20) as rough:
+        desk = Desk(tmp_path / "desk", rough, {"ingest.max_reject_percent": 100})
+        desk.stored(Ask("ES.c.0", "2024-02-01", "2024-04-30"))
+    with desk.open() as data:
+        rejects = data.store().quarantine().drop_nulls(["index_time", "symbol"]).rows(named=True)
+    for reject in rejects[:3]:
+        day = time.strftime("%Y-%m-%d", time.gmtime(reject["index_time"] // 10**9))
+        told = why(desk, reject["symbol"], day)["quarantine"]
+        assert (reject["rules"], reject["row"]) in [(one["rules"], one["record"]) for one in told]
+    assert rejects
+
+
 def test_the_command_tells_it_in_words_and_as_json(shared, capsys, monkeypatch):
     monkeypatch.setenv("HDI_DATA_DIR", str(shared.data_dir))
     lake = ["--store", shared.place.url]

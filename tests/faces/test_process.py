@@ -9,9 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from hdi.testing import Load, opened, trades
+from hdi.testing.material import START
 
 ROOT = Path(__file__).parents[2]
 QUOTES = ("query", "-s", "ESH4,CLG4", "--start-date", "2024-01-02", "--end-date", "2024-01-04", "--schema", "tbbo")
@@ -169,10 +173,17 @@ def test_a_query_loads_neither_the_vendors_library_nor_what_only_ingesting_needs
         "pandas",
         "rich.console",
         "pygments",
-        "numpy",
         "hdi.cli.ingest",
     }
     assert not {name for name in loaded if name.startswith(("hdi.calendars", "hdi.buying", "hdi.gaps", "hdi.then"))}
+
+
+def test_a_query_of_a_few_rows_loads_no_numpy(tmp_path):
+    with closing(opened(f"lake:{tmp_path}/lake")) as store:
+        Load(trades([START, START + 1])).commit(store)
+    loaded = imported("-m", "hdi", "--store", f"{tmp_path}/lake", "query", "-s", "1", "--schema", "trades", "--force")
+    assert "deltalake" in loaded
+    assert "numpy" not in loaded
 
 
 def test_every_public_name_can_be_imported():

@@ -43,7 +43,7 @@ def trades(n=4_000, instruments=3, start=DAYS[0]):
     """Trades of a few instruments over two days; every 400th has a side that there is none of, two have no size."""
     at = dbnfiles.ns(start) + np.arange(n) * 43 * NS
     rows = dbnfiles.records("trades", n, instrument_id=1 + np.arange(n) % instruments, ts_event=at)
-    rows["side"][::400] = b"X"
+    rows["side"][7::400] = b"X"
     rows["size"][[5, 15]] = 0
     rows["sequence"] = np.arange(n)
     rows["price"] = (np.arange(n) % 50 + 1) * PX

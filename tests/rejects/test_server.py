@@ -11,10 +11,10 @@ CHANGED = ruled(INVALID_SIDE="WARNING", NON_POSITIVE_PRICE=("ERROR", "price > 1"
 
 
 @pytest.fixture
-def both(tmp_path, databases):
+def both(tmp_path, fresh_database):
     path = dbnfiles.write(tmp_path / "parent.dbn.zst", "trades", trades(1_500), **PARENT)
     lake = Desk(tmp_path / "lake", max_reject_percent=5.0)
-    server = database(databases(), tmp_path / "server", max_reject_percent=5.0)
+    server = database(fresh_database(), tmp_path / "server", max_reject_percent=5.0)
     for desk in (lake, server):
         desk.good(path)
     yield lake, server

@@ -202,7 +202,7 @@ def test_settlements_differ_only_from_what_means_the_same(rows, checks):
 
 
 def found(*places):
-    rows = pl.DataFrame({"start": places, "instrument_id": [1] * len(places)}, schema={"start": pl.Int64, "instrument_id": pl.Int64})
+    rows = pl.DataFrame({"start": places}, schema={"start": pl.Int64}).with_columns(instrument_id=pl.lit(1))
     return finding(rows.with_columns(end=pl.col("start") + 1), "tick_size", "trades", publisher_id=pl.lit(1), field="price",
                    expected="1", found="2")  # fmt: skip
 

@@ -130,6 +130,16 @@ def test_one_table_comes_back_into_the_store_that_lost_it(stock, kind, whole):
     assert everything(url) == before
 
 
+def test_a_table_that_is_lost_once_more_is_noticed(stock):
+    url = stock()
+    assert run(["--store", url, "backup", "backups"]) == 0
+    lose(url, "trades_data")
+    assert run(["--store", url, "restore", "backups", "--tables", "trades_data"]) == 0
+    lose(url, "trades_data")
+    with pytest.raises(StoreError, match=r"trades_data.* is gone"):
+        everything(url)
+
+
 def lose(url, table):
     if url.startswith("lake:"):
         shutil.rmtree(Path(url.removeprefix("lake:"), table))

@@ -166,23 +166,27 @@ class Need:
 Split = Callable[[Purchase, Sequence[Purchase], Sequence[Purchase]], Decimal | None]
 
 
+_NAMED = pl.col("instrument_id").is_not_null()
+
+
 class Held:
     """What a store holds of one dataset and schema, by symbol and by instrument."""
 
     def __init__(self, coverage: pl.DataFrame, dataset: str, schema: str) -> None:
-        self._here = coverage.filter(pl.col("dataset") == dataset, pl.col("schema") == schema)
+        self._coverage = coverage
+        self._here = (pl.col("dataset") == dataset) & (pl.col("schema") == schema)
 
     @cached_property
     def _instruments(self) -> dict[int, _Spans]:
         found: dict[int, _Spans] = {}
-        for instrument, start, end in merge(self._here.drop_nulls("instrument_id")).iter_rows():
+        for instrument, start, end in merge(self._coverage.filter(self._here, _NAMED)).iter_rows():
             found.setdefault(instrument, []).append((start, end))
         return found
 
     @cached_property
     def _symbols(self) -> dict[tuple[str, str], _Spans]:
         found: dict[tuple[str, str], _Spans] = {}
-        whole = self._here.filter(pl.col("instrument_id").is_null())
+        whole = self._coverage.filter(self._here, ~_NAMED)
         for stype, symbol, start, end in whole.select("stype", "symbol", "start", "end").iter_rows():
             found.setdefault((stype, symbol), []).append((start, end))
         return found
@@ -307,6 +311,9 @@ def _grouped(stype: str, windows: Mapping[Window, list[str]], resolved: pl.DataF
 
 def cut(rectangles: pl.DataFrame, window: Window) -> pl.DataFrame:
     """The rectangles as far as they lie in the window."""
+    start, end = rectangles["start"], rectangles["end"]
+    if (start >= window.start).all() and (end <= window.end).all() and (start < end).all():
+        return rectangles  # as is usual
     return rectangles.with_columns(
         pl.col("start").clip(lower_bound=window.start), pl.col("end").clip(upper_bound=window.end)
     ).filter(pl.col("start") < pl.col("end"))

@@ -207,7 +207,7 @@ def replay(  # noqa: PLR0913, PLR0917  (each is an option)
         started()
         planned = work.plan()
         as_json = session(context).json
-        _tell_plan(planned, as_json=as_json and dry_run)
+        _tell_plan(planned, as_json=as_json, dry_run=dry_run)
         failed = bool(planned.left_out)
         if not dry_run and (planned.rows_out or planned.rows_into):
             _ask(
@@ -237,10 +237,12 @@ def _planned(planned: Planned) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tell_plan(planned: Planned, *, as_json: bool) -> None:
+def _tell_plan(planned: Planned, *, as_json: bool, dry_run: bool) -> None:
     from hdi.model import some
 
-    if as_json:
+    tell = put if dry_run else say
+
+    if as_json and dry_run:
         put(dumps(_planned(planned)))
         return
     for step in planned.steps:
@@ -248,16 +250,16 @@ def _tell_plan(planned: Planned, *, as_json: bool) -> None:
             continue
         rules = [f"{rule} {n} out" for rule, n in step.moves.out.items()]
         rules += [f"{rule} {n} in" for rule, n in step.moves.into.items()]
-        say(f"  {step.found.name.name} {some(step.units)}: {step.moves.rows_out} out, {step.moves.rows_into} in "
+        tell(f"  {step.found.name.name} {some(step.units)}: {step.moves.rows_out} out, {step.moves.rows_into} in "
             f"({', '.join(rules)})")  # fmt: skip
     for found, why in planned.left_out:
         for symbol in found.units["symbol"]:
-            say(f"not replayable: unit {found.units['unit'][0]}, {symbol or 'unmapped'}: {why}")
+            tell(f"not replayable: unit {found.units['unit'][0]}, {symbol or 'unmapped'}: {why}")
     for step in planned.refused:
-        say(f"left as it is: too many rows of {some(step.over)} would be rejected; --max-rejects allows more")
+        tell(f"left as it is: too many rows of {some(step.over)} would be rejected; --max-rejects allows more")
     moving = sum(bool(step.moves) for step in planned.steps)
     files = f"{count(moving, 'file')}; {count(planned.same, 'file')} beside them without a change"
-    say(f"{planned.rows_out} rows would move out of quarantine, {planned.rows_into} into it, in {files}")
+    tell(f"{planned.rows_out} rows would move out of quarantine, {planned.rows_into} into it, in {files}")
 
 
 def _ask(question: str, what: str, *, force: bool) -> None:

@@ -76,7 +76,8 @@ def _verdict(judged: Judged) -> str:
 def _lines(judged: Judged) -> list[str]:
     if not judged.rows:
         return [f"{judged.schema}: no rows, so nothing was judged"]
-    drawn = "" if judged.seed is None else f" of {judged.of}, drawn by hash with seed {judged.seed}"
+    whole = judged.seed is None or judged.rows == judged.of
+    drawn = "" if whole else f" of {judged.of}, drawn by hash with seed {judged.seed}"
     lines = [f"{judged.schema}: {count(judged.rows, 'row')}{drawn}, judged by {count(len(judged.held), 'check')}"]
     for each in judged.rules:
         lines.append(f"{each.severity:<8} {each.rule}: {count(each.rows, 'row')}. {each.message}")

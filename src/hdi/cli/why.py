@@ -52,9 +52,8 @@ def _lines(found: Because) -> Iterator[str]:
         if k:
             yield ""
         yield from _row(row)
-    if found.rows:
-        return
-    yield from found.reasons
+    if not found.rows:
+        yield from found.reasons
     for gap in found.gaps:
         cause = f"{gap['cause']}, {gap['certainty'] or 'not certain'}"
         yield f"gap: {gap['symbol']} {gap['start']} to {gap['end']}: {cause}"

@@ -99,8 +99,8 @@ class Spikes(_Base):
     """Bars that leave the range of both neighbours by many times the usual move, and come back.
 
     The usual move is the median absolute deviation of the changes of the close from their median, or if that is more,
-    the median of those that are not zero, of the instrument in its cell (a UTC day of minutes, a month of hours, a year of
-    days). Only differences count, so prices may be negative.
+    the median of those that are not zero, of the instrument in its cell (a UTC day of minutes, a month of hours, a
+    year of days). Only differences count, so prices may be negative.
     """
 
     check = "price_spike"

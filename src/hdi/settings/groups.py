@@ -115,7 +115,38 @@ def _certificates(value: str, info: ValidationInfo) -> str:
     return value if value == "system" else str(_path(Path(_word(value)), info))
 
 
+def _webhook(value: SecretStr) -> SecretStr:
+    """An address that nobody on the way can read: https, or this machine."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(value.get_secret_value().strip())
+        sound = parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and _here(parts.hostname)))
+        _ = parts.port
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("an address is needed that begins with https://, or http:// and this machine (127.0.0.1)")
+    return SecretStr(value.get_secret_value().strip())
+
+
+def _here(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listed(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError("a list is needed, such as [mail, -s, hdi, me@example.com]")  # noqa: TRY004 - as in _number
+    return value
+
+
 Folder = Annotated[Path, AfterValidator(_path)]
+Event = Literal["failure", "budget", "degraded", "stale"]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
 Number = BeforeValidator(_number)
 Word = Annotated[str, AfterValidator(_word)]
@@ -384,6 +415,59 @@ class Maintain(Frozen):
     ] = None
 
 
+class Alerts(Frozen):
+    """Who is told when something needs somebody: `hdi alerts --test` tries it."""
+
+    webhook: Annotated[
+        Annotated[SecretStr, AfterValidator(_webhook)] | None,
+        Field(
+            description="Address that alerts are posted to as JSON, https, or http on this machine: a secret, never "
+            "shown, and never read from a YAML file."
+        ),
+        From(env="HDI_ALERT_WEBHOOK", in_file=False, example="https://alerts.example.com/hooks/your-secret"),
+    ] = None
+    command: Annotated[
+        tuple[Word, ...],
+        BeforeValidator(_listed),
+        Field(
+            description="A program and its arguments, as a list, that is given each alert as JSON on stdin; no shell "
+            "reads it. Empty: none."
+        ),
+    ] = ()
+    events: Annotated[
+        tuple[Event, ...],
+        BeforeValidator(_listed),
+        Field(
+            description="What is told: failure (of a run or a unit), budget (refused, or nearly spent), degraded (data, "
+            "by the vendor's word), stale (a job is behind)."
+        ),
+    ] = ("failure", "budget", "degraded", "stale")
+    every_minutes: Annotated[
+        int,
+        Number,
+        Field(ge=0, le=525_600, description="The same about the same thing is told once in so many minutes."),
+    ] = 60
+    near_percent: Annotated[
+        float,
+        Number,
+        Field(
+            ge=0, le=100,
+            description="A budget is nearly spent at so many percent of ingest.max_usd_per_day or _month.",
+        ),
+    ] = 80.0  # fmt: skip
+    stale_hours: Annotated[
+        float,
+        Number,
+        Field(
+            ge=0, le=87_600,
+            description="A job with sync or a cron line is stale when a session that it lacks ended so many hours ago.",
+        ),
+    ] = 48.0  # fmt: skip
+    timeout_seconds: Annotated[
+        float, Number, Field(gt=0, le=300, description="How long the webhook and the command may take, in seconds.")
+    ] = 10.0
+
+
 class Settings(Frozen):
     """All settings; made by :func:`load`. Paths are absolute, ``store_url`` is ready for ``open_store``."""
 
@@ -420,6 +504,7 @@ class Settings(Frozen):
     timescaledb: TimescaleDB = TimescaleDB()
     quarantine: Quarantine = Quarantine()
     maintain: Maintain = Maintain()
+    alerts: Alerts = Alerts()
 
     _secrets: tuple[str, ...] = PrivateAttr(default=())
     _places: Places = PrivateAttr(default_factory=Places)
@@ -512,7 +597,8 @@ def given_by(field: FieldInfo) -> From:
 
 def secret(field: FieldInfo) -> bool:
     """True for a setting whose value is never shown."""
-    return SecretStr in (field.annotation, *get_args(field.annotation))
+    kinds = (field.annotation, *get_args(field.annotation))
+    return any(SecretStr in (kind, *get_args(kind)) for kind in kinds)
 
 
 def _shown(default: Any) -> str:
@@ -520,4 +606,6 @@ def _shown(default: Any) -> str:
         return ""
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, tuple):
+        return ", ".join(default)
     return f"./{default}" if isinstance(default, Path) else str(default)

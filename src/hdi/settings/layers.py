@@ -37,8 +37,9 @@ JOBS = "jobs"
 _SYSTEM_NAMES = ("system_config",)
 _API_NAMES = ("databento_config", "databento")
 _SECRET_VARIABLE = re.compile(r"(HDI|TIMESCALEDB|DATABENTO)_\w*(PASSWORD|SECRET|TOKEN|KEY)|PGPASSWORD")
-_SECRET_KEY = re.compile(r"[\w-]*(?P<what>key|password)", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"[\w-]*(?P<what>key|password|webhook)", re.IGNORECASE)
 _MASK = "***"
+_Secret = Literal["key", "password", "webhook"]
 
 
 class _Error(Protocol):
@@ -138,6 +139,8 @@ def _secrets(settings: Settings, found: set[str]) -> tuple[str, ...]:
     found |= addresses.passwords(settings.store)
     if settings.databento.key is not None:
         found.add(settings.databento.key.get_secret_value())
+    if settings.alerts.webhook is not None:
+        found.add(settings.alerts.webhook.get_secret_value())
     if settings.timescaledb.password is not None:
         found.update(addresses.forms(settings.timescaledb.password.get_secret_value()))
     return tuple(sorted(found, key=lambda secret: (-len(secret), secret)))
@@ -209,11 +212,11 @@ def _unknown_key(keys: tuple[str, ...], known: list[str]) -> tuple[str, str]:
     if name == JOBS:
         return "jobs are not read from here", f"They stand at the top of {API_FILE} in the config folder."
     if found := _SECRET_KEY.fullmatch(name):
-        return _not_in_a_file(name, cast("Literal['key', 'password']", found["what"].lower()))
+        return _not_in_a_file(name, cast("_Secret", found["what"].lower()))
     return _unknown("key", name, known)
 
 
-def _not_in_a_file(name: str, what: Literal["key", "password"]) -> tuple[str, str]:
+def _not_in_a_file(name: str, what: _Secret) -> tuple[str, str]:
     """Message and hint for a secret in a YAML file."""
     settings = (given_by(field).env for field in by_key().values() if secret(field))
     variables = ", ".join(variable for variable in settings if variable.endswith(what.upper()))

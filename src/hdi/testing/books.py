@@ -14,7 +14,7 @@ from hdi.errors import OriginMismatch, StoreError, UnknownSymbol
 from hdi.frames import CONDITIONS, COVERAGE, LEDGER, MAPPINGS, REJECTS
 from hdi.model import DAY_NS, Window
 from hdi.resolved import looked_up
-from hdi.stores import Books, Store, Together
+from hdi.stores import Store, Together
 from hdi.testing.base import Suite
 from hdi.testing.material import START, Load, State, content, opened, prices, refusal, rejects, schemas, trades
 
@@ -165,10 +165,10 @@ class Books(Suite):
         self, store: Store, url: str
     ) -> None:
         def known() -> tuple[int, int, int]:
-            books = store.books() if isinstance(store, Together) else store
-            if isinstance(books, Books):
-                return books.ledger.height, books.coverage.height, books.mappings.height
-            return store.ledger().height, store.coverage().height, store.mappings().height
+            if not isinstance(store, Together):
+                return store.ledger().height, store.coverage().height, store.mappings().height
+            books = store.books()
+            return books.ledger.height, books.coverage.height, books.mappings.height
 
         assert known() == (0, 0, 0)
         seen = []

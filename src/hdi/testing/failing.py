@@ -49,9 +49,11 @@ class Failing(Suite):
         for step in steps:
             seen[step] += 1
             url = fresh_url()
+            first = opened(url)
             for load in before:
-                load.commit(opened(url))
-            was = State.of(opened(url)), self.footprint(url)
+                load.commit(first)
+            was = State.of(first), self.footprint(url)
+            first.close()
             store = opened(url, _breaker(step, seen[step]))
             with pytest.raises(Broken):
                 act(store)

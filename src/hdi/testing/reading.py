@@ -91,12 +91,9 @@ class Reading(Suite):
             assert pl.concat(worked).filter(mine).equals(read.filter(mine))
 
     def test_a_short_window_of_one_instrument_has_its_part_of_all_rows(self, store: Store) -> None:
-        # Some of a few rows, more than any store takes for few, and ties; values that are null among them.
+        # A few rows, more than any store takes for few, and rows of one instant.
         at = [START + k // 2 * 100_001 for k in range(3_000)]
-        rows = trades(at, [1, 2, 1] * 1_000, symbol=None).with_columns(
-            price=pl.when(pl.col("price") % 7 != 0).then("price"), ts_event=pl.col("ts_event").shift(1)
-        )
-        Load(rows).commit(store)
+        Load(trades(at, [1, 2, 1] * 1_000, symbol=None)).commit(store)
         whole = content(store)
         middle = START + 70_000_007
         for low, high in ((START, START + 900_000), (middle, middle + 1), (START + 1, at[-1]), (START, at[-1] + 1)):
@@ -105,6 +102,16 @@ class Reading(Suite):
                 when = pl.col("ts_recv").to_physical()
                 mine = whole.filter(pl.col("instrument_id") == 1, when >= low, when < end)
                 assert_frame_equal(content(store, window=Window(low, high), instruments=held), mine)
+
+    @pytest.mark.parametrize("name", ["trades", "ohlcv-1d", "definition"])
+    def test_a_single_row_is_read_with_its_least_and_greatest_values_and_nulls(self, store: Store, name: str) -> None:
+        Load(extremes(name), schema=name).commit(store)
+        whole = content(store, name)
+        index = schemas().find(name)[0].index_time
+        for at in whole[index].to_physical():
+            window, held = Window(at, at + 1), _held((DATASET, 1, START, START + DAY_NS))
+            found = content(store, name, window=window, instruments=held)
+            assert_frame_equal(found, whole.filter(pl.col(index).to_physical() == at))
 
     @pytest.mark.parametrize("columns", [["price"], ["size", "price", "dataset"], ["symbol", "ts_recv"]])
     def test_columns_come_as_they_are_asked_for(self, store: Store, columns: list[str]) -> None:

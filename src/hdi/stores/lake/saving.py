@@ -159,6 +159,7 @@ def restore(lake: Lake, folder: Path, about: Mapping[str, Any], tables: Sequence
     if tables:
         for table in sorted(set(tables)):
             _restore_table(lake, folder, table, about["versions"][table])
+        _settle(lake)
         return contents(_at(lake, lake.root))
     root = lake.root.absolute()
     staged = root.parent / f".{root.name}.restoring"
@@ -179,7 +180,13 @@ def restore(lake: Lake, folder: Path, about: Mapping[str, Any], tables: Sequence
     finally:
         shutil.rmtree(staged, ignore_errors=True)
         os.close(held)
+    _settle(lake)
     return found
+
+
+def _settle(lake: Lake) -> None:
+    """Write down how far the books have come: a table that is lost later is noticed by that."""
+    type(lake)(lake.root, lake.schemas(), write=True).settle()
 
 
 def _at(lake: Lake, root: Path) -> Lake:
