@@ -113,7 +113,7 @@ def _add(found: dict[tuple[str, str], Broken], own: Judge, rows: pl.DataFrame, i
         each = found.setdefault((check.name, check.severity), Broken(check.name, check.severity, check.message))
         each.rows += int(mask.sum())
         if (room := EXAMPLES - len(each.examples)) > 0:
-            looked = [c for c in check.broken.meta.root_names() if c not in (*SHOWN, index)]
+            looked = [c for c in dict.fromkeys(check.broken.meta.root_names()) if c not in (*SHOWN, index)]
             shown = rows.filter(mask).head(room).select(*SHOWN, index, *looked)
             shown = shown.with_columns(pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.9fZ"))
             each.examples += shown.rows(named=True)

@@ -15,6 +15,7 @@ from hdi.overview import behind
 if TYPE_CHECKING:
     from hdi.calendars import Calendars
     from hdi.jobs import Job
+    from hdi.schema import Schemas
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,31 @@ class Standing:
         return f"held up to {iso_ns(self.through)}; sessions that have ended since: {self.sessions}"
 
 
-def standing(
+def standing(  # noqa: PLR0913, PLR0917  (jobs, books, and what their words mean)
     jobs: Iterable[Job],
     ledger: pl.DataFrame,
     coverage: pl.DataFrame,
     calendars: Calendars,
+    schemas: Schemas,
     symbols_of: Callable[[Sequence[str]], Sequence[str]],
     now: int,
 ) -> list[Standing]:
     """The jobs with a cron line or ``sync``, as they stood at ``now``."""
-    return [_standing(job, ledger, coverage, calendars, symbols_of(job.symbols), now) for job in jobs if job.synced]
+    found = []
+    for job in jobs:
+        if job.synced:
+            name = schemas.find(job.schema)[1]
+            mine = coverage.filter(
+                pl.col("dataset") == job.dataset, pl.col("schema") == (name.made_from or name.name)
+            )  # fmt: skip
+            found.append(_standing(job, ledger, mine, calendars, symbols_of(job.symbols), now))
+    return found
 
 
-def _standing(  # noqa: PLR0913, PLR0917  (a job, and all that is known)
+def _standing(  # noqa: PLR0913, PLR0917  (a job, and all that is known of it)
     job: Job, ledger: pl.DataFrame, coverage: pl.DataFrame, calendars: Calendars, symbols: Sequence[str], now: int
 ) -> Standing:
-    mine = coverage.filter(
-        pl.col("dataset") == job.dataset, pl.col("schema") == job.schema, pl.col("symbol").is_in(list(symbols))
-    )
+    mine = coverage.filter(pl.col("symbol").is_in(list(symbols)))
     ends = mine.group_by("symbol").agg(pl.col("end").max())["end"]
     through = None if ends.len() < len(set(symbols)) else _whole(ends.min())
     done = ledger.filter(pl.col("job") == job.name, pl.col("status").is_in(BROUGHT))["committed_at"].max()

@@ -58,6 +58,7 @@ def _begin(argv, environment):
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception:
         traceback.print_exc()
+        raise
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -203,8 +203,8 @@ def test_settlements_differ_only_from_what_means_the_same(rows, checks):
 
 def found(*places):
     rows = pl.DataFrame({"start": places}, schema={"start": pl.Int64}).with_columns(instrument_id=pl.lit(1))
-    return finding(rows.with_columns(end=pl.col("start") + 1), "tick_size", "trades", publisher_id=pl.lit(1), field="price",
-                   expected="1", found="2")  # fmt: skip
+    placed = rows.with_columns(end=pl.col("start") + 1, publisher_id=pl.lit(1))
+    return finding(placed, "tick_size", "trades", field="price", expected="1", found="2")
 
 
 def test_many_findings_of_a_day_are_told_as_one_that_says_how_many():

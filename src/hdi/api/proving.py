@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hdi.judging import Judged
     from hdi.locking import Comparison, Lock
     from hdi.maintaining import Maintenance
+    from hdi.metrics import Metrics
     from hdi.model import Window
     from hdi.reconciling import Reconciliation
     from hdi.rejects.asked import Summary
@@ -300,3 +301,16 @@ class Proving(Looking):
         about = subjects(self.jobs(), jobs, store.ledger(), self.schemas)
         about = [replace(one, symbols=self.symbols_of(one.symbols) if one.symbols else ()) for one in about]
         return Reporter(store, self.schemas, self.calendars, time.time_ns(), self.settings.data_dir).sections(about)
+
+    def metrics(self) -> Metrics:
+        """What Prometheus asks for: ``text()`` measures it, ``registry`` is for a server of yours.
+
+        A store that cannot be reached is a measurement (``hdi_store_up`` is 0), and is opened again at the next look.
+        """
+        from hdi.api.opened import versions
+        from hdi.metrics import Metrics, World
+
+        return Metrics(World(
+            self.settings, self.schemas, self.store, lambda: self.calendars, lambda: self.jobs().values(),
+            self.symbols_of, self.close, versions()["hdi"],
+        ))  # fmt: skip

@@ -18,9 +18,11 @@ from hdi.errors import OriginMismatch, StoreError
 from hdi.model import DAY_NS, Window
 from hdi.stores import Store
 from hdi.testing.base import Suite
-from hdi.testing.material import ALWAYS, START, Load, content, digest, opened, prices, refusal, schemas, trades
+from hdi.testing.material import ALWAYS, START, Load, content, opened, prices, refusal, schemas, trades
 
 _TIMEOUT = 60
+#: How many days of one store are loaded in turn; of the day after them there is a row from the beginning.
+_STAYS = 13
 _barrier: Barrier | None = None
 
 
@@ -89,6 +91,31 @@ def _count(url: str, path: Path, keys: Sequence[str], times: int) -> None:
             path.write_text(str(number + 1))
 
 
+def _day(k: int) -> Window:
+    """A day, by its distance from that of :data:`START`."""
+    return Window(START + k * DAY_NS, START + (k + 1) * DAY_NS)
+
+
+def _overlapping(k: int) -> tuple[Load, Load]:
+    """Two loads of a day, of which the second has half of the rows of the first."""
+    start = _day(k).start
+    at = [start + n * 60 for n in range(60)]
+    ids = [1 + n % 2 for n in range(60)]
+    own = [(1, start, start + 1_800), (2, start + 1_800, start + DAY_NS)]
+    mine = [n for n in range(60) if (ids[n] == 1) == (n * 60 < 1_800)]
+    part = trades([at[n] for n in mine], [ids[n] for n in mine], mine)
+    return (
+        Load(trades(at, ids, range(60)), batch=20, window=_day(k)),
+        Load(part, own, symbol="ES.c.0", stype="continuous", window=_day(k)),
+    )
+
+
+def _later(rows: pl.DataFrame, days: int) -> pl.DataFrame:
+    """The same rows so many days later."""
+    times = [pl.col(c) + pl.lit(days * DAY_NS).cast(pl.Duration("ns")) for c in ("ts_event", "ts_recv")]
+    return rows.with_columns(times)
+
+
 class Pair:
     """Two processes that work at the same time."""
 
@@ -122,31 +149,33 @@ class Together(Suite):
         pair.close()
 
     def test_two_overlapping_first_loads_at_once_double_no_row(self, fresh_url: Callable[[], str], pair: Pair) -> None:
-        at = [START + k * 60 for k in range(60)]
-        ids = [1 + k % 2 for k in range(60)]
-        everything = Load(trades(at, ids, range(60)), batch=20)
-        own = [(1, START, START + 1_800), (2, START + 1_800, START + DAY_NS)]
-        mine = [k for k in range(60) if (ids[k] == 1) == (k * 60 < 1_800)]
-        part = Load(
-            trades([at[k] for k in mine], [ids[k] for k in mine], mine), own, symbol="ES.c.0", stype="continuous"
-        )
         alone = opened(fresh_url())
-        everything.commit(alone)
-        expected = digest(alone)
-        next_day = Load(trades([START + DAY_NS]), window=Window(START + DAY_NS, START + 2 * DAY_NS))
-        next_day.commit(alone)
-        later = digest(alone)
+        _overlapping(0)[0].commit(alone)
+        rows = content(alone)
+        last = Load(trades([START + _STAYS * DAY_NS]), window=_day(_STAYS))
+        last.commit(alone)
+        kept = content(alone)[-1:]
+        url, held = "", kept
         for turn in range(100):
-            url = fresh_url()
-            if turn % 8 < 4:  # a store that is not empty may guard its commits in other ways than an empty one
-                next_day.commit(opened(url))
-            loads = (everything, part) if turn % 4 < 2 else (part, everything)
-            assert pair(_commit, (url, loads[0], turn % 2), (url, loads[1], turn % 2)) == ("", "")
-            store = opened(url)
-            assert digest(store) == (later if turn % 8 < 4 else expected), turn
-            both = store.ledger().filter(pl.col("start") == START)
-            assert sorted(both["stored"]) == [30, 60]
-            assert both["unit"].n_unique() == 2
+            day = 0
+            # A store that is not empty may guard its commits in other ways than an empty one; and it takes several.
+            if turn % 8 < 4:
+                day = (turn // 8 * 4 + turn % 8) % _STAYS
+                if day == 0:
+                    url, held = fresh_url(), kept
+                    last.commit(opened(url))
+                here, held = url, pl.concat([held[:-1], _later(rows, day), kept])
+                expected = held
+            else:
+                here, expected = fresh_url(), rows
+            both = _overlapping(day)
+            loads = both if turn % 4 < 2 else both[::-1]
+            assert pair(_commit, (here, loads[0], turn % 2), (here, loads[1], turn % 2)) == ("", "")
+            store = opened(here)
+            assert content(store).equals(expected), turn
+            told = store.ledger().filter(pl.col("start") == _day(day).start)
+            assert sorted(told["stored"]) == [30, 60]
+            assert told["unit"].n_unique() == 2
 
     def test_two_times_the_same_load_at_once_is_there_once(self, fresh_url: Callable[[], str], pair: Pair) -> None:
         load = Load(trades([START + k for k in range(50)], 1, range(50)))
