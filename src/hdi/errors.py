@@ -100,6 +100,10 @@ def together(problems: Iterable[ConfigError]) -> ConfigError:
     return ConfigError("\n".join(messages), "\n".join(hints))
 
 
+class OverBudget(RequestError):
+    """What an order costs is more than may be spent."""
+
+
 class UnknownSymbol(RequestError):
     """A symbol that the store has never held."""
 

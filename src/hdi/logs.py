@@ -95,7 +95,7 @@ def _configure(level: str, secrets: tuple[str, ...]) -> None:
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         _shape,
-        _Redact(secrets),
+        Redacted(secrets),
         _render,
     ]
     structlog.configure(
@@ -124,7 +124,7 @@ def _render(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[str, byt
     return (event["component"], line.encode("utf-8", "backslashreplace")), {}
 
 
-class _Redact:
+class Redacted:
     """Turns values into plain JSON ones, masking secrets at any depth."""
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
@@ -134,31 +134,33 @@ class _Redact:
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {
             **event,
-            "message": self._text(event["message"]),
-            "context": self._plain(event["context"]),
+            "message": self.text(event["message"]),
+            "context": self.plain(event["context"]),
         }
 
-    def _plain(self, value: object) -> Any:  # noqa: PLR0911 - one return for each kind of value
+    def plain(self, value: object) -> Any:  # noqa: PLR0911 - one return for each kind of value
+        """The value as JSON has it, without secrets."""
         if value is None or isinstance(value, bool | int):
             return value
         if isinstance(value, float):
             return value if math.isfinite(value) else str(value)
         if isinstance(value, str):
-            return self._text(value)
+            return self.text(value)
         if isinstance(value, Mapping):
             return {
-                self._text(str(k)): MASK if v is not None and _SECRET_KEY.search(str(k)) else self._plain(v)
+                self.text(str(k)): MASK if v is not None and _SECRET_KEY.search(str(k)) else self.plain(v)
                 for k, v in value.items()
             }
         if isinstance(value, list | tuple | set | frozenset):
-            return [self._plain(item) for item in value]
+            return [self.plain(item) for item in value]
         if isinstance(value, date):
             return value.isoformat()
         if isinstance(value, timedelta):
             return value.total_seconds()
-        return self._text(str(value))
+        return self.text(str(value))
 
-    def _text(self, text: str) -> str:
+    def text(self, text: str) -> str:
+        """The text without secrets."""
         if text in self._alone:
             return MASK
         for secret in self._inside:

@@ -63,7 +63,8 @@ class Hands:
 
     def __call__(self, command: str, folder: Path, **exported: str) -> subprocess.CompletedProcess[str]:
         """The command, in that folder."""
-        if not re.fullmatch(r"hdi [^|&;<>()$`*?~#\n]+", command):
+        bare = re.sub(r"\"[^\"$`]*\"|'[^']*'", "", command)
+        if not re.fullmatch(r"hdi [^|&;<>()$`*?~#\n]+", bare):
             return run(command, folder, **exported)
         words = shlex.split(command)[1:]
         output, errors = map(str, self._files)

@@ -31,7 +31,7 @@ from hdi.buying.ordering import Claim, Held, Request, cut
 from hdi.buying.outlook import Outlook, outlook
 from hdi.buying.paid import Slip
 from hdi.buying.spending import CLAIM, Limits, spending
-from hdi.errors import BrokenDelivery, CorruptFile, HdiError, RequestError, StoreError, UnitFailed
+from hdi.errors import BrokenDelivery, CorruptFile, HdiError, OverBudget, RequestError, StoreError, UnitFailed
 from hdi.frames import COVERAGE, MAPPINGS, REJECTS
 from hdi.journal import entries, took
 from hdi.mapping import VendorMapping
@@ -125,7 +125,7 @@ class Buying:
     def _affordable(self, offer: Offer) -> None:
         budget = self.terms.budget
         if budget is not None and offer.quote.dollars > budget:
-            raise RequestError(
+            raise OverBudget(
                 f"this costs {dollars_text(offer.quote.dollars)}, and the budget is {dollars_text(budget)}",
                 "Ask for less, or raise --budget. Nothing of it was bought.",
             )

@@ -18,7 +18,7 @@ import polars as pl
 from hdi.buying import paid
 from hdi.buying.batches import unbooked
 from hdi.buying.paid import Slip, purchased
-from hdi.errors import RequestError
+from hdi.errors import OverBudget, RequestError
 from hdi.model import Grid, Window, cell_start, dollars_text, ns_date
 
 #: One amount. ``at`` is when it was spent (nanoseconds), ``booked`` False where the ledger does not have it yet.
@@ -151,13 +151,13 @@ class Limits:
         return min((limit - total(had) for _, limit, had, _ in self._spans(rows, now)), default=None)
 
     def check(self, dollars: Decimal, rows: pl.DataFrame, now: int | None = None) -> None:
-        """RequestError when ``dollars`` more are too many, with what was spent and what is left."""
+        """OverBudget when ``dollars`` more are too many, with what was spent and what is left."""
         for name, limit, rows_had, when in self._spans(rows, now):
             had = total(rows_had)
             if dollars and had + dollars > limit:
                 open_ = total(rows_had.filter(~pl.col("booked")))
                 beside = f" and, {dollars_text(open_)} of it, by downloads that are not in it yet" if open_ else ""
-                raise RequestError(
+                raise OverBudget(
                     f"this costs {dollars_text(dollars)}; {dollars_text(had)} was spent {when} by the ledger{beside}; "
                     f"ingest.max_usd_per_{name} is {dollars_text(limit)}: {dollars_text(max(limit - had, Decimal(0)))} "
                     "is left",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: So many values of a label are told apart.
 MOST = 100
 OTHER = "other"
+#: A check that is no declared rule, such as one of a type, always rejects.
+REJECTS = "ERROR"
 #: Upper bounds of the durations of units, in seconds.
 BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 _KIND = ("dataset", "schema")
@@ -92,7 +94,7 @@ def _broken(ledger: pl.DataFrame, severities: Mapping[str, str]) -> pl.DataFrame
     """schema, rule, severity, rows: what the receipts say, each text of them read once."""
     texts = ledger.filter(pl.col("rules").is_not_null(), pl.col("rules") != "{}").group_by("schema", "rules").len()
     rows = [
-        (schema, rule, severities.get(rule, "unknown"), number * times)
+        (schema, rule, severities.get(rule, REJECTS), number * times)
         for schema, text, times in texts.iter_rows()
         for rule, number in json.loads(text).items()
     ]
