@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import structlog
 
-from hdi import raw
+from hdi import raw, tracing
 from hdi.errors import CorruptFile, DataError, StoreLost, TooManyRejects
 from hdi.frames import CONDITIONS, COVERAGE, REJECTS
 from hdi.mapping import VendorMapping
@@ -127,7 +127,10 @@ class Attempt:
                 stack.callback(part.discard)
             reader = stack.enter_context(Reader(self.task.path, part))
             writer = stack.enter_context(self.task.store.replace(work))
-            self._read(reader, writer)
+            unit = self.plan.units[0]
+            with tracing.span("refine", dataset=unit.dataset, schema=unit.schema, units=len(self.plan.units)) as tell:
+                self._read(reader, writer)
+                tell(rows=int(self.tally.fetched.sum()), rejected=sum(self.tally.rejected.values()))
             rawfile = self._keep(reader, part)
             over = self._over()
             if not over - without:
@@ -136,7 +139,8 @@ class Attempt:
                 receipts = [self._receipt(i, rawfile) for i, keep in enumerate(kept) if keep and self._counts(i)]
                 if samples is not None:
                     writer.reject(samples)
-                return writer.finish(work, [*failed, *receipts])
+                with tracing.span("commit", dataset=unit.dataset, schema=unit.schema, units=len(receipts)):
+                    return writer.finish(work, [*failed, *receipts])
         return self._again(over, rawfile)
 
     def _read(self, reader: Reader, writer: Any) -> None:

@@ -60,7 +60,7 @@ def standing(  # noqa: PLR0913, PLR0917  (jobs, books, and what their words mean
     return found
 
 
-def _standing(  # noqa: PLR0913, PLR0917  (a job, and all that is known of it)
+def _standing(
     job: Job, ledger: pl.DataFrame, coverage: pl.DataFrame, calendars: Calendars, symbols: Sequence[str], now: int
 ) -> Standing:
     mine = coverage.filter(pl.col("symbol").is_in(list(symbols)))

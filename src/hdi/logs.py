@@ -132,6 +132,7 @@ class Redacted:
         self._inside = tuple(secret for secret in secrets if len(secret) >= _SHORT)
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        """The line of a log without secrets."""
         return {
             **event,
             "message": self.text(event["message"]),
@@ -193,6 +194,12 @@ class _Logger:
 
 
 _LOGGER = _Logger()
+
+
+def note(text: str) -> None:
+    """Log a warning, and say it on stderr."""
+    get_logger("hdi").warning(text)
+    _tell(f"hdi: warning: {text}\n")
 
 
 def _tell(text: str) -> None:

@@ -6,6 +6,7 @@ are whole, how many rows were rejected, and that every row fetched is stored or 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import resource
 import threading
@@ -20,7 +21,7 @@ from weakref import WeakKeyDictionary
 import polars as pl
 import structlog
 
-from hdi import quarantine, raw
+from hdi import quarantine, raw, tracing
 from hdi.attempt import Options, Task, commit_units
 from hdi.errors import CorruptFile, HdiError, NotDbn, OriginMismatch, RequestError, StoreError, masked
 from hdi.frames import BROUGHT
@@ -46,6 +47,7 @@ _KEYS = 64
 _VENDOR = "databento"
 _ORIGIN = re.compile(r"[a-z0-9][a-z0-9._-]*")
 log = structlog.get_logger(component="PipelineOrchestrator")
+rule_log = structlog.get_logger(component="RuleEngine")
 
 
 def ingest_files(
@@ -83,6 +85,7 @@ class Run:
         self._errors = self._chunks = 0
         self._counts = dict.fromkeys(("fetched", "stored", "quarantined"), 0)
         self._journal: Journal | None = None
+        self._trace = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         if not self._options.dry_run:
@@ -92,6 +95,7 @@ class Run:
             if self._options.words:
                 store = {"url": masked(self._store.url), "identity": self._store.identity()}
                 self._journal = Journal(self._options.data_dir, self.id, self._options.words, store)
+        self._traced = self._trace.enter_context(tracing.span("run", run=self.id, job=self._options.job or ""))
         return self
 
     def offered(self, units: int, quote: Quote) -> None:
@@ -113,6 +117,14 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._settled(error)
+        finally:
+            self._traced(errors=self._errors, chunks=self._chunks, **self._counts)
+            self._trace.__exit__(kind, error, trace)
+
+    def _settled(self, error: BaseException | None) -> None:
+        """End the run: what is left to do, its journal's last line, the log's."""
         try:
             if not self._options.dry_run:
                 self._store.settle()
@@ -179,8 +191,32 @@ def _log_outcome(outcome: Outcome) -> None:
         f"file {outcome.status}", file=outcome.path, schema=outcome.schema, dataset=outcome.dataset,
         fetched=sum(r.fetched for r in outcome.receipts), stored=sum(r.stored for r in outcome.receipts),
         quarantined=sum(r.quarantined for r in outcome.receipts), seconds=round(outcome.seconds, 3),
-        error=outcome.error.message if outcome.error else None,
+        error=outcome.error.message if outcome.error else None, memory_usage=_memory(),
     )  # fmt: skip
+    if outcome.receipts and outcome.status != "ordered":
+        _log_validation(outcome)
+
+
+def _log_validation(outcome: Outcome) -> None:
+    """What the rules said of the rows of one file or order."""
+    rejected = sum(r.quarantined for r in outcome.receipts)
+    rules: dict[str, int] = {}
+    for receipt in outcome.receipts:
+        for rule, rows in receipt.rules.items():
+            rules[rule] = rules.get(rule, 0) + rows
+    level = rule_log.warning if rejected else rule_log.info
+    level(
+        "validation completed", schema=outcome.schema, dataset=outcome.dataset, quarantined=rejected, rules=rules,
+        validated=sum(r.fetched for r in outcome.receipts),
+    )  # fmt: skip
+
+
+def _memory() -> int:
+    """Bytes of memory that the process has in use; its peak where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class _File:

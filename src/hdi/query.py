@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import polars as pl
 import structlog
 
+from hdi import tracing
 from hdi.answer import Answer, Rows, at_most
 from hdi.chosen import chosen
 from hdi.errors import RequestError
@@ -204,6 +205,7 @@ class Result(Answer):
         window = self.query.window
         for note in self.notes[len(self._reading.told) :]:
             log.warning("Query note", note=note)
+        tracing.done("query", self.seconds, schema=self.name.name, symbols=len(self.query.symbols), rows=self.rows)
         if not log.is_enabled_for(logging.INFO):
             return
         log.info(

@@ -367,7 +367,6 @@ def desk_day():
         (lambda b: b.query_statistics("ESH4", *DAYS, stat_type="settlement_price"), 3),
         (lambda b: b.query_definitions(asset="ES", instrument_class="F", limit=2), 2),
         (lambda b: b.get_available_symbols(limit=4), 4),
-        (lambda b: [s for s in b.get_available_symbols() if s == str(desk.LOOSE)], 1),
         (lambda b: b.query_trades("ESH4", "2001-01-01", "2001-01-02"), 0),
     ],
 )

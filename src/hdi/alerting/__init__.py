@@ -96,19 +96,19 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watching(about: str, tell: Callable[[Iterable[Alert]], None]) -> Iterator[Watch]:
-    """A watch over the block. What ends it early is told of, and goes on its way."""
+def watching(
+    about: str, tell: Callable[[Iterable[Alert]], None], quiet: tuple[type[BaseException], ...] = ()
+) -> Iterator[Watch]:  # fmt: skip
+    """A watch over the block. What ends it early is told of, unless it is ``quiet``, and goes on its way."""
     watch = Watch(about, tell)
     try:
         yield watch
-    except Exception as error:
-        watch.error(error)
-        watch.end()
+    except BaseException as error:
+        if not isinstance(error, quiet):
+            watch.error(error)
         raise
-    except BaseException:
+    finally:
         watch.end()
-        raise
-    watch.end()
 
 
 def _failures(subject: str, errors: list[HdiError]) -> Iterator[Alert]:

@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import polars as pl
+import structlog
 
 from hdi.alerting import Alert
 from hdi.buying.spending import Limits, spending, total
-from hdi.lagging import Standing, stale
-from hdi.model import Grid, cell_start, dollars_text, ns_date
+from hdi.errors import HdiError
+from hdi.lagging import Standing, stale, standing
+from hdi.model import NS, Grid, cell_start, dollars_text, ns_date
 
 if TYPE_CHECKING:
+    from hdi.alerting.sending import Sender
+    from hdi.calendars import Calendars
+    from hdi.jobs import Job
     from hdi.runs import RunRecord
+    from hdi.schema import Schemas
     from hdi.settings import Settings
+    from hdi.stores import Store
+
+_HOUR = 3_600 * NS
+log = structlog.get_logger(component="Alerts")
+
+
+def after(
+    sender: Sender, alerts: Iterable[Alert], settings: Settings, ledger: Callable[[], pl.DataFrame]
+) -> None:  # fmt: skip
+    """Send what a command has to tell, and of the budgets that are nearly spent since."""
+    found = list(alerts)
+    try:
+        found += near(settings, ledger(), time.time_ns())
+    except HdiError as error:  # the store is gone, which the command has said
+        log.warning("what was spent is not known", error=error.message)
+    sender.send(found)
+
+
+def found(  # noqa: PLR0913, PLR0917  (all that can be looked at)
+    settings: Settings, store: Store, runs: Iterable[RunRecord], calendars: Callable[[], Calendars],
+    jobs: Iterable[Job], schemas: Schemas, symbols_of: Callable[[Sequence[str]], Sequence[str]], now: int,
+) -> list[Alert]:  # fmt: skip
+    """What no run tells of, as things stand."""
+    ledger = store.ledger()
+    then = now - round(settings.alerts.stale_hours * _HOUR)
+    stands = standing(jobs, ledger, store.coverage(), calendars(), schemas, symbols_of, then)
+    return [*near(settings, ledger, now), *behind(stands), *died(runs)]
 
 
 def near(settings: Settings, ledger: pl.DataFrame, now: int) -> Iterator[Alert]:
@@ -61,4 +95,4 @@ def died(records: Iterable[RunRecord]) -> Iterator[Alert]:
             )  # fmt: skip
 
 
-__all__ = ["behind", "died", "near"]
+__all__ = ["after", "behind", "died", "found", "near"]

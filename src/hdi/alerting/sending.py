@@ -80,7 +80,9 @@ class Sender:
             try:
                 deliver(body)
             except (OSError, ValueError, HdiError, http.client.HTTPException, subprocess.SubprocessError) as exc:
-                raise UnitFailed(f"the {name} was not reached: {self._why(exc)}", "See alerts.* in the settings.") from exc
+                raise UnitFailed(
+                    f"the {name} was not reached: {self._why(exc)}", "See alerts.* in the settings."
+                ) from exc
             reached.append(name)
         return reached
 

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from hdi import logs
+from hdi import logs, tracing
 from hdi.errors import RequestError, masked
 from hdi.model import SYNTHETIC, Window
 from hdi.settings import Settings, load
@@ -55,6 +55,8 @@ class Opened:
         folder = Path(config_dir) if config_dir is not None else None
         settings = load(folder, flags={"store": store, **flags})
         logs.configure(settings)
+        if tracing.wanted():
+            tracing.configure(_version("hdi"), logs.note)
         return cls(settings)
 
     def __enter__(self) -> Self:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from hdi.alerting import Alert, Watch
+    from hdi.alerting.sending import Sender
     from hdi.answer import Answer
     from hdi.backups import Made
     from hdi.backups.restoring import Restored
@@ -314,3 +316,63 @@ class Proving(Looking):
             self.settings, self.schemas, self.store, lambda: self.calendars, lambda: self.jobs().values(),
             self.symbols_of, self.close, versions()["hdi"],
         ))  # fmt: skip
+
+    @contextlib.contextmanager
+    def watching(
+        self, command: str, job: str | None = None, *, said: Callable[[str], None] = lambda _: None,
+        dry_run: bool = False, quiet: tuple[type[BaseException], ...] = (),
+    ) -> Iterator[Watch]:  # fmt: skip
+        """Tell of what goes wrong in the block: what the watch is shown, and what ends it early, but for ``quiet``.
+
+        The settings ``alerts`` say who is told. What goes wrong with telling is said, logged, and never raised.
+        """
+        from hdi.alerting import watching
+
+        if dry_run or not self.alerts_configured:
+            with watching(command, lambda _: None, quiet) as watch:
+                yield watch
+            return
+        from hdi.alerting.looking import after
+
+        sender = self._sender(said)
+        with watching(
+            f"{command} {job}" if job else command,
+            lambda alerts: after(sender, alerts, self.settings, lambda: self.store().ledger()),
+            quiet,
+        ) as watch:
+            yield watch
+
+    @property
+    def alerts_configured(self) -> bool:
+        """Whether the settings say who is told of what goes wrong."""
+        alerts = self.settings.alerts
+        return alerts.webhook is not None or bool(alerts.command)
+
+    def _sender(self, said: Callable[[str], None] = lambda _: None) -> Sender:
+        from hdi.alerting.sending import Sender
+        from hdi.api.opened import versions
+
+        return Sender(self.settings, versions()["hdi"], said)
+
+    def alert(self, *, said: Callable[[str], None] = lambda _: None, dry_run: bool = False) -> tuple[list[Alert], int]:
+        """Look for what no run tells of, and send alerts of it: what was found, and how many could not be sent."""
+        import time
+
+        from hdi.alerting.looking import found
+
+        store, now = self.store(), time.time_ns()
+        alerts = found(
+            self.settings, store, self.runs(), lambda: self.calendars, self.jobs().values(), self.schemas,
+            self.symbols_of, now,
+        )  # fmt: skip
+        wanted = [alert for alert in alerts if alert.event in self.settings.alerts.events]
+        return wanted, 0 if dry_run else self._sender(said).send(wanted)
+
+    def try_alerts(self) -> list[str]:
+        """Send a trial alert to everybody that the settings name; whom. Raises RequestError for nobody, UnitFailed."""
+        from hdi.alerting import Alert
+        from hdi.errors import RequestError
+
+        if not self.alerts_configured:
+            raise RequestError("nobody is told of anything", "Set HDI_ALERT_WEBHOOK, or alerts.command.")
+        return self._sender().try_out(Alert("failure", "trial", "this is a trial: nothing is wrong"))

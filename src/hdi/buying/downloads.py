@@ -13,6 +13,7 @@ from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
+from hdi import tracing
 from hdi.buying import paid
 from hdi.buying.offer import Offer, floor_end, quoted
 from hdi.buying.ordering import Purchase, cut
@@ -193,6 +194,7 @@ class Downloads:
         """Each lot with its finished download, in order."""
         coming: deque[tuple[Lot, Future[tuple[Lot, Slip | None]]]] = deque()
         workers = self._terms.workers
+        self._trace = tracing.here()
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="hdi-download") as pool:
             try:
                 rest = iter(lots)
@@ -253,19 +255,29 @@ class Downloads:
         if self._stopped_by is not None or self._stop.is_set():
             why = self._stopped_by.message if self._stopped_by else "the run ended"
             raise UnitFailed(f"{what(lot.order)}: not asked for: {why}", "Mend that, and run the same command again.")
+        purchase, request = lot.purchase, self._offer.request
         try:
-            if lot.bring is not None:
-                slip, note = lot.bring()
-                self._progress.came(slip)
-                return replace(lot, note=note), slip
-            try:
-                return lot, self._download(lot)
-            except EndUnavailable as error:
-                lot = self._shortened(lot, error)
-                return lot, self._download(lot, error.wasted)
+            with tracing.span(
+                "download", self._trace, dataset=request.dataset, schema=self._name.name, symbols=len(purchase.symbols)
+            ) as tell:
+                lot, slip = self._got(lot)
+                tell(records=slip.records if slip else 0, bytes=slip.raw.size if slip and slip.raw else 0)
+                return lot, slip
         except AccountRefused as error:
             self._stopped_by = error
             raise
+
+    def _got(self, lot: Lot) -> tuple[Lot, Slip | None]:
+        """The lot as it could be had, and its slip."""
+        if lot.bring is not None:
+            slip, note = lot.bring()
+            self._progress.came(slip)
+            return replace(lot, note=note), slip
+        try:
+            return lot, self._download(lot)
+        except EndUnavailable as error:
+            lot = self._shortened(lot, error)
+            return lot, self._download(lot, error.wasted)
 
     def _shortened(self, lot: Lot, error: EndUnavailable) -> Lot:
         """The lot up to the end that the vendor's refusal names."""

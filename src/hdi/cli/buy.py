@@ -212,7 +212,7 @@ def offer_dict(offer: Offer) -> dict[str, Any]:
 def _confirm(data: HistoricalData, offer: Offer, budget: Decimal | None, *, force: bool) -> None:
     """Ask before spending more than the settings allow without a question, and before buying a whole dataset."""
     from hdi.buying.offer import unasked
-    from hdi.errors import RequestError
+    from hdi.errors import OverBudget, RequestError
 
     limit, cost = data.settings.ingest.confirm_above_usd, offer.quote.dollars
     everything = offer.request.everything and bool(offer.purchases)
@@ -223,7 +223,7 @@ def _confirm(data: HistoricalData, offer: Offer, budget: Decimal | None, *, forc
         if offer.replaced:
             raise unasked(offer.replaced)
         more = f"more than {dollars_text(limit)} (ingest.confirm_above_usd)" if cost > limit else "a whole dataset"
-        raise RequestError(
+        raise (OverBudget if cost > limit else RequestError)(
             f"this costs {dollars_text(cost)}; {more} needs a yes", "Give --force, or ask for less. Nothing was bought."
         )
     what = "SYNTHETIC data" if offer.origin == SYNTHETIC else "this"

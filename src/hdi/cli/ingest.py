@@ -14,7 +14,7 @@ from hdi.cli.stopping import interruptible
 from hdi.model import dollars_text, some
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from hdi.api import HistoricalData
     from hdi.model import Outcome
@@ -107,7 +107,10 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
         "start_date": start_date, "end_date": end_date, "derive": derive or None, "budget": budget, "workers": workers,
     }  # fmt: skip
     of_files = {"FILE": files, "origin": origin, "no_copy": no_copy or None}
-    with session(context).data(**flags) as data:
+    with (
+        session(context).data(**flags) as data,
+        session(context).watched(data, "ingest", job, dry_run=dry_run) as watch,
+    ):
         again = None
         if resume is not None:
             _alone({"api": api, **order, **of_files, "refetch": refetch or None})
@@ -119,7 +122,7 @@ def ingest(  # noqa: PLR0913, PLR0917  (each is an option)
             raise RequestError(f"unknown source {api!r}", f"Known: {', '.join(data.sources())}.")
         if again is None:
             _fitting(api, of_files if api not in FILES else order)
-        shown = Shown(noted_rules(data.schemas), as_json=session(context).json)
+        shown = Shown(noted_rules(data.schemas), as_json=session(context).json, watch=watch.add)
         if api not in FILES:
             del order["budget"], order["workers"]
             how = {"dry_run": dry_run, "force": force, "refetch": refetch, "wait": not no_wait}
@@ -206,8 +209,11 @@ def _fitting(api: str, others: dict[str, Any]) -> None:
 class Shown:
     """Shows outcomes as they come, and what they add up to."""
 
-    def __init__(self, noted: frozenset[str], *, as_json: bool) -> None:
+    def __init__(
+        self, noted: frozenset[str], *, as_json: bool, watch: Callable[[Outcome], None] = lambda _: None
+    ) -> None:
         self._noted = noted
+        self._watch = watch
         self.what = "files"
         self.exit_code = 0
         self.as_json = as_json
@@ -217,6 +223,7 @@ class Shown:
 
     def add(self, outcome: Outcome) -> None:
         """Show one file; its error goes to stderr as well."""
+        self._watch(outcome)
         self._files += 1
         self._by_status[outcome.status] = self._by_status.get(outcome.status, 0) + 1
         for name in _SUMMED:

@@ -14,6 +14,8 @@ from hdi.cli.sync import result_line, told, waiting
 from hdi.errors import RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hdi.api import HistoricalData
     from hdi.keeping.scheduling import Event
 
@@ -65,8 +67,8 @@ def schedule(  # noqa: PLR0913, PLR0917  (each is an option)
         if systemd or cron:
             _print(data, session(context).store, jobs or [], options, as_unit=systemd)
             return
-        with told_to_stop(success=not once) as end:
-            shown = Shown(as_json=session(context).json)
+        with told_to_stop(success=not once) as end, session(context).watched(data, "schedule") as watch:
+            shown = Shown(as_json=session(context).json, watch=watch.event)
             with data.schedule(
                 jobs or (), api=api, check_revisions=check_revisions, force=force, wait=end.wait, stopped=end.told,
                 tell=shown.add, on_wait=waiting,
@@ -96,8 +98,9 @@ def _print(data: HistoricalData, store: str | None, jobs: list[str], options: li
 class Shown:
     """Shows what a schedule does: one line of text or JSON for each event."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, watch: Callable[[Event], None] = lambda _: None) -> None:
         self._as_json = as_json
+        self._watch = watch
 
     def add(self, event: Event) -> None:
         """Show an event; errors go to stderr as well."""
@@ -108,6 +111,7 @@ class Shown:
             put(dumps(event_dict(event)) if self._as_json else event_line(event))
         for error in event.result.errors if event.result else ():
             told(error)
+        self._watch(event)
 
 
 def event_line(event: Event) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import typer
 
 if TYPE_CHECKING:
+    from hdi.alerting import Watch
     from hdi.api import HistoricalData
 
 
@@ -54,6 +55,22 @@ class Session:
             self.log_dir = str(data.settings.log.dir)
             self.debug = data.settings.log.level == "DEBUG"
             yield data
+
+    @contextlib.contextmanager
+    def watched(
+        self, data: HistoricalData, command: str, job: str | None = None, *, dry_run: bool = False
+    ) -> Iterator[Watch]:
+        """What goes wrong in the block is told of, by the settings ``alerts``.
+
+        A request that is wrong is not where somebody sits before it, nor is an end that was asked for.
+        """
+        from hdi.errors import RequestError
+
+        quiet: tuple[type[BaseException], ...] = (typer.Exit, typer.Abort, OutputClosed, BrokenPipeError)
+        if terminal(sys.stderr):
+            quiet += (RequestError,)
+        with data.watching(command, job, said=say, dry_run=dry_run, quiet=quiet) as watch:
+            yield watch
 
 
 def _import_structlog() -> None:

@@ -18,6 +18,7 @@ from hdi.model import SYNTHETIC, dollars_text, iso_ns, some
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from hdi.alerting import Watch
     from hdi.api import HistoricalData
     from hdi.errors import HdiError
     from hdi.keeping.revising import Changed, Due, Unsettled
@@ -57,12 +58,15 @@ def sync(  # noqa: PLR0913, PLR0917  (each is an option)
     The price of all jobs is said, and asked about, before anything is bought. A job that fails stops no other; the
     exit code is the highest of theirs.
     """
-    with session(context).data(**{"ingest.budget_usd": budget}) as data:
+    with (
+        session(context).data(**{"ingest.budget_usd": budget}) as data,
+        session(context).watched(data, "sync", dry_run=dry_run) as watch,
+    ):
         as_json = session(context).json
         work = data.sync(jobs or (), api=api, check_revisions=check_revisions, dry_run=dry_run, on_wait=waiting)
         started()
         work.plan()
-        code = _planned(work, as_json=as_json) if dry_run else _run(data, work, force=force, as_json=as_json)
+        code = _planned(work, as_json=as_json) if dry_run else _run(data, work, watch, force=force, as_json=as_json)
     if code:
         raise typer.Exit(code)
 
@@ -85,7 +89,7 @@ def _planned(work: Sync, *, as_json: bool) -> int:
     return max((e.exit_code for e in errors), default=0)
 
 
-def _run(data: HistoricalData, work: Sync, *, force: bool, as_json: bool) -> int:
+def _run(data: HistoricalData, work: Sync, watch: Watch, *, force: bool, as_json: bool) -> int:
     """Buy it, after saying what it costs; the exit code."""
     from hdi.keeping.syncing import REVISIONS
 
@@ -109,6 +113,7 @@ def _run(data: HistoricalData, work: Sync, *, force: bool, as_json: bool) -> int
         try:
             for result in work.run(failed):
                 clear()
+                watch.result(result)
                 more = _looked(work) if result.name == REVISIONS and result.step is None else {}
                 put(dumps(result_dict(result) | more) if as_json else result_line(result))
                 for error in result.errors:

@@ -19,7 +19,7 @@ from hdi.buying.buying import Buying
 from hdi.buying.downloads import Progress
 from hdi.buying.offer import NOTHING, Offer, floor_end, unasked
 from hdi.buying.spending import Limits, spending
-from hdi.errors import AccountRefused, HdiError, RequestError, StoreError
+from hdi.errors import AccountRefused, HdiError, OverBudget, RequestError, StoreError
 from hdi.frames import BROUGHT
 from hdi.jobs import WHERE, Job, find_job
 from hdi.keeping.settling import not_whole, pending
@@ -246,20 +246,20 @@ class Sync:
             raise unasked(replaced)
 
     def refuse_above(self, limit: Decimal) -> None:
-        """RequestError when it costs more than what needs a yes, and nobody is there to say it."""
+        """OverBudget when it costs more than what needs a yes, and nobody is there to say it."""
         cost = self.quote.dollars
         if cost > limit:
-            raise RequestError(
+            raise OverBudget(
                 f"this costs {dollars_text(cost)}; more than {dollars_text(limit)} (ingest.confirm_above_usd) needs "
                 "a yes",
                 "Give --force, or sync fewer jobs. Nothing was bought.",
             )
 
     def refuse_over_budget(self) -> None:
-        """RequestError when all of it together costs more than the budget, or than may still be spent."""
+        """OverBudget when all of it together costs more than the budget, or than may still be spent."""
         cost = self.quote.dollars
         if self._budget is not None and cost > self._budget:
-            raise RequestError(
+            raise OverBudget(
                 f"this costs {dollars_text(cost)}, and the budget is {dollars_text(self._budget)}",
                 "Sync fewer jobs, or raise --budget. Nothing was bought.",
             )

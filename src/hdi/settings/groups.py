@@ -438,8 +438,8 @@ class Alerts(Frozen):
         tuple[Event, ...],
         BeforeValidator(_listed),
         Field(
-            description="What is told: failure (of a run or a unit), budget (refused, or nearly spent), degraded (data, "
-            "by the vendor's word), stale (a job is behind)."
+            description="What is told: failure (of a run or a unit), budget (refused, or nearly spent), degraded "
+            "(data, by the vendor's word), stale (a job is behind)."
         ),
     ] = ("failure", "budget", "degraded", "stale")
     every_minutes: Annotated[

@@ -1,0 +1,68 @@
+#!/bin/sh
+# What goes on: memory and load, how fast queries are, runs, and the last lines of the log; anew every 30 seconds.
+#
+#     scripts/performance_dashboard.sh [--once] [--every SECONDS]
+#
+# Works on the store of HDI_STORE or TIMESCALEDB_HOST, lake or server, with Docker and without.
+set -u
+here=$(cd "$(dirname "$0")/.." && pwd)
+. "$here/scripts/common.sh"
+
+once=
+every=30
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --once) once=yes ;;
+    --every)
+        every=${2:-}
+        shift
+        ;;
+    *) every= ;;
+    esac
+    case "$every" in
+    '' | *[!0-9]*)
+        echo "usage: performance_dashboard.sh [--once] [--every SECONDS]" >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+
+show() {
+    echo "=== Hist Data Ingestor Performance Dashboard ==="
+    echo "Last updated: $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+
+    section "SYSTEM RESOURCES"
+    memory
+
+    state=$(hdi --json status) || true
+    ask() { printf '%s' "$state" | jq -r "$1" 2>/dev/null || echo "not measured"; }
+
+    section "DATABASE PERFORMANCE"
+    ask '"Store: \(.store.type), \(.store.state)",
+        "Average query time: \(if .average_query_seconds == null then "not measured"
+            else "\(.average_query_seconds * 1000 | round / 1000) s over \(.queries) queries" end)"'
+    if [ "$(ask .store.type)" = timescaledb ]; then
+        hdi --json sql "SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'active'" 2>/dev/null |
+            jq -rs 'flatten[] | "Active connections: \(.n)"'
+    fi
+
+    section "RUNS"
+    hdi --json runs 2>/dev/null | jq -r '.[-5:][] | "\(.started[:19]) \(.status): \(.what), \(.rows) rows, \(.rows_per_second // "not measured") rows/s"'
+
+    section "RECENT ACTIVITY"
+    log=$(ask .logs.path)/pipeline_orchestrator.log
+    if [ -r "$log" ]; then
+        tail -n 5 "$log" | jq -rR 'fromjson? | select(.level == "INFO") | "\(.timestamp): \(.message)"'
+    else
+        echo "nothing was ingested yet"
+    fi
+}
+
+while :; do
+    page=$(show)
+    [ -t 1 ] && clear
+    printf '%s\n' "$page"
+    [ -n "$once" ] && exit 0
+    sleep "$every"
+done

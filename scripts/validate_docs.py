@@ -1,0 +1,420 @@
+"""Whether the pages are true: links, commands, YAML and JSON, and the names of code, files, settings and variables.
+
+    python scripts/validate_docs.py [PAGE...]
+
+Looks at all pages without arguments. One line for each problem, as ``page:line: what is wrong``; exit code 1 if there
+are any. Nothing is run: that the commands do what the pages say is shown by the tests that are named in ``RUN_BY``. A
+block of commands that no test runs has a comment in the line before it: ``<!-- not executed: why -->``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+#: The tests that type the commands of a page; each names the page. Pages below a folder may share one.
+RUN_BY = {
+    "README.md": "tests/docs/test_docs.py",
+    "docs/buying-data.md": "tests/docs/guides.py",
+    "docs/querying.md": "tests/docs/examples.py",
+    "docs/open-the-lake.md": "tests/docs/test_docs.py",
+    "docs/add-a-schema.md": "tests/docs/test_docs.py",
+    "docs/sql.md": "tests/sql/test_guide.py",
+    "docs/database-roles.md": "tests/sql/test_roles.py",
+    "docs/index.md": "tests/docs/test_operating.py",
+    "docs/quickstart.md": "tests/docs/test_operating.py",
+    "docs/operations.md": "tests/docs/test_operating.py",
+    "docs/troubleshooting.md": "tests/docs/test_operating.py",
+    "docs/health-and-settings.md": "tests/docs/test_operating.py",
+    "docs/quarantine.md": "tests/docs/test_operating.py",
+    "docs/reconciliation.md": "tests/docs/test_operating.py",
+    "docs/data-lock.md": "tests/docs/test_operating.py",
+    "docs/backup-and-maintenance.md": "tests/docs/test_operating.py",
+    "docs/logs.md": "tests/docs/test_operating.py",
+    "docs/monitoring.md": "tests/docs/test_operating.py",
+}
+#: Fences whose lines somebody types.
+SHELLS = {"console", "shell", "sh", "bash", ""}
+PROGRAMS = ("hdi", "python main.py", "python run_mvp_verification.py")
+_FENCE = re.compile(r"^( *)(`{3,})([\w-]*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
+_MARK = re.compile(r"<!-- not executed: ([^\n]+?) -->\n+\Z")
+_LINK = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
+_PATH = re.compile(r"(?:src|tests|scripts|configs|docs|benchmarks|deploy|fuzz|\.ci)/[\w./-]+")
+_NAME = re.compile(r"hdi(?:\.[A-Za-z_]\w*)+(?:\(\))?")
+_VARIABLE = re.compile(r"\b(?:HDI|TIMESCALEDB|DATABENTO)_[A-Z][A-Z_]*[A-Z]\b")
+_KEY = re.compile(r"[a-z]+\.[a-z][a-z_]*")
+_PLACEHOLDER = re.compile(r"<[\w -]+>")
+_DIGEST = re.compile(r"\$\([^()]*\)")
+#: Made while hdi works, so that pages may name them although nobody keeps them in the repository.
+_MADE = ("configs/rules/", "configs/schemas/", "configs/root.crt", "benchmarks/data", "tests/data")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where its first line stands, its language, its text, and why nobody runs it."""
+
+    line: int
+    language: str
+    text: str
+    unrun: str = ""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A command as somebody types it, continued lines joined, with what the page shows below it."""
+
+    line: int
+    text: str
+    shown: str = ""
+    unrun: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One Markdown file."""
+
+    path: Path
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The path from the root of the repository."""
+        return self.path.relative_to(ROOT).as_posix() if self.path.is_relative_to(ROOT) else str(self.path)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The fenced blocks."""
+        found = []
+        for each in _FENCE.finditer(self.text):
+            mark = _MARK.search(self.text, 0, each.start())
+            found.append(Block(self.line_of(each.start(4)), each[3], each[4], mark[1] if mark else ""))
+        return found
+
+    @property
+    def prose(self) -> str:
+        """The text with its blocks blank, so that places stay where they are."""
+        return _FENCE.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), self.text)
+
+    def line_of(self, place: int) -> int:
+        """The number of the line that a place of the text stands in."""
+        return self.text.count("\n", 0, place) + 1
+
+
+def page(path: Path) -> Page:
+    """The page of a file."""
+    return Page(path.resolve(), path.read_text(encoding="utf-8"))
+
+
+def typed(block: Block) -> list[Typed]:
+    """What is typed in a block: lines after ``$``, or, where no line has one, all of them."""
+    lines = block.text.split("\n")
+    prompts = any(line.startswith("$ ") for line in lines)
+    if block.language not in SHELLS or (not prompts and block.language in {"console", ""}):
+        return []
+    found: list[Typed] = []
+    at = 0
+    while at < len(lines):
+        start, line = at, lines[at]
+        at += 1
+        if prompts and not line.startswith("$ "):
+            if found:
+                last = found[-1]
+                found[-1] = Typed(last.line, last.text, f"{last.shown}{line}\n", block.unrun)
+            continue
+        text = line.removeprefix("$ ")
+        while at < len(lines) and (text.endswith("\\") or _open(text)):
+            text += f"\n{lines[at]}"
+            at += 1
+        if text.strip() and not text.lstrip().startswith("#"):
+            found.append(Typed(block.line + start, text, "", block.unrun))
+    return found
+
+
+def _open(text: str) -> bool:
+    """True where a quote, or a text that goes into a command (<<'EOF'), does not end in the text."""
+    if here := re.search(r"<<-? *'?(\w+)'?", text):
+        return re.search(rf"^{here[1]}$", text, re.MULTILINE) is None
+    try:
+        shlex.split(text, comments=True)
+    except ValueError:
+        return not text.endswith("\n")
+    return False
+
+
+def problems(pages: Sequence[Page]) -> Iterator[str]:
+    """All that is wrong with the pages."""
+    for each in pages:
+        for check in (_links, _commands, _run, _data, _code):
+            yield from (f"{each.name}:{line}: {text}" for line, text in check(each))
+
+
+# -- links
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def _links(each: Page) -> Iterator[tuple[int, str]]:
+    for found in _LINK.finditer(each.prose):
+        target, _, anchor = found[1].partition("#")
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path = (each.path.parent / target).resolve() if target else each.path
+        line = each.line_of(found.start())
+        if not path.exists():
+            yield line, f"links to {target}, which is not there"
+        elif anchor and path.suffix == ".md" and anchor not in {slug(h) for h in _HEADING.findall(page(path).prose)}:
+            yield line, f"links to {found[1]}, and there is no such heading"
+
+
+# -- commands
+
+
+def simple(text: str) -> Iterator[list[str]]:
+    """The words of each command of a pipeline or list; words in the place of ``<placeholders>`` and ``$(...)``."""
+    # What is given to another program as its input or its program is none of the shell's commands.
+    text = re.sub(r"<<-? *'?(\w+)'?.*?^\1$", "", text.replace("\\\n", " "), flags=re.MULTILINE | re.DOTALL)
+    text = _PLACEHOLDER.sub("PLACEHOLDER", _DIGEST.sub("COMPUTED", text))
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split, lexer.commenters = True, "#"
+    words: list[str] = []
+    skip = False
+    for token in lexer:
+        if skip:
+            skip = False
+        elif re.fullmatch(r"[|&;]+", token):
+            yield words
+            words = []
+        elif re.fullmatch(r"[<>]+&?", token):
+            skip = True
+        else:
+            words.append(token)
+    yield words
+
+
+def arguments(words: Sequence[str]) -> list[str] | None:
+    """The arguments of hdi where the words call it, also inside a container or with variables before it."""
+    rest = list(words)
+    while rest and (re.match(r"[A-Z_]+=", rest[0]) or rest[0] in {"sudo", "time", "nice", "exec", "watch"}):
+        rest.pop(0)
+    if rest[:1] == ["docker-compose"] or rest[:2] == ["docker", "compose"]:
+        rest = rest[rest.index("app") + 1 :] if "app" in rest else []
+    for program in PROGRAMS:
+        start = program.split()
+        if rest[: len(start)] == start:
+            return (["verify"] if "verification" in program else []) + rest[len(start) :]
+    return rest[1:] if rest and rest[0].endswith("/bin/hdi") else None
+
+
+def misused(given: Sequence[str]) -> str | None:
+    """Why the program does not take these arguments; None when it does."""
+    import typer
+
+    from hdi.cli.session import Session
+
+    command = _program()
+    context, name, rest = None, "hdi", list(given)
+    try:
+        while True:
+            more = {} if context is not None else {"obj": Session()}
+            context = command.make_context(name, rest, parent=context, **more)
+            if not hasattr(command, "resolve_command"):
+                return None
+            name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])  # noqa: SLF001
+    except typer.Exit:
+        return None
+    except typer.TyperException as error:
+        return str(error.format_message()).split("\n")[0]
+
+
+@cache
+def _program() -> Any:
+    from typer.main import get_command
+
+    from hdi.cli.app import app
+
+    return get_command(app)
+
+
+def _commands(each: Page) -> Iterator[tuple[int, str]]:
+    for block in each.blocks:
+        for one in typed(block):
+            # An error that the page shows is what it wants to show.
+            if re.search(r"^(error: |Usage: )", one.shown, re.MULTILINE):
+                continue
+            try:
+                called = [given for words in simple(one.text) if (given := arguments(words)) is not None]
+            except ValueError as error:
+                yield one.line, f"is no command: {error}"
+                continue
+            for given in called:
+                if _help(given):
+                    continue
+                if wrong := misused(given):
+                    yield one.line, f"hdi {shlex.join(given)}: {wrong}"
+    yield from _mentioned(each)
+
+
+def _help(given: Sequence[str]) -> bool:
+    """True where the program only shows itself: parsing would print it."""
+    return bool({"--help", "-h", "--version"} & set(given))
+
+
+def _mentioned(each: Page) -> Iterator[tuple[int, str]]:
+    """Commands and options that prose names."""
+    for found in _CODE.finditer(each.prose):
+        words = found[1].split()
+        if words[:1] != ["hdi"] and words[:2] != ["python", "main.py"]:
+            continue
+        wrong = _unknown([word.strip("[],;") for word in words[1 if words[0] == "hdi" else 2 :]])
+        if wrong:
+            yield each.line_of(found.start()), f"`{found[1]}`: {wrong}"
+
+
+def _unknown(words: Sequence[str]) -> str | None:
+    """The command or option that hdi does not have, of a mention that may leave things out."""
+    group = _program()
+    options = {o for p in group.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+    command: Any = group
+    for at, word in enumerate(words):
+        if word.startswith("-") and len(word) > 1:
+            if word.partition("=")[0].rstrip(".") not in options:
+                return f"there is no option {word}"
+        elif hasattr(command, "commands") and re.fullmatch(r"[a-z][a-z-]+", word) and not _value(words, at):
+            if word not in command.commands:
+                return f"there is no command {word}"
+            command = command.commands[word]
+            options |= {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    return None
+
+
+def _value(words: Sequence[str], at: int) -> bool:
+    """True where the word belongs to the option before it."""
+    return at > 0 and words[at - 1] in {"--store", "--config-dir", "--log-level"}
+
+
+def _run(each: Page) -> Iterator[tuple[int, str]]:
+    """Blocks of commands that nobody runs, and are not said to be so."""
+    commands = [block for block in each.blocks if typed(block) and not block.unrun]
+    calls = [b for b in commands if any(t.text.startswith(PROGRAMS) for t in typed(b))]
+    if not calls:
+        return
+    test = RUN_BY.get(each.name)
+    if test is None:
+        yield calls[0].line, "has commands, and no test runs them (RUN_BY, or <!-- not executed: why -->)"
+    elif not (ROOT / test).is_file() or each.path.stem not in (ROOT / test).read_text(encoding="utf-8"):
+        yield calls[0].line, f"is said to be run by {test}, which does not name it"
+
+
+# -- data
+
+
+def _data(each: Page) -> Iterator[tuple[int, str]]:
+    for block in each.blocks:
+        try:
+            if block.language in {"yaml", "yml"}:
+                list(yaml.safe_load_all(block.text))
+            elif block.language == "json":
+                json.loads(block.text)
+        except (yaml.YAMLError, ValueError) as error:
+            yield block.line, f"is no {block.language}: {' '.join(str(error).split())}"
+
+
+# -- names of code
+
+
+def _code(each: Page) -> Iterator[tuple[int, str]]:
+    for found in _CODE.finditer(each.prose):
+        text, line = found[1], each.line_of(found.start())
+        if _PATH.fullmatch(text) and not text.startswith(_MADE) and not _there(text):
+            yield line, f"`{text}` is not there"
+        elif _NAME.fullmatch(text) and not _importable(text.removesuffix("()")):
+            yield line, f"`{text}` is no name of the package"
+        elif _KEY.fullmatch(text) and text.partition(".")[0] in _settings()[0] and text not in _settings()[1]:
+            yield line, f"`{text}` is no setting"
+    for found in _VARIABLE.finditer(each.text):
+        if found[0] not in _variables():
+            yield each.line_of(found.start()), f"nothing reads the variable {found[0]}"
+
+
+def _there(text: str) -> bool:
+    return (ROOT / text).exists() or any(ROOT.glob(text.rstrip("/") or text))
+
+
+def _importable(name: str) -> bool:
+    parts = name.split(".")
+    for at in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:at]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[at:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@cache
+def _settings() -> tuple[frozenset[str], frozenset[str]]:
+    from hdi.settings import describe
+
+    keys = frozenset(each.key for each in describe())
+    # hdi.open and the like are names of the package; files end like a setting may.
+    return frozenset(key.partition(".")[0] for key in keys) - {"hdi"}, keys
+
+
+@cache
+def _variables() -> frozenset[str]:
+    """Variables that the code, its tests and its scripts name."""
+    from hdi.settings import describe
+
+    named = {variable for each in describe() for variable in _VARIABLE.findall(each.env or "")}
+    files = [
+        path
+        for folder in ("src", "tests", "scripts", "benchmarks", "fuzz", "deploy")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".sh", ".yml", ".yaml"}
+    ]
+    for path in [*files, ROOT / "docker-compose.yml", ROOT / "Makefile"]:
+        named.update(_VARIABLE.findall(path.read_text(encoding="utf-8")))
+    return frozenset(named)
+
+
+def all_pages() -> list[Page]:
+    """Every page of the repository."""
+    paths = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+    return [page(path) for path in sorted(paths)]
+
+
+def main(arguments_given: Iterable[str]) -> int:
+    """Print what is wrong; the exit code."""
+    pages = [page(Path(name)) for name in arguments_given] or all_pages()
+    found = list(problems(pages))
+    for problem in found:
+        print(problem)
+    blocks = [block for each in pages for block in each.blocks]
+    count = sum(len(typed(block)) for block in blocks)
+    print(f"{len(pages)} pages, {len(blocks)} blocks, {count} commands: {len(found)} problems", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
