@@ -20,7 +20,7 @@ WORKDIR /app
 # A new volume takes its owner from the folder that it covers.
 RUN install -d -o hdi -g hdi data dlq logs
 COPY --from=build /opt/hdi /opt/hdi
-COPY main.py ./
+COPY main.py run_mvp_verification.py ./
 COPY configs configs
 ENV PATH=/opt/hdi/bin:$PATH
 USER 10001:10001

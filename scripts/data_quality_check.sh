@@ -51,7 +51,7 @@ fi
 
 section "Open discrepancies"
 if open=$(hdi --json sql "SELECT severity, count(*) AS n FROM discrepancies WHERE state = 'open' GROUP BY severity" 2>/dev/null); then
-    printf '%s' "$open" | jq -rs 'flatten | if length == 0 then "  none known; hdi reconcile looks for them" else .[] | "  \(.severity): \(.n)" end'
+    printf '%s' "$open" | jq -rs 'flatten | if length == 0 then "  none open; hdi report says whether anybody looked" else .[] | "  \(.severity): \(.n)" end'
     printf '%s' "$open" | jq -es 'flatten | any(.severity == "ERROR")' >/dev/null && bad=1
 else
     echo "  not measured: nothing was reconciled in this store yet (hdi reconcile)"

@@ -38,13 +38,13 @@ fi
 ask() { printf '%s' "$found" | jq -r "$1"; }
 
 section "Disk Space"
-df -h "$(ask '.storage.path | select(. != null)')" 2>/dev/null || df -h .
+df -h "$(ask .storage.path)" 2>/dev/null || df -h .
 
 section "Database Connectivity"
 ask '"\(.store.state): \(.store.type) \(.store.version // "of unknown version"), \(.store.units // "not measured") units"'
 if [ -n "$api" ]; then
     section "API"
-    ask '.api | if . == null then "not asked" else "\(.state // "connected")" end'
+    ask '.api | if .valid? then "valid, \(.datasets) datasets, answered in \(.seconds) s" else "no valid answer; see the verdict" end'
 fi
 
 section "Recent Errors (last 1 hour)"

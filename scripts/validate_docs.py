@@ -9,6 +9,7 @@ block of commands that no test runs has a comment in the line before it: ``<!-- 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import re
@@ -35,12 +36,13 @@ RUN_BY = {
     "docs/index.md": "tests/docs/test_operating.py",
     "docs/quickstart.md": "tests/docs/test_operating.py",
     "docs/operations.md": "tests/docs/test_operating.py",
+    "docs/add-a-symbol.md": "tests/docs/test_operating.py",
     "docs/troubleshooting.md": "tests/docs/test_operating.py",
     "docs/health-and-settings.md": "tests/docs/test_operating.py",
     "docs/quarantine.md": "tests/docs/test_operating.py",
     "docs/reconciliation.md": "tests/docs/test_operating.py",
     "docs/data-lock.md": "tests/docs/test_operating.py",
-    "docs/backup-and-maintenance.md": "tests/docs/test_operating.py",
+    "docs/backup-and-maintenance.md": "tests/upkeep/test_drill.py",
     "docs/logs.md": "tests/docs/test_operating.py",
     "docs/monitoring.md": "tests/docs/test_operating.py",
 }
@@ -59,7 +61,7 @@ _KEY = re.compile(r"[a-z]+\.[a-z][a-z_]*")
 _PLACEHOLDER = re.compile(r"<[\w -]+>")
 _DIGEST = re.compile(r"\$\([^()]*\)")
 #: Made while hdi works, so that pages may name them although nobody keeps them in the repository.
-_MADE = ("configs/rules/", "configs/schemas/", "configs/root.crt", "benchmarks/data", "tests/data")
+_MADE = ("configs/rules/", "configs/schemas/", "configs/mappings/", "configs/root.crt", "benchmarks/data", "tests/data")
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def _open(text: str) -> bool:
 def problems(pages: Sequence[Page]) -> Iterator[str]:
     """All that is wrong with the pages."""
     for each in pages:
-        for check in (_links, _commands, _run, _data, _code):
+        for check in (_links, _commands, _run, _data, _code, _symptoms):
             yield from (f"{each.name}:{line}: {text}" for line, text in check(each))
 
 
@@ -346,6 +348,8 @@ def _code(each: Page) -> Iterator[tuple[int, str]]:
             yield line, f"`{text}` is not there"
         elif _NAME.fullmatch(text) and not _importable(text.removesuffix("()")):
             yield line, f"`{text}` is no name of the package"
+        elif text.endswith((".yaml", ".py", ".md", ".json", ".log", ".run")):
+            continue
         elif _KEY.fullmatch(text) and text.partition(".")[0] in _settings()[0] and text not in _settings()[1]:
             yield line, f"`{text}` is no setting"
     for found in _VARIABLE.finditer(each.text):
@@ -396,6 +400,31 @@ def _variables() -> frozenset[str]:
     for path in [*files, ROOT / "docker-compose.yml", ROOT / "Makefile"]:
         named.update(_VARIABLE.findall(path.read_text(encoding="utf-8")))
     return frozenset(named)
+
+
+# -- texts of errors
+
+
+def _symptoms(each: Page) -> Iterator[tuple[int, str]]:
+    """Headings that quote what hdi prints, ``...`` for what differs, and are not in the code."""
+    for found in re.finditer(r"^#{3} `(.+)`$", each.text, re.MULTILINE):
+        parts = [re.escape(part) for part in found[1].split("...")]
+        said = re.compile(".*".join(parts), re.DOTALL)
+        if not any(said.search(text) for text in _texts()):
+            yield each.line_of(found.start()), f"nothing in the code says: {found[1]}"
+
+
+@cache
+def _texts() -> frozenset[str]:
+    """Every text of the code; an empty character stands for what is put into it."""
+    found = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.add("".join(str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+    return frozenset(found)
 
 
 def all_pages() -> list[Page]:

@@ -62,7 +62,7 @@ class Answer(ABC):
         """All rows as one frame."""
         frames = list(self.frames())
         if len(frames) == 1 and list(frames[0].schema.items()) == list(self.columns.items()):
-            return frames[0]
+            return frames[0].clone()  # who has it may change it; what it came of stays as it is
         return pl.concat([pl.DataFrame(schema=self.columns), *frames])
 
     def polars(self) -> pl.DataFrame:

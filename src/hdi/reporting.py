@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hdi.gaps import Wanted, find
 from hdi.jobs import Job, find_job
 from hdi.lookup import RECTANGLES, among, union
 from hdi.model import DAY_NS, Window, iso_ns, ns_date
+from hdi.reconciled import Judged, known
 from hdi.resolved import looked_up, member
 from hdi.schema import Schemas
 from hdi.stores import Store
@@ -43,8 +45,26 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """The last reconciliation of a subject that is on record: how many rows each check judged.
+
+    ``window`` and ``symbols`` are what it was asked for, None and () everything. ``newer``: rows came after it.
+    """
+
+    run: str
+    at: str
+    window: tuple[str, str] | None
+    symbols: tuple[str, ...]
+    judged: Mapping[str, int]
+    newer: bool
+
+
+@dataclass(frozen=True)
 class Section:
-    """One job in numbers; ``months`` (month, days, held), ``rows`` and ``rejects`` (day, rows) are for plots."""
+    """One job in numbers; ``months`` (month, days, held), ``rows`` and ``rejects`` (day, rows) are for plots.
+
+    ``discrepancies`` are those in the store's ledger; whether anybody looked for them says ``reconciled``.
+    """
 
     subject: Subject
     start: str | None
@@ -56,6 +76,7 @@ class Section:
     stored: int
     rejected: Mapping[str, int]
     discrepancies: tuple[dict[str, Any], ...]
+    reconciled: Looked | None
     restated: int
     restatements: int
     last_run: str | None
@@ -131,6 +152,22 @@ class Reporter:
         self._data_dir = data_dir
         self._ledger = store.ledger()
 
+    @cached_property
+    def _quarantine(self) -> pl.DataFrame:
+        return self._store.quarantine().filter(~pl.col("failed"))
+
+    @cached_property
+    def _noted(self) -> pl.DataFrame:
+        return self._store.discrepancies()
+
+    @cached_property
+    def _said(self) -> pl.DataFrame:
+        return self._store.conditions()
+
+    @cached_property
+    def _judged(self) -> list[Judged]:
+        return known(self._data_dir, self._store.identity())
+
     def sections(self, about: Iterable[Subject]) -> list[Section]:
         """One for each subject."""
         return [self._section(subject) for subject in about]
@@ -164,6 +201,7 @@ class Reporter:
             days=sum(line.total("days") for line in lines), held=sum(line.total("held") for line in lines),
             degraded=self._degraded(subject, window), gaps=gaps, stored=int(rows["rows"].sum()), rejected=rules,
             discrepancies=self._discrepancies(subject, window, rectangles),
+            reconciled=self._looked(subject, window, int(brought["committed_at"].max() or 0)),  # type: ignore[arg-type]
             restated=int(brought["superseded"].sum()), restatements=brought.filter(pl.col("superseded") > 0).height,
             last_run=last[0]["run"] if last else None, last_result=last[0]["status"] if last else None,
             last_at=iso_ns(last[0]["committed_at"]) if last else None,
@@ -225,8 +263,8 @@ class Reporter:
     ) -> tuple[pl.DataFrame, dict[str, int]]:
         """(rejected rows by day, how many broke each rule)."""
         at = pl.col("index_time")
-        rows = self._store.quarantine().filter(
-            pl.col("dataset") == subject.dataset, pl.col("schema") == subject.schema, ~pl.col("failed"),
+        rows = self._quarantine.filter(
+            pl.col("dataset") == subject.dataset, pl.col("schema") == subject.schema,
             at.is_null() | ((at >= window.start) & (at < window.end)),
         )  # fmt: skip
         if rectangles is not None:
@@ -241,7 +279,7 @@ class Reporter:
     def _discrepancies(
         self, subject: Subject, window: Window, rectangles: pl.DataFrame | None
     ) -> tuple[dict[str, Any], ...]:
-        rows = self._store.discrepancies().filter(
+        rows = self._noted.filter(
             pl.col("dataset") == subject.dataset, pl.col("schema") == subject.schema,
             pl.col("start") >= window.start, pl.col("start") < window.end,
         )  # fmt: skip
@@ -250,9 +288,22 @@ class Reporter:
         by = rows.group_by("check", "severity", "state").agg(count=pl.len()).sort("severity", "check", "state")
         return tuple(by.rows(named=True))
 
+    def _looked(self, subject: Subject, window: Window, stored_at: int) -> Looked | None:
+        """The last reconciliation that judged something of the subject; None where none is on record here."""
+        mine = [j for j in self._judged if j.about(subject.dataset, subject.schema, subject.symbols, window)]
+        if not mine:
+            return None
+        last = mine[-1]
+        whole = last.window.start <= window.start and last.window.end >= window.end
+        told = None if whole else (iso_ns(last.window.start), iso_ns(last.window.end))
+        return Looked(
+            last.run, iso_ns(last.at), told, last.symbols, last.of(subject.dataset, subject.schema),
+            newer=stored_at > last.at,
+        )  # fmt: skip
+
     def _degraded(self, subject: Subject, window: Window) -> tuple[str, ...] | None:
         """Days of the dataset that the vendor last called something else than available; None: it was never asked."""
-        said = self._store.conditions().filter(
+        said = self._said.filter(
             pl.col("dataset") == subject.dataset, pl.col("day") >= window.start // DAY_NS * DAY_NS,
             pl.col("day") < window.end,
         ).unique("day", keep="last", maintain_order=True)  # fmt: skip
@@ -262,4 +313,4 @@ class Reporter:
         return tuple(f"{ns_date(day)} {what}" for day, what in bad.select("day", "condition").iter_rows())
 
 
-__all__ = ["Reporter", "Section", "Subject", "subjects"]
+__all__ = ["Looked", "Reporter", "Section", "Subject", "subjects"]

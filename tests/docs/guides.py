@@ -1,6 +1,7 @@
 """Guides that tell a story: their commands are run in their order, and what is printed is compared with the page.
 
-``PYTHONPATH=tests python -m docs.guides`` writes docs/buying-data.md again, with what is printed now.
+``PYTHONPATH=tests python -m docs.guides`` writes docs/buying-data.md and docs/quickstart.md again, with what is printed
+now.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from typing import Self
 from children import Children
 from hdi.rehearsal import spawn
 
-PAGE = Path(__file__).parents[2] / "docs" / "buying-data.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, QUICK = DOCS / "buying-data.md", DOCS / "quickstart.md"
 #: What the page starts its vendor with.
 UNTIL, FAULT = "2024-03-16", "degraded:day=2024-03-12,hours=14-16"
+QUICK_UNTIL = "2025-01-01"
 _FENCE = re.compile(r"^```(console|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: What no two days or machines have in common, and what stands for it in a comparison.
 _VARY = (
     (r"\d{8}T\d{6}-[0-9a-f]{6}", "RUN"),
     (r"[A-Z]{4}-\d{8}-[A-Z0-9]{10}", "JOB"),
     (r"\b20(2[5-9]|[3-9]\d)-\d\d-\d\d(T[\d:.]+Z)?", "NOW"),  # the story is told in 2024
-    (r"\b\d+\.\d\d s\b", "SECONDS"),
+    (r"\b\d+\.\d+ (s|seconds)\b", "SECONDS"),
+    (r"^(Storage|Logs): .*", r"\1"),
     (r"127\.0\.0\.1:\d+", "GATEWAY"),
     (r"(by earlier runs: ).*", r"\1SOME"),
     (r"^(RUN .*\$\S+) +[\d-]+$", r"\1 RATE"),
@@ -78,6 +82,12 @@ def alike(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
+def plain(command: str) -> list[str] | None:
+    """The arguments of a command of hdi that needs no shell; None of others."""
+    match = re.fullmatch(r"(?:hdi|python main\.py) ([^|&;<>()$`*?~#\n]+)(?: #.*)?", command)
+    return shlex.split(match[1]) if match else None
+
+
 class Reader:
     """Somebody who types the commands in a folder of their own. A context manager.
 
@@ -87,7 +97,7 @@ class Reader:
     def __init__(self, folder: Path, environment: dict[str, str], folders: dict[str, str]) -> None:
         self.folder, self._folders = folder, folders
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self._environment = {"PATH": programs, "HOME": str(folder), **environment}
+        self.environment = {"PATH": programs, "HOME": str(folder), **environment}
         self._runs: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -107,7 +117,8 @@ class Reader:
             path.write_text(step.text, encoding="utf-8")
             return 0, ""
         command = self.here(step.command)
-        code, printed = self._hdi(shlex.split(command)[1:]) if command.startswith("hdi ") else self._shell(command)
+        words = plain(command)
+        code, printed = self._shell(command) if words is None else self._hdi(words)
         self._runs.update(zip(_NAMES.findall(step.shown), _NAMES.findall(printed), strict=False))
         for path, name in self._folders.items():
             printed = printed.replace(path, name)
@@ -130,23 +141,24 @@ class Reader:
 
     def _hdi(self, words: list[str]) -> tuple[int, str]:
         output = self.folder / ".printed"
-        job = {"words": words, "folder": str(self.folder), "environment": self._environment, "output": str(output)}
+        job = {"words": words, "folder": str(self.folder), "environment": self.environment, "output": str(output)}
         code = self._children.watch(self._children.fork(job))
         return code, output.read_text(encoding="utf-8")
 
     def _shell(self, command: str) -> tuple[int, str]:
         done = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=self._environment, text=True, timeout=60, check=False,
+            ["bash", "-c", command], cwd=self.folder, env=self.environment, text=True, timeout=60, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         return done.returncode, done.stdout
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[Reader]:
-    """A reader of the page, in an empty folder, with the vendor that the page starts."""
-    with spawn(until=UNTIL) as vendor:
-        vendor.fault(FAULT)
+def reading(folder: Path, until: str = UNTIL, fault: str = FAULT) -> Iterator[Reader]:
+    """A reader of a page, in an empty folder, with the vendor that the page starts."""
+    with spawn(until=until) as vendor:
+        if fault:
+            vendor.fault(fault)
         folders = {
             str(folder): "/home/me/market", str(vendor.ca_file.parent): "/home/me/rehearsal",
             str(Path(sys.executable).with_name("hdi")): "/home/me/hdi/.venv/bin/hdi",
@@ -156,10 +168,13 @@ def reading(folder: Path) -> Iterator[Reader]:
 
 
 def main() -> None:
-    """Write the page again."""
-    with tempfile.TemporaryDirectory() as folder, reading(Path(folder)) as reader:
-        told = reader.retold(PAGE.read_text(encoding="utf-8"))
-    PAGE.write_text(told, encoding="utf-8")
+    """Write the pages again, or those that are named."""
+    for page, until, fault in ((PAGE, UNTIL, FAULT), (QUICK, QUICK_UNTIL, "")):
+        if page.stem not in (sys.argv[1:] or [page.stem]):
+            continue
+        with tempfile.TemporaryDirectory() as folder, reading(Path(folder), until, fault) as reader:
+            told = reader.retold(page.read_text(encoding="utf-8"))
+        page.write_text(told, encoding="utf-8")
 
 
 if __name__ == "__main__":

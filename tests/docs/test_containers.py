@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hdi.cli import run
 from hdi.settings import describe, load
 
 ROOT = Path(__file__).parents[2]
@@ -63,9 +64,32 @@ def settings():
     return load(env=environment, cwd=Path(workdir))
 
 
-def test_compose_has_no_version_key_and_two_services() -> None:
+def whole(name):
+    """A service with what it takes over from another one."""
+    service = SERVICES[name]
+    return (whole(service["extends"]["service"]) | service) if "extends" in service else service
+
+
+def test_compose_has_no_version_key_and_starts_two_services_unless_more_are_asked_for() -> None:
     assert COMPOSE.keys() == {"services", "volumes"}
-    assert SERVICES.keys() == {"timescaledb", "app"}
+    profiles = {name: service.get("profiles") for name, service in SERVICES.items()}
+    monitoring = {key: ["monitoring"] for key in ("metrics", "prometheus", "grafana")}
+    assert profiles == {"timescaledb": None, "app": None, "schedule": ["schedule"], **monitoring}
+
+
+@pytest.mark.parametrize("name", ["schedule", "metrics"])
+def test_the_commands_of_the_services_are_commands_of_hdi(name, capsys) -> None:
+    program, command, *options = SERVICES[name]["command"]
+    assert program == "hdi"
+    assert run([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(option in shown for option in options if option.startswith("--"))
+
+
+def test_what_is_published_is_reached_from_this_machine_alone() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert len(ports) == 3
+    assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
 def test_every_path_that_is_copied_exists_and_is_in_the_build() -> None:
@@ -93,8 +117,8 @@ def test_what_the_package_is_built_from_is_in_the_build() -> None:
 def test_images_are_pinned() -> None:
     stages = [text.split()[0] for name, text in instructions() if name == "FROM"]
     assert len(set(stages)) == 1  # the interpreter of the first stage is that of the last
-    for image in [*stages, SERVICES["timescaledb"]["image"]]:
-        assert re.search(r":\d+\.\d+[\w.-]*$", image), image
+    for image in [*stages, *(service["image"] for service in SERVICES.values() if "image" in service)]:
+        assert re.search(r":v?\d+\.\d+[\w.-]*$", image), image
     assert SERVICES["timescaledb"]["image"].endswith("-pg17")
 
 
@@ -127,6 +151,9 @@ def test_the_health_check_of_the_app_is_a_command_of_hdi(tmp_path) -> None:
 def test_every_variable_of_the_services_is_read_by_somebody() -> None:
     assert set(SERVICES["app"]["environment"]) <= {row.env for row in describe() if row.env}
     assert set(SERVICES["timescaledb"]["environment"]) <= IMAGE_READS
+    sources = (ROOT / "deploy/grafana/provisioning/datasources/hdi.yml").read_text(encoding="utf-8")
+    ours = {name for name in SERVICES["grafana"]["environment"] if not name.startswith("GF_")}
+    assert ours == set(re.findall(r": \$(\w+)$", sources, re.MULTILINE))
 
 
 def test_the_example_of_env_names_every_variable_that_compose_takes_from_it() -> None:
@@ -138,10 +165,12 @@ def test_the_example_of_env_names_every_variable_that_compose_takes_from_it() ->
 
 def test_no_secret_is_written_down_and_no_password_has_a_default() -> None:
     for service in SERVICES.values():
-        for name, value in service["environment"].items():
+        for name, value in service.get("environment", {}).items():
             if "PASSWORD" in name:
-                assert VARIABLE.fullmatch(value)[2] == "?", name
-            if "KEY" in name:
+                # Without its role Grafana shows no SQL; nothing else needs it.
+                assert VARIABLE.fullmatch(value)[2] == ("-" if name == "GRAFANA_DB_PASSWORD" else "?"), name
+                assert VARIABLE.fullmatch(value)[2] == "?" or not VARIABLE.fullmatch(value)[3], name
+            if "KEY" in name or "WEBHOOK" in name:
                 assert not VARIABLE.fullmatch(value)[3], name
 
 
@@ -170,16 +199,17 @@ def test_what_hdi_writes_lies_on_volumes_that_its_user_owns() -> None:
 
 
 def test_volumes_are_declared_and_the_database_has_one() -> None:
-    used = {mount.split(":")[0] for service in SERVICES.values() for mount in service["volumes"]}
+    used = {mount.split(":")[0] for name in SERVICES for mount in whole(name)["volumes"]}
     assert {name for name in used if not name.startswith(".")} == COMPOSE["volumes"].keys()
     assert "database:/var/lib/postgresql/data" in SERVICES["timescaledb"]["volumes"]
 
 
-def test_both_services_are_checked_limited_and_restarted_and_the_app_waits_for_the_database() -> None:
-    for service in SERVICES.values():
+def test_every_service_is_checked_limited_and_restarted_and_the_app_waits_for_the_database() -> None:
+    for name in SERVICES:
+        service = whole(name)
         assert service["healthcheck"].keys() == {"test", "interval", "timeout", "retries", "start_period"}
         assert re.fullmatch(r"\d+g", service["mem_limit"])
-        assert service["restart"] == "unless-stopped"
+        assert service["restart"] == ("on-failure:5" if name == "schedule" else "unless-stopped")
     assert SERVICES["app"]["depends_on"] == {"timescaledb": {"condition": "service_healthy"}}
 
 

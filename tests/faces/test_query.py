@@ -115,7 +115,14 @@ class TestSymbols:
 
     @pytest.mark.usefixtures("rolled")
     def test_all_symbols_are_every_instrument(self, ask):
-        assert len(found(ask("ALL_SYMBOLS"))) == len(found(ask(()))) == 4
+        assert len(found(ask("ALL_SYMBOLS"))) == len(found(ask(["all_symbols", "ES.c.0"]))) == 4
+
+    @pytest.mark.usefixtures("rolled")
+    @pytest.mark.parametrize("none", [(), [], "", " , ", [""]])
+    def test_no_symbol_at_all_is_refused_and_does_not_mean_everything(self, ask, none):
+        with pytest.raises(RequestError, match="no symbols were named") as caught:
+            ask(none)
+        assert "ALL_SYMBOLS" in caught.value.hint
 
 
 class TestResult:

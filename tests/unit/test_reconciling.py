@@ -5,7 +5,7 @@ import pytest
 
 from hdi.errors import RequestError
 from hdi.frames import DISCREPANCIES
-from hdi.model import DAY_NS
+from hdi.model import DAY_NS, MAX_NS, Window
 from hdi.reconciling.bars import chains
 from hdi.reconciling.checks import CHECKS, chosen
 from hdi.reconciling.findings import FINDING, MANY, Collector, finding, price_text, settled, together
@@ -16,6 +16,7 @@ from hdi.reconciling.settlements import Settlements
 PX = 10**9
 MINUTE = 60 * PX
 START = 19_724 * DAY_NS
+ALWAYS = Window(0, MAX_NS)
 SAME = ("ts_event", "sequence", "price", "size")
 
 
@@ -57,7 +58,7 @@ def test_prices_are_told_exactly_and_without_trailing_zeros():
 
 def test_fills_of_one_order_that_are_equal_are_no_copies_and_an_hour_that_came_twice_is():
     def copies():
-        return Copies("trades", Collector(), SAME, 40.0, 20)
+        return Copies("trades", Collector(), ALWAYS, SAME, 40.0, 20)
 
     burst = ticks(100, sequence=[k // 4 for k in range(100)], at=[START + k // 4 * PX for k in range(100)],
                   size=[k % 3 for k in range(100)])  # fmt: skip
@@ -118,10 +119,10 @@ def test_a_quote_that_never_changes_through_a_day_of_trades_is_stale():
             bid_px_00=pl.lit(99 * PX), ask_px_00=pl.lit(101 * PX), bid_sz_00=pl.Series(sizes), ask_sz_00=pl.lit(4),
         )  # fmt: skip
 
-    found = told(StaleQuotes("tbbo", Collector(), 100), *cut(quoted([7] * 100)))
+    found = told(StaleQuotes("tbbo", Collector(), ALWAYS, 100), *cut(quoted([7] * 100)))
     assert found == [(1, START, START + DAY_NS, "quote", "a quote that changes", "100 rows with one quote")]
-    assert told(StaleQuotes("tbbo", Collector(), 100), *cut(quoted([7] * 99 + [8]))) == []
-    assert told(StaleQuotes("tbbo", Collector(), 100), *cut(quoted([7] * 99))) == []
+    assert told(StaleQuotes("tbbo", Collector(), ALWAYS, 100), *cut(quoted([7] * 99 + [8]))) == []
+    assert told(StaleQuotes("tbbo", Collector(), ALWAYS, 100), *cut(quoted([7] * 99))) == []
 
 
 def test_two_bars_of_one_interval_are_told_however_they_come():

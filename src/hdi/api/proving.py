@@ -181,7 +181,8 @@ class Proving(Looking):
             between(start or None, end or None), self.symbols_of(symbols) if symbols else (), tuple(schema), dataset,
             tuple(checks),
         )  # fmt: skip
-        return Reconciliation(self.store(write=True), self.schemas, wanted, self.settings.reconcile)
+        settings = self.settings
+        return Reconciliation(self.store(write=True), self.schemas, wanted, settings.reconcile, settings.data_dir)
 
     def lock(  # noqa: PLR0913  (each is an option of the command)
         self,
@@ -376,3 +377,20 @@ class Proving(Looking):
         if not self.alerts_configured:
             raise RequestError("nobody is told of anything", "Set HDI_ALERT_WEBHOOK, or alerts.command.")
         return self._sender().try_out(Alert("failure", "trial", "this is a trial: nothing is wrong"))
+
+    def verify(
+        self, tests: Sequence[str] = (), *, tell: Callable[[str], object] = lambda _: None
+    ) -> tuple[Path, dict[str, Any]]:
+        """Measure the promises (:mod:`hdi.verifying`), and keep the result beside the logs: its file and itself.
+
+        ``tell`` hears which test is at work. Raises RequestError for an unknown one.
+        """
+        from hdi.api.measuring import verify
+
+        return verify(self, tests, tell)
+
+    def last_verification(self) -> tuple[Path, dict[str, Any]]:
+        """The last result that was kept. RequestError where there is none."""
+        from hdi.verifying.results import last
+
+        return last(self.settings.log.dir)

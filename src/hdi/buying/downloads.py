@@ -151,6 +151,7 @@ class Downloads:
         self._lock = threading.Lock()
         self._wasted = Decimal(0)
         self._stopped_by: HdiError | None = None
+        self._trace = tracing.here()
 
     def run(self, more: Iterable[Sequence[Lot]] = ()) -> Generator[tuple[Lot, Future[tuple[Lot, Slip | None]]]]:
         """Each lot with its finished download, in order; the next ones are on their way meanwhile; then ``more``.
@@ -194,7 +195,6 @@ class Downloads:
         """Each lot with its finished download, in order."""
         coming: deque[tuple[Lot, Future[tuple[Lot, Slip | None]]]] = deque()
         workers = self._terms.workers
-        self._trace = tracing.here()
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="hdi-download") as pool:
             try:
                 rest = iter(lots)

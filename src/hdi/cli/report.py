@@ -12,7 +12,7 @@ from hdi.cli.render import count, dumps
 from hdi.cli.session import put, say, session
 
 if TYPE_CHECKING:
-    from hdi.reporting import Section
+    from hdi.reporting import Looked, Section
 
 NOT_MEASURED = "not measured"
 
@@ -89,7 +89,9 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
     rejected = [f"{rule} {n}" for rule, n in section.rejected.items()]
     yield "rejects", ", ".join(rejected) or "none"
     found = [f"{d['check']} {d['count']} {d['state']} ({d['severity']})" for d in section.discrepancies]
-    yield "discrepancies", ", ".join(found) or "none known; hdi reconcile looks for them"
+    none = "none" if section.reconciled else NOT_MEASURED
+    yield "discrepancies", ", ".join(found) or none
+    yield "reconciled", _looked(section.reconciled)
     yield "restatements", f"{count(section.restated, 'row')} superseded by {count(section.restatements, 'unit')}"
     if section.degraded is None:
         yield "conditions", NOT_MEASURED
@@ -100,6 +102,19 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
     yield "dollars", NOT_MEASURED if section.dollars is None else dollars_text(section.dollars)
     for note in section.notes:
         yield "note", note
+
+
+def _looked(last: Looked | None) -> str:
+    """When somebody looked for discrepancies, and at what."""
+    from hdi.model import some
+
+    if last is None:
+        return "no run is on record in this data folder; hdi reconcile makes one"
+    checks = ", ".join(f"{check} {rows}" for check, rows in sorted(last.judged.items()))
+    of = f" of {some(last.symbols, ',')}" if last.symbols else ""
+    window = f" in {' to '.join(last.window)}" if last.window else ""
+    newer = "; rows were stored since" if last.newer else ""
+    return f"{last.run} at {last.at}{newer}; rows judged{of}{window}: {checks}"
 
 
 __all__ = ["NOT_MEASURED", "facts", "lines", "register", "report"]

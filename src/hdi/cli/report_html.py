@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hdi.cli.charts_look import COLORS, GRID, INK, WARNING
-from hdi.cli.report import facts
+from hdi.cli.report import NOT_MEASURED, facts
 from hdi.model import ns_date
 
 if TYPE_CHECKING:
@@ -54,11 +54,12 @@ def _summary(sections: Sequence[Section]) -> str:
     heads = ("job", "coverage", "rows", "gaps", "rejects", "open discrepancies", "last run")
     rows = []
     for section in sections:
-        share = "not measured" if section.share is None else f"{section.share} %"
+        share = NOT_MEASURED if section.share is None else f"{section.share} %"
         standing = sum(d["count"] for d in section.discrepancies if d["state"] == "open")
         cells = (
             section.subject.name, share, f"{section.stored:,}", str(sum(section.gaps.values())),
-            str(sum(section.rejected.values())), str(standing), section.last_result or "never",
+            str(sum(section.rejected.values())), str(standing) if standing or section.reconciled else NOT_MEASURED,
+            section.last_result or "never",
         )  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in cells) + "</tr>")
     return f"<table><tr>{''.join(f'<th>{h}</th>' for h in heads)}</tr>{''.join(rows)}</table>"

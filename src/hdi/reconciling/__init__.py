@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from uuid import uuid4
 
 import polars as pl
@@ -17,6 +18,7 @@ import structlog
 
 from hdi.lookup import Lookup, Names, union
 from hdi.model import Window
+from hdi.reconciled import Judged, keep
 from hdi.reconciling.checks import ERROR, chosen
 from hdi.reconciling.findings import OPEN, settled
 from hdi.reconciling.held import Asked, Books, whole_days
@@ -69,9 +71,15 @@ class Reconciled:
 class Reconciliation:
     """A run over what a store holds: :meth:`steps` does it, :meth:`result` says what became of it."""
 
-    def __init__(self, store: Store, schemas: Schemas, wanted: Wanted, settings: Reconcile) -> None:
-        """Raises RequestError for an unknown check, schema or dataset, UnknownSymbol where no symbol is stored."""
+    def __init__(
+        self, store: Store, schemas: Schemas, wanted: Wanted, settings: Reconcile, data_dir: Path | None = None
+    ) -> None:
+        """With a ``data_dir`` it is kept on record there that the run was done, and what it judged.
+
+        Raises RequestError for an unknown check, schema or dataset, UnknownSymbol where no symbol is stored.
+        """
         self._store = store
+        self._data_dir = data_dir
         self._schemas = schemas
         self._wanted = wanted
         self._settings = settings
@@ -111,6 +119,7 @@ class Reconciliation:
             reading = Reading(
                 self._store, self._schemas, self._books, self._checks, self._settings, dataset,
                 Asked(self._wanted.window, rectangles),
+                self._before.filter(pl.col("dataset") == dataset, pl.col("state") == OPEN),
             )  # fmt: skip
             for name in reading.stored():
                 one = Pass(reading, name, self._only)
@@ -118,6 +127,17 @@ class Reconciliation:
                 done = one.done()
                 self._done.append(done)
                 self._keep(done)
+        if self._data_dir is not None and self._done:
+            keep(self._data_dir, self._record())
+
+    def _record(self) -> Judged:
+        rows: dict[tuple[str, str], dict[str, int]] = {}
+        for done in self._done:
+            for (check, schema, _), count in done.counts.items():
+                mine = rows.setdefault((done.dataset, schema), {})
+                mine[check] = mine.get(check, 0) + count.judged
+        wanted = self._wanted
+        return Judged(self._run, time.time_ns(), self._store.identity(), wanted.window, wanted.symbols, rows)
 
     def _keep(self, done: Done) -> None:
         """Bring the ledger to what was found."""
@@ -155,7 +175,7 @@ class Reconciliation:
         now = self._store.discrepancies()
         window = self._wanted.window
         standing = now.filter(
-            pl.col("state") == OPEN, scoped, pl.col("start") >= window.start, pl.col("start") < window.end
+            pl.col("state") == OPEN, scoped, pl.col("end") > window.start, pl.col("start") < window.end
         )
         if self._asked is not None:
             standing = standing.join(self._asked.select("dataset", "instrument_id").unique(),

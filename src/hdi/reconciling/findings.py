@@ -110,6 +110,9 @@ def settled(
         )  # fmt: skip
         if mine.height:
             judged.append(mine.filter(scope(mine))["number"])
+    left = standing.filter(~pl.col("number").is_in(pl.concat([again, *judged]).implode()))
+    part = _parts(new, left)
+    again = pl.concat([again, part["number"]])
     seen, gone = pl.col("number").is_in(again.implode()), pl.col("number").is_in(pl.concat(judged).implode())
     kept = known.with_columns(
         last_run=pl.when(seen).then(pl.lit(run)).otherwise("last_run"),
@@ -118,7 +121,11 @@ def settled(
         resolved_run=pl.when(gone).then(pl.lit(run)).otherwise("resolved_run"),
         resolved_at=pl.when(gone).then(pl.lit(at)).otherwise("resolved_at"),
     )
-    fresh = new.join(standing, on=_SAME, how="anti", nulls_equal=True).sort("start", "instrument_id", *PLACE[:3])
+    fresh = (
+        new.join(standing, on=_SAME, how="anti", nulls_equal=True)
+        .join(part, on=_SAME, how="anti", nulls_equal=True)
+        .sort("start", "instrument_id", *PLACE[:3])
+    )
     following = int(known["number"].max() or 0) + 1  # type: ignore[arg-type]  # Polars' maxima
     fresh = fresh.with_columns(
         number=pl.int_range(following, following + fresh.height, dtype=pl.Int64),
@@ -128,6 +135,17 @@ def settled(
     )  # fmt: skip
     parts = [kept, fresh]
     return pl.concat(part.select(pl.col(c).cast(t) for c, t in DISCREPANCIES.items()) for part in parts)
+
+
+def _parts(new: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
+    """Findings that are what a window has of longer ones, which it cannot judge; each with the number of its own."""
+    own = [c for c in _SAME if c not in ("start", "end", "expected", "found")]
+    longer = standing.select(*own, "number", "evidence", since="start", until="end")
+    both = new.join(longer, on=[*own, "evidence"], nulls_equal=True)
+    return both.filter(
+        pl.col("since") <= pl.col("start"), pl.col("until") >= pl.col("end"),
+        pl.col("until") - pl.col("since") > pl.col("end") - pl.col("start"),
+    ).select(*_SAME, "number")  # fmt: skip
 
 
 def bars_text(columns: Sequence[tuple[str, str]], volume: str) -> pl.Expr:

@@ -51,6 +51,8 @@ class Reading:
     settings: Reconcile
     dataset: str
     asked: Asked
+    #: The discrepancies of the dataset that are open.
+    standing: pl.DataFrame = field(repr=False)
 
     def stored(self) -> list[str]:
         """The schemas of which the dataset holds something."""
@@ -240,9 +242,9 @@ class Pass:
         reading, schema, name, own = self._reading, self._schema, self._name, self._collector
         settings, there, bars = reading.settings, set(self._schema.dtypes), "open_price" in self._schema.dtypes
         found: list[tuple[Finder, str, Scope]] = []
-        scope = reading.scope()
+        scope, window, standing = reading.scope(), reading.asked.window, reading.standing
         if prices := (prices_of(there) if "tick_size" in reading.checks and schema.volume else {}):
-            ticks = Ticks.of(reading.store, reading.dataset, reading.asked.window, reading.asked.rectangles)
+            ticks = Ticks.of(reading.store, reading.dataset, window, reading.asked.rectangles)
             width = max(name.width, 1)
             found.append((Grid(name.name, own, ticks, prices, width), "definition", reading.scope(ticks, width)))
         if bars:
@@ -250,22 +252,23 @@ class Pass:
                 Twice(name.name, own, name.width), StaleBars(name.name, own, name.width, settings.stale_bars),
             )]  # fmt: skip
             if name.width:
-                found.append((Spikes(name.name, own, name.width, settings.spike_moves), "", scope))
+                found.append((Spikes(name.name, own, name.width, settings.spike_moves, standing), "", scope))
         elif schema.volume:
             same = tuple(c for c in _SAME if c in there)
-            found.append((Copies(name.name, own, same, settings.copies_percent, settings.copies_least), "", scope))
+            copies = Copies(name.name, own, window, same, settings.copies_percent, settings.copies_least)
+            found.append((copies, "", scope))
             if {"sequence", "ts_event"} <= there and schema.index_time != "ts_event":
-                found.append((Order(name.name, own, flags="flags" in there), "", scope))
+                found.append((Order(name.name, own, standing, flags="flags" in there), "", scope))
             if set(StaleQuotes.columns) <= there:
-                found.append((StaleQuotes(name.name, own, settings.stale_quotes), "", scope))
+                found.append((StaleQuotes(name.name, own, window, settings.stale_quotes), "", scope))
             if name.name == TRADES and "price_spike" in reading.checks and "ohlcv-1m" not in reading.stored():
-                self._minutes = Spikes(name.name, own, MINUTE_NS, settings.spike_moves)
+                self._minutes = Spikes(name.name, own, MINUTE_NS, settings.spike_moves, standing)
                 key = (self._minutes.check, name.name, "")
-                self._counts[key], self._scopes[key] = self._minutes.count, scope
+                self._counts[key], self._scopes[key] = self._minutes.count, _certain(scope, self._minutes)
         for finder, against, judged in found:
             if finder.check in reading.checks:
                 key = (finder.check, name.name, against)
-                self._counts[key], self._scopes[key] = finder.count, judged
+                self._counts[key], self._scopes[key] = finder.count, _certain(judged, finder)
                 yield finder
 
     def _settlements(self) -> None:
@@ -303,6 +306,11 @@ class Pass:
             read = list(self._reading.rows("ohlcv-1d", eve, ("high", "low", "volume")))
             days = pl.concat(read) if read else None
         judge.look(rows.sort("at", maintain_order=True), days)
+
+
+def _certain(scope: Scope, finder: Finder) -> Scope:
+    """Of a scope what the finder could judge, or did not see: a row that is gone contradicts nothing any more."""
+    return lambda rows: scope(rows) & ~finder.doubtful(rows)
 
 
 def _legs(rows: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:

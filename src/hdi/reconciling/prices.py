@@ -19,8 +19,10 @@ from hdi.symbology import Intervals
 _BOUND = ("F", "S")
 _SPAN = {"instrument_id": pl.Int64(), "start": pl.Int64(), "end": pl.Int64(), "tick": pl.Int64()}
 _UNKNOWN = "no definition with a tick that binds is in force"
-#: A scale needs so many bars.
+#: A scale needs so many moves.
 _LEAST = 30
+_UNUSUAL = "less than {} moves of its instrument were read of its {}, or none but zero"
+_ALONE = "no bar before it or after it was read"
 
 
 class Ticks:
@@ -106,8 +108,10 @@ class Spikes(_Base):
     check = "price_spike"
     columns = (*PRICES, "volume")
 
-    def __init__(self, schema: str, collector: Collector, width: int, most: int) -> None:
-        super().__init__(schema, collector)
+    def __init__(
+        self, schema: str, collector: Collector, width: int, most: int, standing: pl.DataFrame | None = None
+    ) -> None:  # fmt: skip
+        super().__init__(schema, collector, standing)
         self._width = max(width, 1)
         self._most = most
         hour = 3_600 * 10**9
@@ -119,7 +123,6 @@ class Spikes(_Base):
 
     def feed(self, rows: pl.DataFrame) -> None:
         """See :class:`hdi.reconciling.rows.Finder`."""
-        self.count.judged += rows.height
         mine = rows.select(*WHO, "at", *PRICES)
         low, high = int(mine["at"].min()), int(mine["at"].max())  # type: ignore[arg-type]  # Polars' extrema
         if cell_start(low, self._grid) == cell_start(high, self._grid):  # type: ignore[arg-type]
@@ -174,10 +177,19 @@ class Spikes(_Base):
         beside = {
             f"{c}_{k}": pl.col(c).shift(n).over(WHO) for c in ("high", "low") for k, n in (("last", 1), ("next", -1))
         }
-        both = every.with_columns(**beside).filter("mine").join(scales, on=WHO)
+        both = every.with_columns(**beside).filter("mine").join(
+            scales, on=WHO, how="left", maintain_order="left", nulls_equal=True
+        )  # fmt: skip
+        usual = pl.col("scale").fill_null(0) > 0
+        scaled = both.filter(usual)
+        between = scaled.drop_nulls(list(beside))
+        self.count.judged += between.height
+        self.count.unjudged[_UNUSUAL.format(_LEAST, self._grid)] += both.height - scaled.height
+        self.count.unjudged[_ALONE] += scaled.height - between.height
+        self.doubt(both.filter(~usual | pl.any_horizontal(pl.col(c).is_null() for c in beside)))
         up = pl.col("high") - pl.max_horizontal("high_last", "high_next")
         down = pl.min_horizontal("low_last", "low_next") - pl.col("low")
-        known = both.drop_nulls(list(beside)).filter(pl.col("scale") > 0).with_columns(up=up, down=down)
+        known = between.with_columns(up=up, down=down)
         for field, far, edge in (
             ("high_price", "up", pl.max_horizontal("high_last", "high_next")),
             ("low_price", "down", pl.min_horizontal("low_last", "low_next")),

@@ -11,14 +11,17 @@ from typing import Protocol
 import polars as pl
 
 from hdi.folding import PRICES
-from hdi.model import DAY_NS
+from hdi.model import DAY_NS, Window
 from hdi.reconciling.bars import Count
 from hdi.reconciling.findings import Collector, bars_text, finding, price_text
 
 WHO = ("publisher_id", "instrument_id")
+_PLACES = {"publisher_id": pl.Int32(), "instrument_id": pl.Int64(), "start": pl.Int64()}
 _HOUR_NS = 3_600 * 10**9
 #: Bits of ``flags``: a row of a snapshot, and one whose time of receipt is unreliable.
 _SNAPSHOT, _BAD_TS_RECV = 32, 8
+_FIRST = "it is the first row of its instrument that was read"
+_CUT = "its hour or day is not whole in what was asked for"
 #: Groups are added up again when they have grown to so many.
 _MANY = 200_000
 
@@ -39,15 +42,37 @@ class Finder(Protocol):
     def done(self) -> None:
         """Nothing follows."""
 
+    def doubtful(self, places: pl.DataFrame) -> pl.Series:
+        """True for each of the places (publisher_id, instrument_id, start) whose row was read and not judged."""
+
 
 class _Base:
     check = ""
     columns: tuple[str, ...] = ()
 
-    def __init__(self, schema: str, collector: Collector) -> None:
+    def __init__(self, schema: str, collector: Collector, standing: pl.DataFrame | None = None) -> None:
+        """``standing`` are the open discrepancies; of their places it is known later whether they were judged."""
         self.schema = schema
         self.collector = collector
         self.count = Count()
+        none = pl.DataFrame(schema=_PLACES)
+        self._standing = none if standing is None else standing.filter(
+            pl.col("check") == self.check, pl.col("schema") == schema
+        ).select(_PLACES).unique()  # fmt: skip
+        self._doubts = none
+
+    def doubtful(self, places: pl.DataFrame) -> pl.Series:
+        """See :class:`Finder`."""
+        told = self._doubts.unique().with_columns(doubt=pl.lit(value=True))
+        found = places.select(_PLACES).join(told, on=list(_PLACES), how="left", nulls_equal=True, maintain_order="left")
+        return found["doubt"].fill_null(value=False)
+
+    def doubt(self, rows: pl.DataFrame) -> None:
+        """Rows (with ``at``) that cannot be judged for want of their neighbours."""
+        if self._standing.height and rows.height:
+            places = rows.select(*WHO, start="at")
+            near = self._standing.join(places, on=list(_PLACES), how="semi", nulls_equal=True)
+            self._doubts = pl.concat([self._doubts, near])
 
     def found(self, rows: pl.DataFrame, **told: pl.Expr | str) -> None:
         """Keep rows with start and end as findings."""
@@ -63,13 +88,21 @@ class _Grouped(_Base):
 
     stretch = _HOUR_NS
 
-    def __init__(self, schema: str, collector: Collector) -> None:
+    def __init__(self, schema: str, collector: Collector, window: Window) -> None:
+        """``window`` is read: a stretch that it cuts cannot be judged."""
         super().__init__(schema, collector)
         self._groups: pl.DataFrame | None = None
+        self._low = -(-window.start // self.stretch) * self.stretch
+        self._high = window.end // self.stretch * self.stretch
 
     def feed(self, rows: pl.DataFrame) -> None:
         """See :class:`Finder`."""
-        self.count.judged += rows.height
+        whole = rows.filter(pl.col("at") >= self._low, pl.col("at") < self._high)
+        self.count.judged += whole.height
+        self.count.unjudged[_CUT] += rows.height - whole.height
+        if whole.is_empty():
+            return
+        rows = whole
         start = pl.col("at") // self.stretch * self.stretch
         groups = self.grouped(rows.with_columns(start=start))
         reached = int(rows["at"].max()) // self.stretch * self.stretch  # type: ignore[arg-type]  # Polars' maxima
@@ -110,8 +143,10 @@ class Copies(_Grouped):
 
     check = "duplicate_ticks"
 
-    def __init__(self, schema: str, collector: Collector, same: tuple[str, ...], percent: float, least: int) -> None:
-        super().__init__(schema, collector)
+    def __init__(  # noqa: PLR0913, PLR0917  (thresholds, and what every check has)
+        self, schema: str, collector: Collector, window: Window, same: tuple[str, ...], percent: float, least: int
+    ) -> None:  # fmt: skip
+        super().__init__(schema, collector, window)
         self._same = (*WHO, "at", *same)
         self.columns = (*same, "_unit")
         self._percent = percent
@@ -202,8 +237,10 @@ class Order(_Base):
 
     check = "out_of_order"
 
-    def __init__(self, schema: str, collector: Collector, *, flags: bool) -> None:
-        super().__init__(schema, collector)
+    def __init__(
+        self, schema: str, collector: Collector, standing: pl.DataFrame | None = None, *, flags: bool
+    ) -> None:  # fmt: skip
+        super().__init__(schema, collector, standing)
         self.columns = ("ts_event", "sequence", *(("flags",) if flags else ()))
         self._flags = flags
         self._last: pl.DataFrame | None = None
@@ -213,10 +250,13 @@ class Order(_Base):
         mine = rows.select(*WHO, "at", *self.columns, new=pl.lit(value=True)).drop_nulls("ts_event")
         if self._flags:
             mine = mine.filter((pl.col("flags") & (_SNAPSHOT | _BAD_TS_RECV)) == 0)
-        self.count.judged += mine.height
         both = mine if self._last is None else pl.concat([self._last, mine])
         before = {c: pl.col(c).shift(1).over(WHO) for c in ("sequence", "ts_event")}
         both = both.with_columns(before=before["sequence"], event=before["ts_event"])
+        first = both.filter("new", pl.col("event").is_null())
+        self.doubt(first)
+        self.count.judged += mine.height - first.height
+        self.count.unjudged[_FIRST] += first.height
         late = both.filter("new", pl.col("sequence") < pl.col("before"), pl.col("ts_event") < pl.col("event"))
         self._last = both.group_by(WHO, maintain_order=True).last().select(mine.columns).with_columns(
             new=pl.lit(value=False)
@@ -277,8 +317,8 @@ class StaleQuotes(_Grouped):
     stretch = DAY_NS
     columns = ("bid_px_00", "ask_px_00", "bid_sz_00", "ask_sz_00")
 
-    def __init__(self, schema: str, collector: Collector, least: int) -> None:
-        super().__init__(schema, collector)
+    def __init__(self, schema: str, collector: Collector, window: Window, least: int) -> None:
+        super().__init__(schema, collector, window)
         self._least = least
 
     def grouped(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -41,6 +41,11 @@ Variables that hdi reads, in the file .env of the working folder. As it stands t
 from what you need. An exported variable wins over this file, a flag over both.
 """
 _PLAIN = re.compile(r"[A-Za-z][\w./:-]*")
+#: What docker-compose.yml takes from .env for others than hdi: name, what it is, an example.
+_OF_OTHERS = (
+    ("GRAFANA_DB_PASSWORD", "For docker compose alone: the password of the role hdi_read, as which Grafana reads the "
+     "database.", "your_password"),
+)  # fmt: skip
 #: Settings that are shown, and stand in no file: with one, the variable TIMESCALEDB_HOST would not choose the store.
 _OFF = ("store",)
 
@@ -65,6 +70,7 @@ def env(given: dict[str, str] | None = None) -> str:
         shown = at.example or _value(field)
         line = f"{at.env}={_quoted(values[at.env])}" if at.env in values else f"# {at.env}={shown}"
         parts.append(f"{_comment(said)}{line}\n")
+    parts += [f"{_comment(said)}# {name}={example}\n" for name, said, example in _OF_OTHERS]
     return "\n".join(parts)
 
 

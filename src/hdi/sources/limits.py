@@ -69,8 +69,7 @@ class Limiter:
             self._held[family] = max(until, self._held.get(family, until))
 
     def _tell(self, family: str, used: int, reset: float, *, throttled: bool) -> None:
-        tell = log.info if throttled else log.debug
-        tell(
+        log.info(
             "rate_limit",
             family=family,
             remaining_calls=max(0, self._limits[family] - used),

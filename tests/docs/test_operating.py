@@ -1,0 +1,203 @@
+"""The pages for those who run it: each of their commands is typed, and ends as the page shows.
+
+index, quickstart, operations, troubleshooting, add-a-symbol, health-and-settings, quarantine, reconciliation, data-lock,
+logs, monitoring; docs/backup-and-maintenance.md has a drill of its own, in tests/upkeep.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from docs.guides import QUICK, QUICK_UNTIL, Reader, Step, alike, plain, reading, steps
+from hdi.rehearsal import spawn
+from hdi.settings import describe
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+import validate_docs  # noqa: E402  (a script, not a package)
+
+PAGES = (
+    "operations", "troubleshooting", "add-a-symbol", "health-and-settings", "quarantine", "reconciliation", "data-lock",
+    "logs", "monitoring",
+)  # fmt: skip
+THERE = [name for name in PAGES if (ROOT / "docs" / f"{name}.md").exists()]
+#: What the demo's lake stands for here: the same kinds of data, of fewer days.
+DEMO = ("--dataset", "GLBX.MDP3", "--max-rejects", "100", "--force")
+FRONT = "CL.c.0,ES.c.0,NG.c.0"
+ORDERS = (
+    ("ohlcv-1d", FRONT, "2024-01-01", "2024-03-31"),
+    ("ohlcv-1m", FRONT, "2024-03-15", "2024-03-15"),
+    ("trades", FRONT, "2024-03-15", "2024-03-15"),
+)
+#: Ends that are no failure of the page: 124 where a log is followed until somebody stops it, 1 where grep finds nothing.
+FOLLOWED, NOT_FOUND = 124, 1
+LOOKING = re.compile(r"(.*\| *)?(grep|docker) ")
+
+
+class Desk:
+    """A working folder with a repository's scripts in it, a vendor, a lake, and the demo's lake."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.folder, self._reader = reader.folder, reader
+
+    def fill(self) -> None:
+        """Rows of both stores, some of them rejected."""
+        for name in ("main.py", "scripts"):
+            (self.folder / name).symlink_to(ROOT / name)
+        assert self.types("hdi init")[0] == 0
+        bars = f"--schema ohlcv-1d -s {FRONT},NQ.c.0 --start-date 2024-01-01 --end-date 2024-12-31"
+        self.done(f"hdi ingest --api databento {' '.join(DEMO)} {bars}")
+        with self.within({"HDI_DATA_DIR": "data/demo"}):
+            for schema, symbols, start, end in ORDERS:
+                order = f"--schema {schema} -s {symbols} --start-date {start} --end-date {end}"
+                self.done(f"hdi --store data/demo/lake ingest --api databento {' '.join(DEMO)} {order}")
+
+    def types(self, command: str) -> tuple[int, str]:
+        """The exit code and what was printed."""
+        return self._reader.follow(Step(typed=command))
+
+    def done(self, command: str) -> str:
+        """What was printed by a command that must succeed."""
+        code, printed = self.types(command)
+        assert code == 0, f"{command}\n{printed}"
+        return printed
+
+    def within(self, more: dict[str, str]) -> ExitStack:
+        """The environment with some more in it, until the end of the block."""
+        stack = ExitStack()
+        before = dict(self._reader.environment)
+        self._reader.environment.update(more)
+        stack.callback(self._reader.environment.update, before)
+        stack.callback(self._reader.environment.clear)
+        return stack
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A desk whose data came from a vendor with bad rows, and that buys from one without."""
+    if shutil.which("jq") is None:
+        pytest.fail("jq is missing, and the guide uses it") if os.environ.get("CI") == "true" else pytest.skip("no jq")
+    folder = tmp_path_factory.mktemp("desk")
+    with spawn(until="2025-01-01", hostile=6) as vendor, Reader(folder, vendor.environment(), {}) as reader:
+        Desk(reader).fill()
+    with spawn(until="2025-01-01") as vendor, Reader(folder, vendor.environment(), {}) as reader:
+        yield Desk(reader)
+
+
+def misconfigured(desk: Desk) -> None:
+    """The settings with the two mistakes of the page."""
+    (desk.folder / "wrong").mkdir()
+    (desk.folder / "wrong" / "system_config.yaml").write_text("log: {level: LOUD, dri: logs}\n", encoding="utf-8")
+
+
+def ruled(desk: Desk) -> None:
+    """The rule of the page."""
+    path = desk.folder / "configs" / "rules" / "mine.yaml"
+    path.write_text("trades:\n  INVALID_SIDE: {severity: WARNING}\n", encoding="utf-8")
+
+
+#: What has to be there before a command, and what is typed instead of it: numbers that differ from desk to desk.
+BEFORE: dict[str, Callable[[Desk], None]] = {
+    "hdi config validate": misconfigured,
+    "cat configs/rules/mine.yaml": ruled,
+}
+
+
+def instead(desk: Desk, command: str, shown: str) -> str:
+    """The command as it is typed here."""
+    if command.startswith("hdi quarantine show "):
+        found = re.search(r"^\d+:\d+", desk.done("hdi quarantine list --limit 1"), re.MULTILINE)
+        assert found is not None
+        return f"hdi quarantine show {found[0]}"
+    if command == "hdi config validate" and "error: " in shown:
+        return "hdi --config-dir wrong config validate"
+    return f"timeout 0.3 bash -c {validate_docs.shlex.quote(command)}" if command.startswith("tail -f") else command
+
+
+def ends(command: str, shown: str) -> set[int]:
+    """The exit codes that the page promises."""
+    if re.search(r"^error: ", shown, re.MULTILINE):
+        return {1, 2, 3, 4, 5}
+    if command.startswith("tail -f"):
+        return {FOLLOWED}
+    return {0, NOT_FOUND} if LOOKING.match(command) else {0}
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_each_command_of_the_page_ends_as_it_shows(desk: Desk, name: str, subtests: pytest.Subtests) -> None:
+    page = validate_docs.page(ROOT / "docs" / f"{name}.md")
+    with desk.within({}):
+        for one in (each for block in page.blocks if not block.unrun for each in validate_docs.typed(block)):
+            follow(desk, one, subtests)
+
+
+def follow(desk: Desk, one: validate_docs.Typed, subtests: pytest.Subtests) -> None:
+    """Type it, or take it over into the environment."""
+    command = re.sub(r" *\\\n *", " ", one.text).strip()
+    if command.startswith("export "):
+        desk._reader.environment.update(word.split("=", 1) for word in validate_docs.shlex.split(command)[1:])
+        return
+    if command.startswith("cat > .env "):
+        return  # test_the_env_file_of_the_page_is_read
+    BEFORE.get(command, lambda _: None)(desk)
+    with subtests.test(command=command):
+        code, printed = desk.types(instead(desk, command, one.shown))
+        assert code in ends(command, one.shown), f"line {one.line}: {code}\n{printed}"
+
+
+def test_the_env_file_of_the_page_is_read(tmp_path: Path) -> None:
+    page = validate_docs.page(ROOT / "docs" / "operations.md")
+    (written,) = (t for b in page.blocks for t in validate_docs.typed(b) if t.text.startswith("cat > .env"))
+    subprocess.run(["bash", "-c", written.text], cwd=tmp_path, check=True, timeout=20)
+    values = dotenv_values(tmp_path / ".env")
+    assert values["TIMESCALEDB_DBNAME"] == "hist_data"
+    known = {name for setting in describe() for name in (setting.env or "").split()}
+    assert values.keys() <= known
+
+
+def test_the_quick_start_prints_what_stands_below_its_commands(tmp_path: Path) -> None:
+    text = QUICK.read_text(encoding="utf-8")
+    assert f"hdi rehearse --until {QUICK_UNTIL} " in text
+    told = steps(text)
+    assert len(told) > 8
+    with reading(tmp_path, QUICK_UNTIL, "") as reader:
+        for step in told:
+            code, printed = reader.follow(step)
+            assert code == 0, f"{step.command}\n{printed}"
+            assert alike(printed) == alike(step.shown), step.command
+
+
+def test_the_pages_are_valid() -> None:
+    assert list(validate_docs.problems(validate_docs.all_pages())) == []
+
+
+def test_a_page_that_is_wrong_is_told_by_its_lines(tmp_path: Path) -> None:
+    page = tmp_path / "wrong.md"
+    page.write_text(
+        "# Wrong\n\n[gone](gone.md) [nowhere](#nowhere) `src/hdi/gone.py` `hdi.model.Gone` `log.gone` `hdi query --gone`\n"
+        "HDI_GONE\n\n```console\n$ hdi query --bogus\n$ hdi frobnicate | head\n```\n\n```yaml\na: [\n```\n"
+        "### `an error that nobody raises`\n",
+        encoding="utf-8",
+    )
+    told = "\n".join(validate_docs.problems([validate_docs.page(page)]))
+    for what in (
+        "gone.md, which", "#nowhere, and", "`src/hdi/gone.py`", "`hdi.model.Gone`", "`log.gone`", "option --gone", "HDI_GONE",
+        "bogus", "frobnicate", "no yaml", "no test runs", "nobody raises",
+    ):  # fmt: skip
+        assert what in told, what
+
+
+def test_commands_of_hdi_are_told_from_those_of_the_shell() -> None:
+    assert plain("hdi query -s ES.c.0") == ["query", "-s", "ES.c.0"]
+    assert plain("python main.py runs --failed   # what; did not end well") == ["runs", "--failed"]
+    assert plain("hdi runs | head") is None
