@@ -395,7 +395,7 @@ def _variables() -> frozenset[str]:
         path
         for folder in ("src", "tests", "scripts", "benchmarks", "fuzz", "deploy")
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".sh", ".yml", ".yaml"}
+        if path.suffix in {".py", ".sh", ".yml", ".yaml"} and "docs" not in path.parts
     ]
     for path in [*files, ROOT / "docker-compose.yml", ROOT / "Makefile"]:
         named.update(_VARIABLE.findall(path.read_text(encoding="utf-8")))

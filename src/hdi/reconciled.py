@@ -1,6 +1,6 @@
 """Which reconciliations were done: one line for each in ``<data_dir>/reconciled.jsonl``, after its last comparison.
 
-The ledger of discrepancies says what was found. That nothing was found is told from nobody having looked by these lines.
+The ledger of discrepancies says what was found. By these lines nothing found is told from nobody having looked.
 """
 
 from __future__ import annotations

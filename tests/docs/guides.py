@@ -34,7 +34,7 @@ _VARY = (
     (r"[A-Z]{4}-\d{8}-[A-Z0-9]{10}", "JOB"),
     (r"\b20(2[5-9]|[3-9]\d)-\d\d-\d\d(T[\d:.]+Z)?", "NOW"),  # the story is told in 2024
     (r"\b\d+\.\d+ (s|seconds)\b", "SECONDS"),
-    (r"^(Storage|Logs): .*", r"\1"),
+    (r"^( *Storage| *Logs| *Last Ingestion): .*", r"\1"),
     (r"127\.0\.0\.1:\d+", "GATEWAY"),
     (r"(by earlier runs: ).*", r"\1SOME"),
     (r"^(RUN .*\$\S+) +[\d-]+$", r"\1 RATE"),

@@ -151,7 +151,15 @@ def follow(desk: Desk, one: validate_docs.Typed, subtests: pytest.Subtests) -> N
         return  # test_the_env_file_of_the_page_is_read
     BEFORE.get(command, lambda _: None)(desk)
     with subtests.test(command=command):
+        if os.environ.get("GTIME"):
+            import time
+
+            t = time.time()
+            u = os.times()
         code, printed = desk.types(instead(desk, command, one.shown))
+        if os.environ.get("GTIME"):
+            v = os.times()
+            sys.__stderr__.write(f"{time.time() - t:6.1f} {v[2]+v[3]-u[2]-u[3]:5.1f} {command[:90]}\n")
         assert code in ends(command, one.shown), f"line {one.line}: {code}\n{printed}"
 
 

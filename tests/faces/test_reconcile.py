@@ -125,8 +125,13 @@ def test_a_report_has_every_figure_of_a_job_and_says_what_was_not_measured(place
     folder = tmp_path / "config" / "api_specific"
     folder.mkdir(parents=True)
     (folder / "databento_config.yaml").write_text(JOBS)
-    hdi(capsys, place, "reconcile")
     here = ("--config-dir", str(tmp_path / "config"))
+    _, out = hdi(capsys, place, *here, "report", "minutes")
+    assert re.search(r"discrepancies +not measured\n +reconciled +no run is on record", out)
+    hdi(capsys, place, "reconcile", "--check", "tick_size,duplicate_bars", "--schema", "ohlcv-1m")
+    _, out = hdi(capsys, place, *here, "report", "minutes")
+    assert re.search(r"discrepancies +none\n +reconciled +\S+ at \S+; rows judged: duplicate_bars 60\n", out)
+    hdi(capsys, place, "reconcile")
     _, out = hdi(capsys, place, *here, "--json", "report")
     about = json.loads(out)
     assert about["synthetic"] is True
@@ -134,6 +139,8 @@ def test_a_report_has_every_figure_of_a_job_and_says_what_was_not_measured(place
     assert (minutes["job"], minutes["days"], minutes["held"], minutes["coverage_percent"]) == ("minutes", 1, 1, 100.0)
     assert (minutes["stored"], minutes["rows_by_day"], minutes["rejected"]) == (60, {"2024-01-03": 60}, {})
     assert minutes["discrepancies"] == [{"check": "trade_bars", "severity": "ERROR", "state": "open", "count": 1}]
+    assert minutes["reconciled"]["judged"]["trade_bars"] == 60
+    assert (minutes["reconciled"]["newer"], never["reconciled"]) == (False, None)
     assert (minutes["last_result"], minutes["dollars"], minutes["degraded"]) == ("complete", None, None)
     assert minutes["gaps"]
     assert (trades["job"], trades["schema"], trades["stored"]) == (None, "trades", 60)

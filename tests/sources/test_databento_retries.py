@@ -172,14 +172,14 @@ def test_every_retry_is_logged_with_its_reason_and_never_with_the_key(wire, sour
     assert all(KEY not in path.read_text(encoding="utf-8") for path in folder.iterdir())
 
 
-def test_the_limiter_logs_what_is_left_and_warns_when_it_slows_down(configure):
-    folder = configure()
+def test_the_limiter_logs_what_is_left_and_when_it_slows_down(configure):
+    folder = configure("INFO")
     limiter = Limiter({"metadata": 2}, span=30.0)
     assert [limiter.take("metadata") for _ in range(2)] == [0, 0]
     assert 29 < limiter.take("metadata") <= 30
     context = [line["context"] for line in lines(folder)]
     assert [line["message"] for line in lines(folder)] == ["rate_limit"] * 3
-    assert [line["level"] for line in lines(folder)] == ["DEBUG", "DEBUG", "INFO"]
+    assert [line["level"] for line in lines(folder)] == ["INFO"] * 3
     assert [c["remaining_calls"] for c in context] == [1, 0, 0]
     assert [c["throttle_applied"] for c in context] == [False, False, True]
     now = dt.datetime.now(dt.UTC)

@@ -272,3 +272,10 @@ def test_some_of_the_columns_and_of_the_rows_are_answers_too():
     assert part.polars().rows() == [("A", 0), ("B", None), ("N", 0)]
     assert repr(part) == "<the first 3 rows of <side, size of <20 rows of at, price, size, side>>>"
     assert Rows(Frames().polars()).limited_to(0).polars().is_empty()
+
+
+def test_who_changes_the_frame_of_an_answer_does_not_change_the_answer():
+    held = pl.DataFrame({"at": [1, 2]})
+    answer = Rows(held)
+    answer.polars().insert_column(0, pl.Series("mine", [3, 4]))
+    assert answer.polars().columns == held.columns == ["at"]

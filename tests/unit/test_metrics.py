@@ -1,6 +1,7 @@
-"""Families made of books, and the collector: labels that stay bounded, answers that cost little, a store that is gone."""
+"""Families made of books, and the collector: bounded labels, answers that cost little, a store that is gone."""
 
 import datetime as dt
+from decimal import Decimal
 from types import SimpleNamespace
 
 import polars as pl
@@ -48,7 +49,7 @@ def samples(found):
 def test_counters_are_sums_of_receipts_without_rows_that_were_there_already():
     ledger = frame(
         LEDGER,
-        unit(fetched=10, stored=9, quarantined=1, unchanged=4, raw_digest="a", raw_bytes=70, dollars="0.5"),
+        unit(fetched=10, stored=9, quarantined=1, unchanged=4, raw_digest="a", raw_bytes=70, dollars=Decimal("0.5")),
         unit(fetched=5, stored=5, raw_digest="a", raw_bytes=70),
         unit("tbbo", "failed", fetched=9, quarantined=9),
     )
@@ -122,7 +123,8 @@ def test_what_was_not_measured_has_no_sample():
     assert samples(families.of_spending({"error": "x"})) == {}
 
 
-def test_the_lag_is_that_of_what_is_held(at=dt.datetime(2024, 3, 2, tzinfo=dt.UTC)):
+def test_the_lag_is_that_of_what_is_held():
+    at = dt.datetime(2024, 3, 2, tzinfo=dt.UTC)
     held = {"GLBX.MDP3 trades": {"rows": 3, "symbols": 1, "through": "2024-03-01T00:00:00Z", "sessions_behind": None}}
     found = samples(families.of_held(held, int(at.timestamp()) * NS))
     kind = (("dataset", "GLBX.MDP3"), ("schema", "trades"))

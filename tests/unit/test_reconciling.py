@@ -6,6 +6,7 @@ import pytest
 from hdi.errors import RequestError
 from hdi.frames import DISCREPANCIES
 from hdi.model import DAY_NS, MAX_NS, Window
+from hdi.reconciled import Judged, keep, known
 from hdi.reconciling.bars import chains
 from hdi.reconciling.checks import CHECKS, chosen
 from hdi.reconciling.findings import FINDING, MANY, Collector, finding, price_text, settled, together
@@ -153,6 +154,41 @@ def test_a_spike_leaves_both_neighbours_far_and_a_move_that_stays_is_none():
     assert [row[1] for row in told(spikes(30 * MINUTE), *cut(days))] == [START + 47 * 30 * MINUTE]
 
 
+def standing(check, *places):
+    """Open discrepancies of a check at these instants, of instrument 1."""
+    return pl.DataFrame({"start": places}).select(
+        "start", publisher_id=pl.lit(1, pl.Int32), instrument_id=pl.lit(1, pl.Int64), check=pl.lit(check),
+        schema=pl.lit("ohlcv-1m"),
+    )  # fmt: skip
+
+
+def test_a_bar_without_neighbours_or_without_a_usual_move_is_counted_as_not_judged_and_stays_open():
+    walk = [(k * 7919 % 5 - 2) * PX // 4 for k in range(40)]
+    few = bars(walk[:20], instrument=2)
+    last = START + 39 * MINUTE
+    places = standing("price_spike", START, START + 5 * MINUTE, last, START + 5_000 * MINUTE)
+    finder = Spikes("ohlcv-1m", Collector(), MINUTE, 50, places)
+    assert told(finder, *cut(pl.concat([bars(walk), few]).sort("at"))) == []
+    assert finder.count.judged == 38
+    assert sorted(finder.count.unjudged.values()) == [2, 20]
+    # The first and the last bar were read and not judged; one between them was, and one that is gone is none.
+    assert finder.doubtful(places.sort("start")).to_list() == [True, False, True, False]
+    order = Order("ohlcv-1m", Collector(), standing("out_of_order", START, START + PX), flags=True)
+    told(order, *cut(ticks(20)))
+    assert order.doubtful(standing("out_of_order", START, START + PX).sort("start")).to_list() == [True, False]
+    assert (order.count.judged, sum(order.count.unjudged.values())) == (19, 1)
+
+
+def test_an_hour_or_a_day_that_the_window_cuts_is_not_judged():
+    clean = ticks(100)
+    twice = pl.concat([clean, clean]).sort("at", maintain_order=True)
+    for window in (Window(START + PX, MAX_NS), Window(0, START + 100 * PX)):
+        copies = Copies("trades", Collector(), window, SAME, 40.0, 20)
+        assert told(copies, *cut(twice)) == []
+        assert (copies.count.judged, sum(copies.count.unjudged.values())) == (0, 200)
+    assert told(Copies("trades", Collector(), Window(START, START + 60 * MINUTE), SAME, 40.0, 20), *cut(twice))
+
+
 def test_prices_are_judged_by_the_tick_in_force_and_by_none_where_it_changes():
     known = pl.DataFrame({"instrument_id": [1, 1], "start": [START, START + DAY_NS],
                           "end": [START + DAY_NS, START + 2 * DAY_NS], "tick": [PX // 4, PX // 100]})  # fmt: skip
@@ -244,6 +280,42 @@ def test_the_ledger_says_nothing_twice_and_resolves_only_what_was_judged():
         (1, 1, "open", None), (2, 2, "resolved", "12"), (3, 3, "resolved", "13"), (4, 2, "open", None),
     ]  # fmt: skip
     assert back.schema == DISCREPANCIES
+
+
+def test_what_a_window_has_of_a_longer_run_is_that_run_and_a_run_that_was_judged_whole_gives_way():
+    def run(known, stretch, name, *, judged):
+        rows = pl.DataFrame({"start": [stretch[0]], "end": [stretch[1]], "instrument_id": [1], "publisher_id": [1]})
+        new = finding(rows, "stale_bars", "ohlcv-1m", field="bar", expected="less than 10 equal bars in a row",
+                      found=f"{stretch[1] - stretch[0]} equal bars", evidence="the bar")  # fmt: skip
+        scope = {("stale_bars", "ohlcv-1m", ""): lambda rows: pl.Series([judged] * rows.height)}
+        return settled(known, new.with_columns(symbol=pl.lit("ESH4")), "GLBX.MDP3", scope.items(), name, int(name))
+
+    long = run(pl.DataFrame(schema=DISCREPANCIES), (10, 40), "10", judged=True)
+    part = run(long, (20, 40), "11", judged=False)
+    assert part.select("start", "end", "state", "last_run").rows() == [(10, 40, "open", "11")]
+    shorter = run(part, (20, 40), "12", judged=True)
+    assert shorter.select("start", "state").rows() == [(10, "resolved"), (20, "open")]
+
+
+def test_a_reconciliation_is_on_record_for_its_store_even_after_a_line_that_was_torn(tmp_path):
+    def done(run, identity="lake:1", symbols=()):
+        rows = {("GLBX.MDP3", "ohlcv-1d"): {"bars": 7, "tick_size": 0}}
+        return Judged(run, START + 1, identity, Window(START, START + DAY_NS), symbols, rows)
+
+    assert known(tmp_path, "lake:1") == []
+    keep(tmp_path, done("a"))
+    with (tmp_path / "reconciled.jsonl").open("ab") as file:
+        file.write(b'{"format": 1, "run": "torn')
+    keep(tmp_path, done("b", symbols=("ES.c.0",)))
+    keep(tmp_path, done("c", "lake:2"))
+    first, second = known(tmp_path, "lake:1")
+    assert (first, second) == (done("a"), done("b", symbols=("ES.c.0",)))
+    assert first.of("GLBX.MDP3", "ohlcv-1d") == {"bars": 7}
+    near, far = Window(START + 5, START + 6), Window(START + DAY_NS, START + DAY_NS + 1)
+    assert first.about("GLBX.MDP3", "ohlcv-1d", ("CL.c.0",), near)
+    assert not first.about("GLBX.MDP3", "ohlcv-1d", (), far)
+    assert not first.about("GLBX.MDP3", "trades", (), near)
+    assert not second.about("GLBX.MDP3", "ohlcv-1d", ("CL.c.0",), near)
 
 
 def test_widths_are_folded_in_as_few_readings_as_there_can_be():

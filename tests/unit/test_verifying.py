@@ -37,7 +37,7 @@ def world(**other):
         "ledger": lambda: ledger(unit("a", 1000, 1)),
         "runs": lambda: [SimpleNamespace(status="done")],
         "bars": lambda symbol: days(370) if symbol.endswith(".c.0") else [],
-        "held": lambda symbol, schema: True,
+        "held": lambda *_: True,
         "lacking": lambda *_: (0, ""),
         "command": lambda *_: (0, 0.5, ""),
     }
@@ -81,7 +81,7 @@ def test_what_is_not_measured_is_no_pass_beside_tests_that_pass():
 @pytest.mark.parametrize(
     ("other", "test"),
     [
-        ({"bars": lambda symbol: days(200)}, "data_availability"),
+        ({"bars": lambda _: days(200)}, "data_availability"),
         ({"lacking": lambda symbol, *_: (int(symbol == "NG.c.0"), "never requested: 1")}, "data_availability"),
         ({"command": lambda *_: (0, 5.0, "")}, "performance_benchmark"),
         ({"command": lambda *_: (5, 0.1, "error: the store is gone")}, "performance_benchmark"),

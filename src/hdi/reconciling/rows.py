@@ -58,13 +58,14 @@ class _Base:
         none = pl.DataFrame(schema=_PLACES)
         self._standing = none if standing is None else standing.filter(
             pl.col("check") == self.check, pl.col("schema") == schema
-        ).select(_PLACES).unique()  # fmt: skip
+        ).select(*_PLACES).unique()  # fmt: skip
         self._doubts = none
 
     def doubtful(self, places: pl.DataFrame) -> pl.Series:
         """See :class:`Finder`."""
         told = self._doubts.unique().with_columns(doubt=pl.lit(value=True))
-        found = places.select(_PLACES).join(told, on=list(_PLACES), how="left", nulls_equal=True, maintain_order="left")
+        mine = places.select(*_PLACES)
+        found = mine.join(told, on=list(_PLACES), how="left", nulls_equal=True, maintain_order="left")
         return found["doubt"].fill_null(value=False)
 
     def doubt(self, rows: pl.DataFrame) -> None:
@@ -143,7 +144,7 @@ class Copies(_Grouped):
 
     check = "duplicate_ticks"
 
-    def __init__(  # noqa: PLR0913, PLR0917  (thresholds, and what every check has)
+    def __init__(
         self, schema: str, collector: Collector, window: Window, same: tuple[str, ...], percent: float, least: int
     ) -> None:  # fmt: skip
         super().__init__(schema, collector, window)

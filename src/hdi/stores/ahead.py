@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -18,7 +18,8 @@ _MOST = 4
 def ahead(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
     """``work`` of each item, in their order, of as many at once as Polars has threads; no more of them lie ready.
 
-    Items are taken in the thread of the reader. What a reader that stops early has not begun is never begun.
+    Items are taken in the thread of the reader. What a reader that stops early has not begun is never begun, and what
+    gives the items is closed, also where work failed.
     """
     at_once = max(1, min(pl.thread_pool_size(), _MOST))
     pool = ThreadPoolExecutor(at_once, thread_name_prefix="hdi-read")
@@ -32,6 +33,8 @@ def ahead(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
             yield coming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+        if isinstance(items, Generator):  # else the error that ends this keeps it open, and its connection
+            items.close()
 
 
 __all__ = ["ahead"]
