@@ -10,15 +10,18 @@ FIND_PYTHON = for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
 	echo "hdi needs Python 3.11 or newer: none was found (make PYTHON=/path/to/python names one)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test laws check bench docs docs-check lock clean timescaledb timescaledb-stop
+.PHONY: help install demo test laws fuzz audit check bench docs docs-check docs-validate site lock clean timescaledb timescaledb-stop
 
 help:
 	@echo "make demo        the whole job on synthetic data, in a fresh local lake"
 	@echo "make test        the test suite"
 	@echo "make laws        1,000 histories of orders bought for real, bytes and all, into each store; an hour"
+	@echo "make fuzz        hostile bytes, settings, rules, statements and command lines: SECONDS=60 each, ONLY=dbn,yaml"
+	@echo "make audit       known vulnerabilities of the locked packages; fails where that cannot be found out"
 	@echo "make timescaledb a real TimescaleDB on this machine, without Docker (make timescaledb-stop stops it)"
 	@echo "make check       format, lint, types, layers"
 	@echo "make docs        write the generated documentation and configs/ again (make docs-check: is it current?)"
+	@echo "make site        the guide as a site, in site/ (make docs-validate: links, commands and names in it)"
 	@echo "make bench       benchmarks, side by side with peers"
 	@echo "make lock        write requirements.lock again (UPGRADE=1: with the newest versions)"
 	@echo "make clean       remove .venv and caches; never data"
@@ -40,6 +43,12 @@ test: $(STAMP)
 laws: $(STAMP)
 	@HDI_TEST_LAWS=$${HDI_TEST_LAWS:-1000} $(PY) -m pytest tests/laws/test_buying_laws.py -k real $(ARGS)
 
+fuzz: $(STAMP)
+	@$(PY) -m fuzz --seconds $${SECONDS:-60} --only "$(ONLY)"
+
+audit: $(STAMP)
+	@$(PY) scripts/audit.py $(LOCK)
+
 # Tests need no such call: the first that asks for a server starts it, the last stops it (tests/conftest.py).
 timescaledb:
 	@python=$$($(FIND_PYTHON)) && $$python scripts/timescaledb.py start $(ARGS)
@@ -59,6 +68,13 @@ docs: $(STAMP)
 
 docs-check: $(STAMP)
 	@$(PY) -m hdi.docs_pages --check
+
+docs-validate: $(STAMP)
+	@$(PY) scripts/validate_docs.py
+
+# Strict: a page that is missing, or an anchor, is an error. Nothing is fetched, then or when somebody reads it.
+site: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --site-dir site $(ARGS)
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks $(ARGS)

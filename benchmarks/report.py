@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import api, asking, known, timescaledb
+from benchmarks import api, asking, known, locks, timescaledb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -86,7 +86,8 @@ def targets(results: Sequence[Measured], server: Mapping[str, Any] | None = None
     """``server``: what is known of the database server, or under "missing" why there was none."""
     why = str((server or {}).get("missing", ""))
     of_server = (replace(t, why=why) for t in _of_timescaledb(results))
-    return [*_of_files(results), *of_server, *_of_the_api(results), *_of_asking(results), *_of_known(results)]
+    of_lakes = [*_of_asking(results), *_of_known(results), _of_locks(results)]
+    return [*_of_files(results), *of_server, *_of_the_api(results), *of_lakes]
 
 
 def _of_asking(results: Sequence[Measured]) -> list[Target]:
@@ -101,6 +102,11 @@ def _of_known(results: Sequence[Measured]) -> list[Target]:
         Target(f"{name}: times as long as without (best of each)", known.LIMIT, "x", ratio, at_least=False)
         for name, ratio in known.ratios(results).items()
     ]
+
+
+def _of_locks(results: Sequence[Measured]) -> Target:
+    text = "data lock: verifying, times as long as a plain scan and SHA-256 of the columns (best of each)"
+    return Target(text, locks.LIMIT, "x", locks.ratio(results), at_least=False)
 
 
 def _of_files(results: Sequence[Measured]) -> list[Target]:

@@ -33,7 +33,7 @@ RUN_BY = {
     "docs/add-a-schema.md": "tests/docs/test_docs.py",
     "docs/sql.md": "tests/sql/test_guide.py",
     "docs/database-roles.md": "tests/sql/test_roles.py",
-    "docs/index.md": "tests/docs/test_operating.py",
+    "docs/migrate.md": "tests/migrate/test_command.py",
     "docs/quickstart.md": "tests/docs/test_operating.py",
     "docs/operations.md": "tests/docs/test_operating.py",
     "docs/add-a-symbol.md": "tests/docs/test_operating.py",
@@ -43,7 +43,7 @@ RUN_BY = {
     "docs/reconciliation.md": "tests/docs/test_operating.py",
     "docs/data-lock.md": "tests/docs/test_operating.py",
     "docs/backup-and-maintenance.md": "tests/upkeep/test_drill.py",
-    "docs/logs.md": "tests/docs/test_operating.py",
+    "docs/logs.md": "tests/docs/test_logs_page.py",
     "docs/monitoring.md": "tests/docs/test_operating.py",
 }
 #: Fences whose lines somebody types.
@@ -124,7 +124,8 @@ def typed(block: Block) -> list[Typed]:
     """What is typed in a block: lines after ``$``, or, where no line has one, all of them."""
     lines = block.text.split("\n")
     prompts = any(line.startswith("$ ") for line in lines)
-    if block.language not in SHELLS or (not prompts and block.language in {"console", ""}):
+    plain = block.language not in {"console", ""} or any(line.startswith(PROGRAMS) for line in lines)
+    if block.language not in SHELLS or not (prompts or plain):
         return []
     found: list[Typed] = []
     at = 0

@@ -61,7 +61,7 @@ class Broken:
 class Judged:
     """What stored rows are by the rules of today: ``rows`` were looked at of ``of``; ``rules`` are those broken.
 
-    ``held`` are the names of all rules that were asked.
+    ``held`` are the names of all rules that were asked; ``errors`` rows break one that would reject them today.
     """
 
     schema: str
@@ -70,11 +70,7 @@ class Judged:
     rules: tuple[Broken, ...]
     held: tuple[str, ...]
     seed: int | None
-
-    @property
-    def errors(self) -> int:
-        """How many times a rule is broken that would reject the row today."""
-        return sum(each.rows for each in self.rules if each.severity == "ERROR")
+    errors: int = 0
 
 
 def judge(result: Result, sample: int | None = None, seed: int = 0, tell: Callable[[int], object] = lambda _: None) -> (
@@ -89,7 +85,7 @@ def judge(result: Result, sample: int | None = None, seed: int = 0, tell: Callab
     schema = result.schema
     judges: dict[str, Judge] = {}
     found: dict[tuple[str, str], Broken] = {}
-    judged = total = 0
+    judged = total = errors = 0
     rows = result.narrowed(list(schema.dtypes))
     with closing(_bounded(rows, sample, seed)) as frames:  # type: ignore[type-var]
         for frame, read in frames:
@@ -101,15 +97,19 @@ def judge(result: Result, sample: int | None = None, seed: int = 0, tell: Callab
             for part in frame.partition_by("dataset", maintain_order=True) if frame.height else ():
                 dataset = str(part["dataset"][0])
                 own = judges.setdefault(dataset, Judge(schema, dataset))
-                _add(found, own, part, schema.index_time)
+                errors += _add(found, own, part, schema.index_time)
     held = tuple(dict.fromkeys(check.name for own in judges.values() for check in own.checks))
     order = {"ERROR": 0, "WARNING": 1, "INFO": 2}
     rules = sorted(found.values(), key=lambda each: (order[each.severity], -each.rows, each.rule))
-    return Judged(result.name.name, judged, total, tuple(rules), held, None if sample is None else seed)
+    return Judged(result.name.name, judged, total, tuple(rules), held, None if sample is None else seed, errors)
 
 
-def _add(found: dict[tuple[str, str], Broken], own: Judge, rows: pl.DataFrame, index: str) -> None:
+def _add(found: dict[tuple[str, str], Broken], own: Judge, rows: pl.DataFrame, index: str) -> int:
+    """Count what rows break, and keep examples; how many of them break a rule that would reject them."""
+    rejecting = pl.repeat(value=False, n=rows.height, eager=True)
     for check, mask in broken(rows, own.checks):
+        if check.severity == "ERROR":
+            rejecting |= mask
         each = found.setdefault((check.name, check.severity), Broken(check.name, check.severity, check.message))
         each.rows += int(mask.sum())
         if (room := EXAMPLES - len(each.examples)) > 0:
@@ -117,6 +117,7 @@ def _add(found: dict[tuple[str, str], Broken], own: Judge, rows: pl.DataFrame, i
             shown = rows.filter(mask).head(room).select(*SHOWN, index, *looked)
             shown = shown.with_columns(pl.selectors.datetime().dt.strftime("%Y-%m-%dT%H:%M:%S%.9fZ"))
             each.examples += shown.rows(named=True)
+    return int(rejecting.sum())
 
 
 def _bounded(result: Any, sample: int | None, seed: int) -> Iterator[tuple[pl.DataFrame, int]]:

@@ -19,7 +19,7 @@ def reconciled(desk, **wanted):
         return steps, work.result()
 
 
-@pytest.mark.parametrize("market", [{"scale": 0.005, "hostile": 0}], indirect=True)
+@pytest.mark.parametrize("market", [{"scale": 0.02, "hostile": 0}], indirect=True)
 def test_a_clean_tape_of_every_schema_raises_nothing_and_every_check_has_judged_some_of_it(desk):
     assert set(TOLD) == {n for s in schemas() if s.volume or s.kind in ("statistics", "definition")
                          for n, name in s.names.items() if not name.made_from} - {"tcbbo"}  # fmt: skip

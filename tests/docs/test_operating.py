@@ -1,7 +1,7 @@
 """The pages for those who run it: each of their commands is typed, and ends as the page shows.
 
-index, quickstart, operations, troubleshooting, add-a-symbol, health-and-settings, quarantine, reconciliation, data-lock,
-logs, monitoring; docs/backup-and-maintenance.md has a drill of its own, in tests/upkeep.
+quickstart, operations, troubleshooting, add-a-symbol, health-and-settings, quarantine, reconciliation and data-lock are
+typed here; docs/logs.md has a test beside this one, docs/backup-and-maintenance.md a drill in tests/upkeep.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ import validate_docs  # noqa: E402  (a script, not a package)
 
 PAGES = (
     "operations", "troubleshooting", "add-a-symbol", "health-and-settings", "quarantine", "reconciliation", "data-lock",
-    "logs", "monitoring",
 )  # fmt: skip
-THERE = [name for name in PAGES if (ROOT / "docs" / f"{name}.md").exists()]
 #: What the demo's lake stands for here: the same kinds of data, of fewer days.
 DEMO = ("--dataset", "GLBX.MDP3", "--max-rejects", "100", "--force")
 FRONT = "CL.c.0,ES.c.0,NG.c.0"
@@ -39,8 +37,9 @@ ORDERS = (
     ("ohlcv-1m", FRONT, "2024-03-15", "2024-03-15"),
     ("trades", FRONT, "2024-03-15", "2024-03-15"),
 )
-#: Ends that are no failure of the page: 124 where a log is followed until somebody stops it, 1 where grep finds nothing.
-FOLLOWED, NOT_FOUND = 124, 1
+#: Ends that are no failure of the page: a log is followed until somebody stops it, grep finds nothing, and what the
+#: vendor planted in the lake is found by hdi reconcile.
+FOLLOWED, NOT_FOUND, DISCREPANT = 124, 1, 4
 LOOKING = re.compile(r"(.*\| *)?(grep|docker) ")
 
 
@@ -96,7 +95,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 def misconfigured(desk: Desk) -> None:
     """The settings with the two mistakes of the page."""
-    (desk.folder / "wrong").mkdir()
+    (desk.folder / "wrong").mkdir(exist_ok=True)
     (desk.folder / "wrong" / "system_config.yaml").write_text("log: {level: LOUD, dri: logs}\n", encoding="utf-8")
 
 
@@ -130,10 +129,12 @@ def ends(command: str, shown: str) -> set[int]:
         return {1, 2, 3, 4, 5}
     if command.startswith("tail -f"):
         return {FOLLOWED}
+    if " reconcile" in command:
+        return {0, DISCREPANT}
     return {0, NOT_FOUND} if LOOKING.match(command) else {0}
 
 
-@pytest.mark.parametrize("name", THERE)
+@pytest.mark.parametrize("name", PAGES)
 def test_each_command_of_the_page_ends_as_it_shows(desk: Desk, name: str, subtests: pytest.Subtests) -> None:
     page = validate_docs.page(ROOT / "docs" / f"{name}.md")
     with desk.within({}):
@@ -151,15 +152,7 @@ def follow(desk: Desk, one: validate_docs.Typed, subtests: pytest.Subtests) -> N
         return  # test_the_env_file_of_the_page_is_read
     BEFORE.get(command, lambda _: None)(desk)
     with subtests.test(command=command):
-        if os.environ.get("GTIME"):
-            import time
-
-            t = time.time()
-            u = os.times()
         code, printed = desk.types(instead(desk, command, one.shown))
-        if os.environ.get("GTIME"):
-            v = os.times()
-            sys.__stderr__.write(f"{time.time() - t:6.1f} {v[2]+v[3]-u[2]-u[3]:5.1f} {command[:90]}\n")
         assert code in ends(command, one.shown), f"line {one.line}: {code}\n{printed}"
 
 
@@ -192,15 +185,15 @@ def test_the_pages_are_valid() -> None:
 def test_a_page_that_is_wrong_is_told_by_its_lines(tmp_path: Path) -> None:
     page = tmp_path / "wrong.md"
     page.write_text(
-        "# Wrong\n\n[gone](gone.md) [nowhere](#nowhere) `src/hdi/gone.py` `hdi.model.Gone` `log.gone` `hdi query --gone`\n"
-        "HDI_GONE\n\n```console\n$ hdi query --bogus\n$ hdi frobnicate | head\n```\n\n```yaml\na: [\n```\n"
+        "# Wrong\n\n[gone](gone.md) [nowhere](#nowhere) `src/hdi/gone.py` `hdi.model.Gone` `log.gone`\n"
+        "`hdi query --gone` HDI_GONE\n\n```console\n$ hdi query --bogus\n$ hdi frobnicate | head\n```\n\n```yaml\na: [\n```\n"
         "### `an error that nobody raises`\n",
         encoding="utf-8",
     )
     told = "\n".join(validate_docs.problems([validate_docs.page(page)]))
     for what in (
-        "gone.md, which", "#nowhere, and", "`src/hdi/gone.py`", "`hdi.model.Gone`", "`log.gone`", "option --gone", "HDI_GONE",
-        "bogus", "frobnicate", "no yaml", "no test runs", "nobody raises",
+        "gone.md, which", "#nowhere, and", "`src/hdi/gone.py`", "`hdi.model.Gone`", "`log.gone`", "option --gone",
+        "HDI_GONE", "bogus", "frobnicate", "no yaml", "no test runs", "nobody raises",
     ):  # fmt: skip
         assert what in told, what
 
@@ -209,3 +202,24 @@ def test_commands_of_hdi_are_told_from_those_of_the_shell() -> None:
     assert plain("hdi query -s ES.c.0") == ["query", "-s", "ES.c.0"]
     assert plain("python main.py runs --failed   # what; did not end well") == ["runs", "--failed"]
     assert plain("hdi runs | head") is None
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, as `make site` builds it."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_site_has_every_page_and_fetches_nothing(site: Path) -> None:
+    pages = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}
+    made = {path.relative_to(site) for path in site.rglob("*.html")}
+    assert {p.with_name("index.html") if p.name == "README.html" else p for p in pages} <= made
+    assert {Path("architecture.html"), Path("notebook.html")} <= made
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//", text), path
+        assert not re.findall(r"<link[^>]+(?:stylesheet|preconnect|preload)[^>]+//", text), path

@@ -83,6 +83,10 @@ def test_rejects_are_listed_shown_and_exported_exactly(call):
     there = pl.read_parquet("rejects.parquet")
     assert there.height == pl.read_csv("rejects.csv").height == len(json.loads(Path("rejects.json").read_text())) > 2
     assert call("quarantine", "list", "--rule", "NO_SIDE")[0] == 2
+    code, _, err = call("quarantine", "list", "--symbols", "ES9")
+    assert (code, "unknown symbol 'ES9'" in err) == (2, True)
+    share = json.loads(call("--json", "quarantine", "analyze", "--unit", rows[0]["unit"])[1])
+    assert 0 < share["rows"] < share["fetched"] < 4_000
     code, _, err = call("quarantine", "show", "1:1")
     assert (code, "no reject is called '1:1'" in err) == (2, True)
 
@@ -123,6 +127,13 @@ def test_validation_counts_by_rule_and_exits_with_four_where_a_row_would_be_reje
     [rule] = json.loads(out)["rules"]
     assert (code, rule["rule"], rule["severity"]) == (4, "DEAR", "ERROR")
     assert rule["rows"] > 5 == len(rule["examples"])
+    # A row that breaks two rules is one row.
+    Path("configs/rules/mine.yaml").write_text(
+        RULES + "  DEARER:\n    check: price > 2\n    severity: ERROR\n    message: Two.\n"
+    )
+    told = json.loads(call("--json", "validate", "--schema", "trades", "--symbols", "ES1")[1])
+    assert {each["rule"]: each["rows"] for each in told["rules"]} == {"DEARER": told["errors"], "DEAR": rule["rows"]}
+    Path("configs/rules/mine.yaml").write_text(RULES)
     assert rule["examples"][0]["symbol"] == "ES1"
     assert rule["examples"][0]["price"] == "1"
     code, out, err = call("validate", "--schema", "ohlcv-1d")

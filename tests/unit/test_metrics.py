@@ -117,6 +117,8 @@ def test_what_was_not_measured_has_no_sample():
     assert found == {("hdi_table_bytes", ("table", "trades_data")): 7, ("hdi_store_bytes",): 9}
     found = samples(families.of_jobs([Standing("never", None, None, None), Standing("held", 5 * NS, None, NS)]))
     assert found == {
+        ("hdi_job_held", ("job", "held")): 1,
+        ("hdi_job_held", ("job", "never")): 0,
         ("hdi_job_through_timestamp_seconds", ("job", "held")): 5,
         ("hdi_job_last_success_timestamp_seconds", ("job", "held")): 1,
     }

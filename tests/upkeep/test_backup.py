@@ -80,7 +80,22 @@ def test_older_backups_go_when_as_many_are_kept(stock, capsys):
     assert "removed: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "manifest"])
+def test_backups_of_other_stores_tables_and_names_stay_and_none_lies_in_what_it_saves(stock):
+    url, other = stock(), stock()
+    for words in ([url], [other], [url, "--tables", "ohlcv_data"]):
+        assert run(["--store", words[0], "backup", "backups", *words[1:]]) == 0
+    first, *_ = made = finished(Path("backups"))
+    first.rename("backups/good")
+    assert run(["--store", url, "backup", "backups", "--keep", "1"]) == 0
+    assert run(["--store", url, "backup", "backups", "--keep", "1"]) == 0
+    left = finished(Path("backups"))
+    assert left[:2] == made[1:]
+    assert len(left) == 3
+    assert Manifest.read(Path("backups/good")).folder == Path("backups/good")
+    assert run(["--store", url, "backup", f"{url.removeprefix('lake:')}/backups"]) == 2
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "add", "manifest"])
 def test_a_damaged_backup_is_refused_with_the_file_named_and_nothing_is_restored(tmp_path, stock, empty, capsys, harm):
     url, back = stock(), empty()
     manifest = do(url, "backup", tmp_path / "backups").manifest
@@ -93,6 +108,9 @@ def test_a_damaged_backup_is_refused_with_the_file_named_and_nothing_is_restored
         victim.write_bytes(data[:-1])
     elif harm == "remove":
         victim.unlink()
+    elif harm == "add":
+        victim = victim.with_name("more.parquet")
+        victim.write_bytes(data)
     else:
         victim = manifest.folder / "hdi-backup.json"
         victim.write_text(victim.read_text().replace('"rows": 20', '"rows": 21', 1).replace('"hdi": "', '"hdi": "9', 1))
@@ -138,6 +156,19 @@ def test_a_table_that_is_lost_once_more_is_noticed(stock):
     lose(url, "trades_data")
     with pytest.raises(StoreError, match=r"trades_data.* is gone"):
         everything(url)
+
+
+def test_a_table_that_is_lost_before_any_book_was_written_down_is_noticed(empty, capsys):
+    url = empty()
+    with contextlib.closing(opened(url)) as store:
+        Load(trades([day(1).start + 1]), window=day(1)).commit(store)
+    assert not Path(url.removeprefix("lake:"), "ingest_units").exists()
+    assert run(["--store", url, "backup", "backups"]) == 0
+    lose(url, "trades_data")
+    assert run(["--store", url, "status"]) == 1
+    assert "the table trades_data" in capsys.readouterr().out
+    assert run(["--store", url, "restore", "backups", "--tables", "trades_data"]) == 0
+    assert len(everything(url)["trades"]) == 1
 
 
 def lose(url, table):

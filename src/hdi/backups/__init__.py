@@ -14,12 +14,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 from hdi.errors import CorruptFile, RequestError, StoreError, masked
@@ -36,6 +37,7 @@ BESIDE = ("raw", "runs", "configs")
 FORMAT = 1
 _UNFINISHED, _LOCK = ".unfinished", ".lock"
 _NAME = "%Y%m%dT%H%M%S.%fZ"
+_NAMED = re.compile(r"\d{8}T\d{6}\.\d{6}Z")
 _CHUNK = 1 << 20
 #: Not of what is kept: downloads that are under way, and locks.
 _PASSING = {".part", ".locks"}
@@ -87,6 +89,8 @@ class Manifest:
         if told["format"] != FORMAT:
             raise RequestError(f"{path} has format {told['format']}; this version knows {FORMAT}")
         files = tuple(File(**each) for each in told["files"])
+        if any(PurePosixPath(f.path).is_absolute() or ".." in PurePosixPath(f.path).parts for f in files):
+            raise _damaged(path, "it names files outside of the backup")
         return cls(folder, told["made"], told["hdi"], told["url"], tuple(told["tables"]), told["store"], files)
 
     @property
@@ -95,7 +99,11 @@ class Manifest:
         return sum(f.size for f in self.files)
 
     def check(self) -> None:
-        """Read every file. CorruptFile for the first that is gone, cut or changed."""
+        """Read every file. CorruptFile for the first that is gone, cut or changed, and for one that was added."""
+        named = {file.path for file in self.files}
+        for path in (self.folder / STORE).rglob("*"):
+            if not path.is_dir() and str(path.relative_to(self.folder)) not in named:
+                raise _damaged(path, "it was not saved")
         for file in self.files:
             path = self.folder / file.path
             if not path.is_file():
@@ -201,6 +209,7 @@ def back_up(
         raise RequestError(f"{masked(store.url)} is of a kind of store that cannot be saved")
     if not store.ledger().height:
         raise RequestError(f"{masked(store.url)} does not exist, or holds nothing", "Name the store with --store.")
+    _refuse_inside(store, settings, folder)
     began = time.monotonic()
     with _writing(folder):
         before = finished(folder)
@@ -224,7 +233,7 @@ def back_up(
         _sync_folders(work)
         work.rename(manifest.folder)
         sync(folder)
-        removed = [] if keep is None else (finished(folder)[:-keep] if keep else [])
+        removed = [] if keep is None else _same(folder, manifest)[: -max(keep, 1)]
         for old in removed:
             shutil.rmtree(old)
     return Made(
@@ -234,8 +243,29 @@ def back_up(
 
 
 def finished(folder: Path) -> list[Path]:
-    """The backups below a folder that are whole, oldest first."""
-    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+    """The backups below a folder that are whole, oldest first; one that was given another name is asked for by that."""
+    return sorted(path.parent for path in folder.glob(f"*/{MANIFEST}") if _NAMED.fullmatch(path.parent.name))
+
+
+def _same(folder: Path, manifest: Manifest) -> list[Path]:
+    """The backups of the same store and the same tables, oldest first: others are never removed in favour of them."""
+    found = []
+    for path in finished(folder):
+        with contextlib.suppress(CorruptFile, RequestError):  # of a damaged one nobody knows what it is of
+            one = Manifest.read(path)
+            found += [path] if (one.url, set(one.tables)) == (manifest.url, set(manifest.tables)) else []
+    return found
+
+
+def _refuse_inside(store: Store, settings: Settings, folder: Path) -> None:
+    """RequestError for a folder inside of what is saved: each backup would hold those before it."""
+    root = getattr(store, "root", None)
+    saved = [*([root] if isinstance(root, Path) else []), *_sources(settings).values()]
+    for place in saved:
+        if folder.resolve().is_relative_to(place.resolve()):
+            raise RequestError(
+                f"{folder} lies in {place}, which is saved", "Name a folder elsewhere, best on another disk."
+            )
 
 
 def _sources(settings: Settings) -> dict[str, Path]:

@@ -126,7 +126,7 @@ def of_held(held: Mapping[str, Mapping[str, Any]], now: int) -> list[Metric]:
         gauge("hdi_held_rows", "Rows that are held, by the last receipts of their units", _KIND, rows("rows")),
         gauge("hdi_held_symbols", "Symbols of which something is held or confirmed empty", _KIND, rows("symbols")),
         gauge("hdi_held_through_timestamp_seconds", "Up to when something is held", _KIND, ends),
-        gauge("hdi_lag_seconds", "How long ago that was", _KIND, [(k, max(now / NS - v, 0.0)) for k, v in ends]),
+        gauge("hdi_lag_seconds", "How long ago what is held ends", _KIND, [(k, max(now / NS - v, 0.0)) for k, v in ends]),
         gauge("hdi_lag_sessions", "Sessions that have ended since, by the calendar", _KIND, rows("sessions_behind")),
     ]
 
@@ -135,6 +135,8 @@ def of_jobs(found: Iterable[Standing]) -> list[Metric]:
     """How the jobs stand that are kept up to date."""
     jobs = list(found)[:MOST]
     return [
+        gauge("hdi_job_held", "1 where something is held of every symbol of the job", ("job",),
+              [((j.name,), float(j.through is not None)) for j in jobs]),
         gauge("hdi_job_last_success_timestamp_seconds", "When a run of the job last committed something", ("job",),
               [((j.name,), _seconds(j.succeeded)) for j in jobs if j.succeeded is not None]),
         gauge("hdi_job_through_timestamp_seconds", "Up to when all symbols of the job are held", ("job",),

@@ -122,20 +122,23 @@ class Comparer:
         if good.any():
             self._collector.add(self._found(both.filter(pl.Series(good))))
 
-    def _found(self, both: pl.DataFrame) -> pl.DataFrame:
-        """Where the two differ."""
-        pair, told = self._pair, (self._pair.check, self._pair.schema, self._pair.against)
+    def _found(self, both: pl.DataFrame) -> pl.DataFrame | None:
+        """Where the two differ; None where they do nowhere."""
         here, there = pl.col("volume").is_not_null(), pl.col("e_volume").is_not_null()
+        equal = pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"e_{c}")) for c in _VALUES)
+        both = both.filter(~equal)
+        if both.is_empty():
+            return None
+        pair, told = self._pair, (self._pair.check, self._pair.schema, self._pair.against)
         mine, theirs = [(n, n) for n in PRICES], [(n, f"e_{n}") for n in PRICES]
         bar, other = bars_text(mine, "volume"), bars_text(theirs, "e_volume")
         found = [
             finding(both.filter(~here), *told, field="bar", expected=other, found="no bar"),
             finding(both.filter(~there), *told, field="bar", expected="no bar", found=bar),
         ]
-        equal = pl.all_horizontal(pl.col(c) == pl.col(f"e_{c}") for c in _VALUES)
-        unlike = both.filter(here & there).filter(~equal)
+        unlike = both.filter(here & there)
         for name in _VALUES:
-            rows = unlike.filter(pl.col(name) != pl.col(f"e_{name}"))
+            rows = unlike.filter(pl.col(name).ne_missing(pl.col(f"e_{name}")))
             as_text = price_text if name in PRICES else lambda c: pl.col(c).cast(pl.String)
             found.append(finding(
                 rows, *told, field=f"{name}_price" if name in PRICES else name, expected=as_text(f"e_{name}"),

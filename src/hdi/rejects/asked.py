@@ -125,7 +125,18 @@ def _of_symbols(rejects: pl.DataFrame, store: Store, symbols: Sequence[str]) -> 
     )
     ids = [int(s) for s in symbols if s.isascii() and s.isdigit() and len(s) <= _MOST_DIGITS + 1]
     mine = pl.col("symbol").is_in(list(symbols)) | pl.col("instrument_id").is_in(ids)
+    _know(symbols, ids, store, asked)
     return rejects.filter((mine | pl.col("unit").is_in(asked["unit"].implode())).fill_null(value=False))
+
+
+def _know(symbols: Sequence[str], ids: Sequence[int], store: Store, asked: pl.DataFrame) -> None:
+    """RequestError for a symbol that the store has never heard of."""
+    mappings, rejects = store.mappings(), store.quarantine()
+    known = {*mappings["symbol"].unique(), *rejects["symbol"].drop_nulls().unique()}
+    known |= set(asked["symbol"].str.split(",").explode().drop_nulls())
+    numbers = {*mappings["instrument_id"].unique(), *rejects["instrument_id"].drop_nulls().unique()}
+    if strange := [s for s in symbols if s not in known and not (s.isdigit() and numbers.intersection(ids))]:
+        raise RequestError(f"unknown symbol {strange[0]!r}", closest(strange[0], sorted(known)))
 
 
 def _of_unit(rejects: pl.DataFrame, store: Store, unit: str) -> pl.DataFrame:
@@ -153,7 +164,9 @@ def summary(store: Store, rejects: pl.DataFrame, which: Which, now: int) -> Summ
     units = store.ledger().filter(pl.col("status").is_in(BROUGHT)).unique("unit_id", keep="last")
     if since is not None:
         units = units.filter(pl.col("committed_at") >= since)
-    if which.schema is not None or which.symbols or which.unit is not None:
+    if which.unit is not None:
+        units = _of_unit(units, store, which.unit)
+    elif which.schema is not None or which.symbols:
         units = units.filter(pl.col("schema").is_in(own["schema"].unique().implode()))
     fetched = units.group_by("schema").agg(pl.col("fetched").sum())
     schemas = _counted(own, "schema").join(fetched, on="schema", how="left", maintain_order="left").with_columns(

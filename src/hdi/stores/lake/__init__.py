@@ -4,7 +4,7 @@
 <table>_history/     superseded rows
 ingest_units/ coverage/ symbol_mappings/ quarantine/ day_conditions/     replayed from those commits
 discrepancies/       what contradicts something else that is stored: a table of its own
-_hdi/                locks, staging, side files, numbers of units; hdi.json names format and origin
+_hdi/                locks, staging, side files, numbers of units; hdi.json names format, origin and tables
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ import structlog
 from deltalake import DeltaTable
 
 from hdi.answer import Answer
-from hdi.errors import RequestError, StoreError
+from hdi.errors import RequestError
 from hdi.frames import CONTENT, MAPPINGS
 from hdi.model import MAX_NS, Finding, Receipt, Window
 from hdi.schema import Schema, Schemas
 from hdi.stores import Books, Piece, ServerOptions, Touched, Work, check_origin
 from hdi.stores.held import within
 from hdi.stores.instruments import DEFINITION, known_by
-from hdi.stores.lake import adopt, noted
+from hdi.stores.lake import about, adopt, noted
 from hdi.stores.lake import purge as forget
 from hdi.stores.lake.commit import record
 from hdi.stores.lake.compare import Stored, live_files
 from hdi.stores.lake.derive import TABLES, Derived, clear_log, commits, latest
-from hdi.stores.lake.files import guard, locked, try_lock, write_text
+from hdi.stores.lake.files import guard, locked, try_lock
 from hdi.stores.lake.inspect import inspected
 from hdi.stores.lake.instruments import Instruments
+from hdi.stores.lake.numbers import Numbers
 from hdi.stores.lake.past import Past
 from hdi.stores.lake.read import Scan
 from hdi.stores.lake.upkeep import Upkeep
 from hdi.stores.lake.write import LakeWriter
-from hdi.stores.receipts import lacking_numbers
 from hdi.stores.shaped import Shaped
 
-FORMAT = 1
+FORMAT = about.FORMAT
 Out = TypeVar("Out")
 
 
@@ -77,14 +77,14 @@ class Lake(Upkeep):
         self._schemas = {s.table: s for s in schemas}
         self._on_step = on_step
         self._log = structlog.get_logger().bind(component="Store")
-        self._numbers: dict[str, int] = {}
-        self._numbers_read = 0
+        self._numbers = Numbers(root / "_hdi" / "units.jsonl")
         history = {f"{s.table}_history": s.history for s in self._schemas.values()}
         self._derived = Derived(root, list(self._schemas), history)
         self._shaped = Shaped()
         self._live: dict[str, tuple[tuple[int, int, int], tuple[Stored, ...]]] = {}
         with guard(root):
-            self._check()
+            about.check(root, {"_hdi", *TABLES, noted.TABLE, *self._schemas, *history})
+            self._derived.made = about.made(root)
             if write:
                 for folder in ("locks", "staging", "sidecars"):
                     (root / "_hdi" / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -103,17 +103,8 @@ class Lake(Upkeep):
 
     def reserve(self, unit_ids: Sequence[str]) -> list[int]:
         """See :meth:`hdi.stores.Store.reserve`; numbers are kept in ``_hdi/units.jsonl``."""
-        path = self._numbers_path
         with guard(self.root), locked(self.lock_path("units")):
-            self._read_numbers(path)
-            used = {0, *self.ledger()["unit"]}
-            new: dict[str, int] = {}
-            following = max(*used, *self._numbers.values(), 0) + 1
-            for unit_id in unit_ids:
-                if unit_id not in new and self._numbers.get(unit_id, 0) in used:
-                    new[unit_id] = following + len(new)
-            self._write_numbers(path, [(n, i) for i, n in new.items()])
-            return [self._numbers[unit_id] for unit_id in unit_ids]
+            return self._numbers.reserve(unit_ids, {0, *self.ledger()["unit"]})
 
     @contextlib.contextmanager
     def claim(self, keys: Sequence[str]) -> Iterator[None]:
@@ -306,15 +297,12 @@ class Lake(Upkeep):
     def numbers(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Store.numbers`."""
         with guard(self.root):
-            return adopt.numbers(self._numbers_path)
+            return self._numbers.all()
 
     def keep_numbers(self, numbers: pl.DataFrame) -> None:
         """See :meth:`hdi.stores.Store.keep_numbers`."""
-        path = self._numbers_path
         with guard(self.root), locked(self.lock_path("units")):
-            self._read_numbers(path)
-            new = lacking_numbers(adopt.numbers(path), numbers, self.url)
-            self._write_numbers(path, new.select("unit", "unit_id").rows())
+            self._numbers.keep(numbers, self.url)
 
     def adopt(self, piece: Piece, rows: Iterable[pl.DataFrame] | None) -> None:
         """See :meth:`hdi.stores.Store.adopt`."""
@@ -379,10 +367,17 @@ class Lake(Upkeep):
             if not self.ledger().height:
                 stack.enter_context(locked(self.lock_path("origin")))
             check_origin(self, origin)
-            if self._about().get("origin") != origin:
-                text = json.dumps({"format": FORMAT, "origin": origin}) + "\n"
-                write_text(self.root / "hdi.json", text, folder / "hdi.json")
+            if about.told(self.root).get("origin") != origin:
+                with locked(self.lock_path("about")):
+                    about.add(self.root, folder, origin)
             yield
+
+    def made(self, table: str, folder: Path) -> None:
+        """Keep that a table was made, so that it is missed when it is lost."""
+        if table not in self._derived.made:
+            with locked(self.lock_path("about")):
+                about.add(self.root, folder, about.told(self.root)["origin"], [table])
+            self._derived.made |= {table}
 
     def undo(self, intent: Mapping[str, Any]) -> bool:
         """Take back the files of a commit that did not land; True, and nothing done, for one that did."""
@@ -413,68 +408,6 @@ class Lake(Upkeep):
     def _frame(self, name: str) -> pl.DataFrame:
         with guard(self.root):
             return self._derived.frame(name)
-
-    def _about(self) -> dict[str, Any]:
-        try:
-            about = json.loads((self.root / "hdi.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as exc:
-            raise StoreError(f"{self.root / 'hdi.json'} is damaged: {exc}") from exc
-        return dict(about)
-
-    def _check(self) -> None:
-        if self.root.exists() and not self.root.is_dir():
-            raise StoreError(f"{self.root} is a file, not a folder for a lake", "Name a folder with --store.")
-        made = self._about().get("format", FORMAT)
-        if made != FORMAT:
-            raise StoreError(f"the lake {self.root} has format {made}; this version knows {FORMAT}")
-        ours = {
-            "_hdi",
-            "hdi.json",
-            *TABLES,
-            noted.TABLE,
-            *self._schemas,
-            *(f"{table}_history" for table in self._schemas),
-        }
-        if self.root.exists() and not (self.root / "hdi.json").exists():
-            strange = [p.name for p in self.root.iterdir() if p.name not in ours]
-            if strange:
-                raise StoreError(
-                    f"{self.root} holds other things ({', '.join(sorted(strange)[:3])}) and is no lake",
-                    "Name an empty or new folder with --store.",
-                )
-
-    @property
-    def _numbers_path(self) -> Path:
-        return self.root / "_hdi" / "units.jsonl"
-
-    def _write_numbers(self, path: Path, new: Sequence[tuple[int, str]]) -> None:
-        """Keep (number, unit) of each; what was written before must have been read."""
-        if not new:
-            return
-        data = "".join(json.dumps({"unit": n, "id": i}) + "\n" for n, i in new).encode()
-        with path.open("ab") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        self._numbers |= {i: n for n, i in new}
-        self._numbers_read += len(data)
-
-    def _read_numbers(self, path: Path) -> None:
-        """Read numbers written since the last time; cut off a line that a dead process left half."""
-        if not path.exists():
-            return
-        with path.open("r+b") as file:
-            file.seek(self._numbers_read)
-            data = file.read()
-            whole = data.rfind(b"\n") + 1
-            if whole < len(data):
-                file.truncate(self._numbers_read + whole)
-        for line in data[:whole].splitlines():
-            entry = json.loads(line)
-            self._numbers[entry["id"]] = entry["unit"]
-        self._numbers_read += whole
 
     def sweep(self) -> None:
         """Clear what attempts left that died: their staged files, and moved ones that no commit names."""

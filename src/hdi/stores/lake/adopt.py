@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -16,7 +14,7 @@ from hdi.frames import LEDGER, MAPPINGS
 from hdi.model import date_ns
 from hdi.stores.lake.commit import exclusively, put
 from hdi.stores.lake.compare import Attempt, Change, Stored, live_files
-from hdi.stores.lake.derive import pack, stage
+from hdi.stores.lake.packed import pack, stage
 from hdi.stores.lake.table import newest
 from hdi.stores.lake.write import LakeWriter
 
@@ -95,14 +93,3 @@ def _payload(attempt: Attempt, piece: Piece) -> dict[str, Any]:
     if piece.history.height:
         payload["history"] = stage(lake.root, piece.history, "history", writer.attempt)
     return payload
-
-
-def numbers(path: Path) -> pl.DataFrame:
-    """The numbers in the file of a lake (unit, unit_id); a line that is not whole yet does not count."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        data = b""
-    entries = [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
-    rows = [(entry["unit"], entry["id"]) for entry in entries]
-    return pl.DataFrame(rows, schema={"unit": pl.Int32, "unit_id": pl.String}, orient="row")

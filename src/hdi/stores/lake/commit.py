@@ -19,8 +19,9 @@ from hdi.frames import BROUGHT
 from hdi.model import Receipt, iso_ns
 from hdi.raw import sync
 from hdi.stores.lake.compare import Attempt, Change, compared, live_files, tally
-from hdi.stores.lake.derive import pack, sync_log
+from hdi.stores.lake.derive import sync_log
 from hdi.stores.lake.files import locked, write_text
+from hdi.stores.lake.packed import pack
 from hdi.stores.lake.table import delta_schema, newest
 from hdi.stores.lake.write import LakeWriter, Run
 from hdi.stores.receipts import committed_elsewhere, judged, ledger_row, moment, new_conditions, new_mappings
@@ -186,6 +187,7 @@ def put(attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, 
     else:
         told.unlink()
     sync_log(lake.root, work.schema.table, version - 1)
+    lake.made(work.schema.table, writer.folder)
     lake.warn_doubtful(change.doubtful)
 
 

@@ -20,8 +20,8 @@ from hdi.errors import FragmentRefused
 from hdi.late import Array, np
 from hdi.model import iso_ns
 from hdi.raw import sync
-from hdi.stores.lake.derive import side_file
 from hdi.stores.lake.files import PARQUET
+from hdi.stores.lake.packed import side_file
 from hdi.stores.lake.write import LakeWriter, Run, arranged, write_run
 from hdi.symbology import Intervals
 

@@ -25,8 +25,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
 from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEARNED, LEDGER, MAPPINGS, PURGED, REJECTED, REJECTS
-from hdi.raw import file_digest, sync
+from hdi.raw import sync
 from hdi.stores.lake.files import PARQUET, locked
+from hdi.stores.lake.packed import checked, unpack
 from hdi.stores.receipts import emptied, ledger_frame
 from hdi.symbology import Intervals
 
@@ -113,53 +114,14 @@ def commits(root: Path, table: str, after: int) -> Iterator[Commit]:
                 yield Commit(table, version, info["hdi"])
 
 
-def pack(root: Path, frame: pl.DataFrame, name: str, attempt: str) -> dict[str, Any]:
-    """A small frame as JSON columns, a large one as a side file under ``root`` named with its digest."""
-    if frame.height <= 400:  # noqa: PLR2004  (a commit of some ten kilobytes reads faster than two files)
-        return {"rows": frame.to_dict(as_series=False)}
-    return stage(root, frame, name, attempt)
-
-
-def stage(root: Path, frame: pl.DataFrame, name: str, attempt: str) -> dict[str, Any]:
-    """A frame as a side file under ``root`` named with its digest."""
-    path = root / "_hdi" / "staging" / attempt / f"{name}.parquet"
-    frame.write_parquet(path, **PARQUET)
-    sync(path)
-    return {"files": [side_file(path, f"{attempt}-{name}.parquet", frame.height)]}
-
-
-def side_file(path: Path, name: str, rows: int) -> dict[str, Any]:
-    """How a commit names a side file: where it will lie, its rows and its digest."""
-    return {"path": f"_hdi/sidecars/{name}", "staged": path.name, "rows": rows, "sha256": file_digest(path)}
-
-
-def unpack(root: Path, packed: Mapping[str, Any] | None, dtypes: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """The frame that :func:`pack` wrote; StoreError when a side file is gone or not what was committed."""
-    if not packed:
-        return pl.DataFrame(schema=dtypes)
-    if "rows" in packed:
-        return pl.DataFrame(packed["rows"], schema=dtypes)
-    frames = [pl.read_parquet(path) for path in checked(root, packed)]
-    return pl.concat(frames).select(pl.col(c).cast(t) for c, t in dtypes.items())
-
-
-def checked(root: Path, packed: Mapping[str, Any] | None) -> list[Path]:
-    """The side files of a part of a commit; StoreError when one is gone or not what was committed."""
-    paths = []
-    for file in (packed or {}).get("files", ()):
-        path = root / file["path"]
-        if not path.exists() or file_digest(path) != file["sha256"]:
-            raise StoreError(f"{path} is gone or damaged", "Restore it from a backup.")
-        paths.append(path)
-    return paths
-
-
 class Derived:
     """The derived tables of one lake, as of the newest commits."""
 
     def __init__(self, root: Path, tables: Sequence[str], history: Mapping[str, Mapping[str, pl.DataType]]) -> None:
         self._root = root
         self._tables = tables
+        #: The data tables that are known to have been made, whether or not anything was persisted since.
+        self.made: frozenset[str] = frozenset()
         self._dtypes: dict[str, Mapping[str, pl.DataType]] = {**TABLES, **history}
         self._frames: dict[str, pl.DataFrame] = {}
         self._at: dict[str, dict[str, int]] = {}
@@ -368,12 +330,8 @@ class Derived:
             if not _made_from(name, table):
                 continue
             newest = known[table] = known[table] if table in known else latest(self._root, table)
-            if newest < now.get(table, -1):
-                raise StoreError(
-                    f"the table {table} of the lake {self._root} is gone or was set back: its commit {now[table]} is "
-                    f"in the ledger, and the newest is {newest}",
-                    f"`hdi restore DIR --tables {table}` brings it back; nothing is answered from what is left.",
-                )
+            if newest < now.get(table, 0 if table in self.made else -1):
+                raise _lost(self._root, table, newest)
             if newest <= now.get(table, -1):
                 continue
             made = 0
@@ -427,6 +385,14 @@ def instead(found: Sequence[Commit]) -> list[Commit]:
         replace(c, payload={**c.payload, "rejects": {"files": left} if left else None})
         if (left := files.get(c.version)) is not None else c for c in found
     ]  # fmt: skip
+
+
+def _lost(root: Path, table: str, newest: int) -> StoreError:
+    what = "is gone" if newest < 0 else f"was set back to its commit {newest}: later ones are in the ledger"
+    return StoreError(
+        f"the table {table} of the lake {root} {what}",
+        f"`hdi restore DIR --tables {table}` brings it back; nothing is answered from what is left.",
+    )
 
 
 def _units(commit: Commit) -> pl.DataFrame:

@@ -17,8 +17,9 @@ from hdi.raw import sync
 from hdi.stores import Work
 from hdi.stores.lake.commit import exclusively, put
 from hdi.stores.lake.compare import Attempt, Change
-from hdi.stores.lake.derive import Commit, commits, instead, latest, pack, side_file, unpack
+from hdi.stores.lake.derive import Commit, commits, instead, latest
 from hdi.stores.lake.files import PARQUET
+from hdi.stores.lake.packed import pack, side_file, unpack
 from hdi.stores.lake.table import newest
 from hdi.stores.lake.write import LakeWriter
 from hdi.stores.receipts import emptied, purged, to_purge

@@ -25,6 +25,7 @@ from hdi.fingerprint import Fingerprint
 from hdi.model import MAX_NS, Window
 from hdi.raw import sync
 from hdi.schema import PLACE
+from hdi.stores.lake import about as of_lake
 from hdi.stores.lake.derive import TABLES, latest
 from hdi.stores.lake.files import locked, own
 from hdi.stores.lake.maintain import alone, delta_tables, side_files
@@ -48,7 +49,8 @@ def save(lake: Lake, copies: Copies, tables: Sequence[str]) -> Mapping[str, Any]
             table: latest(lake.root, table)
             for table in delta_tables(lake.root) if not chosen or table in chosen
         }  # fmt: skip
-        copies.write((lake.root / "hdi.json").read_bytes(), "hdi.json")
+        told = of_lake.text(of_lake.told(lake.root)["origin"], versions.keys() & rows)
+        copies.write(told.encode(), of_lake.NAME)
         for table, version in versions.items():
             lake.step("copy")
             _table(lake, copies, table, version)
@@ -239,11 +241,12 @@ def _restore_table(lake: Lake, folder: Path, table: str, version: int) -> None:
                     sync(work / "side.part")
                     (work / "side.part").rename(lake.root / path)
             sync(lake.root / "_hdi" / "sidecars")
-            if not (lake.root / "hdi.json").exists():
-                shutil.copyfile(folder / "hdi.json", lake.root / "hdi.json")
+            with locked(lake.lock_path("about")):
+                of_lake.add(lake.root, work, of_lake.told(lake.root).get("origin") or of_lake.told(folder)["origin"])
             lake.step("restore")
             (work / table).rename(lake.root / table)
             sync(lake.root)
+            lake.made(table, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
         os.close(fd)

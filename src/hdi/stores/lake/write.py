@@ -23,8 +23,8 @@ from hdi.frames import REJECTS
 from hdi.late import np
 from hdi.model import Receipt, cell_end, cell_start, ns_date
 from hdi.raw import sync
-from hdi.stores.lake.derive import side_file
 from hdi.stores.lake.files import PARQUET, guard, own
+from hdi.stores.lake.packed import side_file
 
 if TYPE_CHECKING:
     from hdi.stores import Work

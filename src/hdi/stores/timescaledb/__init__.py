@@ -10,14 +10,12 @@ views                see views.py
 from __future__ import annotations
 
 import contextlib
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import polars as pl
-import psycopg
 from psycopg import sql
 from psycopg.sql import Composable
 
@@ -51,6 +49,7 @@ from hdi.stores.timescaledb.connect import Database, guard
 from hdi.stores.timescaledb.editions import compress
 from hdi.stores.timescaledb.inspect import inspected
 from hdi.stores.timescaledb.instruments import frames, names_at, runs, table_at
+from hdi.stores.timescaledb.kept import KeptBooks, collect
 from hdi.stores.timescaledb.load import TimescaleWriter
 from hdi.stores.timescaledb.loosely import Loosely
 from hdi.stores.timescaledb.read import Scan
@@ -83,13 +82,9 @@ class TimescaleDB(Upkeep):
         self.url = self.database.url
         self._schemas = schemas
         self._on_step = on_step
-        self._books: dict[str, tuple[object, pl.DataFrame]] = {}
-        #: By connection and statement: what the server had committed when books were counted, and how many they were.
-        self._counted: weakref.WeakKeyDictionary[psycopg.Connection, dict[str, tuple[str, dict[str, list[Any]]]]]
-        self._counted = weakref.WeakKeyDictionary()
+        self._kept = KeptBooks(self.database)
         self._shaped = Shaped()
         self._tables: set[str] = set()
-        self._threads = threading.Lock()
         #: Whether the database holds a store of this layout, or one of an older layout, which may be brought forward.
         self._there = self._old = False
         #: Numbers of units of which nobody knows whether their commit has landed.
@@ -234,7 +229,7 @@ class TimescaleDB(Upkeep):
             )
             at = pl.col("_replaced_at").to_physical() * 1000 + pl.col("_replaced_at_ns").cast(pl.Int64)
             kinds = {c: t for c, t in schema.history.items() if c != "_replaced_at"}
-            found = self._collect(query, kinds | {"_replaced_at": MICRO, "_replaced_at_ns": pl.Int16()})
+            found = collect(self.database, query, kinds | {"_replaced_at": MICRO, "_replaced_at_ns": pl.Int16()})
         found = found.with_columns(_replaced_at=at).select(pl.col(c).cast(t) for c, t in schema.history.items())
         return found if window is None else found.filter(within(schema.index_time, window, dataset))
 
@@ -287,7 +282,7 @@ class TimescaleDB(Upkeep):
             if nothing or not self._has(schema.table):
                 return pl.DataFrame(schema=CONTENT)
             query = content.query(schema, name, window, instruments, every, dataset)
-            return self._collect(query, CONTENT).sort("dataset", "instrument_id", "at")
+            return collect(self.database, query, CONTENT).sort("dataset", "instrument_id", "at")
 
     def instruments(
         self, dataset: str | None = None, window: Window | None = None, instruments: pl.DataFrame | None = None,
@@ -399,60 +394,7 @@ class TimescaleDB(Upkeep):
             if not self._there:
                 with self.database.session() as connection:
                     columns = {book.name: layout.columns_there(connection, book) for book in books}
-            states = self._states([name for name, there in columns.items() if there is not None])
-            return [self._kept(book, columns[book.name], states.get(book.name)) for book in books]
-
-    def _states(self, names: Sequence[str]) -> dict[str, list[Any]]:
-        """What changes whenever a book does, of all of them by one statement: how many rows, and of which ``seq``.
-
-        They are counted only if anything at all was committed at the server since this connection counted them.
-        """
-        if not names:
-            return {}
-        query = _state_of(tuple(names))
-
-        def ask(connection: psycopg.Connection) -> dict[str, list[Any]]:
-            with self._threads:
-                known = self._counted.setdefault(connection, {})
-                mark, states = known.get(query, ("", {}))
-            found = connection.execute(query, {"mark": mark}).fetchall()
-            if not found:
-                return states
-            now, replica = found[0][:2]
-            states = {name: state for _, _, name, *state in found}
-            with self._threads:
-                # What a replica says of itself leaves out what is on its way.
-                known.pop(query, None) if replica else known.update({query: (now, states)})
-            return states
-
-        return self.database.asked(ask)
-
-    def _kept(self, book: Book, columns: Composable | None, state: Sequence[Any] | None) -> pl.DataFrame:
-        """A book of a state; None is one that is not there."""
-        if columns is None or state is None:
-            return pl.DataFrame(schema=book.frame)
-        with self._threads:
-            kept = self._books.get(book.name)
-        if kept is not None and kept[0] == state:
-            return kept[1]
-        query = sql.SQL("SELECT {} FROM {} ORDER BY seq").format(columns, sql.Identifier(book.name))
-        frame = book.to_frame((self.database.rows if state[0] <= _FEW else self._collect)(query, book.stored))
-        with self._threads:
-            self._books[book.name] = (state, frame)
-        return frame
-
-    def _collect(self, query: Composable, kinds: dict[str, pl.DataType]) -> pl.DataFrame:
-        found = (pl.DataFrame(batch) for batch in self.database.batches(query))
-        frames = [frame.select(pl.col(c).cast(t) for c, t in kinds.items()) for frame in found]
-        return pl.concat([pl.DataFrame(schema=kinds), *frames])
-
-
-@cache
-def _state_of(names: tuple[str, ...]) -> str:
-    """The statement for the states of books, with what it sees; no row where it sees just what ``mark`` says."""
-    state = sql.SQL("SELECT {}, count(*), max(seq), sum(seq) FROM {}")
-    states = sql.SQL(" UNION ALL ").join(state.format(sql.Literal(n), sql.Identifier(n)) for n in names)
-    return _SEEN.format(states).as_string()
+            return self._kept.of(books, columns)
 
 
 def _in_order(units: pl.DataFrame) -> pl.DataFrame:
@@ -465,12 +407,6 @@ def _bare(symbols: pl.DataFrame) -> pl.DataFrame:
     return symbols.drop("learned")
 
 
-_SEEN = sql.SQL(
-    "SELECT pg_current_snapshot()::text, pg_is_in_recovery(), s.* FROM ({}) s "
-    "WHERE pg_current_snapshot()::text IS DISTINCT FROM %(mark)s"
-)
-#: Rows of a book that are read one by one; more are read as Arrow.
-_FEW = 5_000
 _NUMBER = (
     "INSERT INTO hdi_units SELECT (SELECT GREATEST(COALESCE(max(unit), 0), "
     "(SELECT COALESCE(max(unit), 0) FROM ingest_units)) FROM hdi_units) + ordinality, id "
