@@ -1,6 +1,7 @@
 """What superseded rows cost reads that do not ask for them, and those that do.
 
 Two stores hold the same trades. One never had others; in the other every tenth row was replaced :data:`TIMES` times.
+Both were tended since, as ``hdi maintain`` does it (a server's own workers vacuum within a minute or so anyway).
 ``python -m benchmarks.known PLAIN RICH ROWS`` fills two empty ones, and prints when the history began.
 """
 
@@ -36,10 +37,12 @@ _COLUMNS = ("ts_recv", "instrument_id", "price", "size")
 def fill(url: str, rows: int, times: int) -> int:
     """Days of trades, and ``times`` replacements of every tenth row of each; the time before the first of those."""
     from hdi.model import DAY_NS, Window
+    from hdi.stores.upkeep import Care, Maintained
     from hdi.testing import Load, opened, trades
     from hdi.testing.material import START
 
     store = opened(url)
+    assert isinstance(store, Maintained)
     each, began = rows // DAYS, 0
     for version in range(times + 1):
         prices = [100 + version % 2 * (k % 10 == 0) for k in range(each)]
@@ -50,6 +53,8 @@ def fill(url: str, rows: int, times: int) -> int:
         store.settle()
         if version == 0:
             began = int(store.ledger()["committed_at"].max())  # type: ignore[arg-type]  # Polars' maxima
+    for _ in store.maintain(Care()):
+        pass
     store.close()
     return began
 

@@ -6,6 +6,7 @@ A scratch folder of this process's own holds a small lake and whatever a target 
 import contextlib
 import functools
 import io
+import json
 import os
 import shutil
 import sys
@@ -57,7 +58,7 @@ def remove() -> None:
     """Remove the scratch folder."""
     if scratch.cache_info().currsize:
         shutil.rmtree(scratch().parents[2], ignore_errors=True)
-        for made in (scratch, _lake, _rows, _open):
+        for made in (scratch, _lake, _rows, _open, _settings):
             made.cache_clear()
 
 
@@ -79,6 +80,16 @@ def _lake() -> Path:
             if outcome.status != "stored":
                 raise outcome.error or Defect(f"{outcome.path}: {outcome.status}")
     return root
+
+
+@functools.cache
+def _settings() -> Path:
+    """The settings of command lines."""
+    folder = scratch() / "settings"
+    folder.mkdir()
+    flags = {"log": {"dir": str(scratch() / "logs")}, "databento": {"tries": 1}}
+    (folder / "system_config.yaml").write_text(json.dumps(flags | {k: v for k, v in _flags().items() if "." not in k}))
+    return folder
 
 
 @functools.cache
@@ -159,9 +170,8 @@ def command(line: list[str]) -> tuple[int, str, str]:
     """Run a command line on a lake and away from the network; raises Defect where it ends as none may."""
     _lake()
     environment = {
-        "PATH": os.environ.get("PATH", ""), "HDI_STORE": f"lake:{_lake()}", "HDI_DATA_DIR": str(scratch() / "data"),
-        "HDI_DLQ_DIR": str(scratch() / "dlq"), "HDI_LOG_DIR": str(scratch() / "logs"),
-        "DATABENTO_API_KEY": "db-" + "f" * 29, "DATABENTO_GATEWAY": NOWHERE, "HDI_DATABENTO__TRIES": "1",
+        "PATH": os.environ.get("PATH", ""), "HDI_STORE": f"lake:{_lake()}", "HDI_CONFIG_DIR": str(_settings()),
+        "DATABENTO_API_KEY": "db-" + "f" * 29, "DATABENTO_GATEWAY": NOWHERE,
     }  # fmt: skip
     before, kept, streams = Path.cwd(), dict(os.environ), (sys.stdin, sys.stdout, sys.stderr)
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))

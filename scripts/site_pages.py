@@ -32,7 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, target in ROOTED.items():
         if (ROOT / source).exists():
             files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
-    told = nbformat.read(ROOT / "docs" / NOTEBOOK, as_version=4)
+    told = nbformat.read(ROOT / "docs" / NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     files.append(File.generated(config, AS_PAGE, content=notebook(told)))
     return files
 

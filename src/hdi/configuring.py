@@ -254,11 +254,7 @@ def write(folder: Path, *, force: bool = False, given: Mapping[str, str] | None 
     A file that is there and differs stays, unless ``force`` puts it aside. ``given`` are variables that ``.env`` sets.
     Raises ConfigError for a value that no line of ``.env`` can hold, StoreError where it cannot be written.
     """
-    texts = files()
-    try:
-        texts[ENV] = env(dict(given or {}))
-    except ValueError as exc:
-        raise ConfigError(f"a value for {ENV}: {exc}", "Write it in printable characters.") from exc
+    texts = files() | {ENV: _env(given or {})}
     try:
         return [_put(folder / path, text, force=force) for path, text in texts.items()]
     except OSError as exc:
@@ -270,7 +266,14 @@ def write(folder: Path, *, force: bool = False, given: Mapping[str, str] | None 
 def env_stays(folder: Path, given: Mapping[str, str]) -> bool:
     """Whether :func:`write` would leave a file ``.env`` alone that is there, and says something else."""
     path = folder / ENV
-    return _there(path) and not _equal(path, env(dict(given)))
+    return _there(path) and not _equal(path, _env(given))
+
+
+def _env(given: Mapping[str, str]) -> str:
+    try:
+        return env(dict(given))
+    except ValueError as exc:
+        raise ConfigError(f"a value for {ENV}: {exc}", "Write it in printable characters.") from exc
 
 
 def _put(path: Path, text: str, *, force: bool) -> Written:

@@ -16,12 +16,12 @@ import structlog
 
 from hdi.errors import HdiError, RequestError, StoreError
 from hdi.fingerprint import Fingerprint
-from hdi.frames import BROUGHT
+from hdi.frames import BROUGHT, PURGED
 from hdi.model import Window, iso_ns
 from hdi.parting import Books, Cut, lacking, lacking_mappings
 from hdi.pipeline import claim_keys
 from hdi.schema import PLACE, Schema, SchemaName, Schemas
-from hdi.stores import Piece, Store, check_origin
+from hdi.stores import Piece, Purging, Store, check_origin
 
 Mode = Literal["copy", "verify", "plan"]
 _AGAIN = "Run the same command again: what is there already is left alone."
@@ -254,6 +254,16 @@ class _Moving:
         told = self._source.discrepancies().filter(mine)
         if not told.equals(self._destination.discrepancies().filter(mine)):
             self._destination.amend(lambda there: pl.concat([there.filter(~mine), told]).sort("number"))
+        if isinstance(self._destination, Purging) and (lacking := self._purges()).height:
+            self._destination.keep_purged(lacking)
+
+    def _purges(self) -> pl.DataFrame:
+        """What the source says of purged rejects and the destination does not."""
+        source, destination = self._source, self._destination
+        if not isinstance(source, Purging) or not isinstance(destination, Purging):
+            return pl.DataFrame(schema=PURGED)
+        mine = (pl.col("dataset") == self._share.dataset) & (pl.col("schema") == self._share.name.name)
+        return source.purged().filter(mine).join(destination.purged(), on=list(PURGED), how="anti")
 
     def _piece(
         self, k: int, there: Books, here: Books, mappings: pl.DataFrame, conditions: pl.DataFrame
@@ -311,6 +321,8 @@ class _Moving:
         mine = (pl.col("dataset") == self._share.dataset) & (pl.col("schema") == self._share.name.name)
         if not self._source.discrepancies().filter(mine).equals(self._destination.discrepancies().filter(mine)):
             found = [*found, "what is known of discrepancies differs; hdi migrate copies it"]
+        if self._purges().height:
+            found = [*found, "what was purged of rejects is not known there; hdi migrate copies it"]
         return pieces, units, [*differences, *(f"{self._share}: {what}" for what in found)]
 
     def _plan(self) -> tuple[int, int, list[str]]:

@@ -17,18 +17,21 @@ import polars as pl
 from hdi.buying.paid import Slip
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT
+from hdi.gaps.causes import GAPS
+from hdi.lookup import RECTANGLES
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, MAX_NS, Query, Window, iso_ns, ns_date, parse_instant
 from hdi.query import Result, run
 from hdi.refine import broken, stored_checks
 from hdi.resample import DERIVED
+from hdi.rolls import Rolls
 from hdi.runs import RunRecord
 from hdi.schema import PLACE, Schema, SchemaName, Schemas
 from hdi.stores import Store
 from hdi.symbology import infer_stype
 from hdi.witness import Row, kept_file, seen, texts
 
-#: Rows that are explained at once; of more, the instant must be said.
+#: More rows than this are not explained at once: the instant must be said.
 MOST_ROWS = 10
 _SHARE = Decimal("1e-12")
 
@@ -69,6 +72,8 @@ class Around:
     runs: Callable[[], list[RunRecord]]
     #: Gaps of a symbol in a window (:data:`hdi.gaps.causes.GAPS`).
     gaps: Callable[[str, str, Window, str | None], pl.DataFrame]
+    #: What decides continuous symbols; None is the vendor's mapping, as it was stored.
+    rolls: Rolls | None
     #: Revised rows of an instrument in a window (:data:`hdi.keeping.revisions.REVISIONS`).
     revisions: Callable[[str, int, Window, str], Iterator[pl.DataFrame]]
 
@@ -102,7 +107,7 @@ def why(store: Store, around: Around, asked: Asked) -> Because:
     if asked.instant is not None and name.width:
         start = asked.instant // name.width * name.width
         asked = Asked(asked.symbol, asked.schema, Window(start, start + 1), asked.instant, asked.dataset)
-    result = run(store, around.schemas, Query(name.name, (asked.symbol,), asked.window, asked.dataset))
+    result = _run(store, around, name.name, asked, asked.window)
     rows = _rows(result, schema, name)
     if rows.height > MOST_ROWS:
         raise _too_many(result, asked)
@@ -111,6 +116,10 @@ def why(store: Store, around: Around, asked: Asked) -> Because:
     each = _Each(store, around, asked, result)
     told = [each.told(rows[k]) for k in range(rows.height)]
     return Because(asked, told, quarantine=_rejects(store, asked, result))
+
+
+def _run(store: Store, around: Around, name: str, asked: Asked, window: Window) -> Result:
+    return run(store, around.schemas, Query(name, (asked.symbol,), window, asked.dataset), around.rolls)
 
 
 def _rows(result: Result, schema: Schema, name: SchemaName) -> pl.DataFrame:
@@ -148,7 +157,17 @@ def _nothing(store: Store, around: Around, asked: Asked, result: Result) -> Beca
     day = Window(asked.window.start // DAY_NS * DAY_NS, -(-asked.window.end // DAY_NS) * DAY_NS)
     if asked.instant is not None:
         reasons += _near(store, around, asked, day)
-    gaps = around.gaps(asked.symbol, result.source, day, asked.dataset)
+    symbols = [asked.symbol]
+    if around.rolls is not None and not around.rolls.stored and result.rectangles is not None:
+        # Only contracts are missing: nobody asked for what a rule of one's own says.
+        symbols = [str(i) for i in result.rectangles["instrument_id"].unique().sort()]
+    found = [pl.DataFrame(schema=GAPS)]
+    for one in symbols:
+        try:
+            found.append(around.gaps(one, result.source, day, asked.dataset))
+        except RequestError as exc:
+            reasons.append(exc.message)
+    gaps = pl.concat(found)
     here = gaps.filter(pl.col("start") < asked.window.end, pl.col("end") > asked.window.start)
     return Because(
         asked, [], reasons, [_gap(gap) for gap in here.iter_rows(named=True)], _rejects(store, asked, result)
@@ -183,10 +202,9 @@ def _rejects(store: Store, asked: Asked, result: Result) -> list[dict[str, Any]]
 
 def _near(store: Store, around: Around, asked: Asked, day: Window) -> Iterator[str]:
     """Which rows of that day are closest to the instant."""
-    result = run(store, around.schemas, Query(asked.schema, (asked.symbol,), day, asked.dataset))
+    result = _run(store, around, asked.schema, asked, day)
     index = result.schema.index_time
-    before: int | None = None
-    after: int | None = None
+    before, after = None, None
     for frame in result.narrowed([index]).frames():
         times = frame[index].to_physical()
         earlier, later = times.filter(times < asked.window.start), times.filter(times >= asked.window.end)
@@ -268,8 +286,15 @@ class _Each:
         return None if found is None else _mapping(found)
 
     def _roll(self, dataset: str, instrument: int, at: int) -> dict[str, Any] | None:
-        """The dated mapping by which a continuous or parent symbol, as it was asked for, means the instrument."""
+        """By what a continuous or parent symbol means the instrument: the dated mapping that was stored, or a rule."""
+        rolls = self._around.rolls
         for asked in self._result.asked or ():
+            if rolls is not None and rolls.meant(asked.symbol, raw=False):
+                return {
+                    "symbol": asked.symbol, "stype": "continuous", "instrument_id": instrument,
+                    "day": ns_date(at).isoformat(), "roll_rule": rolls.rule.name,
+                    "rule": f"the roll rule {rolls.rule.name!r} ({rolls.rule.says}), computed from what was stored",
+                }  # fmt: skip
             if infer_stype(asked.symbol) in ("continuous", "parent"):
                 found = self._mapped(dataset, instrument, at, pl.col("symbol") == asked.symbol)
                 if found is not None:
@@ -304,14 +329,8 @@ class _Each:
             return None
         schema, name = self._around.schemas.find(kind)
         window = Window(at, min(at + (self._name.width or DAY_NS), MAX_NS))
-        one = pl.DataFrame(
-            {
-                "dataset": [row["dataset"][0]],
-                "instrument_id": [int(row["instrument_id"][0])],
-                "start": [0],
-                "end": [MAX_NS],
-            }
-        )
+        who = (row["dataset"][0], int(row["instrument_id"][0]), 0, MAX_NS)
+        one = pl.DataFrame([who], schema=RECTANGLES, orient="row")
         rows, units, first, last = 0, set[int](), None, None
         publisher = pl.col("publisher_id") == row["publisher_id"][0]
         index = schema.index_time

@@ -92,6 +92,21 @@ def test_the_contract_after_the_roll_is_another_one_by_a_mapping_that_is_named(s
     assert why(shared, "ESM4", "2024-03-18")["rows"][0]["roll"] is None
 
 
+def test_a_contract_that_a_roll_rule_names_is_explained_by_that_rule(vendor, tmp_path):
+    desk = Desk(tmp_path / "desk", vendor)
+    for ask in (Ask("ES.FUT", "2024-03-13", "2024-03-18"), Ask("ES.FUT", "2024-03-13", "2024-03-13", "definition")):
+        desk.stored(ask)
+    with desk.open() as data:
+        [row] = data.query("ES.c.0", "2024-03-15", "2024-03-15", roll="calendar").polars().rows(named=True)
+    [told] = why(desk, "ES.c.0", "2024-03-15", roll="calendar")["rows"]
+    assert told["row"]["symbol"] == row["symbol"]
+    assert (told["roll"]["roll_rule"], told["roll"]["instrument_id"]) == ("calendar", row["instrument_id"])
+    closed = why(desk, "ES.c.0", "2024-03-16", roll="calendar")
+    assert (closed["rows"], bool(closed["reasons"])) == ([], True)
+    with pytest.raises(RequestError, match="the letter 'c' says another rule"):
+        why(desk, "ES.c.0", "2024-03-15", roll="volume")
+
+
 def test_one_trade_is_named_by_its_time_and_many_are_refused(shared):
     [first, *_] = shared.rows("trades", "ES.c.0")
     at = f"{time.strftime('%H:%M:%S', time.gmtime(first['ts_recv'] // 10**9))}.{first['ts_recv'] % 10**9:09}"

@@ -21,6 +21,7 @@ from typing import Self
 
 from children import Children
 from hdi.rehearsal import spawn
+from hdi.rehearsal.process import Spawned
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, QUICK = DOCS / "buying-data.md", DOCS / "quickstart.md"
@@ -82,6 +83,11 @@ def alike(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
+def forking() -> Children:
+    """A process that has imported everything, and forks commands of hdi."""
+    return Children(Path(__file__).with_name("forked.py"))
+
+
 def plain(command: str) -> list[str] | None:
     """The arguments of a command of hdi that needs no shell; None of others."""
     match = re.fullmatch(r"(?:hdi|python main\.py) ([^|&;<>()$`*?~#\n]+)(?: #.*)?", command)
@@ -91,23 +97,27 @@ def plain(command: str) -> list[str] | None:
 class Reader:
     """Somebody who types the commands in a folder of their own. A context manager.
 
-    ``folders`` are paths of this machine, each with what the page has for it.
+    ``folders`` are paths of this machine, each with what the page has for it. ``children`` of another reader spare
+    the imports.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str], folders: dict[str, str]) -> None:
-        self.folder, self._folders = folder, folders
+    def __init__(
+        self, folder: Path, environment: dict[str, str], folders: dict[str, str], children: Children | None = None
+    ) -> None:
+        self.folder, self._folders, self._lent = folder, folders, children
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = {"PATH": programs, "HOME": str(folder), **environment}
         self._runs: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        self._children = Children(Path(__file__).with_name("forked.py"))
+        self._children = self._lent or forking()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._children.close()
+        if self._lent is None:
+            self._children.close()
 
     def follow(self, step: Step) -> tuple[int, str]:
         """The exit code and what was printed, with the folders of the page."""
@@ -159,12 +169,17 @@ def reading(folder: Path, until: str = UNTIL, fault: str = FAULT) -> Iterator[Re
     with spawn(until=until) as vendor:
         if fault:
             vendor.fault(fault)
-        folders = {
-            str(folder): "/home/me/market", str(vendor.ca_file.parent): "/home/me/rehearsal",
-            str(Path(sys.executable).with_name("hdi")): "/home/me/hdi/.venv/bin/hdi",
-        }  # fmt: skip
-        with Reader(folder, vendor.environment(), folders) as reader:
+        with reading_from(vendor, folder) as reader:
             yield reader
+
+
+def reading_from(vendor: Spawned, folder: Path, children: Children | None = None) -> Reader:
+    """A reader of a page with that vendor."""
+    folders = {
+        str(folder): "/home/me/market", str(vendor.ca_file.parent): "/home/me/rehearsal",
+        str(Path(sys.executable).with_name("hdi")): "/home/me/hdi/.venv/bin/hdi",
+    }  # fmt: skip
+    return Reader(folder, vendor.environment(), folders, children)
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-import yaml
 from databento_dbn import Metadata, Schema, StatusMsg, SType
 
 from children import Children
@@ -191,18 +190,6 @@ def test_the_lake_page_reads_the_demos_lake(workplace: Path) -> None:
         assert done.stdout.strip()
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    for page in [
-        ROOT / "README.md",
-        ROOT / "ARCHITECTURE.md",
-        ROOT / "CONTRIBUTING.md",
-        *(ROOT / "docs").rglob("*.md"),
-    ]:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
-
-
 def status_file(folder: Path) -> Path:
     """A complete DBN file of three status records, one of a tri-state that no venue has."""
     rows = np.zeros(3, np.dtype(StatusMsg._dtypes))
@@ -268,9 +255,3 @@ def test_the_rules_of_the_schema_page_load(tmp_path: Path) -> None:
     path.write_text(blocks("docs/add-a-schema.md", "yaml")[1], encoding="utf-8")
     trades = load_schemas(rules=[path]).find("trades")[0]
     assert {"HUGE_TRADE"} <= {r.name for r in trades.rules}
-
-
-def test_every_yaml_block_of_the_pages_is_yaml() -> None:
-    for page in (ROOT / "docs").rglob("*.md"):
-        for block in blocks(str(page.relative_to(ROOT)), "yaml"):
-            assert yaml.safe_load(block)

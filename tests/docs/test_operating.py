@@ -1,7 +1,8 @@
 """The pages for those who run it: each of their commands is typed, and ends as the page shows.
 
-quickstart, operations, troubleshooting, add-a-symbol, health-and-settings, quarantine, reconciliation and data-lock are
-typed here; docs/logs.md has a test beside this one, docs/backup-and-maintenance.md a drill in tests/upkeep.
+quickstart, operations, troubleshooting, add-a-symbol, health-and-settings, quarantine, reconciliation, data-lock and
+monitoring are typed here; docs/logs.md has a test beside this one, docs/backup-and-maintenance.md a drill in
+tests/upkeep. `make docs-validate` reads what needs no typing.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
 
-from docs.guides import QUICK, QUICK_UNTIL, Reader, Step, alike, plain, reading, steps
+from children import Children
+from docs.guides import QUICK, QUICK_UNTIL, Reader, Step, alike, forking, plain, reading_from, steps
 from hdi.rehearsal import spawn
+from hdi.rehearsal.process import Spawned
 from hdi.settings import describe
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +31,10 @@ import validate_docs  # noqa: E402  (a script, not a package)
 
 PAGES = (
     "operations", "troubleshooting", "add-a-symbol", "health-and-settings", "quarantine", "reconciliation", "data-lock",
+    "monitoring",
 )  # fmt: skip
 #: What the demo's lake stands for here: the same kinds of data, of fewer days.
-DEMO = ("--dataset", "GLBX.MDP3", "--max-rejects", "100", "--force")
+DEMO = "--dataset GLBX.MDP3 --max-rejects 100 --force"
 FRONT = "CL.c.0,ES.c.0,NG.c.0"
 ORDERS = (
     ("ohlcv-1d", FRONT, "2024-01-01", "2024-03-31"),
@@ -44,22 +48,25 @@ LOOKING = re.compile(r"(.*\| *)?(grep|docker) ")
 
 
 class Desk:
-    """A working folder with a repository's scripts in it, a vendor, a lake, and the demo's lake."""
+    """A working folder with a repository's scripts in it, a vendor, a lake, and another one like the demo's."""
 
     def __init__(self, reader: Reader) -> None:
         self.folder, self._reader = reader.folder, reader
 
-    def fill(self) -> None:
-        """Rows of both stores, some of them rejected."""
+    def begin(self) -> None:
+        """What a vendor with bad rows gave to both stores."""
         for name in ("main.py", "scripts"):
             (self.folder / name).symlink_to(ROOT / name)
         assert self.types("hdi init")[0] == 0
-        bars = f"--schema ohlcv-1d -s {FRONT},NQ.c.0 --start-date 2024-01-01 --end-date 2024-12-31"
-        self.done(f"hdi ingest --api databento {' '.join(DEMO)} {bars}")
+        self.buy("trades", "ES.c.0", "2024-03-14", "2024-03-15")
         with self.within({"HDI_DATA_DIR": "data/demo"}):
-            for schema, symbols, start, end in ORDERS:
-                order = f"--schema {schema} -s {symbols} --start-date {start} --end-date {end}"
-                self.done(f"hdi --store data/demo/lake ingest --api databento {' '.join(DEMO)} {order}")
+            for order in ORDERS:
+                self.buy(*order, store="data/demo/lake")
+
+    def buy(self, schema: str, symbols: str, start: str, end: str, store: str = "data/lake") -> None:
+        """Order it and store it."""
+        order = f"--schema {schema} -s {symbols} --start-date {start} --end-date {end}"
+        self.done(f"hdi --store {store} ingest --api databento {DEMO} {order}")
 
     def types(self, command: str) -> tuple[int, str]:
         """The exit code and what was printed."""
@@ -82,15 +89,30 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def children() -> Iterator[Children]:
+    with closing(forking()) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Iterator[Spawned]:
+    """The vendor of the pages, without bad rows."""
+    with spawn(until=QUICK_UNTIL) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, children: Children, vendor: Spawned) -> Iterator[Desk]:
     """A desk whose data came from a vendor with bad rows, and that buys from one without."""
     if shutil.which("jq") is None:
         pytest.fail("jq is missing, and the guide uses it") if os.environ.get("CI") == "true" else pytest.skip("no jq")
     folder = tmp_path_factory.mktemp("desk")
-    with spawn(until="2025-01-01", hostile=6) as vendor, Reader(folder, vendor.environment(), {}) as reader:
-        Desk(reader).fill()
-    with spawn(until="2025-01-01") as vendor, Reader(folder, vendor.environment(), {}) as reader:
-        yield Desk(reader)
+    with spawn(until=QUICK_UNTIL, hostile=6) as worse, Reader(folder, worse.environment(), {}, children) as reader:
+        Desk(reader).begin()
+    with Reader(folder, vendor.environment(), {}, children) as reader:
+        made = Desk(reader)
+        made.buy("ohlcv-1d", "ES.c.0,NQ.c.0", "2024-01-01", "2024-12-31")
+        yield made
 
 
 def misconfigured(desk: Desk) -> None:
@@ -166,27 +188,26 @@ def test_the_env_file_of_the_page_is_read(tmp_path: Path) -> None:
     assert values.keys() <= known
 
 
-def test_the_quick_start_prints_what_stands_below_its_commands(tmp_path: Path) -> None:
+def test_the_quick_start_prints_what_stands_below_its_commands(
+    tmp_path: Path, children: Children, vendor: Spawned
+) -> None:
     text = QUICK.read_text(encoding="utf-8")
     assert f"hdi rehearse --until {QUICK_UNTIL} " in text
     told = steps(text)
     assert len(told) > 8
-    with reading(tmp_path, QUICK_UNTIL, "") as reader:
+    with reading_from(vendor, tmp_path, children) as reader:
         for step in told:
             code, printed = reader.follow(step)
             assert code == 0, f"{step.command}\n{printed}"
             assert alike(printed) == alike(step.shown), step.command
 
 
-def test_the_pages_are_valid() -> None:
-    assert list(validate_docs.problems(validate_docs.all_pages())) == []
-
-
 def test_a_page_that_is_wrong_is_told_by_its_lines(tmp_path: Path) -> None:
     page = tmp_path / "wrong.md"
     page.write_text(
         "# Wrong\n\n[gone](gone.md) [nowhere](#nowhere) `src/hdi/gone.py` `hdi.model.Gone` `log.gone`\n"
-        "`hdi query --gone` HDI_GONE\n\n```console\n$ hdi query --bogus\n$ hdi frobnicate | head\n```\n\n```yaml\na: [\n```\n"
+        "`hdi query --gone` HDI_GONE\n\n"
+        "```console\n$ hdi query --bogus\n$ hdi frobnicate | head\n```\n\n```yaml\na: [\n```\n"
         "### `an error that nobody raises`\n",
         encoding="utf-8",
     )

@@ -7,10 +7,13 @@ import shutil
 import signal
 from pathlib import Path
 
+import polars as pl
+
 import dbnfiles
 from children import Children
 from hdi.pipeline import Options
 from hdi.rejects.replaying import Asked, Replay
+from hdi.testing.material import content
 from lakes import MAPPING, Place
 from rejects.desk import FRONT, PARENT, ruled, trades
 
@@ -25,9 +28,9 @@ class Replays(Children):
     def __init__(self):
         super().__init__(Path(__file__).with_name("nursery.py"))
 
-    def run(self, folder, *, step=0, after=None):
+    def run(self, folder, act="replay", *, step=0, after=None):
         """How a child ended: its exit code, or minus the signal. It is killed ``after`` so many seconds."""
-        return self.watch(self.fork({"folder": str(folder), "step": step}), after)
+        return self.watch(self.fork({"folder": str(folder), "act": act, "step": step}), after)
 
 
 def options(folder):
@@ -40,6 +43,25 @@ def replayed(folder, on_step=None):
     with contextlib.closing(place.open(on_step=on_step)) as store:
         work = Replay(store, CHANGED, MAPPING, options(folder), Asked())
         return sum(outcome.status == "failed" for outcome in work.run(work.plan()))
+
+
+def purged(folder, on_step=None):
+    """Purge every reject of a place, those that stand and those that were replaced."""
+    with contextlib.closing(Place(folder).open(on_step=on_step)) as store:
+        stands = pl.col("replaced_unit").is_null()
+        stand, gone = (store.rejected().filter(keep)["unit"].unique().to_list() for keep in (stands, ~stands))
+        store.purge(stand, gone, "asked")
+    return 0
+
+
+def kept(folder):
+    """All that a store says of rows and rejects, and how many side files it has."""
+    with contextlib.closing(Place(folder).open(write=False)) as store:
+        rejects = [sorted(map(repr, frame.rows())) for frame in (store.quarantine(), store.rejected())]
+        said = store.purged().drop("purged_at").rows()
+        return [store.ledger().rows(), content(store).rows(), *rejects, said], len(
+            list((folder / "lake" / "_hdi" / "sidecars").iterdir())
+        )
 
 
 def moves(folder):

@@ -13,13 +13,13 @@ import pandera.polars  # noqa: F401  (the slowest of the imports)
 
 def main():
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from rejects.kills import replayed
+    from rejects.kills import purged, replayed
 
     for line in sys.stdin:
         job = loads(line)
         pid = os.fork()
         if not pid:
-            work(replayed, job)
+            work({"replay": replayed, "purge": purged}[job["act"]], job)
         answer(pid)
         _, status = os.waitpid(pid, 0)
         answer(os.waitstatus_to_exitcode(status))
@@ -29,8 +29,8 @@ def answer(number):
     os.write(1, f"{number}\n".encode())
 
 
-def work(replayed, job):
-    """Replay; never returns."""
+def work(act, job):
+    """Replay or purge; never returns."""
     steps = count(1)
 
     def on_step(_):
@@ -40,7 +40,7 @@ def work(replayed, job):
     code = 99
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the answers are the parent's
-        code = replayed(Path(job["folder"]), on_step)
+        code = act(Path(job["folder"]), on_step)
     except Exception:
         traceback.print_exc()
         raise

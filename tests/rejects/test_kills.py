@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rejects.kills import KILLED, Replays, copied, killed_at_random, moves, replayed, state, stocked
+from rejects.kills import KILLED, Replays, copied, kept, killed_at_random, moves, purged, replayed, state, stocked
 
 #: So many random kills; five hundred of them take minutes.
 FEW = 2
@@ -43,6 +43,26 @@ def test_a_replay_killed_at_any_step_ends_as_if_it_had_not_been(tmp_path, childr
         assert children.run(place.folder, step=k) == KILLED, steps[k - 1]
         assert replayed(place.folder) == 0
         assert state(place) == expected, steps[k - 1]
+        assert place.leftovers() == [], steps[k - 1]
+
+
+def test_a_purge_killed_at_any_step_ends_as_if_it_had_not_been(tmp_path, children, stock):
+    whole, steps = copied(stock, tmp_path / "whole"), []
+    before = kept(whole.folder)[0]
+    purged(whole.folder, steps.append)
+    expected = kept(whole.folder)
+    assert expected[0][:2] == before[:2]
+    assert expected[0][2:] != before[2:]
+    assert {row[4] for row in expected[0][4]} == {True, False}
+    assert {"look", "intent", "move", "commit", "clear"} <= set(steps)
+    for k in sorted({steps.index(name) + 1 for name in steps}):
+        place = copied(stock, tmp_path / str(k))
+        assert children.run(place.folder, "purge", step=k) == KILLED, steps[k - 1]
+        # Nothing went, or all of it, and whoever reads finds everything that is named.
+        between = kept(place.folder)[0]
+        assert between in (before, expected[0]), steps[k - 1]
+        purged(place.folder)
+        assert kept(place.folder) == expected, steps[k - 1]
         assert place.leftovers() == [], steps[k - 1]
 
 

@@ -1,10 +1,14 @@
 """Replay and purge in a database: what a lake does, row for row."""
 
+import contextlib
+
 import polars as pl
 import pytest
 
 import dbnfiles
 from hdi.rejects.purging import Purge, retention
+from hdi.testing import opened
+from migrate.stock import move
 from rejects.desk import PARENT, Desk, database, ruled, trades
 
 CHANGED = ruled(INVALID_SIDE="WARNING", NON_POSITIVE_PRICE=("ERROR", "price > 1"))
@@ -53,3 +57,20 @@ def test_retention_purges_what_is_older_and_nothing_else(tmp_path, monkeypatch):
     assert desk.entries() == []
     assert desk.adds_up()
     assert desk.store.purged().select(pl.col("rows").sum()).item() == was.height
+
+
+def test_what_was_purged_is_said_by_a_store_that_it_was_moved_to(tmp_path, fresh_database):
+    desk = Desk(tmp_path, max_reject_percent=5.0)
+    desk.good(dbnfiles.write(tmp_path / "parent.dbn.zst", "trades", trades(600), **PARENT))
+    place, back = fresh_database(), f"lake:{tmp_path / 'back'}"
+    move(desk.store.url, place)
+    desk.store.purge(desk.store.quarantine()["unit"].unique().to_list(), [], "old")
+    [told] = move(desk.store.url, place, "verify")
+    assert any("purged" in what for what in told.differences)
+    move(desk.store.url, place)
+    move(place, back)
+    for url in (place, back):
+        with contextlib.closing(opened(url)) as store:
+            assert store.purged().equals(desk.store.purged())
+            assert set(store.quarantine()["record"]) == {"null"}
+        assert [m.differences for m in move(desk.store.url, url, "verify")] == [()]

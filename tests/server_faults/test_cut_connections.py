@@ -126,9 +126,8 @@ def test_a_commit_whose_answer_is_lost_is_found_in_the_books_and_done_once(proxi
     with structlog.testing.capture_logs() as entries:
         receipts = place.stored(pair[1], on_step=once("commit", lambda: setattr(proxy, "lose", "answer")))
     assert proxy.lost.is_set()
-    assert [e["event"] for e in entries if e["log_level"] == "warning"] == [
-        "the connection broke while the server committed; the commit stands"
-    ]
+    said = [e["event"] for e in entries if e["log_level"] == "warning"]
+    assert said.count("the connection broke while the server committed; the commit stands") == 1
     with place.handle() as store:
         kept = store.ledger().filter(unit=receipts[0].number)
     assert kept.select("run", "fetched", "stored", "unchanged").rows() == [

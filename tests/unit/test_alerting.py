@@ -1,5 +1,6 @@
 """Who is told of what: real HTTP and HTTPS servers and a real program, told once, without secrets, never in the way."""
 
+import datetime as dt
 import http.server
 import json
 import ssl
@@ -16,8 +17,10 @@ from hdi.alerting.looking import behind, near
 from hdi.alerting.sending import Sender
 from hdi.errors import ConfigError, OverBudget, StoreError, UnitFailed
 from hdi.frames import LEDGER
+from hdi.keeping.scheduling import Event
+from hdi.keeping.syncing import Result
 from hdi.lagging import Standing
-from hdi.model import NS, Outcome
+from hdi.model import NS, Condition, Outcome, Receipt, Unit, Window
 from hdi.settings import load
 
 KEY = "db-" + "S" * 29
@@ -170,7 +173,9 @@ def test_a_state_that_cannot_be_read_means_that_it_is_told_again(hook, sender, t
     assert (tmp_path / "data" / "alerts.json").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("address", ["http://example.com/x", "ftp://127.0.0.1/x", "https:///nobody", "nonsense", "http://[1"])
+@pytest.mark.parametrize(
+    "address", ["http://example.com/x", "ftp://127.0.0.1/x", "https:///nobody", "nonsense", "http://[1"]
+)
 def test_a_webhook_that_others_could_read_on_the_way_is_refused_without_being_shown(sender, address):
     with pytest.raises(ConfigError, match="HDI_ALERT_WEBHOOK") as refused:
         sender(address)
@@ -217,6 +222,33 @@ def test_what_ends_a_command_is_told_and_goes_on_its_way_but_for_what_was_asked_
     with pytest.raises(OSError, match="odd"), watching("sync", told.extend):
         raise OSError("odd")
     assert [a.message for a in told] == ["no space", "unexpected OSError: odd"]
+
+
+def test_a_schedule_tells_of_each_job_when_it_has_failed_and_says_nothing_of_what_went_well():
+    told = []
+    watch = Watch("schedule", told.extend)
+    at = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
+    watch.event(Event("start", at, "nightly"))
+    watch.event(Event("end", at, "nightly", result=Result("nightly", "synced")))
+    assert told == []
+    result = Result("nightly")
+    result.fail(OverBudget("too dear"))
+    result.fail(UnitFailed("cut off"))
+    watch.event(Event("failed", at, "nightly", result=result))
+    assert [(a.event, a.subject) for a in told] == [("budget", "job nightly"), ("failure", "job nightly")]
+
+
+def test_days_that_the_vendor_does_not_call_whole_are_told_when_they_are_stored_but_for_pending_ones():
+    told = []
+    watch = Watch("ingest", told.extend)
+    for day, word in ((12, "degraded"), (13, "pending"), (14, "missing")):
+        condition = Condition(dt.date(2024, 3, day), word, None)
+        unit = Unit("databento", "GLBX.MDP3", "trades", "ES.c.0", "continuous", Window(0, 1))
+        watch.add(outcome(receipts=(Receipt(unit, 1, "r", "complete", 1, 1, 0, conditions=(condition,)),)))
+    watch.end()
+    (alert,) = told
+    assert (alert.event, alert.subject) == ("degraded", "GLBX.MDP3 trades")
+    assert alert.facts == {"days": {"2024-03-12": "degraded", "2024-03-14": "missing"}, "count": 2}
 
 
 def test_a_limit_that_is_nearly_reached_is_told_with_what_was_spent(tmp_path):

@@ -121,15 +121,6 @@ def test_a_damaged_backup_is_refused_with_the_file_named_and_nothing_is_restored
     assert not Path(back.removeprefix("lake:")).exists()
 
 
-def test_a_store_that_holds_something_is_not_restored_to(tmp_path, stock, kind):
-    url = stock(kind)
-    do(url, "backup", tmp_path / "backups")
-    before = everything(url)
-    with pytest.raises(RequestError, match="not empty"):
-        do(url, "restore", tmp_path / "backups")
-    assert everything(url) == before
-
-
 def test_a_backup_of_another_kind_of_store_is_refused(tmp_path, stock, empty):
     do(stock(), "backup", tmp_path / "backups")
     with pytest.raises(RequestError, match="lake"):

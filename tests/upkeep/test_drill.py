@@ -46,6 +46,8 @@ def test_everything_is_lost_but_the_backup(stock, empty, kind, capsys):
     assert everything(back) == before
     # The restore was a mistake: what is there is not touched.
     assert hdi(back, "restore", "backups") == 2
+    assert "not empty" in capsys.readouterr().err
+    assert everything(back) == before
     # The newest backup is bad: the one before it is taken.
     assert hdi(back, "backup", "backups") == 0
     older, newest = sorted(p for p in Path("backups").iterdir() if p.is_dir())

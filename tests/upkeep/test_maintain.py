@@ -61,7 +61,7 @@ def test_small_files_become_one_and_those_they_were_go_when_nobody_can_be_at_the
     with contextlib.closing(opened(url)) as store:
         for k in range(6):
             load = Load(
-                trades([day(1).start + 10 + k], 5 + k), window=day(1), scope=[(5 + k, *span(day(1)))], symbol=f"S{k}"
+                trades([day(1).start + 10 + k], 15 - k), window=day(1), scope=[(15 - k, *span(day(1)))], symbol=f"S{k}"
             )
             load.commit(store)
         rows = everything(url)
@@ -72,8 +72,21 @@ def test_small_files_become_one_and_those_they_were_go_when_nobody_can_be_at_the
         (compacted,) = [t for t in told if t.step == "compact" and "trades" in t.what]
         assert compacted.files_before - compacted.files_after >= 6
         assert everything(url) == rows
-        list(store.maintain(CARE))
-    assert len([p for p in files_of(url) if "2024-01-03" in str(p)]) == 1
+        made = max((p for p in files_of(url) if "2024-01-03" in str(p)), key=lambda p: pl.read_parquet(p).height)
+        assert pl.read_parquet(made, hive_partitioning=False)["instrument_id"].to_list() == [2, *range(10, 16)]
+        # A file that has lain there for long, and was taken out of the table a moment ago, is kept for readers.
+        for path in files_of(url):
+            os.utime(path, (1, 1))
+        list(store.maintain(Care(("vacuum",), keep_hours=24)))
+        assert len([p for p in files_of(url) if "2024-01-03" in str(p)]) == 8
+        # And one that has just come, which no table names yet.
+        young = mine[0].with_name("young.parquet")
+        young.write_bytes(b"x")
+        for path in Path(url.removeprefix("lake:"), "trades_data", "_delta_log").iterdir():
+            os.utime(path, (1, 1))
+        list(store.maintain(Care(("vacuum",), keep_hours=24)))
+    assert young.exists()
+    assert len([p for p in files_of(url) if "2024-01-03" in str(p)]) == 2
     assert everything(url) == rows
 
 
@@ -215,6 +228,14 @@ def test_neighbours_in_time_are_grouped_and_large_ones_left_alone():
     assert groups([a], 1_000) == []
     assert groups([a, big], 100_000) == []
     assert [len(g) for g in groups([a, b, big, d], 100_000)] == [2]
+
+
+def test_what_reaches_into_the_time_of_a_large_file_is_merged_into_it_where_reads_would_do_it_each_time():
+    big, replaced, few = (stored(n, rows, 0, 9) for n, rows in (("big", 900), ("replaced", 100), ("few", 20)))
+    after = stored("after", 100, 9, 20)
+    assert groups([big, replaced], 10_000) == [[big, replaced]]
+    assert groups([big, few], 10_000) == []
+    assert groups([big, after], 10_000) == []
 
 
 def test_raw_files_go_only_where_all_their_rows_are_stored_and_old_and_none_was_rejected():

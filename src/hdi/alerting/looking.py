@@ -35,7 +35,8 @@ def after(
     """Send what a command has to tell, and of the budgets that are nearly spent since."""
     found = list(alerts)
     try:
-        found += near(settings, ledger(), time.time_ns())
+        if _limits(settings):
+            found += near(settings, ledger(), time.time_ns())
     except HdiError as error:  # the store is gone, which the command has said
         log.warning("what was spent is not known", error=error.message)
     sender.send(found)
@@ -56,7 +57,7 @@ def near(settings: Settings, ledger: pl.DataFrame, now: int) -> Iterator[Alert]:
     """The limits of spending that are nearly reached, or reached."""
     ingest = settings.ingest
     origin = str(ledger["origin"][0]) if ledger.height else ""
-    if not Limits(ingest.max_usd_per_day, ingest.max_usd_per_month):
+    if not _limits(settings):
         return
     rows = spending(ledger, settings.data_dir, origin, cell_start(now, "month"))
     limits: tuple[tuple[Grid, Decimal | None], ...] = (
@@ -73,6 +74,10 @@ def near(settings: Settings, ledger: pl.DataFrame, now: int) -> Iterator[Alert]:
                 f"hdi spend shows on what; ingest.max_usd_per_{span} is the limit.",
                 {"spent_usd": f"{spent:f}", "limit_usd": f"{limit:f}"},
             )  # fmt: skip
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.ingest.max_usd_per_day, settings.ingest.max_usd_per_month)
 
 
 def behind(found: Iterable[Standing]) -> Iterator[Alert]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hdi.api.looking import Looking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import polars as pl
@@ -256,7 +256,7 @@ class Proving(Looking):
 
             yield locking.difference(first, second, opened, self.schemas, asked, tell)
 
-    def why(
+    def why(  # noqa: PLR0913  (each is an option of the command)
         self,
         symbol: str | int,
         when: str | dt.date,
@@ -265,10 +265,12 @@ class Proving(Looking):
         schema: str = "ohlcv-1d",
         dataset: str | None = None,
         as_of: When = None,
+        roll: str | None = None,
     ) -> Because:
         """Where the rows of a symbol on a day (at a time of it) come from, or why there is none.
 
-        Nothing is asked of a vendor. Raises as :meth:`query` does, and RequestError for too many rows to tell at once.
+        ``roll`` names the rule by which a continuous symbol was read (without: the vendor's mapping). Nothing is asked
+        of a vendor. Raises as :meth:`query` does, and RequestError for too many rows to tell at once.
         """
         from hdi.api.opened import text
         from hdi.keeping import revisions
@@ -285,7 +287,9 @@ class Proving(Looking):
             wanted = revisions.Asked(name, (str(instrument),), window, where)
             return revisions.Revisions(store, self.schemas, wanted).frames()
 
-        around = Around(self.schemas, self._mapping, self.settings.data_dir, self.runs, gaps, revised)
+        around = Around(
+            self.schemas, self._mapping, self.settings.data_dir, self.runs, gaps, self._rolls(roll), revised
+        )
         (one,) = self.symbols_of(str(symbol)) or ("",)
         return why(store, around, Asked.parse(one, text(when), at, schema, dataset))
 
@@ -336,11 +340,16 @@ class Proving(Looking):
         from hdi.alerting.looking import after
 
         sender = self._sender(said)
-        with watching(
-            f"{command} {job}" if job else command,
-            lambda alerts: after(sender, alerts, self.settings, lambda: self.store().ledger()),
-            quiet,
-        ) as watch:
+
+        def tell(alerts: Iterable[Alert]) -> None:
+            held = self._store is not None
+            try:
+                after(sender, alerts, self.settings, lambda: self.store().ledger())
+            finally:
+                if not held:  # a schedule holds nothing while it waits
+                    self.close()
+
+        with watching(f"{command} {job}" if job else command, tell, quiet) as watch:
             yield watch
 
     @property

@@ -193,9 +193,10 @@ def _lines(found: Difference, names: tuple[str, str]) -> Iterator[str]:
         for column, (before, after) in found.changes.items():
             yield f"    {column}: {before} | {after}"
         return
-    for values in (found.before, found.after):
+    for side, values in zip(names, (found.before, found.after), strict=True):
         if values:
-            yield "    " + ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+            told = ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+            yield f"    in {side}: {told}"
 
 
 __all__ = ["register"]

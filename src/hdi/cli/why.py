@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hdi.cli.options import AsOf, InDataset
+from hdi.cli.options import AsOf, InDataset, Roll
 from hdi.cli.render import count, dumps
 from hdi.cli.session import put, session, started
 
@@ -32,6 +32,7 @@ def why(  # noqa: PLR0913, PLR0917  (each is an option)
     ] = None,
     dataset: InDataset = None,
     as_of: AsOf = None,
+    roll: Roll = None,
 ) -> None:
     """Say why a number is what it is: back to the vendor's record, the order that brought it, and what it cost.
 
@@ -39,7 +40,7 @@ def why(  # noqa: PLR0913, PLR0917  (each is an option)
     """
     with session(context).data() as data:
         started()
-        found = data.why(symbol, when, at=at, schema=schema, dataset=dataset, as_of=as_of)
+        found = data.why(symbol, when, at=at, schema=schema, dataset=dataset, as_of=as_of, roll=roll)
         if session(context).json:
             put(dumps(found.to_dict()))
             return
@@ -103,9 +104,13 @@ def _names(told: dict[str, Any]) -> Iterator[str]:
     name = told["symbol"]
     yield _line("symbol", _mapping(name) if name else "no dated mapping of the instrument is kept")
     if roll := told["roll"]:
-        yield _line(
-            "roll", f"{_mapping(roll)}, by {roll['rule']}" if "rule" in roll else f"{roll['symbol']} {roll['note']}"
-        )
+        yield _line("roll", _rolled(roll))
+
+
+def _rolled(roll: dict[str, Any]) -> str:
+    if "roll_rule" in roll:
+        return f"{roll['symbol']} is instrument {roll['instrument_id']} on {roll['day']}, by {roll['rule']}"
+    return f"{_mapping(roll)}, by {roll['rule']}" if "rule" in roll else f"{roll['symbol']} {roll['note']}"
 
 
 def _mapping(name: dict[str, Any]) -> str:

@@ -59,10 +59,8 @@ def shares(store: Store, schemas: Schemas, asked: Asked) -> list[Share]:
             found.append(_share(store, schemas, replace(asked, dataset=dataset, schema=name), window))
     known = [share for share in found if share is not None]
     if not known:
-        what = some(asked.symbols) or "anything"
-        raise RequestError(
-            f"{store.url} holds nothing of {what} in that window", "`hdi coverage` shows what is stored."
-        )
+        of = f" of {some(asked.symbols)}" if asked.symbols else ""
+        raise RequestError(f"{store.url} holds nothing{of} in that window", "`hdi coverage` shows what is stored.")
     return known
 
 

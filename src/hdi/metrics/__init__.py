@@ -153,7 +153,9 @@ class Metrics(Collector):
         if "error" not in raw:
             found += [
                 families.gauge("hdi_raw_files", "Raw files that are kept", (), [((), float(raw["files"]))]),
-                families.gauge("hdi_raw_files_bytes", "Size of the raw files that are kept", (), [((), float(raw["bytes"]))]),
+                families.gauge(
+                    "hdi_raw_files_bytes", "Size of the raw files that are kept", (), [((), float(raw["bytes"]))]
+                ),
             ]
         if "error" not in failed:
             found.append(families.gauge(

@@ -126,7 +126,9 @@ def of_held(held: Mapping[str, Mapping[str, Any]], now: int) -> list[Metric]:
         gauge("hdi_held_rows", "Rows that are held, by the last receipts of their units", _KIND, rows("rows")),
         gauge("hdi_held_symbols", "Symbols of which something is held or confirmed empty", _KIND, rows("symbols")),
         gauge("hdi_held_through_timestamp_seconds", "Up to when something is held", _KIND, ends),
-        gauge("hdi_lag_seconds", "How long ago what is held ends", _KIND, [(k, max(now / NS - v, 0.0)) for k, v in ends]),
+        gauge(
+            "hdi_lag_seconds", "How long ago what is held ends", _KIND, [(k, max(now / NS - v, 0.0)) for k, v in ends]
+        ),
         gauge("hdi_lag_sessions", "Sessions that have ended since, by the calendar", _KIND, rows("sessions_behind")),
     ]
 

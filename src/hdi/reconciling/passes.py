@@ -48,7 +48,7 @@ class Reading:
     schemas: Schemas
     books: Books
     checks: dict[str, Check]
-    settings: Reconcile
+    reconcile: Reconcile
     dataset: str
     asked: Asked
     #: The discrepancies of the dataset that are open.
@@ -240,7 +240,7 @@ class Pass:
     def _finders(self) -> Iterator[Finder]:
         """What looks at the rows themselves."""
         reading, schema, name, own = self._reading, self._schema, self._name, self._collector
-        settings, there, bars = reading.settings, set(self._schema.dtypes), "open_price" in self._schema.dtypes
+        reconcile, there, bars = reading.reconcile, set(self._schema.dtypes), "open_price" in self._schema.dtypes
         found: list[tuple[Finder, str, Scope]] = []
         scope, window, standing = reading.scope(), reading.asked.window, reading.standing
         if prices := (prices_of(there) if "tick_size" in reading.checks and schema.volume else {}):
@@ -249,20 +249,20 @@ class Pass:
             found.append((Grid(name.name, own, ticks, prices, width), "definition", reading.scope(ticks, width)))
         if bars:
             found += [(f, "", scope) for f in (
-                Twice(name.name, own, name.width), StaleBars(name.name, own, name.width, settings.stale_bars),
+                Twice(name.name, own, name.width), StaleBars(name.name, own, name.width, reconcile.stale_bars),
             )]  # fmt: skip
             if name.width:
-                found.append((Spikes(name.name, own, name.width, settings.spike_moves, standing), "", scope))
+                found.append((Spikes(name.name, own, name.width, reconcile.spike_moves, standing), "", scope))
         elif schema.volume:
             same = tuple(c for c in _SAME if c in there)
-            copies = Copies(name.name, own, window, same, settings.copies_percent, settings.copies_least)
+            copies = Copies(name.name, own, window, same, reconcile.copies_percent, reconcile.copies_least)
             found.append((copies, "", scope))
             if {"sequence", "ts_event"} <= there and schema.index_time != "ts_event":
                 found.append((Order(name.name, own, standing, flags="flags" in there), "", scope))
             if set(StaleQuotes.columns) <= there:
-                found.append((StaleQuotes(name.name, own, window, settings.stale_quotes), "", scope))
+                found.append((StaleQuotes(name.name, own, window, reconcile.stale_quotes), "", scope))
             if name.name == TRADES and "price_spike" in reading.checks and "ohlcv-1m" not in reading.stored():
-                self._minutes = Spikes(name.name, own, MINUTE_NS, settings.spike_moves, standing)
+                self._minutes = Spikes(name.name, own, MINUTE_NS, reconcile.spike_moves, standing)
                 key = (self._minutes.check, name.name, "")
                 self._counts[key], self._scopes[key] = self._minutes.count, _certain(scope, self._minutes)
         for finder, against, judged in found:
@@ -279,8 +279,8 @@ class Pass:
             return
         bars = "ohlcv-1d" in reading.stored()
         looked = wanted if bars else wanted - {"settlement_bar"}
-        settings = reading.settings
-        judge = Settlements(self._collector, looked, settings.settlement_ranges, settings.settlement_volume)
+        reconcile = reading.reconcile
+        judge = Settlements(self._collector, looked, reconcile.settlement_ranges, reconcile.settlement_volume)
         since = reading.asked.window.start
         for cell in reading.cells(self._schema, self._name):
             # What is published in a month that follows none is of dates before it, too.

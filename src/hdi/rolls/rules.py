@@ -59,6 +59,15 @@ class Rule:
         """The letter of its continuous symbols; "" where it knows those of every letter."""
         return LETTERS.get(self.by, "")
 
+    @property
+    def says(self) -> str:
+        """The rule in words."""
+        if self.by == VENDOR:
+            return "the vendor's mapping"
+        if self.by == "calendar":
+            return f"by calendar, {self.days} {self.count} before {self.before}"
+        return f"by {self.by} of the {self.lag}. session before{', and back again' if self.back else ''}"
+
 
 def load_rules(config_dir: Path | None) -> dict[str, Rule]:
     """The rules by name. Raises ConfigError with file, line, column and key: all that is wrong in a file at once."""

@@ -43,8 +43,8 @@ from what you need. An exported variable wins over this file, a flag over both.
 _PLAIN = re.compile(r"[A-Za-z][\w./:-]*")
 #: What docker-compose.yml takes from .env for others than hdi: name, what it is, an example.
 _OF_OTHERS = (
-    ("GRAFANA_DB_PASSWORD", "For docker compose alone: the password of the role hdi_read, as which Grafana reads the "
-     "database.", "your_password"),
+    ("GRAFANA_DB_PASSWORD", "For docker compose alone: the password of hdi_read, as which Grafana reads the database.",
+     "your_password"),
 )  # fmt: skip
 #: Settings that are shown, and stand in no file: with one, the variable TIMESCALEDB_HOST would not choose the store.
 _OFF = ("store",)

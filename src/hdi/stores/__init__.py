@@ -198,6 +198,9 @@ class Purging(Protocol):
     def purged(self) -> pl.DataFrame:
         """What was purged (:data:`hdi.frames.PURGED`), oldest first."""
 
+    def keep_purged(self, told: pl.DataFrame) -> None:
+        """Say of purges of the store that units came from what that store says; what is said already is left alone."""
+
 
 @dataclass(frozen=True)
 class Books:

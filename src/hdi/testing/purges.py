@@ -90,5 +90,17 @@ class Purges(Suite):
         assert opened(url).rejected().is_empty()
         assert [row[4] for row in opened(url).purged().rows()] == [True, False]  # type: ignore[attr-defined]
 
+    def test_what_another_store_says_of_its_purges_is_kept_once(self, store: Store, purging: Purging, url: str) -> None:
+        one = Load(trades([START]), rejected=rejects([START + 5])).commit(store)
+        purging.purge([one.number], [], "old")
+        own = purging.purged()
+        other = own.with_columns(digest=pl.lit("ab" * 32), purged_at=pl.col("purged_at") - 1)
+        purging.keep_purged(pl.concat([own, other]))
+        purging.keep_purged(other)
+        assert opened(url).purged().equals(pl.concat([other, own]))  # type: ignore[attr-defined]
+        assert opened(url).quarantine().height == 1
+        store.settle()
+        assert opened(url).rejected().height == 1
+
 
 __all__ = ["Purges"]

@@ -177,6 +177,11 @@ class Lake(Upkeep):
         with guard(self.root):
             return self._derived.purged()
 
+    def keep_purged(self, told: pl.DataFrame) -> None:
+        """See :meth:`hdi.stores.Purging.keep_purged`; a commit of each dataset and kind of rows."""
+        with guard(self.root):
+            forget.keep(self, told)
+
     def books(self) -> Books:
         """See :meth:`hdi.stores.Together.books`."""
         with guard(self.root):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _RUN_MEMORY = 128 << 20
 #: A file is not written again for the sake of others that have less than a quarter of its rows together.
 _DOMINANT = 4
+#: Where others reach into its time, every read has to merge them: then it is, for a thirty-second of its rows.
+_OVERLAPPED = 32
 #: Runs of one commit, which lie twice on the disk until vacuum.
 _AT_ONCE = 16
 
@@ -106,7 +108,9 @@ def _worth(group: list[Stored]) -> list[list[Stored]]:
     if len(group) < 2:  # noqa: PLR2004  (of one file nothing is made)
         return []
     largest = max(range(len(group)), key=lambda k: group[k].rows)
-    if group[largest].rows > _DOMINANT * (sum(f.rows for f in group) - group[largest].rows):
+    most, rest = group[largest], [*group[:largest], *group[largest + 1 :]]
+    within = any(f.first < most.last and f.last > most.first for f in rest)
+    if most.rows > (_OVERLAPPED if within else _DOMINANT) * sum(f.rows for f in rest):
         return [*_worth(group[:largest]), *_worth(group[largest + 1 :])]
     return [group]
 

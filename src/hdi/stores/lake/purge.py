@@ -7,7 +7,8 @@ others now. What it took away is removed afterwards, or, where the process dies 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -38,7 +39,8 @@ def purge(lake: Lake, stand: Sequence[int], replaced: Sequence[int], reason: str
     done = [pl.DataFrame(schema=PURGED)]
     for dataset, name in units.select("dataset", "schema").unique().sort("dataset", "schema").iter_rows():
         kinds = [schema for schema in lake.schemas() if name in schema.names]
-        done += [_purge(lake, kind, kind.names[name], dataset, (stand, replaced), reason) for kind in kinds]
+        once = partial(_commit, units=(stand, replaced), reason=reason)
+        done += [_attempt(lake, kind, kind.names[name], dataset, once) for kind in kinds]
     clear(lake)
     return pl.concat(done)
 
@@ -53,7 +55,10 @@ def clear(lake: Lake) -> None:
         named |= {path for commit in told for each in commit.payload.get("purged", {}).get("instead", ())
                   for path in _paths(each)}  # fmt: skip
         live = {path for commit in instead(told) for path in _paths(commit.payload.get("rejects"))}
-        for path in sorted(named - live):
+        gone = [path for path in sorted(named - live) if (lake.root / path).exists()]
+        if gone:
+            lake.step("clear")
+        for path in gone:
             (lake.root / path).unlink(missing_ok=True)
     if (lake.root / "_hdi" / "sidecars").exists():
         sync(lake.root / "_hdi" / "sidecars")
@@ -64,15 +69,38 @@ def _paths(packed: Any) -> Iterator[str]:
         yield file["path"]
 
 
-def _purge(
-    lake: Lake, schema: Schema, name: SchemaName, dataset: str, units: tuple[Sequence[int], Sequence[int]], reason: str
-) -> pl.DataFrame:
+def keep(lake: Lake, told: pl.DataFrame) -> None:
+    """See :meth:`hdi.stores.Purging.keep_purged`."""
+    for dataset, name in told.select("dataset", "schema").unique().sort("dataset", "schema").iter_rows():
+        mine = told.filter(pl.col("dataset") == dataset, pl.col("schema") == name)
+        for schema in lake.schemas():
+            if name in schema.names:
+                _attempt(lake, schema, schema.names[name], dataset, partial(_keep, told=mine))
+
+
+def _keep(attempt: Attempt, told: pl.DataFrame) -> pl.DataFrame:
+    lake, writer = attempt.lake, attempt.writer
+    table = newest(lake.root, attempt.work.schema)
+    lacking = told.join(lake.purged(), on=told.columns, how="anti", maintain_order="left")
+    if lacking.height:
+        payload = {
+            "format": 1, "attempt": writer.attempt, "units": [],
+            "purged": {"at": time.time_ns(), "units": [], "instead": [], "files": []},
+            "purges": pack(lake.root, lacking, "purges", writer.attempt),
+        }  # fmt: skip
+        put(attempt, table, Change([]), payload)
+    return lacking
+
+
+def _attempt(
+    lake: Lake, schema: Schema, name: SchemaName, dataset: str, once: Callable[[Attempt], pl.DataFrame]
+) -> pl.DataFrame:  # fmt: skip
     origin = str(lake.ledger()["origin"][0])
     work = Work("", dataset, schema, name, {}, pl.DataFrame(schema=COVERAGE), pl.DataFrame(schema=MAPPINGS))
     writer = LakeWriter(lake, work)
     try:
         attempt = Attempt(lake, writer, work)
-        return exclusively(attempt, origin, lambda: _commit(attempt, units, reason))
+        return exclusively(attempt, origin, lambda: once(attempt))
     finally:
         writer.discard()
 
@@ -129,4 +157,4 @@ def _less(
     }
 
 
-__all__ = ["purge"]
+__all__ = ["keep", "purge"]

@@ -197,9 +197,10 @@ class Scan:
                 yield [f for f in files if f.last >= low and f.first < high], low, high
 
     def _slab(self, files: list[Stored], low: int, high: int) -> Iterator[pl.DataFrame]:
-        if len(files) == 1:
+        if all(f.partition == files[0].partition for f in files):
             # Made of the rows that were found, and not in the query, which would take as long to plan as a few of them.
-            rows = self._near_rows(files[0], low, high).collect().select(self._made(files[0]))
+            near = [self._near_rows(f, low, high) for f in files]
+            rows = (pl.concat(near) if len(near) > 1 else near[0]).collect().select(self._made(files[0]))
         else:
             rows = pl.concat([self._scan(f, low, high) for f in files]).collect()
         rows = self._held.inside(rows, self._index)

@@ -192,7 +192,12 @@ class TimescaleDB(Upkeep):
 
     def purged(self) -> pl.DataFrame:
         """See :meth:`hdi.stores.Purging.purged`."""
-        return self._book(LESS)
+        return self._book(LESS).sort("purged_at", maintain_order=True)
+
+    def keep_purged(self, told: pl.DataFrame) -> None:
+        """See :meth:`hdi.stores.Purging.keep_purged`; one transaction."""
+        with guard(self.database), self.database.session() as connection:
+            forget.keep(self, connection, told)
 
     def books(self) -> Books:
         """See :meth:`hdi.stores.Together.books`."""

@@ -50,4 +50,11 @@ def purge(
     return kept
 
 
-__all__ = ["purge"]
+def keep(store: TimescaleDB, connection: psycopg.Connection, told: pl.DataFrame) -> None:
+    """See :meth:`hdi.stores.Purging.keep_purged`, in the transaction that is open."""
+    for dataset, name in told.select("dataset", "schema").unique().sort("dataset", "schema").iter_rows():
+        lock_scope(connection, dataset, name)
+    copy_frame(connection, LESS.name, LESS.to_stored(told.join(store.purged(), on=told.columns, how="anti")))
+
+
+__all__ = ["keep", "purge"]
