@@ -52,7 +52,9 @@ def main() -> int:
     for name in names:
         code, said = fuzzed(name, flags)
         runs = re.search(r"number_of_executed_units:\s*(\d+)", said)
-        print(f"{name:10} {runs[1] if runs else '?':>9} inputs  {'nothing found' if not code else 'DEFECT'}", flush=True)
+        print(
+            f"{name:10} {runs[1] if runs else '?':>9} inputs  {'nothing found' if not code else 'DEFECT'}", flush=True
+        )
         if code:
             bad += 1
             print(said[-6_000:], file=sys.stderr)

@@ -1,5 +1,6 @@
 """Command lines out of bytes, by what the commands themselves declare."""
 
+import functools
 from collections.abc import Iterator
 
 from typer.main import get_command
@@ -22,6 +23,11 @@ USUAL = (
     "raw_symbol", "continuous", "parent", "price", "back", "ratio", "symbol", "day", "latest", "mine", "DEBUG",
     "../../0.dbn.zst", "../../lake", "trades_data", "analyze", "show", "run",
 )  # fmt: skip
+
+
+@functools.cache
+def _all() -> object:
+    return get_command(app)
 
 
 class Bytes:
@@ -66,7 +72,7 @@ def words(data: Bytes) -> list[str]:
 
 def _chosen(data: Bytes) -> tuple[list[str], object]:
     """The names of a command and of the one below it, and the command."""
-    command, names = get_command(app), []
+    command, names = _all(), []
     while hasattr(command, "commands"):
         known = [name for name in command.commands if names or name not in LASTING]
         names.append(known[data.number(len(known))])
@@ -90,7 +96,7 @@ def _parameter(data: Bytes, command: object) -> list[str]:
 
 def paths() -> Iterator[tuple[tuple[str, ...], object]]:
     """Every command that there is, by its names."""
-    waiting = [((), get_command(app))]
+    waiting = [((), _all())]
     while waiting:
         names, command = waiting.pop()
         if hasattr(command, "commands"):

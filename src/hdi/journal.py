@@ -56,7 +56,7 @@ class Journal:
         self._told = False
         self._resumes = tuple(words.get("resumes", ()))
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 self._path.parent.mkdir(mode=0o700)
             self._fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)

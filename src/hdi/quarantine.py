@@ -40,7 +40,7 @@ _NAME = re.compile(r"\d{8}_.+_[0-9a-f]{16}")
 def held(dlq: Path) -> Iterator[None]:
     """Keep other processes from exporting to the folder (made if need be): what is read inside is the newest."""
     try:
-        dlq.mkdir(parents=True, exist_ok=True)
+        dlq.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(dlq, os.O_RDONLY)
         fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError as exc:
@@ -159,7 +159,7 @@ def _read_index(path: Path) -> dict[str, list[object]]:
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(part, "w", encoding="utf-8", opener=_private) as file:

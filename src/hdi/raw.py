@@ -107,7 +107,7 @@ def put_note(data_dir: Path, folders: Sequence[str], name: str, text: str) -> No
 def parts_folder(data_dir: Path) -> Path:
     """The folder of what is on its way into ``raw/``, made if need be."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _private(data_dir, "raw", ".part")
     except OSError as exc:
         raise _refused(data_dir / "raw", exc) from exc
@@ -166,7 +166,7 @@ def locked(data_dir: Path, key: str) -> Iterator[None]:
     """Wait for, and hold, one of the locks of the data folder."""
     root = data_dir / "raw"
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _private(data_dir, "raw", ".locks")
         fd = os.open(root / ".locks" / f"{key}.lock", os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as exc:

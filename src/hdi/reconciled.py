@@ -59,7 +59,7 @@ def keep(data_dir: Path, done: Judged) -> None:
     }, ensure_ascii=False) + "\n"  # fmt: skip
     path = data_dir / _NAME
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

@@ -46,9 +46,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Looked:
-    """The last reconciliation of a subject that is on record: how many rows each check judged.
+    """The reconciliation on record that judged most of a subject: how many rows by each check.
 
-    ``window`` and ``symbols`` are what it was asked for, None and () everything. ``newer``: rows came after it.
+    ``window`` and ``symbols`` are what it was asked for, None and () where that is all of the subject.
+    ``newer``: rows came after it.
     """
 
     run: str
@@ -289,17 +290,22 @@ class Reporter:
         return tuple(by.rows(named=True))
 
     def _looked(self, subject: Subject, window: Window, stored_at: int) -> Looked | None:
-        """The last reconciliation that judged something of the subject; None where none is on record here."""
-        mine = [j for j in self._judged if j.about(subject.dataset, subject.schema, subject.symbols, window)]
+        """The reconciliation on record that judged most of the subject, of equal ones the last; None without any."""
+
+        def whole(done: Judged) -> bool:
+            return done.window.start <= window.start and done.window.end >= window.end
+
+        def every(done: Judged) -> bool:
+            return not done.symbols or (bool(subject.symbols) and set(subject.symbols) <= set(done.symbols))
+
+        kind = subject.dataset, subject.schema
+        mine = [j for j in self._judged if j.about(*kind, subject.symbols, window)]
         if not mine:
             return None
-        last = mine[-1]
-        whole = last.window.start <= window.start and last.window.end >= window.end
-        told = None if whole else (iso_ns(last.window.start), iso_ns(last.window.end))
-        return Looked(
-            last.run, iso_ns(last.at), told, last.symbols, last.of(subject.dataset, subject.schema),
-            newer=stored_at > last.at,
-        )  # fmt: skip
+        best = max(mine, key=lambda done: (whole(done) and every(done), len(done.of(*kind)), done.at))
+        told = None if whole(best) else (iso_ns(best.window.start), iso_ns(best.window.end))
+        symbols = () if every(best) else best.symbols
+        return Looked(best.run, iso_ns(best.at), told, symbols, best.of(*kind), newer=stored_at > best.at)
 
     def _degraded(self, subject: Subject, window: Window) -> tuple[str, ...] | None:
         """Days of the dataset that the vendor last called something else than available; None: it was never asked."""

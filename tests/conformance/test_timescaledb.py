@@ -1,5 +1,6 @@
 """TimescaleDB passes the suite that every store has to pass, and keeps what only a database promises."""
 
+import contextlib
 import datetime as dt
 import time
 from dataclasses import replace
@@ -217,6 +218,21 @@ class TestReach:
         held = pl.DataFrame({"dataset": "GLBX.MDP3", "instrument_id": wanted, "start": 0, "end": ALWAYS.end})
         found = content(store, instruments=held.with_columns(pl.col("start", "end").cast(pl.Int64)))
         assert found.equals(load.rows.filter(pl.col("instrument_id").is_in(list(wanted))))
+
+    def test_a_reader_that_looked_at_every_step_of_a_commit_sees_it_when_it_has_landed(self, layout_url):
+        seen = []
+        with contextlib.closing(open_store(layout_url, schemas())) as reader:
+
+            def look(step):
+                seen.append((step, reader.ledger().height))
+
+            with contextlib.closing(opened(layout_url, on_step=look)) as store:
+                for n in (1, 2):
+                    seen.clear()
+                    window = Window(START + n * DAY_NS, START + (n + 1) * DAY_NS)
+                    Load(trades([window.start]), window=window).commit(store)
+                    assert ("commit", n - 1) in seen
+                    assert reader.ledger().height == n
 
     def test_two_stores_in_two_schemas_of_one_database_are_apart(self, fresh_database):
         url = fresh_database()

@@ -244,3 +244,18 @@ def test_the_site_has_every_page_and_fetches_nothing(site: Path) -> None:
         text = path.read_text(encoding="utf-8")
         assert not re.findall(r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//", text), path
         assert not re.findall(r"<link[^>]+(?:stylesheet|preconnect|preload)[^>]+//", text), path
+
+
+def test_the_scripts_work_on_a_server_and_tell_what_is_unhealthy(desk: Desk, fresh_database: Callable[[], str]) -> None:
+    url = fresh_database()
+    desk.buy("ohlcv-1d", "ES.c.0", "2024-01-02", "2024-01-03", store=url)
+    with desk.within({"HDI_STORE": url}):
+        assert re.search(
+            r"^connected: timescaledb .*\n(.*\n)+^healthy$", desk.done("scripts/health_check.sh"), re.MULTILINE
+        )
+        assert re.search(r"ohlcv_data: [1-9]", desk.done("scripts/data_quality_check.sh"))
+        assert "Active connections: " in desk.done("scripts/performance_dashboard.sh --once")
+    with desk.within({"HDI_STORE": str(desk.folder / "main.py")}):
+        code, told = desk.types("scripts/health_check.sh")
+    assert code == 1
+    assert "unhealthy\n" in told

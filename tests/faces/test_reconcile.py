@@ -132,6 +132,7 @@ def test_a_report_has_every_figure_of_a_job_and_says_what_was_not_measured(place
     _, out = hdi(capsys, place, *here, "report", "minutes")
     assert re.search(r"discrepancies +none\n +reconciled +\S+ at \S+; rows judged: duplicate_bars 60\n", out)
     hdi(capsys, place, "reconcile")
+    hdi(capsys, place, "reconcile", "--check", "tick_size")  # judges less: it does not hide the one before
     _, out = hdi(capsys, place, *here, "--json", "report")
     about = json.loads(out)
     assert about["synthetic"] is True

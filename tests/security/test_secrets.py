@@ -44,7 +44,7 @@ def contents(path):
     data = path.read_bytes()
     yield data
     if data[:4] == b"\x28\xb5\x2f\xfd":
-        yield zstd.decompress(data)
+        yield zstd.ZstdDecompressor().decompress(data)  # one of them is cut off
     if data[:4] == b"PAR1":
         yield "\n".join(repr(row) for row in pl.read_parquet(path).rows()).encode()
 
@@ -84,18 +84,23 @@ def commands(folder, url):
     yield "status", "--comprehensive"
     yield "--json", "status"
     yield "status", "--check-api"
-    for words in (("config", "show"), ("config", "validate"), ("config", "test-api", "databento", "--verbose"), ("doctor",)):
+    for words in (
+        ("config", "show"),
+        ("config", "validate"),
+        ("config", "test-api", "databento", "--verbose"),
+        ("doctor",),
+    ):
         yield words
         yield "--json", *words
-    yield "runs",
+    yield ("runs",)
     yield "quarantine", "list"
     yield "metrics", "--once"
     yield "alerts", "--test"
     yield "report", "--html", folder / "report.html"
-    yield "reconcile",
-    yield "spend",
+    yield ("reconcile",)
+    yield ("spend",)
     yield "verify", "--test", "data_availability"
-    yield "maintain",
+    yield ("maintain",)
     yield "lock", folder / "rows.lock", "--rows"
     yield "verify-lock", folder / "rows.lock"
     yield "backup", folder / "backups", "--raw"

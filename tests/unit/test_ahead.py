@@ -1,4 +1,4 @@
-"""Rows that are worked on while more of them are read, and rows by time that are put in order instant by instant."""
+"""Rows that are worked on while more of them are read, and rows that are put in order as little as it takes."""
 
 import threading
 import time
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hdi.stores.ahead import ahead
+from hdi.stores.lake import read
 from hdi.stores.timescaledb.loosely import arranged, instants
 
 COLUMNS = ("at", "publisher_id", "instrument_id", "at_ns", "_unit", "_row")
@@ -44,6 +45,21 @@ def test_a_reader_that_stops_leaves_no_thread_and_takes_no_more_items():
     assert not [t for t in threading.enumerate() if t.name.startswith("hdi-read")]
 
 
+def test_what_gives_the_items_is_closed_where_work_fails_also_while_the_error_is_looked_at():
+    closed = []
+
+    def items():
+        try:
+            yield from range(9)
+        finally:
+            closed.append(True)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(ahead(lambda n: 1 // (2 - n), items()))
+    assert caught.value.__traceback__ is not None
+    assert closed == [True]
+
+
 @given(ROWS, st.lists(st.integers(1, 4), min_size=24, max_size=24))
 def test_rows_by_time_in_any_batches_come_in_order_and_no_instant_in_two_frames(rows, sizes):
     came = sorted(rows, key=lambda row: row[0])
@@ -59,3 +75,15 @@ def test_rows_by_time_in_any_batches_come_in_order_and_no_instant_in_two_frames(
     for whose in {row[1:3] for row in rows}:
         mine = [(row[0], *row[3:]) for row in given_ if row[1:3] == whose]
         assert mine == sorted(mine)
+
+
+@given(st.lists(ROWS.map(sorted), min_size=1, max_size=3), st.booleans(), st.integers(1, 50))
+def test_runs_that_overlap_are_merged_into_the_order_of_all_columns(runs, one_falls, apart):
+    if one_falls:
+        runs = [runs[0][::-1], *runs[1:]]
+    rows = pl.concat([frame([(row[0] * apart + n % apart, *row[1:]) for n, row in enumerate(run)]) for run in runs])
+    rows = rows.with_columns(pl.col("at").cast(pl.Datetime("ns", "UTC")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(read, "_FEW", 0)
+        found = read.in_order(rows, COLUMNS, ["_row", "at"])
+    assert found.equals(rows.sort(COLUMNS, maintain_order=True).select("_row", "at"))

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import polars as pl
 import psycopg
 import pytest
 
@@ -13,6 +14,7 @@ from hdi.cli import run
 from hdi.errors import CorruptFile, RequestError, StoreError
 from hdi.stores.timescaledb.programs import environment, program
 from hdi.testing import Load, opened, trades
+from hdi.testing.noted import _told as told_of
 from migrate.stock import LATER, commit, day, everything
 from upkeep.keepers import do
 from upkeep.test_maintain import instants
@@ -25,24 +27,17 @@ def numbers(url):
         return store.numbers().rows(), store.reserve(["next"])
 
 
-def test_a_store_comes_back_equal_now_and_as_of_a_commit_and_goes_on(tmp_path, stock, empty, kind):
+def test_one_state_is_saved_while_others_commit_and_comes_back_equal_now_and_as_of_a_commit(
+    tmp_path, stock, empty, kind
+):
     url, back = stock(kind), empty(kind)
-    do(url, "backup", tmp_path / "backups")
-    restored = do(back, "restore", tmp_path / "backups")
-    assert restored.manifest.store["type"] == kind
-    times = (None, instants(url)[3])
-    assert [everything(back, as_of=at) for at in times] == [everything(url, as_of=at) for at in times]
-    assert numbers(back) == numbers(url)
-    for each in (url, back):
-        with contextlib.closing(opened(each)) as store:
-            commit(store, LATER[:2])
-    assert everything(back)["trades"] == everything(url)["trades"]
-
-
-def test_one_state_is_saved_while_others_commit(tmp_path, stock, empty, kind):
-    url, back = stock(kind), empty(kind)
-    before = everything(url)
-    came = []
+    with contextlib.closing(opened(url)) as store:
+        told = store.amend(lambda known: pl.concat([known, told_of(1), told_of(2)]))
+        store.amend(lambda known: known.head(1))
+        told = store.amend(lambda known: pl.concat([known, told.tail(1)]))
+    do(url, "maintain")
+    times, came = (None, instants(url)[3]), []
+    before = [everything(url, as_of=at) for at in times]
 
     def on_step(step):
         if not came and step in ("dump", "copy"):
@@ -52,9 +47,16 @@ def test_one_state_is_saved_while_others_commit(tmp_path, stock, empty, kind):
 
     do(url, "backup", tmp_path / "backups", on_step)
     assert came
-    do(back, "restore", tmp_path / "backups")
-    assert everything(back) == before
-    assert everything(url) != before
+    assert everything(url) != before[0]
+    restored = do(back, "restore", tmp_path / "backups")
+    assert restored.manifest.store["type"] == kind
+    assert [everything(back, as_of=at) for at in times] == before
+    with contextlib.closing(opened(back)) as store:
+        assert store.discrepancies().equals(told)
+        commit(store, LATER)
+    # It goes on as the other one does, with the same numbers.
+    assert everything(back)["trades"] == everything(url)["trades"]
+    assert numbers(back) == numbers(url)
 
 
 def test_a_second_backup_copies_only_what_is_new(tmp_path, stock):

@@ -32,6 +32,14 @@ def test_everything_is_lost_but_the_backup(stock, empty, kind, capsys):
             connection.execute("DROP TABLE trades_data CASCADE")
     assert hdi(url, "restore", "backups", "--tables", "trades_data") == 0
     assert everything(url) == before
+    # The newest backup is bad.
+    assert hdi(url, "backup", "backups") == 0
+    older, newest = sorted(p for p in Path("backups").iterdir() if p.is_dir())
+    victim = max((p for p in (newest / "store").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    victim.unlink()  # it may be a link to what the older one has, too
+    data[len(data) // 3] ^= 4
+    victim.write_bytes(data)
     # The disk is lost, or the server.
     if kind == "lake":
         shutil.rmtree(url.removeprefix("lake:"))
@@ -39,25 +47,15 @@ def test_everything_is_lost_but_the_backup(stock, empty, kind, capsys):
     else:
         back = empty(kind)
     capsys.readouterr()
-    assert hdi(back, "--json", "restore", "backups") == 0
+    assert hdi(back, "restore", "backups") == 4
+    assert str(victim) in capsys.readouterr().err
+    # The one before it is taken.
+    assert hdi(back, "--json", "restore", str(older)) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["status"] == "restored"
     assert told["tables"]
     assert everything(back) == before
     # The restore was a mistake: what is there is not touched.
-    assert hdi(back, "restore", "backups") == 2
+    assert hdi(back, "restore", str(older)) == 2
     assert "not empty" in capsys.readouterr().err
     assert everything(back) == before
-    # The newest backup is bad: the one before it is taken.
-    assert hdi(back, "backup", "backups") == 0
-    older, newest = sorted(p for p in Path("backups").iterdir() if p.is_dir())
-    victim = max((p for p in (newest / "store").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    data = bytearray(victim.read_bytes())
-    victim.unlink()  # it may be a link to what the older one has, too
-    data[len(data) // 3] ^= 4
-    victim.write_bytes(data)
-    again = empty(kind)
-    assert hdi(again, "restore", "backups") == 4
-    assert str(victim) in capsys.readouterr().err
-    assert hdi(again, "restore", str(older)) == 0
-    assert everything(again) == before

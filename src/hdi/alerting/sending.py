@@ -172,7 +172,7 @@ class _Straight(urllib.request.HTTPRedirectHandler):
 @contextlib.contextmanager
 def _held(data_dir: Path) -> Iterator[dict[str, dict[str, int]]]:
     """What was told, by event and subject, for one process at a time; kept when the block ends well."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = data_dir / _STATE
     fd = os.open(data_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

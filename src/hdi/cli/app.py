@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from hdi.cli.commands import Commands
 from hdi.cli.session import DECLINED, Interrupted, OutputClosed, Session, say
-from hdi.errors import HdiError, masked
+from hdi.errors import HdiError, RequestError, masked
 
 PROGRAM = "hdi"
 #: Given after the command, these are the most likely slip.
@@ -84,8 +84,19 @@ def run(arguments: Sequence[str]) -> int:
             command.invoke(context)
         sys.stdout.flush()
     except BaseException as exc:  # noqa: BLE001  (the last place where it can be told well)
-        return _end(exc, session)
+        return _end(_meant(exc, arguments), session)
     return 0
+
+
+def _meant(exc: BaseException, arguments: Sequence[str]) -> BaseException:
+    """The error; what cannot be encoded is told as the argument that it came from.
+
+    The name of a file may be any bytes, so that arguments are not refused before somebody takes one for a text.
+    """
+    odd = next((word for word in arguments if any("\ud800" <= char <= "\udfff" for char in word)), None)
+    if odd is None or not isinstance(exc, UnicodeEncodeError):
+        return exc
+    return RequestError(f"{odd!r} is no text in UTF-8", "Write it in the characters of UTF-8.")
 
 
 def _end(exc: BaseException, session: Session) -> int:  # noqa: PLR0911  (one for each way)

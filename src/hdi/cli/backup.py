@@ -31,7 +31,10 @@ def backup(
         bool, typer.Option("--raw", help="Raw files, journals of runs and the settings' folder, too.")
     ] = False,
     keep: Annotated[
-        int | None, typer.Option("--keep", metavar="N", min=1, help="Keep the newest N of this store and these tables; older ones go.")
+        int | None,
+        typer.Option(
+            "--keep", metavar="N", min=1, help="Keep the newest N of this store and these tables; older ones go."
+        ),
     ] = None,
     verify: Annotated[  # noqa: FBT002
         bool, typer.Option("--verify", help="Make none: read the newest one (or the one named) and check it.")

@@ -49,6 +49,8 @@ def restore(
             put(f"  {name}  {count(int(str(content['rows'])), 'row')}  {str(content['digest'])[:16]}")
     for kind, files in restored.beside.items():
         put(f"  {kind}  {count(files, 'file')}")
+    if restored.manifest.tables:
+        say(f"the backup is of {', '.join(restored.manifest.tables)} alone; DIR/<time> names another one")
     if not tables:
         say("equal: every file, and what the store shows, are what was saved")
 

@@ -149,7 +149,7 @@ def held(data_dir: Path) -> Iterator[None]:
     """The right to run the schedule of a data folder. RequestError, saying whose it is, when another process has it."""
     path = data_dir / _LOCK
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise StoreError(f"{path}: cannot be made: {exc.strerror or exc}", "HDI_DATA_DIR names the folder.") from exc

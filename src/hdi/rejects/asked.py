@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +137,9 @@ def _know(symbols: Sequence[str], ids: Sequence[int], store: Store, asked: pl.Da
     known |= set(asked["symbol"].str.split(",").explode().drop_nulls())
     numbers = {*mappings["instrument_id"].unique(), *rejects["instrument_id"].drop_nulls().unique()}
     if strange := [s for s in symbols if s not in known and not (s.isdigit() and numbers.intersection(ids))]:
-        raise RequestError(f"unknown symbol {strange[0]!r}", closest(strange[0], sorted(known)))
+        near = difflib.get_close_matches(strange[0], known, 1)
+        hint = f"Did you mean {near[0]}?" if near else "`hdi symbols` says what is stored."
+        raise RequestError(f"unknown symbol {strange[0]!r}", hint)
 
 
 def _of_unit(rejects: pl.DataFrame, store: Store, unit: str) -> pl.DataFrame:

@@ -33,6 +33,7 @@ from hdi.frames import CONDITIONS, CONTENT, COVERAGE, DISCREPANCIES, LEDGER, MAP
 from hdi.model import Finding, RawFile, Receipt, Unit, Window
 from hdi.schema import Schema, SchemaName, Schemas
 from hdi.stores.options import ServerOptions
+from hdi.stores.purging import Purging
 
 __all__ = [
     "CONDITIONS", "CONTENT", "COVERAGE", "DISCREPANCIES", "LEDGER", "MAPPINGS", "REJECTS", "Books", "Piece", "Purging",
@@ -182,24 +183,6 @@ class Working(Protocol):
         each: Callable[[pl.DataFrame], Out],
     ) -> Iterator[Out]:
         """``each`` of the frames of a read without ``ordered``, in their order; several are worked on at once."""
-
-
-@runtime_checkable
-class Purging(Protocol):
-    """A store that can forget rejects. What it has forgotten it says for ever."""
-
-    def purge(self, stand: Sequence[int], replaced: Sequence[int], reason: str) -> pl.DataFrame:
-        """Empty the records of the rejects of some units that stand, and forget those of some that were replaced.
-
-        Both name units by number. A reject that stands keeps all but its record (:data:`hdi.frames.NO_RECORD`) and its
-        message. Returns what it keeps of that (:data:`hdi.frames.PURGED`), which is empty where there was nothing.
-        """
-
-    def purged(self) -> pl.DataFrame:
-        """What was purged (:data:`hdi.frames.PURGED`), oldest first."""
-
-    def keep_purged(self, told: pl.DataFrame) -> None:
-        """Say of purges of the store that units came from what that store says; what is said already is left alone."""
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Lake(Upkeep):
             about.check(root, {"_hdi", *TABLES, noted.TABLE, *self._schemas, *history})
             self._derived.made = about.made(root)
             if write:
+                root.mkdir(parents=True, exist_ok=True, mode=0o700)
                 for folder in ("locks", "staging", "sidecars"):
                     (root / "_hdi" / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
                 self.sweep()

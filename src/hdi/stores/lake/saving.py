@@ -165,7 +165,7 @@ def restore(lake: Lake, folder: Path, about: Mapping[str, Any], tables: Sequence
         return contents(_at(lake, lake.root))
     root = lake.root.absolute()
     staged = root.parent / f".{root.name}.restoring"
-    staged.mkdir(parents=True, exist_ok=True)
+    staged.mkdir(mode=0o700, parents=True, exist_ok=True)
     held = _hold(staged)
     try:
         for left in staged.iterdir():
