@@ -44,7 +44,7 @@ def plain_dbn() -> list[bytes]:
         head = 8 + struct.unpack_from("<I", data, 4)[0]
         for at in range(head - 64, head, 4):
             for number in (0xFFFF_FFFF, 0x8000_0000, 0x0100_0000):
-                lying.append(data[:at] + struct.pack("<I", number) + data[at + 4 :])
+                lying += [data[:at] + struct.pack("<I", number) + data[at + 4 :]]
     return plain + lying[::7]
 
 

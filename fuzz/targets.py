@@ -35,6 +35,8 @@ from hdi.symbol_groups import load_groups
 
 #: An answer, and a frame of a rule's check, need no more rows than these.
 ROWS = 1_000
+#: Files that are written at every input lie in memory, where there is such a place.
+MEMORY = "/dev/shm"  # noqa: S108
 #: Nobody listens there.
 NOWHERE = "http://127.0.0.1:9"
 
@@ -46,7 +48,7 @@ class Defect(Exception):
 @functools.cache
 def scratch() -> Path:
     """The folder of this process; fuzzers that are killed leave theirs to the next boot."""
-    root = Path(tempfile.mkdtemp(prefix="hdi-fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    root = Path(tempfile.mkdtemp(prefix="hdi-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
     # Deep, so that the ../ of a hostile name stays inside.
     folder = root / "a" / "b" / "c"
     folder.mkdir(parents=True)

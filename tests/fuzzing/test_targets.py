@@ -127,7 +127,7 @@ def test_a_command_that_ends_as_none_may_is_a_defect(monkeypatch):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this machine")
-def test_the_fuzzer_itself_runs_and_says_how_much(tmp_path):
+def test_the_fuzzer_itself_runs_and_says_how_much():
     done = subprocess.run(
         [sys.executable, "-m", "fuzz", "--runs", "40", "--only", "rule"], cwd=ROOT, capture_output=True, text=True,
         env=os.environ, check=False, timeout=300,

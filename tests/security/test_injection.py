@@ -15,20 +15,23 @@ HOSTILE = (
 DAY = ("--start-date", "2024-01-02", "--end-date", "2024-01-02")
 #: Each argument that reaches a store: NAME is the hostile text.
 COMMANDS = (
-    ("query", "--schema", "trades", "--symbols", "NAME", *DAY), ("query", "--schema", "NAME", "--symbols", "ESH4", *DAY),
+    ("query", "--schema", "trades", "--symbols", "NAME", *DAY),
+    ("query", "--schema", "NAME", "--symbols", "ESH4", *DAY),
     ("query", "--schema", "trades", "--symbols", "ESH4", "--dataset", "NAME", *DAY),
     ("query", "--schema", "trades", "--symbols", "ESH4", "--columns", "NAME", *DAY),
     ("query", "--schema", "trades", "--symbols", "ESH4", "--where", "NAME", *DAY),
     ("query", "--schema", "trades", "--symbols", "ESH4", "--start-date", "NAME"),
     ("query", "--schema", "trades", "--symbols", "ESH4", "--as-of", "NAME"),
     ("bars", "NAME", "--symbols", "ESH4", *DAY), ("bars", "1h", "--symbols", "NAME", *DAY),
-    ("asof", "--symbols", "NAME", "--at", "2024-01-02T00:01:00Z"), ("symbols", "NAME"), ("coverage", "--symbols", "NAME"),
+    ("asof", "--symbols", "NAME", "--at", "2024-01-02T00:01:00Z"), ("symbols", "NAME"),
+    ("coverage", "--symbols", "NAME"),
     ("gaps", "--schema", "trades", "--symbols", "NAME"), ("revisions", "--symbols", "NAME"), ("runs", "NAME"),
     ("quarantine", "list", "--symbols", "NAME"), ("quarantine", "list", "--rule", "NAME"),
     ("quarantine", "list", "--unit", "NAME"), ("quarantine", "show", "NAME"),
     ("quarantine", "purge", "--rule", "NAME", "--force"), ("validate", "--schema", "trades", "--dataset", "NAME"),
     ("why", "NAME", "2024-01-02", "--schema", "trades"), ("why", "ESH4", "NAME", "--schema", "trades"),
-    ("reconcile", "--symbols", "NAME"), ("spend", "--by", "NAME"), ("ingest", "--api", "dbn", "FILE", "--origin", "NAME"),
+    ("reconcile", "--symbols", "NAME"), ("spend", "--by", "NAME"),
+    ("ingest", "--api", "dbn", "FILE", "--origin", "NAME"),
 )  # fmt: skip
 
 

@@ -36,7 +36,8 @@ def exposed(folder, besides=()):
     return found
 
 
-def test_all_that_is_kept_is_for_its_owner_alone_whatever_the_umask(tmp_path, call, monkeypatch, open_to_all):
+@pytest.mark.usefixtures("open_to_all")
+def test_all_that_is_kept_is_for_its_owner_alone_whatever_the_umask(tmp_path, call, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -49,7 +50,8 @@ def test_all_that_is_kept_is_for_its_owner_alone_whatever_the_umask(tmp_path, ca
     done = [
         call(*words).code
         for words in (
-            ("init",), ("ingest", "--api", "dbn", good, "--origin", "mine"), ("ingest", "--api", "dbn", bad, "--origin", "mine"),
+            ("init",), ("ingest", "--api", "dbn", good, "--origin", "mine"),
+            ("ingest", "--api", "dbn", bad, "--origin", "mine"),
             ("maintain",), ("backup", home / "backups", "--raw"), ("quarantine", "analyze", "--export-summary"),
             ("reconcile",), ("verify", "--test", "data_availability"), ("lock", home / "rows.lock", "--rows"),
             ("sql", "SELECT count(*) FROM trades_data"), ("schedule", "--once"), ("status", "--comprehensive"),

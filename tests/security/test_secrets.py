@@ -1,4 +1,4 @@
-"""Keys, passwords and addresses that are secret are planted, and looked for in all that is said and all that is kept."""
+"""Secret keys, passwords and addresses are planted, and looked for in all that is said and all that is kept."""
 
 import base64
 import contextlib
