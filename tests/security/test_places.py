@@ -59,7 +59,7 @@ OPTIONS = (
     ("query", "--schema", "trades", "--symbols", "NAME"), ("coverage", "--schema", "NAME"), ("report", "NAME"),
     ("quarantine", "show", "NAME"), ("quarantine", "list", "--unit", "NAME"),
     ("quarantine", "replay", "--unit", "NAME"),
-    ("quarantine", "purge", "--rule", "NAME", "--force"), ("backup", "out", "--tables", "NAME"),
+    ("lock", "out", "--schema", "NAME"), ("backup", "out", "--tables", "NAME"),
     ("restore", "out", "--tables", "NAME"), ("verify", "--test", "NAME"), ("maintain", "--only", "NAME"),
     ("validate", "--schema", "NAME"), ("symbols", "NAME"), ("why", "NAME", "2024-01-02", "--schema", "trades"),
 )  # fmt: skip
