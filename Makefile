@@ -44,7 +44,7 @@ laws: $(STAMP)
 	@HDI_TEST_LAWS=$${HDI_TEST_LAWS:-1000} $(PY) -m pytest tests/laws/test_buying_laws.py -k real $(ARGS)
 
 fuzz: $(STAMP)
-	@$(PY) -m fuzz --seconds $${SECONDS:-60} --only "$(ONLY)"
+	@$(PY) -m fuzz --seconds $(or $(SECONDS),60) --only "$(ONLY)"
 
 audit: $(STAMP)
 	@$(PY) scripts/audit.py $(LOCK)

@@ -1,4 +1,4 @@
-"""Starting and killing the children of :mod:`nursery`."""
+"""Starting and killing children that do a job each, those of :mod:`nursery` among them, and what they are made by."""
 
 import contextlib
 import json
@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
+from itertools import count
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
@@ -58,6 +60,46 @@ class Nursery(Children):
         """How a child ended: its exit code, or minus the signal. It is killed ``after`` so many seconds."""
         job = {"folder": str(folder), "paths": [str(p) for p in paths], "options": options, "step": step}
         return self.watch(self.fork(job), after)
+
+
+def serve(work):
+    """Do each job that comes in a child of its own, whose exit code ``work`` gives; tell its pid, then how it ended."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            _end(work, job)
+        _answer(pid)
+        _, status = os.waitpid(pid, 0)
+        _answer(os.waitstatus_to_exitcode(status))
+
+
+def _answer(number):
+    os.write(1, f"{number}\n".encode())
+
+
+def _end(work, job):
+    """Do the job; never returns."""
+    code = 99
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the answers are the parent's
+        code = work(job)
+    except Exception:
+        traceback.print_exc()
+        raise
+    finally:
+        os._exit(code)
+
+
+def killing(number):
+    """A listener to steps that kills its own process at the one of that number (0: never)."""
+    steps = count(1)
+
+    def on_step(_):
+        if next(steps) == number:
+            kill(os.getpid())
+
+    return on_step
 
 
 def kill(pid):

@@ -4,53 +4,20 @@ Reads one JSON object per line: ``folder``, ``paths``, ``options``, and ``step``
 a commit at which the child kills itself (0: never). Answers with the child's pid, then with how it ended.
 """
 
-import json
-import os
-import signal
-import sys
-import traceback
-from itertools import count
 from pathlib import Path
 
 import pandera.polars  # noqa: F401  (the slowest of the imports, else made by the first child's refinery)
 
-
-def main():
-    from lakes import Place
-
-    for line in sys.stdin:
-        job = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            work(Place, job)
-        answer(pid)
-        _, status = os.waitpid(pid, 0)
-        answer(os.waitstatus_to_exitcode(status))
+from children import killing, serve
+from lakes import Place
 
 
-def answer(number):
-    os.write(1, f"{number}\n".encode())
-
-
-def work(place, job):
-    """Ingest; never returns."""
-    steps = count(1)
-
-    def on_step(_):
-        if next(steps) == job["step"]:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    code = 99
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the answers are the parent's
-        outcomes = place(Path(job["folder"])).ingest(*map(Path, job["paths"]), on_step=on_step, **job["options"])
-        code = sum(o.status == "failed" for o in outcomes)
-    except Exception:
-        traceback.print_exc()
-        raise
-    finally:
-        os._exit(code)
+def work(job):
+    """Ingest; how many files failed."""
+    place, paths = Place(Path(job["folder"])), map(Path, job["paths"])
+    outcomes = place.ingest(*paths, on_step=killing(job["step"]), **job["options"])
+    return sum(o.status == "failed" for o in outcomes)
 
 
 if __name__ == "__main__":
-    main()
+    serve(work)

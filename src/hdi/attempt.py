@@ -19,6 +19,7 @@ import structlog
 from hdi import raw, tracing
 from hdi.errors import CorruptFile, DataError, StoreLost, TooManyRejects
 from hdi.frames import CONDITIONS, COVERAGE, REJECTS
+from hdi.late import Array
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, MAX_NS, MONEY, Condition, Header, RawFile, Receipt, Unit, date_ns, ns_date
 from hdi.plan import Plan, learned, unmapped
@@ -33,7 +34,6 @@ MAX_ROWS = 2**31 - 1
 #: Rows of each rule that are kept of a unit that failed as a whole.
 SAMPLE = 1000
 log = structlog.get_logger(component="PipelineOrchestrator")
-Array = np.ndarray[Any, Any]
 _POLARS: Mapping[str, Any] = {"int32": pl.Int32(), "int64": pl.Int64()}
 
 

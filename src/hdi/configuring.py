@@ -314,5 +314,5 @@ def _equal(path: Path, text: str) -> bool:
 
 
 __all__ = [
-    "CONFIGS", "DEFAULT", "ENV", "Checked", "Value", "Written", "check", "env_stays", "fits", "values", "write",
+    "CONFIGS", "DEFAULT", "ENV", "MASK", "Checked", "Value", "Written", "check", "env_stays", "fits", "values", "write",
 ]  # fmt: skip

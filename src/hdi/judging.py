@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ def judge(result: Result, sample: int | None = None, seed: int = 0, tell: Callab
     found: dict[tuple[str, str], Broken] = {}
     judged = total = errors = 0
     rows = result.narrowed(list(schema.dtypes))
-    with closing(_bounded(rows, sample, seed)) as frames:  # type: ignore[type-var]
+    with closing(_bounded(rows, sample, seed)) as frames:
         for frame, read in frames:
             total += read
             tell(total)
@@ -120,7 +120,7 @@ def _add(found: dict[tuple[str, str], Broken], own: Judge, rows: pl.DataFrame, i
     return int(rejecting.sum())
 
 
-def _bounded(result: Any, sample: int | None, seed: int) -> Iterator[tuple[pl.DataFrame, int]]:
+def _bounded(result: Result, sample: int | None, seed: int) -> Generator[tuple[pl.DataFrame, int]]:
     """All rows as they come, or the sample at the end, with how many rows were read for it."""
     if sample is None:
         for frame in result.frames():
@@ -131,7 +131,7 @@ def _bounded(result: Any, sample: int | None, seed: int) -> Iterator[tuple[pl.Da
     for frame in result.frames():
         read += frame.height
         drawn = frame.with_columns(
-            _draw=draws(frame, result.timed_by, seed), _at=pl.int_range(read - frame.height, read)
+            _draw=draws(frame, result.schema.index_time, seed), _at=pl.int_range(read - frame.height, read)
         )
         if chosen is not None and chosen.height >= sample:
             # What is above the highest that is kept can never be chosen.

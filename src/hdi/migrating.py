@@ -248,9 +248,12 @@ class _Moving:
             raise self._unequal(differences[0])
         return len(todo), units, []
 
+    def _mine(self) -> pl.Expr:
+        return (pl.col("dataset") == self._share.dataset) & (pl.col("schema") == self._share.name.name)
+
     def _carry(self) -> None:
         """Have the ledger of discrepancies say of these rows what that of the source says."""
-        mine = (pl.col("dataset") == self._share.dataset) & (pl.col("schema") == self._share.name.name)
+        mine = self._mine()
         told = self._source.discrepancies().filter(mine)
         if not told.equals(self._destination.discrepancies().filter(mine)):
             self._destination.amend(lambda there: pl.concat([there.filter(~mine), told]).sort("number"))
@@ -262,7 +265,7 @@ class _Moving:
         source, destination = self._source, self._destination
         if not isinstance(source, Purging) or not isinstance(destination, Purging):
             return pl.DataFrame(schema=PURGED)
-        mine = (pl.col("dataset") == self._share.dataset) & (pl.col("schema") == self._share.name.name)
+        mine = self._mine()
         return source.purged().filter(mine).join(destination.purged(), on=list(PURGED), how="anti")
 
     def _piece(
@@ -318,7 +321,7 @@ class _Moving:
                 differences.append(f"{self._share}: the rows from {self._named(k)} differ")
                 self._prints.destination = self._prints.source.copy()
         found = self._books.differences(self._books_of_destination(), self._cut, whole=self._share.last)
-        mine = (pl.col("dataset") == self._share.dataset) & (pl.col("schema") == self._share.name.name)
+        mine = self._mine()
         if not self._source.discrepancies().filter(mine).equals(self._destination.discrepancies().filter(mine)):
             found = [*found, "what is known of discrepancies differs; hdi migrate copies it"]
         if self._purges().height:

@@ -22,6 +22,8 @@ import structlog
 from hdi.errors import StoreError
 from hdi.model import RawFile
 
+#: Folders and name of a kept file: ``raw/<origin>/<dataset>/<schema>/<day>/<name>``.
+_PARTS = 6
 #: What nobody but the owner may do with a kept file.
 _OTHERS = 0o077
 #: So many paths are named.
@@ -176,6 +178,14 @@ def locked(data_dir: Path, key: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def located(path: Path, data_dir: Path) -> Path | None:
+    """Where a raw file lies: where the ledger says, or in the data folder of now, if that was moved."""
+    if path.is_file():
+        return path
+    moved = data_dir.joinpath(*path.parts[-_PARTS:])
+    return moved if path.parts[-_PARTS : -_PARTS + 1] == ("raw",) and moved.is_file() else None
 
 
 def origin_of(path: Path) -> str:

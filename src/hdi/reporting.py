@@ -16,6 +16,7 @@ import polars as pl
 
 from hdi.calendars import Calendars
 from hdi.covered import measure
+from hdi.covered.lines import Line
 from hdi.errors import UnknownSymbol
 from hdi.frames import BROUGHT, CONTENT
 from hdi.gaps import Wanted, find
@@ -240,9 +241,9 @@ class Reporter:
         notes += left_out
         return union([member(self._store, self._schemas, one) for one in found])
 
-    def _lines(self, subject: Subject, window: Window) -> Sequence[Any]:
-        known = pl.col("dataset") == subject.dataset
-        if self._ledger.filter(known, pl.col("schema") == subject.schema).is_empty():
+    def _lines(self, subject: Subject, window: Window) -> Sequence[Line]:
+        mine = (pl.col("dataset") == subject.dataset) & (pl.col("schema") == subject.schema)
+        if self._ledger.filter(mine).is_empty():
             return ()
         try:
             return measure(

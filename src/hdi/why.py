@@ -22,6 +22,7 @@ from hdi.lookup import RECTANGLES
 from hdi.mapping import VendorMapping
 from hdi.model import DAY_NS, MAX_NS, Query, Window, iso_ns, ns_date, parse_instant
 from hdi.query import Result, run
+from hdi.raw import located
 from hdi.refine import broken, stored_checks
 from hdi.resample import DERIVED
 from hdi.rolls import Rolls
@@ -29,7 +30,7 @@ from hdi.runs import RunRecord
 from hdi.schema import PLACE, Schema, SchemaName, Schemas
 from hdi.stores import Store
 from hdi.symbology import infer_stype
-from hdi.witness import Row, kept_file, seen, texts
+from hdi.witness import Row, seen, texts
 
 #: More rows than this are not explained at once: the instant must be said.
 MOST_ROWS = 10
@@ -113,7 +114,7 @@ def why(store: Store, around: Around, asked: Asked) -> Because:
         raise _too_many(result, asked)
     if rows.is_empty():
         return _nothing(store, around, asked, result)
-    each = _Each(store, around, asked, result)
+    each = _Each(store, around, result)
     told = [each.told(rows[k]) for k in range(rows.height)]
     return Because(asked, told, quarantine=_rejects(store, asked, result))
 
@@ -175,7 +176,7 @@ def _nothing(store: Store, around: Around, asked: Asked, result: Result) -> Beca
 
 
 def _rejects(store: Store, asked: Asked, result: Result) -> list[dict[str, Any]]:
-    """The first rows that are meant and lie in quarantine, each with its rules and its record."""
+    """The rows that are meant and lie in quarantine, each with its rules and its record."""
     rejects = store.quarantine().filter(
         pl.col("schema") == result.source, pl.col("index_time") >= asked.window.start,
         pl.col("index_time") < asked.window.end,
@@ -226,8 +227,8 @@ def _gap(gap: dict[str, Any]) -> dict[str, Any]:
 class _Each:
     """What can be told of rows of one question."""
 
-    def __init__(self, store: Store, around: Around, asked: Asked, result: Result) -> None:
-        self._store, self._around, self._asked, self._result = store, around, asked, result
+    def __init__(self, store: Store, around: Around, result: Result) -> None:
+        self._store, self._around, self._result = store, around, result
         self._schema, self._name = result.schema, result.name
         self._ledger = store.ledger()
         self._runs: list[RunRecord] | None = None
@@ -366,7 +367,7 @@ class _Each:
         """The raw file with the record, the order that brought it, what it cost, and how columns are made."""
         if not unit["raw_file"]:
             return {"raw": None, "order": None, "cost": None, "mapping": None}
-        file = kept_file(unit["raw_file"], self._around.data_dir)
+        file = located(Path(unit["raw_file"]), self._around.data_dir)
         found = seen(
             Row(row, self._schema, self._name, (unit["start"], unit["end"])), self._around.mapping, file,
             unit["raw_digest"],

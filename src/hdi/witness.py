@@ -17,8 +17,6 @@ from hdi.schema import PLACE, Schema, SchemaName
 from hdi.sources.dbn import Reader
 from hdi.sources.records import columns, layout, to_frame
 
-#: Folders and name of a kept file: ``raw/<origin>/<dataset>/<schema>/<day>/<name>``.
-_PARTS = 6
 _BATCH = 131_072
 
 
@@ -49,15 +47,6 @@ class Seen:
             "row_equal": self.equal, "differs": {c: list(v) for c, v in self.differs.items()},
             "vendor_record": dict(self.values) or None, "note": self.note or None,
         }  # fmt: skip
-
-
-def kept_file(path: str, data_dir: Path) -> Path | None:
-    """Where a raw file lies: where the ledger says, or in the data folder of now, if that was moved."""
-    told = Path(path)
-    if told.is_file():
-        return told
-    moved = data_dir.joinpath(*told.parts[-_PARTS:])
-    return moved if "raw" in told.parts[-_PARTS : -_PARTS + 1] and moved.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -123,4 +112,4 @@ def texts(frame: pl.DataFrame) -> dict[str, str | None]:
     return found
 
 
-__all__ = ["Row", "Seen", "kept_file", "seen", "texts"]
+__all__ = ["Row", "Seen", "seen", "texts"]

@@ -1,10 +1,8 @@
 """Spans of a run and of a query, in the SDK's own exporter and at a collector; nothing of it where none is named."""
 
-import http.server
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -15,6 +13,7 @@ from opentelemetry.trace import StatusCode
 from api.desk import Ask
 from hdi import tracing
 from hdi.errors import HdiError
+from listening import listening
 
 DAY = Ask("ES.c.0", "2024-03-12", "2024-03-12", "trades")
 
@@ -32,26 +31,9 @@ def spans():
 
 @pytest.fixture
 def collector():
-    """A collector's HTTP side; ``told`` holds (path, bytes)."""
-
-    class Collector(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            self.server.told.append((self.path, body))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
-        server.told = []
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    """A collector's HTTP side."""
+    with listening() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_run_has_spans_of_what_it_downloads_refines_and_commits_and_a_query_has_one(desk, spans):
@@ -93,11 +75,10 @@ import hdi
 with hdi.open({desk.place.url!r}) as data:
     assert data.query("ES.c.0", "2024-03-12", "2024-03-12").collect().height == 1
 """
-    done = process(code, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{collector.server_port}")
+    done = process(code, OTEL_EXPORTER_OTLP_ENDPOINT=collector.address)
     assert done.returncode == 0, done.stderr
-    paths = {path for path, _ in collector.told}
-    assert paths == {"/v1/traces"}
-    assert any(b"query" in body and b"hdi.rows" in body for _, body in collector.told)
+    assert {path for path, *_ in collector.posts} == {"/v1/traces"}
+    assert any(b"query" in body and b"hdi.rows" in body for *_, body in collector.posts)
 
 
 def test_nothing_of_opentelemetry_is_imported_where_no_collector_is_named(tmp_path):

@@ -4,7 +4,6 @@ Reads one JSON object per line: ``words``, ``folder``, ``environment``, ``output
 stderr unless that has a file of its own, ``errors``). Answers with the child's pid, then with how it ended.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -22,22 +21,8 @@ import hdi.gaps
 import hdi.keeping.revising
 import hdi.keeping.scheduling
 import hdi.stores.lake  # noqa: F401
+from children import serve
 from hdi.cli import run
-
-
-def main():
-    for line in sys.stdin:
-        job = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            work(job)
-        answer(pid)
-        _, status = os.waitpid(pid, 0)
-        answer(os.waitstatus_to_exitcode(status))
-
-
-def answer(number):
-    os.write(1, f"{number}\n".encode())
 
 
 def written(path):
@@ -45,23 +30,20 @@ def written(path):
 
 
 def work(job):
-    """Run the command; never returns."""
-    code = 99
-    try:
-        out = written(job["output"])
-        os.dup2(out, 1)
-        os.dup2(written(job["errors"]) if "errors" in job else out, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(job["folder"])
-        os.environ.clear()
-        os.environ.update(job["environment"])
-        sys.argv = [str(Path(sys.executable).with_name("hdi")), *job["words"]]
-        code = run(job["words"])
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
+    """Run the command; its exit code."""
+    out = written(job["output"])
+    os.dup2(out, 1)
+    os.dup2(written(job["errors"]) if "errors" in job else out, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    sys.argv = [str(Path(sys.executable).with_name("hdi")), *job["words"]]
+    code = run(job["words"])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    serve(work)

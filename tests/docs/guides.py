@@ -157,7 +157,7 @@ class Reader:
 
     def _shell(self, command: str) -> tuple[int, str]:
         done = subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, env=self.environment, text=True, timeout=60, check=False,
+            ["bash", "-c", command], cwd=self.folder, env=self.environment, text=True, timeout=300, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         return done.returncode, done.stdout

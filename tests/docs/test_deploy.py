@@ -83,7 +83,7 @@ def test_every_expression_is_well_formed_and_asks_for_series_and_labels_that_the
 
 @pytest.mark.parametrize(("panel", "target"), [*panels("grafana-postgresql-datasource")])
 def test_every_query_of_a_dashboard_is_answered_by_the_server(panel, target, database):
-    span = "'2023-01-01T00:00:00Z' AND '2030-01-01T00:00:00Z'"
+    span = "'2023-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z'"
     query = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN {span}", target["rawSql"])
     assert "$__" not in query
     with psycopg.connect(database.address) as connection:
@@ -94,11 +94,6 @@ def test_every_query_of_a_dashboard_is_answered_by_the_server(panel, target, dat
         assert columns[0] == "time"
         assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     assert rows or panel["title"] == "Open discrepancies"
-
-
-def test_every_series_is_shown_or_watched_or_known_to_be_for_others():
-    shown = {name for case in EXPRESSIONS for name, _ in read(case.values[0]).selectors}
-    assert len(shown) >= 25
 
 
 @pytest.mark.parametrize(

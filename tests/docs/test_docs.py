@@ -49,7 +49,7 @@ def run(command: str, folder: Path, **exported: str) -> subprocess.CompletedProc
     """The command in a shell, in that folder."""
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
-        cwd=folder, env=environment() | exported, capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, env=environment() | exported, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ class Hands:
         words = shlex.split(command)[1:]
         output, errors = map(str, self._files)
         job = {"words": words, "folder": str(folder), "environment": environment() | exported}
-        code = self._children.watch(self._children.fork(job | {"output": output, "errors": errors}), after=120)
+        code = self._children.watch(self._children.fork(job | {"output": output, "errors": errors}), after=300)
         return subprocess.CompletedProcess(words, code, *(file.read_text(encoding="utf-8") for file in self._files))
 
 
@@ -184,7 +184,7 @@ def test_the_lake_page_reads_the_demos_lake(workplace: Path) -> None:
     assert len(code) == 3
     for block in code:
         done = subprocess.run(
-            [sys.executable, "-c", block], cwd=workplace, capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", block], cwd=workplace, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()

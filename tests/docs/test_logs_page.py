@@ -64,7 +64,9 @@ def folder(tmp_path_factory):
 
 
 def typed(folder, command):
-    script = f"set -o pipefail\n{NOT_FOLLOWED}\n{command}"
+    # Midnight may have passed since the rejects were exported.
+    day = min(path.name[:8] for path in (folder / "dlq" / "validation_failures").glob("[0-9]*.json"))
+    script = f"set -o pipefail\n{NOT_FOLLOWED}\ndate() {{ echo {day}; }}\n{command}"
     done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=False)
     assert not done.stderr, done.stderr
     return done.stdout

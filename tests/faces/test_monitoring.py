@@ -1,13 +1,11 @@
 """``hdi verify``, ``hdi metrics`` and ``hdi alerts``, as they are typed: what they print, keep and end with."""
 
-import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import hdi
 from hdi import verifying
 from hdi.metrics import serve
+from listening import listening
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,24 +29,8 @@ def lake(own_demo):
 @pytest.fixture
 def hook():
     """A webhook; ``told`` holds what it was told."""
-
-    class Hook(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
-        server.told = []
-        server.address = f"http://127.0.0.1:{server.server_port}/hook"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with listening() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -139,12 +122,15 @@ def test_metrics_are_served_and_a_scrape_that_comes_at_once_looks_at_nothing_aga
 def test_metrics_are_served_until_the_process_is_told_to_end(lake, tmp_path):
     command = [sys.executable, "-m", "hdi", "--store", lake, "metrics", "--port", "0"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        line = process.stderr.readline()
-        address = re.search(r"http://127\.0\.0\.1:\d+/metrics", line)[0]
-        with urllib.request.urlopen(address) as answer:
-            assert b"hdi_store_up 1.0" in answer.read()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        try:
+            line = process.stderr.readline()
+            address = re.search(r"http://127\.0\.0\.1:\d+/metrics", line)[0]
+            with urllib.request.urlopen(address) as answer:
+                assert b"hdi_store_up 1.0" in answer.read()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(300) == 0
+        finally:
+            process.kill()
 
 
 def test_a_port_that_is_taken_and_options_that_contradict_are_refused(cli, lake, hook):

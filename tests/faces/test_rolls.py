@@ -188,7 +188,7 @@ class TestRules:
             assert f"--schema {schema} --symbols ES.FUT" in caught.value.hint
 
     def test_a_rule_that_decides_none_of_the_symbols_is_refused(self, data):
-        for symbols in ("ESH4,ESM4", "ALL_SYMBOLS", ()):
+        for symbols in ("ESH4,ESM4", "ALL_SYMBOLS"):
             with pytest.raises(RequestError, match="the roll rule 'volume' says nothing of") as caught:
                 data.query(symbols, roll="volume")
             assert "such as ES.v.0" in caught.value.hint

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 import dbnfiles
-from children import Children
+from children import Children, killing, serve
 from hdi.pipeline import Options
 from hdi.rejects.replaying import Asked, Replay
 from hdi.testing.material import content
@@ -26,7 +26,7 @@ class Replays(Children):
     """Forks children that replay."""
 
     def __init__(self):
-        super().__init__(Path(__file__).with_name("nursery.py"))
+        super().__init__(Path(__file__))
 
     def run(self, folder, act="replay", *, step=0, after=None):
         """How a child ended: its exit code, or minus the signal. It is killed ``after`` so many seconds."""
@@ -116,3 +116,15 @@ def killed_at_random(children, stock, folder, expected, kills, *, seconds=0.6):
             assert moves(place.folder) == (0, 0), (seed, tries)
         shutil.rmtree(place.folder)
     return tries
+
+
+def work(job):
+    """Replay or purge."""
+    act = {"replay": replayed, "purge": purged}[job["act"]]
+    return act(Path(job["folder"]), killing(job["step"]))
+
+
+if __name__ == "__main__":
+    import pandera.polars  # noqa: F401  (the slowest of the imports, else made by each child)
+
+    serve(work)

@@ -85,6 +85,8 @@ def test_rejects_are_listed_shown_and_exported_exactly(call):
     assert call("quarantine", "list", "--rule", "NO_SIDE")[0] == 2
     code, _, err = call("quarantine", "list", "--symbols", "ES9")
     assert (code, "unknown symbol 'ES9'" in err) == (2, True)
+    code, _, err = call("quarantine", "list", "--symbols", "1,999999999")
+    assert (code, "unknown symbol '999999999'" in err) == (2, True)
     share = json.loads(call("--json", "quarantine", "analyze", "--unit", rows[0]["unit"])[1])
     assert 0 < share["rows"] < share["fetched"] < 4_000
     code, _, err = call("quarantine", "show", "1:1")

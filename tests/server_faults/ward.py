@@ -6,12 +6,8 @@ Answers with the child's pid, then with how it ended.
 """
 
 import fcntl
-import json
 import os
-import sys
-import traceback
 import warnings
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,37 +19,17 @@ with warnings.catch_warnings():
 
 import hdi.buying.buying
 import hdi.stores.timescaledb  # noqa: F401
-from api.cradle import die
-from nursery import answer
+from children import killing, serve
 from server_faults.places import ServerPlace
 
 
-def main():
-    for line in sys.stdin:
-        job = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            work(job)
-        answer(pid)
-        _, status = os.waitpid(pid, 0)
-        answer(os.waitstatus_to_exitcode(status))
-
-
 def work(job):
-    """Do it; never returns. The exit code is how many files or orders failed, 99 for anything else."""
-    code = 99
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the answers are the parent's
-        os.environ.update(job.get("environment", {}))
-        place = ServerPlace(Path(job["folder"]), job.get("options", {}), job["address"])
-        if job["gate"]:
-            wait(Path(job["gate"]))
-        code = {"files": files, "begin": begin, "buy": buy}[job["act"]](place, job)
-    except Exception:
-        traceback.print_exc()
-        raise
-    finally:
-        os._exit(code)
+    """Do it; how many files or orders failed."""
+    os.environ.update(job.get("environment", {}))
+    place = ServerPlace(Path(job["folder"]), job.get("options", {}), job["address"])
+    if job["gate"]:
+        wait(Path(job["gate"]))
+    return {"files": files, "begin": begin, "buy": buy}[job["act"]](place, job)
 
 
 def wait(gate):
@@ -62,19 +38,9 @@ def wait(gate):
         fcntl.flock(file, fcntl.LOCK_SH)
 
 
-def stepper(job):
-    steps = count(1)
-
-    def on_step(_):
-        if next(steps) == job["step"]:
-            die()
-
-    return on_step
-
-
 def files(place, job):
     """Ingest files."""
-    outcomes = place.ingest(*map(Path, job["paths"]), on_step=stepper(job))
+    outcomes = place.ingest(*map(Path, job["paths"]), on_step=killing(job["step"]))
     return sum(o.status == "failed" for o in outcomes)
 
 
@@ -95,4 +61,4 @@ def buy(place, job):
 
 
 if __name__ == "__main__":
-    main()
+    serve(work)

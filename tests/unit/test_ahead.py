@@ -37,12 +37,12 @@ def test_an_error_is_raised_where_its_result_would_have_come():
 
 
 def test_a_reader_that_stops_leaves_no_thread_and_takes_no_more_items():
-    taken = []
+    taken, before = [], set(threading.enumerate())
     found = ahead(lambda n: n, (taken.append(n) or n for n in range(1000)))
     next(found)
     found.close()
     assert len(taken) < 20
-    assert not [t for t in threading.enumerate() if t.name.startswith("hdi-read")]
+    assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("hdi-read")]
 
 
 def test_what_gives_the_items_is_closed_where_work_fails_also_while_the_error_is_looked_at():

@@ -1,11 +1,9 @@
 """Who is told of what: real HTTP and HTTPS servers and a real program, told once, without secrets, never in the way."""
 
 import datetime as dt
-import http.server
 import json
 import ssl
 import sys
-import threading
 from decimal import Decimal
 
 import polars as pl
@@ -22,36 +20,18 @@ from hdi.keeping.syncing import Result
 from hdi.lagging import Standing
 from hdi.model import NS, Condition, Outcome, Receipt, Unit, Window
 from hdi.settings import load
+from listening import listening
 
 KEY = "db-" + "S" * 29
 FAILED = Alert("failure", "job a", f"the vendor said no to {KEY}", "Look.", {"password": "x", "count": 2})
 
 
-class Hook(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.told.append((self.path, self.headers["Content-Type"], json.loads(body)))
-        self.send_response(self.server.status)
-        if self.server.status == 302:
-            self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def hook():
-    """A server that keeps what it is told; ``hook.address``."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
-        server.told, server.status = [], 200
-        server.address = f"http://127.0.0.1:{server.server_port}/in/s3cret-path"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    """A server that keeps what it is told."""
+    with listening() as server:
+        server.address += "/in/s3cret-path"
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -78,7 +58,7 @@ def program(folder, code):
 
 def test_a_webhook_is_told_in_json_without_secrets(hook, sender):
     assert sender(hook.address).send([FAILED]) == 0
-    ((path, kind, told),) = hook.told
+    ((path, kind, _),), (told,) = hook.posts, hook.told
     assert (path, kind) == ("/in/s3cret-path", "application/json")
     assert (told["format"], told["event"], told["subject"], told["repeats"]) == (1, "failure", "job a", 0)
     assert told["message"] == "the vendor said no to ***"
@@ -124,10 +104,10 @@ def test_the_same_about_the_same_is_told_once_in_a_while_and_by_other_processes_
         made.now = lambda at=minute: clock[0] + at * 60 * NS
         made.send([FAILED])
     made.send([Alert("failure", "job b", "no")])
-    assert [told["subject"] for *_, told in hook.told] == ["job a", "job b"]
+    assert [told["subject"] for told in hook.told] == ["job a", "job b"]
     made.now = lambda: clock[0] + 61 * 60 * NS
     made.send([FAILED])
-    assert hook.told[-1][2]["repeats"] == 2
+    assert hook.told[-1]["repeats"] == 2
     made.now = lambda: clock[0]  # the clock went back
     made.send([FAILED])
     assert len(hook.told) == 4

@@ -158,9 +158,10 @@ def test_what_only_fragments_brought_is_listed_from_its_first_to_its_last_row():
     assert "tbbo" in found.listed("ESH4").filter(pl.col("instrument_id") == 8)["schemas"][0]
 
 
-def test_the_symbols_of_a_store_of_fragments_only_are_those_of_its_rows(tmp_path):
+def test_the_symbols_of_a_store_of_fragments_only_are_those_of_its_rows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where it writes its log
     at = ns("2024-01-05") + np.arange(20) * 1_000_000_000
     file = fragment(tmp_path / "loose.dbn.zst", "trades", records("trades", 20, instrument_id=9501, ts_event=at))
-    with HistoricalData.open(store=f"lake:{tmp_path / 'lake'}", data_dir=str(tmp_path / "data")) as data:
+    with HistoricalData.open(store=f"lake:{tmp_path / 'lake'}") as data:
         assert [r.status for o in data.ingest_files([file], origin="synthetic") for r in o.receipts] == ["fragment"]
         assert days(data.symbols().polars(), "symbol", "schemas") == [("9501", ["trades"], "2024-01-05", "2024-01-05")]

@@ -134,7 +134,8 @@ def test_the_lag_is_that_of_what_is_held():
     assert ("hdi_lag_sessions", *kind) not in found
 
 
-def test_a_store_that_is_gone_is_a_measurement_and_is_opened_again(tmp_path):
+def test_a_store_that_is_gone_is_a_measurement_and_is_opened_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("hdi.metrics.AGAIN", 600.0)
     asked, closed = [], []
 
     def opened():

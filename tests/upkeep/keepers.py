@@ -4,15 +4,10 @@ Each is told ``url``, ``act`` (maintain, backup or restore), ``folder``, and ``s
 it kills itself (0: never).
 """
 
-import json
 import os
-import signal
-import sys
-import traceback
-from itertools import count
 from pathlib import Path
 
-from children import Children
+from children import Children, killing, serve
 from hdi.backups import back_up
 from hdi.backups.restoring import restore
 from hdi.settings import load
@@ -57,40 +52,11 @@ def reading(url, on_step=None):
     return open_store(url, schemas(), on_step=on_step, options=options)
 
 
-def main():
-    for line in sys.stdin:
-        job = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            work(job)
-        answer(pid)
-        _, status = os.waitpid(pid, 0)
-        answer(os.waitstatus_to_exitcode(status))
-
-
-def answer(number):
-    os.write(1, f"{number}\n".encode())
-
-
 def work(job):
-    """Do it; never returns."""
-    steps = count(1)
-
-    def on_step(_):
-        if next(steps) == job["step"]:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    code = 99
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the answers are the parent's
-        do(job["url"], job["act"], job["folder"], on_step)
-        code = 0
-    except Exception:
-        traceback.print_exc()
-        raise
-    finally:
-        os._exit(code)
+    """Do it."""
+    do(job["url"], job["act"], job["folder"], killing(job["step"]))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    serve(work)

@@ -99,17 +99,18 @@ def test_upkeep_of_a_server_killed_changes_no_answer(stock, keepers):
 
 
 def test_a_backup_killed_has_no_name_and_the_next_one_goes_on_with_its_files(tmp_path, url, keepers):
-    moments = random.Random(random.randrange(2**32))
+    seed = random.randrange(2**32)
+    moments = random.Random(seed)
     folder = tmp_path / "backups"
     steps = len(steps_of(url, "backup", tmp_path / "other"))
     done = 0
     for _ in range(KILLS):
         code = keepers.run(url, "backup", folder, step=moments.randrange(1, steps + 1))
-        assert code in (0, KILLED)
+        assert code in (0, KILLED), seed
         done += code == 0
-        assert len(finished(folder)) == done
+        assert len(finished(folder)) == done, seed
     made = do(url, "backup", folder)
-    assert made.linked
+    assert made.linked, seed
     made.manifest.check()
     assert [p for p in folder.iterdir() if p.name == ".unfinished"] == []
     do(f"lake:{tmp_path / 'back'}", "restore", folder)

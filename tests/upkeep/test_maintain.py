@@ -285,7 +285,7 @@ def test_the_server_takes_back_the_space_of_dead_rows(stock):
         ]
 
 
-def test_raw_files_of_the_setting_go_with_a_warning(tmp_path, stock, capsys):
+def test_without_old_raw_files_there_is_nothing_that_the_setting_removes(tmp_path, stock, capsys):
     url = stock()
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "system_config.yaml").write_text("maintain:\n  raw_days: 1\n")

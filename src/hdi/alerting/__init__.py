@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from hdi.errors import HdiError, OverBudget
 
 if TYPE_CHECKING:
     from hdi.keeping.scheduling import Event as Happened
     from hdi.keeping.syncing import Result
-    from hdi.model import Outcome
+    from hdi.model import Condition, Outcome
+    from hdi.settings.groups import Event
 
-Event = Literal["failure", "budget", "degraded", "stale"]
-EVENTS: tuple[str, ...] = get_args(Event)
 #: The vendor's words for days that somebody should know of; a pending day comes by itself.
 _ODD = ("degraded", "missing")
 #: So many errors, and days, are told in full.
@@ -89,7 +88,7 @@ class Watch:
         if error not in seen and not any(error in others for others in self._errors.values()):
             seen.append(error)
 
-    def _odd(self, kind: str, conditions: Iterable[Any]) -> None:
+    def _odd(self, kind: str, conditions: Iterable[Condition]) -> None:
         days = {str(c.day): c.condition for c in conditions if c.condition in _ODD}
         if days:
             self._days.setdefault(kind, {}).update(days)
@@ -113,10 +112,11 @@ def watching(
 
 def _failures(subject: str, errors: list[HdiError]) -> Iterator[Alert]:
     """One alert for what is over a budget, one for all else."""
-    for event, group in (
-        ("budget", [e for e in errors if isinstance(e, OverBudget)]),
-        ("failure", [e for e in errors if not isinstance(e, OverBudget)]),
-    ):
+    groups: dict[Event, list[HdiError]] = {
+        "budget": [e for e in errors if isinstance(e, OverBudget)],
+        "failure": [e for e in errors if not isinstance(e, OverBudget)],
+    }
+    for event, group in groups.items():
         if group:
             first = group[0]
             more = f" (and {len(group) - 1} more)" if len(group) > 1 else ""
@@ -125,8 +125,7 @@ def _failures(subject: str, errors: list[HdiError]) -> Iterator[Alert]:
                            for e in group[:_TOLD]],
                 "count": len(group),
             }  # fmt: skip
-            kind: Event = "budget" if event == "budget" else "failure"
-            yield Alert(kind, subject, f"{first.message}{more}", first.hint, facts)
+            yield Alert(event, subject, f"{first.message}{more}", first.hint, facts)
 
 
 def _degraded(kind: str, days: dict[str, str]) -> Alert:
@@ -140,4 +139,4 @@ def _degraded(kind: str, days: dict[str, str]) -> Alert:
     )  # fmt: skip
 
 
-__all__ = ["EVENTS", "Alert", "Event", "Watch", "watching"]
+__all__ = ["Alert", "Watch", "watching"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hdi.api.keeping import Keeping
 
@@ -42,8 +42,7 @@ class Looking(Keeping):
 
         checked = cls.check_config(config_dir, store=store, **flags)
         if checked.settings is None:
-            unopened = _unopened
-            yield from diagnose(checked, Path.cwd(), unopened, unopened, offline=offline)
+            yield from diagnose(checked, Path.cwd(), _unopened, _unopened, offline=offline)
             return
         logs.configure(checked.settings)
         with cls(checked.settings) as data:
@@ -97,7 +96,7 @@ class Looking(Keeping):
         return tried(self.settings, self.source(api), self.jobs().values() if verbose else (), verbose=verbose)
 
 
-def _unopened() -> Any:
+def _unopened() -> NoReturn:
     raise AssertionError("nothing is opened where the settings cannot be read")
 
 

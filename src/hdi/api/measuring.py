@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hdi.api.proving import Proving
 
 
-def verify(data: Proving, tests: Sequence[Any], tell: Callable[[str], object]) -> tuple[Path, dict[str, Any]]:
+def verify(data: Proving, tests: Sequence[str], tell: Callable[[str], object]) -> tuple[Path, dict[str, Any]]:
     """Measure, and keep the result beside the logs."""
     began = dt.datetime.now(dt.UTC)
 
@@ -41,17 +41,8 @@ def verify(data: Proving, tests: Sequence[Any], tell: Callable[[str], object]) -
         return sum(causes.values()), ", ".join(f"{cause}: {days}" for cause, days in sorted(causes.items()))
 
     def command(symbol: str, first: dt.date, last: dt.date) -> tuple[int, float, str]:
-        arguments = [
-            "query",
-            "-s",
-            symbol,
-            "--start-date",
-            f"{first}",
-            "--end-date",
-            f"{last}",
-            "--output-format",
-            "csv",
-        ]
+        days = ["--start-date", f"{first}", "--end-date", f"{last}"]
+        arguments = ["query", "-s", symbol, *days, "--output-format", "csv"]
         settings = data.settings
         environment = {"HDI_STORE": settings.store_url, "HDI_DATA_DIR": str(settings.data_dir)}
         if settings.config_dir is not None:

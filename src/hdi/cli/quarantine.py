@@ -14,6 +14,8 @@ from hdi.cli.render import count, dumps
 from hdi.cli.session import DECLINED, put, say, session, started, terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     import polars as pl
 
     from hdi.api import HistoricalData
@@ -213,7 +215,7 @@ def replay(  # noqa: PLR0913, PLR0917  (each is an option)
             _ask(
                 f"Move {planned.rows_out} rows out of quarantine and {planned.rows_into} into it?", "moves", force=force
             )
-            failed |= _run(data, work.run(planned), as_json=as_json)
+            failed |= _run(work.run(planned), as_json=as_json)
         elif as_json and not dry_run:
             put(dumps(_planned(planned)))
     if planned.refused:
@@ -277,11 +279,10 @@ def _ask(question: str, what: str, *, force: bool) -> None:
         raise typer.Exit(DECLINED)
 
 
-def _run(data: HistoricalData, outcomes: Any, *, as_json: bool) -> bool:
+def _run(outcomes: Generator[Outcome], *, as_json: bool) -> bool:
     """Do it; True where a file failed."""
     from contextlib import closing
 
-    del data
     failed, moved = False, 0
     with closing(outcomes) as each:
         for outcome in each:

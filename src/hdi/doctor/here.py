@@ -14,7 +14,7 @@ from pathlib import Path
 from hdi import raw
 from hdi.configuring import ENV, Checked
 from hdi.health import LITTLE
-from hdi.model import Finding
+from hdi.model import Finding, FindingState
 from hdi.settings import Settings
 
 #: Below so many free bytes a download may not fit.
@@ -62,7 +62,7 @@ def python() -> Finding:
 
 
 def libraries() -> Finding:
-    """Installed libraries against the versions that hdi was tested with."""
+    """Installed libraries against the versions that hdi needs."""
     wrong, count = [], 0
     for text in requires("hdi") or ():
         match = _REQUIREMENT.match(text)
@@ -149,9 +149,9 @@ def disk(found: Settings) -> Finding:
     free = {place: shutil.disk_usage(place).free for place in places.values()}
     said = ", ".join(f"{_size(size)} free at {place}" for place, size in free.items())
     least = min(free.values())
-    state = "fail" if least < LITTLE else "warn" if least < _TIGHT else "pass"
+    state: FindingState = "fail" if least < LITTLE else "warn" if least < _TIGHT else "pass"
     mend = "" if state == "pass" else "Free some space, or name another disk with HDI_DATA_DIR and HDI_STORE."
-    return Finding("disk", state, said, mend)  # type: ignore[arg-type]  # one of the three
+    return Finding("disk", state, said, mend)
 
 
 def jobs(checked: Checked) -> Finding:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
+from hdi.configuring import MASK
 from hdi.errors import HdiError, RequestError
 from hdi.jobs import Job
 from hdi.model import iso_ns
@@ -15,7 +16,6 @@ from hdi.sources import Diagnosed, Source
 
 #: The vendor's client, which speaks for its version of the API.
 _CLIENT = "databento"
-_MASK = "***"
 
 
 def tried(settings: Settings, source: Source, jobs: Iterable[Job], *, verbose: bool = False) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def tried(settings: Settings, source: Source, jobs: Iterable[Job], *, verbose: b
 
 
 def _key(settings: Settings) -> dict[str, Any]:
-    return {"shown": _MASK, "from": settings.origins.get("databento.key", "the program")}
+    return {"shown": MASK, "from": settings.origins.get("databento.key", "the program")}
 
 
 def _available(source: Diagnosed, dataset: str) -> dict[str, Any]:

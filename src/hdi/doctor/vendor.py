@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from hdi.configuring import MASK
 from hdi.errors import HdiError, VendorUnavailable
-from hdi.model import Finding
+from hdi.model import Finding, FindingState
 from hdi.settings import Settings
 from hdi.sources import Diagnosed, Reached, Source
 
@@ -55,9 +55,9 @@ def _gateway(vendor: Diagnosed) -> tuple[Finding, Reached | None]:
         reached = vendor.reach()
     except VendorUnavailable as exc:
         # Away from every network the vendor's own address is right all the same.
-        state = "not measured" if vendor.official() else "fail"
+        state: FindingState = "not measured" if vendor.official() else "fail"
         local = " Is hdi rehearse running?" if vendor.local() else ""
-        return Finding("gateway", state, exc.message, f"{exc.hint}{local}"), None  # type: ignore[arg-type]
+        return Finding("gateway", state, exc.message, f"{exc.hint}{local}"), None
     except HdiError as exc:
         return Finding("gateway", "fail", exc.message, exc.hint), None
     whose = "" if vendor.official() else ", SYNTHETIC data"

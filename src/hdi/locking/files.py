@@ -13,7 +13,7 @@ import polars as pl
 
 from hdi.errors import RequestError
 from hdi.export import to_file
-from hdi.locking.tree import Leaf, Lock, Part, Share, Table, rectangles
+from hdi.locking.tree import Leaf, Lock, Part, Share, Table, dumps, rectangles
 from hdi.model import Window, iso_ns, ns_date, parse_instant
 from hdi.raw import file_digest
 
@@ -72,10 +72,10 @@ def _lines(lock: Lock, marks: Path | None) -> Iterator[str]:
     """JSON with a line for each period, so that two locks can be compared by eye."""
     told = None if marks is None else {"file": marks.name, "sha256": file_digest(marks)}
     head = {"kind": KIND, "format": FORMAT, "root": lock.root, "rows": lock.rows, **lock.about, "row_marks": told}
-    yield _dumps(head)[:-1] + ',"tables":['
+    yield dumps(head)[:-1] + ',"tables":['
     for k, table in enumerate(lock.tables):
         share = table.share
-        text = _dumps({
+        text = dumps({
             "dataset": share.dataset, "schema": share.schema, "period": share.period, "columns": share.columns,
             "window": [iso_ns(share.window.start), iso_ns(share.window.end)], "instruments": share.rectangles,
             "rows": table.rows, "digest": table.digest.hex(),
@@ -84,7 +84,7 @@ def _lines(lock: Lock, marks: Path | None) -> Iterator[str]:
         for j, part in enumerate(table.parts):
             leaves = part.leaves and [[*f.key, f.rows, f.digest.hex(), f.symbol] for f in part.leaves]
             start = ns_date(part.start).isoformat()
-            yield ("," if j else "") + "\n" + _dumps([start, part.rows, part.digest.hex(), leaves])
+            yield ("," if j else "") + "\n" + dumps([start, part.rows, part.digest.hex(), leaves])
         yield "]}"
     yield "]}\n"
 
@@ -169,10 +169,6 @@ def shown(part: Part, period: str) -> str:
     """A period as people write it: a day, or a month."""
     day = ns_date(part.start).isoformat()
     return day if period == "day" else day[:7]
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 __all__ = ["MARKS", "LockFile", "marks_writer", "read", "rows_path", "shown", "write"]

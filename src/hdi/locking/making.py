@@ -14,7 +14,7 @@ from hdi.errors import DataError, RequestError
 from hdi.fingerprint import Encoding
 from hdi.frames import BROUGHT
 from hdi.locking.growing import Leaves, Sink
-from hdi.locking.tree import Leaf, Part, Period, Share, Table
+from hdi.locking.tree import Part, Period, Share, Table
 from hdi.model import Query, Window, cell_end, cell_start, some
 from hdi.query import Result, run
 from hdi.resolved import looked_up
@@ -135,13 +135,9 @@ class Reading:
         for frame in self.frames(window):
             tell(frame.height)
             first = int(frame[self.schema.index_time].to_physical().min())  # type: ignore[arg-type]  # Polars' minima
-            found += [self._part(*done) for done in leaves.done(before=first)]
+            found += [Part.of(*done) for done in leaves.done(before=first)]
             leaves.add(frame)
-        return found + [self._part(*done) for done in leaves.done()]
-
-    @staticmethod
-    def _part(start: int, leaves: list[Leaf]) -> Part:
-        return Part.of(start, leaves)
+        return found + [Part.of(*done) for done in leaves.done()]
 
     def stretches(self) -> list[Window]:
         """The window of the table in pieces of whole cells, without a gap, each of about as many rows."""
@@ -168,9 +164,7 @@ class Reading:
         return [*found, Window(at, window.end)]
 
 
-def table(
-    reading: Reading, sink: Sink | None = None, tell: Callable[[int], None] = lambda _: None, most: int = MOST_LEAVES
-) -> Table:
+def table(reading: Reading, sink: Sink | None = None, tell: Callable[[int], None] = lambda _: None) -> Table:
     """The digests of a table. With a ``sink`` it is read on one thread, so that the sink gets its rows in order."""
     found: list[Part] = []
     leaves = 0
@@ -178,7 +172,7 @@ def table(
         for part in parts:
             leaves += len(part.leaves or ())
             found.append(part)
-        if leaves > most:
+        if leaves > MOST_LEAVES:
             found = [replace(part, leaves=None) for part in found]
     return Table(reading.share, tuple(found))
 

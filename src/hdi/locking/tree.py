@@ -109,7 +109,7 @@ class Table:
     def head(self) -> str:
         """Which dataset and schema, which columns, which periods; as JSON."""
         share = self.share
-        return _dumps([share.dataset, share.schema, [list(c) for c in share.columns], share.period])
+        return dumps([share.dataset, share.schema, [list(c) for c in share.columns], share.period])
 
     @property
     def digest(self) -> bytes:
@@ -150,8 +150,9 @@ def rectangles(dataset: str, rows: Sequence[Sequence[int]] | None) -> pl.DataFra
     return frame.sort("instrument_id", "start")
 
 
-def _dumps(value: Any) -> str:
+def dumps(value: Any) -> str:
+    """JSON without spaces."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-__all__ = ["Leaf", "Lock", "Part", "Period", "Share", "Table", "rectangles"]
+__all__ = ["Leaf", "Lock", "Part", "Period", "Share", "Table", "dumps", "rectangles"]

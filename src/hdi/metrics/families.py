@@ -1,7 +1,7 @@
 """Measured facts as Prometheus families. Pure: frames and plain values in, families out.
 
-Labels are names that somebody declared (datasets, schemas, rules, jobs, tables) and the product's own words; of a label
-there are at most :data:`MOST` values, and what is beyond is added up as ``other``.
+Labels are names that somebody declared (datasets, schemas, rules, jobs, tables) and the product's own words. Of sums a
+label has at most :data:`MOST` values, and what is beyond is added up as ``other``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import polars as pl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from hdi.frames import BROUGHT, NO_RECORD
-from hdi.model import NS
+from hdi.model import NS, parse_instant
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -116,7 +116,7 @@ def durations(brought: pl.DataFrame) -> Metric:
 
 def of_held(held: Mapping[str, Mapping[str, Any]], now: int) -> list[Metric]:
     """What is held by dataset and schema (:func:`hdi.overview.held`)."""
-    kinds = [(tuple(name.split(" ", 1)), line) for name, line in list(held.items())[:MOST]]
+    kinds = [(tuple(name.split(" ", 1)), line) for name, line in held.items()]
 
     def rows(key: str) -> list[tuple[tuple[str, ...], float]]:
         return [(labels, float(line[key])) for labels, line in kinds if line.get(key) is not None]
@@ -135,7 +135,7 @@ def of_held(held: Mapping[str, Mapping[str, Any]], now: int) -> list[Metric]:
 
 def of_jobs(found: Iterable[Standing]) -> list[Metric]:
     """How the jobs stand that are kept up to date."""
-    jobs = list(found)[:MOST]
+    jobs = list(found)
     return [
         gauge("hdi_job_held", "1 where something is held of every symbol of the job", ("job",),
               [((j.name,), float(j.through is not None)) for j in jobs]),
@@ -210,6 +210,4 @@ def _seconds(ns: object) -> float:
 
 
 def _instant(text: str) -> float:
-    from hdi.model import parse_instant
-
     return parse_instant(text)[0] / NS

@@ -9,7 +9,7 @@ import polars as pl
 
 from hdi.late import Array
 from hdi.lookup import RECTANGLES
-from hdi.model import DAY_NS, Window
+from hdi.model import DAY_NS, MAX_NS, Window
 from hdi.resample import covered
 from hdi.series.bars_certain import Certain, quarantined
 from hdi.stores import Store
@@ -37,7 +37,7 @@ class Books:
         mine = here & (pl.col("schema") == name)
         coverage, ledger = self.coverage.filter(mine), self.ledger.filter(mine)
         held = covered(coverage, self.mappings.filter(here), name)
-        bad = quarantined(self.rejects.filter(mine), ledger, name, Window(0, 2**63 - 1))
+        bad = quarantined(self.rejects.filter(mine), ledger, name, Window(0, MAX_NS))
         # Records that are no trades belong to no bar, and are stored: of what they came with no bar is certain.
         odd = ledger.filter(pl.col("rules").str.contains(_NOT_A_TRADE, literal=True))["unit"].implode()
         strange = coverage.filter(pl.col("unit").is_in(odd)).select(*RECTANGLES) if name == "trades" else bad.clear()

@@ -190,13 +190,13 @@ class Pass:
         columns = dict.fromkeys(c for f in self.finders for c in f.columns)
         folds = bool(self.pairs or self._minutes)
         if folds:
-            columns |= dict.fromkeys(("price", "size") if self._name.name == TRADES else (*PRICES, "volume"))
+            columns |= dict.fromkeys(self._folded)
         passed = self._passed(cell, list(columns))
         if not folds:
             return sum(frame.height for frame in passed)
         widths = [p.width for p in self.pairs] + ([MINUTE_NS] if self._minutes else [])
         for k, chain in enumerate(chains(widths)):
-            rows = passed if k == 0 else self._again(cell)
+            rows = passed if k == 0 else self._reading.rows(self._name.name, cell, self._folded)
             for _ in compared(_legs(rows), self._reading.dataset, [(w, self._target(w, cell)) for w in chain]):
                 pass
         return self._seen
@@ -209,9 +209,10 @@ class Pass:
                 finder.feed(frame)
             yield frame
 
-    def _again(self, cell: Window) -> Iterator[pl.DataFrame]:
-        columns = ("price", "size") if self._name.name == TRADES else (*PRICES, "volume")
-        return self._reading.rows(self._name.name, cell, columns)
+    @property
+    def _folded(self) -> tuple[str, ...]:
+        """The columns that bars are folded of."""
+        return ("price", "size") if self._name.name == TRADES else (*PRICES, "volume")
 
     def _target(self, width: int, cell: Window) -> Target:
         pair = next((p for p in self.pairs if p.width == width), None)

@@ -9,6 +9,7 @@ import polars as pl
 
 from hdi.folding import PRICES
 from hdi.model import DAY_NS, Window, cell_start
+from hdi.model import Grid as Cell
 from hdi.reconciling.findings import Collector, finding, price_text
 from hdi.reconciling.rows import WHO, _Base
 from hdi.stores import Store
@@ -115,7 +116,7 @@ class Spikes(_Base):
         self._width = max(width, 1)
         self._most = most
         hour = 3_600 * 10**9
-        self._grid = "day" if width < hour else "month" if width < DAY_NS else "year"
+        self._grid: Cell = "day" if width < hour else "month" if width < DAY_NS else "year"
         self._cell: list[pl.DataFrame] = []
         self._begun = -1
         self._ready: pl.DataFrame | None = None
@@ -125,10 +126,10 @@ class Spikes(_Base):
         """See :class:`hdi.reconciling.rows.Finder`."""
         mine = rows.select(*WHO, "at", *PRICES)
         low, high = int(mine["at"].min()), int(mine["at"].max())  # type: ignore[arg-type]  # Polars' extrema
-        if cell_start(low, self._grid) == cell_start(high, self._grid):  # type: ignore[arg-type]
-            self._take(cell_start(low, self._grid), mine)  # type: ignore[arg-type]
+        if cell_start(low, self._grid) == cell_start(high, self._grid):
+            self._take(cell_start(low, self._grid), mine)
             return
-        days = {d: cell_start(d, self._grid) for d in (mine["at"] // DAY_NS * DAY_NS).unique()}  # type: ignore[arg-type]
+        days = {d: cell_start(d, self._grid) for d in (mine["at"] // DAY_NS * DAY_NS).unique()}
         cells = (mine["at"] // DAY_NS * DAY_NS).replace_strict(days, return_dtype=pl.Int64)
         for (cell,), part in sorted(mine.with_columns(cell=cells).group_by("cell", maintain_order=True)):
             self._take(int(cell), part.drop("cell"))

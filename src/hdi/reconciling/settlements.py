@@ -59,9 +59,7 @@ class Settlements:
 
     def _moved(self, settled: pl.DataFrame, finals: pl.DataFrame, standing: pl.DataFrame) -> None:
         early = settled.filter((pl.col("stat_flags") & _FINAL) == 0).group_by(_KEY).agg(early=pl.col("price").last())
-        final = finals.group_by(_KEY).agg(
-            nearest=pl.col("price"),
-        ).join(early, on=_KEY)  # fmt: skip
+        final = finals.group_by(_KEY).agg(nearest=pl.col("price")).join(early, on=_KEY)
         extremes = [
             standing.filter(pl.col("stat_type") == kind).group_by(_KEY).agg(pl.col("price").last().alias(name))
             for kind, name in ((LOW, "low"), (HIGH, "high"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ import polars as pl
 from hdi.errors import RequestError
 from hdi.frames import BROUGHT, NO_RECORD
 from hdi.model import DAY_NS, iso_ns
-from hdi.rejects.kept import located
+from hdi.raw import located
+from hdi.rejects.kept import days_ns
 from hdi.schema import closest
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ LISTED: dict[str, pl.DataType] = {
 COLUMNS = ("reject", "schema", "symbol", "index_time", "rules", "error_message", "run")
 _EXAMPLES = 3
 _MOST_DIGITS = 9
-_MOST_DAYS = 36_500
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,7 @@ def chosen(store: Store, schemas: Schemas, which: Which, now: int) -> pl.DataFra
     times = store.ledger().select("unit", at="committed_at").unique("unit", keep="last")
     rejects = rejects.join(times, on="unit", how="left", maintain_order="left").filter(pl.col("record") != NO_RECORD)
     if which.days is not None:
-        if not 1 <= which.days <= _MOST_DAYS:
-            raise RequestError(f"{which.days} days", f"Give a number of days from 1 to {_MOST_DAYS}.")
-        rejects = rejects.filter(pl.col("at") >= now - which.days * DAY_NS)
+        rejects = rejects.filter(pl.col("at") >= now - days_ns(which.days))
     if which.schema is not None:
         rejects = rejects.filter(pl.col("schema") == schemas.find(which.schema)[1].name)
     if which.rule is not None:
@@ -124,19 +122,19 @@ def _of_symbols(rejects: pl.DataFrame, store: Store, symbols: Sequence[str]) -> 
     asked = store.ledger().filter(
         pl.col("symbol").str.split(",").list.eval(pl.element().is_in(list(symbols))).list.any()
     )
-    ids = [int(s) for s in symbols if s.isascii() and s.isdigit() and len(s) <= _MOST_DIGITS + 1]
-    mine = pl.col("symbol").is_in(list(symbols)) | pl.col("instrument_id").is_in(ids)
+    ids = {s: int(s) for s in symbols if s.isascii() and s.isdigit() and len(s) <= _MOST_DIGITS + 1}
+    mine = pl.col("symbol").is_in(list(symbols)) | pl.col("instrument_id").is_in(list(ids.values()))
     _know(symbols, ids, store, asked)
     return rejects.filter((mine | pl.col("unit").is_in(asked["unit"].implode())).fill_null(value=False))
 
 
-def _know(symbols: Sequence[str], ids: Sequence[int], store: Store, asked: pl.DataFrame) -> None:
-    """RequestError for a symbol that the store has never heard of."""
+def _know(symbols: Sequence[str], ids: Mapping[str, int], store: Store, asked: pl.DataFrame) -> None:
+    """RequestError for a symbol that the store has never heard of; ``ids`` are those that may be instruments."""
     mappings, rejects = store.mappings(), store.quarantine()
     known = {*mappings["symbol"].unique(), *rejects["symbol"].drop_nulls().unique()}
     known |= set(asked["symbol"].str.split(",").explode().drop_nulls())
-    numbers = {*mappings["instrument_id"].unique(), *rejects["instrument_id"].drop_nulls().unique()}
-    if strange := [s for s in symbols if s not in known and not (s.isdigit() and numbers.intersection(ids))]:
+    numbers = {*mappings["instrument_id"].drop_nulls().unique(), *rejects["instrument_id"].drop_nulls().unique()}
+    if strange := [s for s in symbols if s not in known and ids.get(s) not in numbers]:
         near = difflib.get_close_matches(strange[0], known, 1)
         hint = f"Did you mean {near[0]}?" if near else "`hdi symbols` says what is stored."
         raise RequestError(f"unknown symbol {strange[0]!r}", hint)
@@ -163,7 +161,7 @@ def listed(rejects: pl.DataFrame) -> pl.DataFrame:
 def summary(store: Store, rejects: pl.DataFrame, which: Which, now: int) -> Summary:
     """Rejects counted, and how large a share of what was fetched by the same units and others like them they are."""
     own = rejects.filter(~pl.col("failed"))
-    since = None if which.days is None else now - which.days * DAY_NS
+    since = None if which.days is None else now - days_ns(which.days)
     units = store.ledger().filter(pl.col("status").is_in(BROUGHT)).unique("unit_id", keep="last")
     if since is not None:
         units = units.filter(pl.col("committed_at") >= since)

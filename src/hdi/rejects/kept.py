@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from hdi.buying import paid
-from hdi.errors import HdiError
+from hdi.errors import HdiError, RequestError
 from hdi.frames import BROUGHT
-from hdi.model import MAX_NS, Condition, Header, Window, subtract
+from hdi.model import DAY_NS, MAX_NS, Condition, Header, Window, subtract
 from hdi.plan import Plan, plan_file, plan_order
-from hdi.raw import file_digest
+from hdi.raw import file_digest, located
 from hdi.sources.dbn import Reader
 from hdi.symbology import ALL_SYMBOLS, merge
 
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from hdi.buying.paid import Slip
     from hdi.schema import Schema, SchemaName, Schemas
 
-#: Parts of the path of a kept file below ``raw``: origin, dataset, schema, day, name.
-_BELOW = 5
+_MOST_DAYS = 36_500
 _SPAN = ("instrument_id", "start", "end")
 _EVER = (0, MAX_NS)
 
@@ -38,7 +37,7 @@ _EVER = (0, MAX_NS)
 class Kept:
     """A file, and the units (rows of the ledger) of one commit that came from it; ``why`` says why it cannot be used.
 
-    ``price`` and ``conditions`` are what is known of the purchase.
+    ``slip`` is that of the purchase, None for a file that was given.
     """
 
     units: pl.DataFrame = field(repr=False)
@@ -122,10 +121,11 @@ def _read(found: Kept, path: Path, first: dict[str, Any], data_dir: Path) -> Kep
     return replace(found, header=header, plan=plan, slip=slip)
 
 
-def located(path: Path, data_dir: Path) -> Path | None:
-    """Where a raw file lies today: a data folder may have been moved with what is in it."""
-    here = data_dir.joinpath("raw", *path.parts[-_BELOW:])
-    return next((p for p in (path, here) if p.is_file()), None)
+def days_ns(days: int) -> int:
+    """So many days in nanoseconds. RequestError for a number that is none."""
+    if not 1 <= days <= _MOST_DAYS:
+        raise RequestError(f"{days} days", f"Give a number of days from 1 to {_MOST_DAYS}.")
+    return days * DAY_NS
 
 
 def _slip(data_dir: Path, unit: dict[str, Any], path: Path) -> Slip | None:
@@ -197,4 +197,4 @@ def _without(spans: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(left, schema=dict.fromkeys(_SPAN, pl.Int64()), orient="row")
 
 
-__all__ = ["Kept", "kept", "located", "owned", "standing"]
+__all__ = ["Kept", "days_ns", "kept", "owned", "standing"]

@@ -16,14 +16,12 @@ import polars as pl
 
 from hdi.errors import RequestError
 from hdi.frames import NO_RECORD
-from hdi.model import DAY_NS
 from hdi.pipeline import export_rejects
+from hdi.rejects.kept import days_ns
 from hdi.stores import Purging
 
 if TYPE_CHECKING:
     from hdi.stores import Store
-
-_MOST_DAYS = 36_500
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,9 @@ class Purge:
 
         Raises RequestError for a number of days that is none, and for a store that cannot purge.
         """
-        if older_than_days is not None and not 1 <= older_than_days <= _MOST_DAYS:
-            raise RequestError(f"{older_than_days} days", f"Give a number of days from 1 to {_MOST_DAYS}.")
+        before = -1 if older_than_days is None else time.time_ns() - days_ns(older_than_days)
         if not isinstance(store, Purging):
             raise RequestError(f"{store.url} cannot purge rejects", "A lake and a database can.")
-        before = -1 if older_than_days is None else time.time_ns() - older_than_days * DAY_NS
         aged = store.ledger().filter(pl.col("committed_at") < before)["unit"]
         rejects = store.rejected()
         mine = pl.col("unit").is_in(aged.implode())

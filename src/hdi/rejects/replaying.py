@@ -19,7 +19,7 @@ from hdi.attempt import Options, Task, settled
 from hdi.errors import HdiError, RequestError, StoreError, TooManyRejects, UnitFailed
 from hdi.frames import REJECTS
 from hdi.judging import Judge
-from hdi.model import Header, Outcome, Receipt, Unit, Window, ns_date, some
+from hdi.model import MAX_NS, Header, Outcome, Receipt, Unit, Window, ns_date, some
 from hdi.pipeline import Run, check_refining, claim_keys, export_rejects
 from hdi.plan import Plan
 from hdi.refine import Refinery
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hdi.schema import Schema, SchemaName, Schemas
     from hdi.stores import Store
 
-_EVER = Window(0, 2**63 - 1)
+_EVER = Window(0, MAX_NS)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def _system() -> str:
     for key, field in by_key().items():
         group, _, name = key.rpartition(".")
         if group != _SOURCE and given_by(field).in_file:
-            groups.setdefault(group, []).append(_entry(name, field, bool(group)))
+            groups.setdefault(group, []).append(_entry(name, field, grouped=bool(group)))
     parts = [_comment(_SYSTEM), *groups.pop("")]
     return "\n".join((*parts, *(_group(name, entries) for name, entries in groups.items())))
 
@@ -99,7 +99,7 @@ def _group(name: str, entries: list[str]) -> str:
     return f"{_comment(said)}{name}:\n{''.join(entries)}"
 
 
-def _entry(name: str, field: FieldInfo, grouped: bool) -> str:  # noqa: FBT001
+def _entry(name: str, field: FieldInfo, *, grouped: bool) -> str:
     at = given_by(field)
     ways = ", ".join(filter(None, (at.env, at.flag)))
     indent = "  " if grouped else ""

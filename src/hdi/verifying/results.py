@@ -15,7 +15,7 @@ from hdi.errors import RequestError, StoreError
 from hdi.verifying import LEAST_STABLE, MOST_REJECTED, MOST_SECONDS, WEIGHTS, YEAR, Tested, problems
 
 PREFIX = "mvp_verification_results_"
-#: Which check of which test measures each requirement; the target in words.
+#: What each test requires, in words.
 _REQUIREMENTS = {
     "data_availability": f"{YEAR} days of daily bars of CL, ES, NG, HO and RB, and rows of each in every schema",
     "performance_benchmark": f"a month query in less than {MOST_SECONDS:g} s",

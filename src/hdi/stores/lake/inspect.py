@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from hdi.model import Finding
+from hdi.stores.lake import about
 from hdi.stores.lake.files import try_lock
 
 _MEND = "The next command that writes clears them, such as hdi ingest."
@@ -27,11 +27,9 @@ def inspected(root: Path) -> list[Finding]:
 
 def _layout(root: Path) -> Finding:
     """Opening it has refused another format already."""
-    about = root / "hdi.json"
-    if not about.exists():
+    if not about.told(root):
         return Finding("store layout", "pass", "nothing is stored yet")
-    made = json.loads(about.read_text(encoding="utf-8"))
-    return Finding("store layout", "pass", f"lake format {made['format']}, the one that this version knows")
+    return Finding("store layout", "pass", f"lake format {about.FORMAT}, the one that this version knows")
 
 
 def _remains(root: Path) -> Finding:

@@ -116,7 +116,7 @@ def _settle(lake: Lake, care: Care) -> Iterator[Tended]:
 
 def _checkpoint(lake: Lake, care: Care) -> Iterator[Tended]:
     """Delta makes one by itself every hundred commits."""
-    for table in delta_tables(lake.root):
+    for table in delta_tables(lake):
         began = time.monotonic()
         newest, at = latest(lake.root, table), checkpointed(lake.root, table)
         if newest - at < _BEHIND:
@@ -135,10 +135,11 @@ def checkpointed(root: Path, table: str) -> int:
     return max((int(found[1]) for name in names if (found := _CHECKPOINT.match(name))), default=-1)
 
 
-def delta_tables(root: Path) -> list[str]:
+def delta_tables(lake: Lake) -> list[str]:
     """The Delta tables of a lake: what others are made of, rows, comes last."""
-    found = [path.parent.name for path in root.glob("*/_delta_log")]
-    return sorted(found, key=lambda table: (table.endswith("_data"), table))
+    rows = {schema.table for schema in lake.schemas()}
+    found = [path.parent.name for path in lake.root.glob("*/_delta_log")]
+    return sorted(found, key=lambda table: (table in rows, table))
 
 
 def _lock_of(lake: Lake, table: str) -> str:
@@ -150,7 +151,7 @@ def _lock_of(lake: Lake, table: str) -> str:
 def _vacuum(lake: Lake, care: Care) -> Iterator[Tended]:
     """Files that the newest version of no table names, and that none has named for a while."""
     cutoff = time.time() - care.keep_hours * 3600
-    for table in delta_tables(lake.root):
+    for table in delta_tables(lake):
         began = time.monotonic()
         # Whoever has put files in place and not committed them yet holds the lock.
         with locked(lake.lock_path(_lock_of(lake, table))):

@@ -7,7 +7,7 @@ others now. What it took away is removed afterwards, or, where the process dies 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ def clear(lake: Lake) -> None:
         sync(lake.root / "_hdi" / "sidecars")
 
 
-def _paths(packed: Any) -> Iterator[str]:
+def _paths(packed: Mapping[str, Any] | None) -> Iterator[str]:
     for file in (packed or {}).get("files", ()):
         yield file["path"]
 

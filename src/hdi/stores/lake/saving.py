@@ -29,6 +29,7 @@ from hdi.stores.lake import about as of_lake
 from hdi.stores.lake.derive import TABLES, latest
 from hdi.stores.lake.files import locked, own
 from hdi.stores.lake.maintain import alone, delta_tables, side_files
+from hdi.stores.lake.numbers import Numbers
 from hdi.stores.upkeep import Copies, known_tables, unequal
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ _WHOLE = Window(0, MAX_NS)
 def save(lake: Lake, copies: Copies, tables: Sequence[str]) -> Mapping[str, Any]:
     """See :meth:`hdi.stores.upkeep.Saved.save`."""
     rows = {s.table for s in lake.schemas()}
-    chosen = known_tables(tables, [t for t in delta_tables(lake.root) if t in rows])
+    chosen = known_tables(tables, [t for t in delta_tables(lake) if t in rows])
     # Whoever only reads may save, too: it needs the folder of locks, which who writes has made.
     with alone(lake):
         versions = {
             table: latest(lake.root, table)
-            for table in delta_tables(lake.root) if not chosen or table in chosen
+            for table in delta_tables(lake) if not chosen or table in chosen
         }  # fmt: skip
         told = of_lake.text(of_lake.told(lake.root)["origin"], versions.keys() & rows)
         copies.write(told.encode(), of_lake.NAME)
@@ -254,9 +255,7 @@ def _restore_table(lake: Lake, folder: Path, table: str, version: int) -> None:
 
 def _keep_numbers(lake: Lake, folder: Path) -> None:
     """Have given the numbers that the backup had given. RequestError where other units have them."""
-    given = [json.loads(line) for line in (folder / _NUMBERS).read_text(encoding="utf-8").splitlines()]
-    kinds = {"unit": pl.Int32, "unit_id": pl.String}
-    lake.keep_numbers(pl.DataFrame([(e["unit"], e["id"]) for e in given], schema=kinds, orient="row"))
+    lake.keep_numbers(Numbers(folder / _NUMBERS).all())
 
 
 def _forget(lake: Lake, work: Path) -> None:

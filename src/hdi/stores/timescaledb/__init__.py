@@ -77,8 +77,8 @@ class TimescaleDB(Upkeep):
         self, url: str, schemas: Schemas, *, write: bool = False, on_step: Callable[[str], None] | None = None,
         options: ServerOptions | None = None,
     ) -> None:  # fmt: skip
-        self.options = self._options = options or ServerOptions()
-        self.database = Database(url, self._options.connect_seconds)
+        self.options = options or ServerOptions()
+        self.database = Database(url, self.options.connect_seconds)
         self.url = self.database.url
         self._schemas = schemas
         self._on_step = on_step
@@ -361,8 +361,8 @@ class TimescaleDB(Upkeep):
             if not layout.current(connection, self._schemas):
                 layout.make(connection, self._schemas)
             layout.check_rights(connection, self._schemas)
-            if self._options.compress:
-                compress(connection, self._schemas, self._options.compress_after_days)
+            if self.options.compress:
+                compress(connection, self._schemas, self.options.compress_after_days)
         self._there = True
 
     def _exists(self) -> bool:

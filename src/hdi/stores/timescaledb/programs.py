@@ -43,7 +43,7 @@ def _candidates(name: str, folder: Path | None) -> Iterator[Path]:
         return
     if (known := shutil.which(name)) is not None:
         yield Path(known)
-    yield from sorted(path for path in _SYSTEM.glob(f"*/bin/{name}"))
+    yield from sorted(_SYSTEM.glob(f"*/bin/{name}"))
 
 
 def environment(conninfo: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -88,7 +88,7 @@ def _about(connection: psycopg.Connection, store: TimescaleDB) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _one(connection: psycopg.Connection, query: Any) -> tuple[Any, ...]:
+def _one(connection: psycopg.Connection, query: LiteralString | sql.Composed) -> tuple[Any, ...]:
     row: tuple[Any, ...] | None = connection.execute(query).fetchone()
     if row is None:
         raise StoreError("the server answered with no row where there is always one")
