@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from hdi.cli.render import bytes_text, count
+from hdi.cli.render import NOT_MEASURED, bytes_text, count
 from hdi.model import SYNTHETIC, dollars_text
-
-NOT_MEASURED = "not measured"
 
 
 def lines(details: dict[str, Any]) -> Iterator[str]:

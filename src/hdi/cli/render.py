@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import polars as pl
 
+#: What is said of a figure that nobody measured.
+NOT_MEASURED = "not measured"
 NULL = "-"
 _GAP = "  "
 _DECIMALS = 9

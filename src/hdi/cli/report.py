@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hdi.cli.answers import tell_synthetic
-from hdi.cli.render import count, dumps
+from hdi.cli.render import NOT_MEASURED, count, dumps
 from hdi.cli.session import put, say, session
 
 if TYPE_CHECKING:
     from hdi.reporting import Looked, Section
-
-NOT_MEASURED = "not measured"
 
 
 def register(app: typer.Typer) -> None:

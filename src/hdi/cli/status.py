@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hdi.cli.render import bytes_text, count, dumps
+from hdi.cli.render import NOT_MEASURED, bytes_text, count, dumps
 from hdi.cli.session import put, say, session
 from hdi.model import SYNTHETIC
 
 if TYPE_CHECKING:
     from hdi.health import Status
 
-NOT_MEASURED = "not measured"
 #: The type of store that is a server.
 SERVER = "timescaledb"
 #: What is said of the columnstore of a server, and of the policies that come with it.

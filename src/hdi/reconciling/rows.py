@@ -6,6 +6,7 @@ nanoseconds, all of one dataset and schema.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import polars as pl
@@ -84,7 +85,7 @@ class _Base:
         """Nothing follows."""
 
 
-class _Grouped(_Base):
+class _Grouped(_Base, ABC):
     """Adds up groups of a stretch of time; those of a stretch that is over are looked at."""
 
     stretch = _HOUR_NS
@@ -122,17 +123,17 @@ class _Grouped(_Base):
             self.look(self.added(self._groups).with_columns(end=pl.col("start") + self.stretch))
             self._groups = None
 
+    @abstractmethod
     def grouped(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The groups of some rows, which have ``start``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def added(self, groups: pl.DataFrame) -> pl.DataFrame:
         """Groups of several frames as one of each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self, groups: pl.DataFrame) -> None:
         """Groups to which nothing is added."""
-        raise NotImplementedError
 
 
 class Copies(_Grouped):
