@@ -10,11 +10,12 @@ FIND_PYTHON = for p in $(PYTHON) python3.11 python3.12 python3.13 python3; do \
 	echo "hdi needs Python 3.11 or newer: none was found (make PYTHON=/path/to/python names one)" >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test laws fuzz audit check bench docs docs-check docs-validate site lock clean timescaledb timescaledb-stop
+.PHONY: help install demo test torture laws fuzz audit check bench docs docs-check docs-validate site lock clean timescaledb timescaledb-stop
 
 help:
 	@echo "make demo        the whole job on synthetic data, in a fresh local lake"
 	@echo "make test        the test suite"
+	@echo "make torture     1,000 kills at random moments, and faults, into docs/torture.md; an hour: KILLS=100 for fewer"
 	@echo "make laws        1,000 histories of orders bought for real, bytes and all, into each store; an hour"
 	@echo "make fuzz        hostile bytes, settings, rules, statements and command lines: SECONDS=60 each, ONLY=dbn,yaml"
 	@echo "make audit       known vulnerabilities of the locked packages; fails where that cannot be found out"
@@ -36,8 +37,15 @@ $(STAMP): requirements.lock pyproject.toml scripts/bootstrap.py
 demo: $(STAMP)
 	@$(VENV)/bin/hdi demo
 
+# What is compiled is kept, whatever the environment says: tests start hundreds of processes.
 test: $(STAMP)
-	@$(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+
+# As `make test` has them, but many more. ANYWAY=1 replaces a page that tells of more kills; with PART=1, what it says of
+# tests that do not run (ARGS="-k replay") stays.
+torture: $(STAMP)
+	@$(PY) -m pytest -n 2 --dist worksteal -m "kill or fault" --kills $(or $(KILLS),1000) --torture-page docs \
+		$(if $(ANYWAY),--torture-anyway) $(if $(PART),--torture-part) $(ARGS)
 
 # As `make test` has them, but many more.
 laws: $(STAMP)

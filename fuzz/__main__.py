@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fuzz import servers
 from fuzz.seeds import ROOT, SEEDS
 
 FOUND = ROOT / "fuzz" / "found"
@@ -41,21 +42,26 @@ def main() -> int:
     asked.add_argument("--runs", type=int, help="So many inputs for each target instead.")
     asked.add_argument("--only", default="", help="These targets, by commas.")
     given = asked.parse_args()
-    names = [name for name in given.only.split(",") if name] or list(SEEDS)
+    without = [] if servers.there() else ["server"]
+    names = [name for name in given.only.split(",") if name] or [name for name in SEEDS if name not in without]
     if wrong := [name for name in names if name not in SEEDS]:
         asked.error(f"no target is called {wrong[0]}: there are {', '.join(SEEDS)}")
     if importlib.util.find_spec("atheris") is None:
         print("fuzz: atheris is not installed (it has wheels for Linux on x86-64); nothing was fuzzed", file=sys.stderr)
         return 2
+    for name in without:
+        print(f"{name:10} not run: {servers.NAMED} names no server", flush=True)
+    if set(names) & set(without):
+        return 2
     flags = [f"-runs={given.runs}"] if given.runs else [f"-max_total_time={given.seconds}"]
     bad = 0
     for name in names:
         code, said = fuzzed(name, flags)
-        runs = re.search(r"number_of_executed_units:\s*(\d+)", said)
-        print(
-            f"{name:10} {runs[1] if runs else '?':>9} inputs  {'nothing found' if not code else 'DEFECT'}", flush=True
-        )
-        if code:
+        found = re.search(r"number_of_executed_units:\s*(\d+)", said)
+        runs = int(found[1]) if found else 0
+        told = "DEFECT" if code else "nothing found" if runs else "DID NOT RUN"
+        print(f"{name:10} {runs:>9} inputs  {told}", flush=True)
+        if code or not runs:
             bad += 1
             print(said[-6_000:], file=sys.stderr)
     return 1 if bad else 0

@@ -7,7 +7,7 @@ from typer.main import get_command
 
 from hdi.cli.app import app
 
-#: They go on until they are stopped, or do much that nothing but their own folder decides.
+#: They go on until they are stopped, or take what time they take: they get a process of their own, which is ended.
 LASTING = {"rehearse", "demo", "schedule", "metrics", "verify", "doctor"}
 #: What is hard to take, for whatever it is given.
 HOSTILE = (
@@ -74,7 +74,9 @@ def _chosen(data: Bytes) -> tuple[list[str], object]:
     """The names of a command and of the one below it, and the command."""
     command, names = _all(), []
     while hasattr(command, "commands"):
-        known = [name for name in command.commands if names or name not in LASTING]
+        # Those that last come less often: they take seconds.
+        first = [name for name in command.commands if name not in LASTING] * 3 if not names else []
+        known = [*first, *command.commands]
         names.append(known[data.number(len(known))])
         command = command.commands[names[-1]]
     return names, command

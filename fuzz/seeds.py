@@ -48,6 +48,16 @@ def plain_dbn() -> list[bytes]:
     return plain + lying[::7]
 
 
+def bomb() -> list[bytes]:
+    """A gigabyte of nothing in 32 KB."""
+    from hdi.sources.dbn import zstd
+
+    packer = zstd.ZstdCompressor()
+    head = next(data for data in plain_dbn() if data[:3] == b"DBN")
+    nothing = [packer.compress(bytes(1 << 24)) for _ in range(64)]
+    return [packer.compress(head) + b"".join(nothing) + packer.flush()]
+
+
 def yaml() -> list[bytes]:
     """The files of configs/, and of the package, each behind the byte that names who reads it."""
     folder, package = ROOT / "configs", Path(str(resources.files("hdi")))
@@ -59,9 +69,25 @@ def yaml() -> list[bytes]:
         (3, (package / "schemas" / "trades.yaml").read_bytes()),
         (4, (folder / "symbol_groups.yaml").read_bytes()), (4, b"groups: {a: [ES.c.0, '@b'], b: ['@a']}\n"),
         (5, (folder / "calendars.yaml").read_bytes()), (6, (folder / "roll_rules.yaml").read_bytes()),
+        *((kind, laughing(how, under).encode()) for kind, how, under in _LAUGHS),
         (0, b"a: &a [*a]\n"), (4, b"&a {? *a : 1}\n"), (1, b"jobs: {x: !!python/object:os.system {}}\n"),
     ]  # fmt: skip
     return [bytes([kind]) + text for kind, text in texts]
+
+
+_LAUGHS = (
+    (0, "[{}]", "log: *a7"), (0, "[{}]", "store: *a7"), (0, "{{<<: [{}]}}", "log: *a7"),
+    (1, "[{}]", "jobs: {x: {symbols: *a7}}"), (2, "[{}]", "trades: {MINE: {check: *a7}}"),
+    (3, "{{<<: [{}]}}", "x: *a7"),
+    (4, "[{}]", "ALL: *a7"), (5, "[{}]", "calendars: *a7"), (7, "[{}]", "undefined: {trades: *a7}"),
+)  # fmt: skip
+
+
+def laughing(how: str, under: str) -> str:
+    """Aliases of aliases that stand for ten million values, as lists or as merges, under some key."""
+    first = "a0: &a0 {x: 1, y: 2}" if "<<" in how else "a0: &a0 [x, y]"
+    rest = (f"a{k}: &a{k} {how.format(', '.join([f'*a{k - 1}'] * 9))}" for k in range(1, 8))
+    return "\n".join((first, *rest, under, ""))
 
 
 def rule() -> list[bytes]:
@@ -72,6 +98,8 @@ def rule() -> list[bytes]:
         b"ts_event <= ts_recv", b"length(symbol) = 4 AND upper(side) = side", b"regexp_like(symbol, '^(E+)+$')",
         b"((((((price))))))", b"price = (SELECT max(price) FROM trades)", b"abs(price) % 0 = 1", b"now() > ts_event",
         b"strftime(ts_event, '%Y') = '2024'", b"size + 99999999999999999999 > 0", b"substr(symbol, -1, 9) || 'x' = 'x'",
+        b"length(replace(replace(replace(symbol, '', '%s'), '', '%s'), '', '%s')) > 1" % ((b"x" * 90,) * 3),
+        b"lpad(symbol, 100000000, 'x') = 'x'", b"replace(symbol, 'E', 'S') = 'x'",
     ]  # fmt: skip
 
 
@@ -85,6 +113,9 @@ def statement() -> list[bytes]:
         b"SELECT ts_event AT TIME ZONE 'UTC', INTERVAL '1 day' FROM trades_data WHERE price > 1::DECIMAL(38, 9)",
         b"ATTACH 'x' AS y", b"PRAGMA version", b"SET memory_limit = '1TB'", b"SELECT {'a': [1, NULL]}, MAP {1: 2}",
         b"SELECT * FROM (VALUES (1, 'a'), (2, NULL)) AS t(x, y) JOIN trades_data USING (x)", b"SUMMARIZE trades_data",
+        b"/* /* */ explain SELECT 1 --*/ CREATE TABLE x AS SELECT 1", b"SELECT 1 --\r, 2",
+        b"EXPLAIN (FORMAT json) SELECT 1",
+        b'SELECT * FROM (WITH "x.csv" AS (SELECT 1) SELECT * FROM "x.csv") a, "x.csv" b, trades_data',
     ]  # fmt: skip
 
 
@@ -93,4 +124,20 @@ def arguments() -> list[bytes]:
     return [bytes([1, k, n, 0, n, 0, k, 2, n, n, 1, k]) for k in range(40) for n in (1, 3, 5)]
 
 
-SEEDS = {"dbn": lambda: dbn() + plain_dbn(), "yaml": yaml, "rule": rule, "statement": statement, "arguments": arguments}
+def server() -> list[bytes]:
+    """Choices of fragments; what they are is not known here."""
+    plain = [bytes([0, 1, k]) for k in (0, 47, 48)]
+    return plain + [bytes([3, *(1 + (7 * k + j) % 60 for j in range(8))]) for k in range(40)]
+
+
+def disk() -> list[bytes]:
+    """A file of each kind, behind the byte that names it."""
+    from fuzz import targets
+
+    return [bytes([k]) + kind.seed for k, kind in enumerate(targets.kinds())]
+
+
+SEEDS = {
+    "decode": lambda: dbn() + plain_dbn() + bomb(), "dbn": lambda: dbn() + plain_dbn()[:6], "yaml": yaml, "rule": rule,
+    "statement": statement, "server": server, "disk": disk, "arguments": arguments,
+}  # fmt: skip

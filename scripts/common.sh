@@ -29,6 +29,9 @@ containers() {
     command -v docker >/dev/null && [ -n "$(compose ps --quiet 2>/dev/null)" ]
 }
 
+# Whether a document of hdi can be read, and has that key. (Of no input at all jq 1.6 says that all is well.)
+readable() { printf '%s' "$1" | jq -es ".[0] | $2" >/dev/null 2>&1; }
+
 section() { printf '\n%s:\n' "$1"; }
 
 # Errors of a log (a file of JSON lines; the last may be half written) since a time.

@@ -23,7 +23,7 @@ echo "=== Data Quality Check ==="
 section "Quarantine (last $days days)"
 if found=$(hdi --json quarantine analyze --days "$days"); then
     printf '%s' "$found" | jq -r '
-        "\(.rows) rows, \(.share_percent // "not measured") % of \(.fetched) fetched",
+        "\(.rows) rows" + (if .share_percent then ", \(.share_percent) % of \(.fetched) fetched" else "" end),
         (.rules[] | "  \(.rule): \(.rows)")'
 else
     echo "not measured"
@@ -31,8 +31,9 @@ else
 fi
 
 section "Record counts by table"
-if state=$(hdi --json status --check-db) && printf '%s' "$state" | jq -e '.store.tables' >/dev/null; then
-    printf '%s' "$state" | jq -r '.store.tables | to_entries[] | "  \(.key): \(.value.rows // .value)"'
+if state=$(hdi --json status --check-db) && readable "$state" .store.tables; then
+    printf '%s' "$state" | jq -r '.store.tables | to_entries | if length == 0 then "  none: the store is empty" else
+        .[] | "  \(.key): \(.value.rows // .value)" end'
 else
     echo "not measured: hdi status says why"
     bad=1
@@ -42,11 +43,14 @@ section "Stored rows by today's rules"
 sample=${SAMPLE:-1000}
 if [ "$sample" = 0 ]; then
     echo "not measured: SAMPLE=0"
-else
-    for schema in $(hdi --json coverage | jq -r '[.lines[].schema] | unique[]'); do
+elif held=$(hdi --json coverage) && readable "$held" .lines; then
+    for schema in $(printf '%s' "$held" | jq -r '[.lines[].schema] | unique[]'); do
         judged=$(hdi validate --schema "$schema" --sample-size "$sample" 2>&1) || bad=1
         printf '%s\n' "$judged" | sed 's/^/  /'
     done
+else
+    echo "not measured: hdi coverage says why"
+    bad=1
 fi
 
 section "Open discrepancies"
@@ -54,7 +58,8 @@ if open=$(hdi --json sql "SELECT severity, count(*) AS n FROM discrepancies WHER
     printf '%s' "$open" | jq -rs 'flatten | if length == 0 then "  none open; hdi report says whether anybody looked" else .[] | "  \(.severity): \(.n)" end'
     printf '%s' "$open" | jq -es 'flatten | any(.severity == "ERROR")' >/dev/null && bad=1
 else
-    echo "  not measured: nothing was reconciled in this store yet (hdi reconcile)"
+    echo "  not measured: hdi sql 'SELECT * FROM discrepancies' says why"
+    bad=1
 fi
 
 echo

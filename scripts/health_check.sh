@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 . "$here/scripts/common.sh"
 
 api=
-case "${1:-}" in
+case "$*" in
 --check-api) api=--check-api ;;
 "") ;;
 *)
@@ -31,7 +31,7 @@ fi
 # The exit code of status says whether all is well; what it found is in the document even then.
 found=$(hdi --json status --check-db $api)
 verdict=$?
-if ! printf '%s' "$found" | jq -e .status >/dev/null 2>&1; then
+if ! readable "$found" .status; then
     echo "=== Health Check Failed: hdi status said nothing that can be read ===" >&2
     exit 1
 fi
@@ -41,7 +41,8 @@ section "Disk Space"
 df -h "$(ask .storage.path)" 2>/dev/null || df -h .
 
 section "Database Connectivity"
-ask '"\(.store.state): \(.store.type) \(.store.version // "of unknown version"), \(.store.units // "not measured") units"'
+ask '.store | if .type then "\(.state): \(.type) \(.version // "of unknown version"), \(.units // "not measured") units"
+    else "\(.state); see the verdict" end'
 if [ -n "$api" ]; then
     section "API"
     ask '.api | if .valid? then "valid, \(.datasets) datasets, answered in \(.seconds) s" else "no valid answer; see the verdict" end'

@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
     *) every= ;;
     esac
     case "$every" in
-    '' | *[!0-9]*)
+    '' | 0 | *[!0-9]*)
         echo "usage: performance_dashboard.sh [--once] [--every SECONDS]" >&2
         exit 2
         ;;
@@ -35,11 +35,14 @@ show() {
     section "SYSTEM RESOURCES"
     memory
 
-    state=$(hdi --json status) || true
-    ask() { printf '%s' "$state" | jq -r "$1" 2>/dev/null || echo "not measured"; }
-
     section "DATABASE PERFORMANCE"
-    ask '"Store: \(.store.type), \(.store.state)",
+    state=$(hdi --json status 2>/dev/null)
+    if ! readable "$state" .store; then
+        echo "not measured: hdi status says why"
+        return 1
+    fi
+    ask() { printf '%s' "$state" | jq -r "$1"; }
+    ask '"Store: \(.store.type // "not measured"), \(.store.state)",
         "Average query time: \(if .average_query_seconds == null then "not measured"
             else "\(.average_query_seconds * 1000 | round / 1000) s over \(.queries) queries" end)"'
     if [ "$(ask .store.type)" = timescaledb ]; then
@@ -48,21 +51,27 @@ show() {
     fi
 
     section "RUNS"
-    hdi --json runs 2>/dev/null | jq -r '.[-5:][] | "\(.started[:19]) \(.status): \(.what), \(.rows) rows, \(.rows_per_second // "not measured") rows/s"'
+    if runs=$(hdi --json runs 2>/dev/null); then
+        printf '%s' "$runs" | jq -r 'if length == 0 then "none" else .[-5:][] |
+            "\(.started[:19]) \(.status): \(.what), \(.rows) rows, \(.rows_per_second // "not measured") rows/s" end'
+    else
+        echo "not measured: hdi runs says why"
+    fi
 
     section "RECENT ACTIVITY"
     log=$(ask .logs.path)/pipeline_orchestrator.log
     if [ -r "$log" ]; then
         tail -n 5 "$log" | jq -rR 'fromjson? | select(.level == "INFO") | "\(.timestamp): \(.message)"'
     else
-        echo "nothing was ingested yet"
+        echo "not measured: no $log"
     fi
 }
 
 while :; do
     page=$(show)
+    shown=$?
     [ -t 1 ] && clear
     printf '%s\n' "$page"
-    [ -n "$once" ] && exit 0
+    [ -n "$once" ] && exit "$shown"
     sleep "$every"
 done

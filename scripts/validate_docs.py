@@ -10,20 +10,21 @@ block of commands that no test runs has a comment in the line before it: ``<!-- 
 from __future__ import annotations
 
 import ast
-import importlib
 import json
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import code_names
 import yaml
+from guide_pages import CODE, PROGRAMS, ROOT, Block, Page, Typed, page, typed
 
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["RUN_BY", "Block", "Page", "Typed", "page", "problems", "typed"]
 #: The tests that type the commands of a page; each names the page. Pages below a folder may share one.
 RUN_BY = {
     "README.md": "tests/docs/test_docs.py",
@@ -45,122 +46,22 @@ RUN_BY = {
     "docs/backup-and-maintenance.md": "tests/upkeep/test_drill.py",
     "docs/logs.md": "tests/docs/test_logs_page.py",
     "docs/monitoring.md": "tests/docs/test_operating.py",
+    "docs/add-a-vendor.md": "tests/docs/test_extending.py",
+    "docs/add-a-store.md": "tests/docs/test_extending.py",
 }
-#: Fences whose lines somebody types.
-SHELLS = {"console", "shell", "sh", "bash", ""}
-PROGRAMS = ("hdi", "python main.py", "python run_mvp_verification.py")
-_FENCE = re.compile(r"^( *)(`{3,})([\w-]*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
-_MARK = re.compile(r"<!-- not executed: ([^\n]+?) -->\n+\Z")
-_LINK = re.compile(r"(?<!!)\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
-_CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+#: Links and images, with or without a title; and the second half of links that stand apart.
+_LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)(?: +\"[^\"\n]*\")?\)|^\[[^\]\n]+\]: +(\S+)", re.MULTILINE)
+#: Commands after the first one of a table's row, without the name of the program: `hdi plan`, `spend`.
+_CHAIN = re.compile(r"^\| `hdi [a-z-]+`((?:, `[a-z-]+`)+)", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
-_PATH = re.compile(r"(?:src|tests|scripts|configs|docs|benchmarks|deploy|fuzz|\.ci)/[\w./-]+")
-_NAME = re.compile(r"hdi(?:\.[A-Za-z_]\w*)+(?:\(\))?")
-_VARIABLE = re.compile(r"\b(?:HDI|TIMESCALEDB|DATABENTO)_[A-Z][A-Z_]*[A-Z]\b")
-_KEY = re.compile(r"[a-z]+\.[a-z][a-z_]*")
 _PLACEHOLDER = re.compile(r"<[\w -]+>")
 _DIGEST = re.compile(r"\$\([^()]*\)")
-#: Made while hdi works, so that pages may name them although nobody keeps them in the repository.
-_MADE = ("configs/rules/", "configs/schemas/", "configs/mappings/", "configs/root.crt", "benchmarks/data", "tests/data")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: where its first line stands, its language, its text, and why nobody runs it."""
-
-    line: int
-    language: str
-    text: str
-    unrun: str = ""
-
-
-@dataclass(frozen=True)
-class Typed:
-    """A command as somebody types it, continued lines joined, with what the page shows below it."""
-
-    line: int
-    text: str
-    shown: str = ""
-    unrun: str = ""
-
-
-@dataclass(frozen=True)
-class Page:
-    """One Markdown file."""
-
-    path: Path
-    text: str
-
-    @property
-    def name(self) -> str:
-        """The path from the root of the repository."""
-        return self.path.relative_to(ROOT).as_posix() if self.path.is_relative_to(ROOT) else str(self.path)
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The fenced blocks."""
-        found = []
-        for each in _FENCE.finditer(self.text):
-            mark = _MARK.search(self.text, 0, each.start())
-            found.append(Block(self.line_of(each.start(4)), each[3], each[4], mark[1] if mark else ""))
-        return found
-
-    @property
-    def prose(self) -> str:
-        """The text with its blocks blank, so that places stay where they are."""
-        return _FENCE.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), self.text)
-
-    def line_of(self, place: int) -> int:
-        """The number of the line that a place of the text stands in."""
-        return self.text.count("\n", 0, place) + 1
-
-
-def page(path: Path) -> Page:
-    """The page of a file."""
-    return Page(path.resolve(), path.read_text(encoding="utf-8"))
-
-
-def typed(block: Block) -> list[Typed]:
-    """What is typed in a block: lines after ``$``, or, where no line has one, all of them."""
-    lines = block.text.split("\n")
-    prompts = any(line.startswith("$ ") for line in lines)
-    plain = block.language not in {"console", ""} or any(line.startswith(PROGRAMS) for line in lines)
-    if block.language not in SHELLS or not (prompts or plain):
-        return []
-    found: list[Typed] = []
-    at = 0
-    while at < len(lines):
-        start, line = at, lines[at]
-        at += 1
-        if prompts and not line.startswith("$ "):
-            if found:
-                last = found[-1]
-                found[-1] = Typed(last.line, last.text, f"{last.shown}{line}\n", block.unrun)
-            continue
-        text = line.removeprefix("$ ")
-        while at < len(lines) and (text.endswith("\\") or _open(text)):
-            text += f"\n{lines[at]}"
-            at += 1
-        if text.strip() and not text.lstrip().startswith("#"):
-            found.append(Typed(block.line + start, text, "", block.unrun))
-    return found
-
-
-def _open(text: str) -> bool:
-    """True where a quote, or a text that goes into a command (<<'EOF'), does not end in the text."""
-    if here := re.search(r"<<-? *'?(\w+)'?", text):
-        return re.search(rf"^{here[1]}$", text, re.MULTILINE) is None
-    try:
-        shlex.split(text, comments=True)
-    except ValueError:
-        return not text.endswith("\n")
-    return False
 
 
 def problems(pages: Sequence[Page]) -> Iterator[str]:
     """All that is wrong with the pages."""
     for each in pages:
-        for check in (_links, _commands, _run, _data, _code, _symptoms):
+        for check in (_links, _commands, _run, _data, code_names.problems, _symptoms):
             yield from (f"{each.name}:{line}: {text}" for line, text in check(each))
 
 
@@ -175,7 +76,8 @@ def slug(heading: str) -> str:
 
 def _links(each: Page) -> Iterator[tuple[int, str]]:
     for found in _LINK.finditer(each.prose):
-        target, _, anchor = found[1].partition("#")
+        whole = found[1] or found[2]
+        target, _, anchor = whole.partition("#")
         if "://" in target or target.startswith("mailto:"):
             continue
         path = (each.path.parent / target).resolve() if target else each.path
@@ -183,7 +85,7 @@ def _links(each: Page) -> Iterator[tuple[int, str]]:
         if not path.exists():
             yield line, f"links to {target}, which is not there"
         elif anchor and path.suffix == ".md" and anchor not in {slug(h) for h in _HEADING.findall(page(path).prose)}:
-            yield line, f"links to {found[1]}, and there is no such heading"
+            yield line, f"links to {whole}, and there is no such heading"
 
 
 # -- commands
@@ -281,13 +183,18 @@ def _help(given: Sequence[str]) -> bool:
 
 def _mentioned(each: Page) -> Iterator[tuple[int, str]]:
     """Commands and options that prose names."""
-    for found in _CODE.finditer(each.prose):
+    for found in CODE.finditer(each.prose):
         words = found[1].split()
         if words[:1] != ["hdi"] and words[:2] != ["python", "main.py"]:
             continue
         wrong = _unknown([word.strip("[],;") for word in words[1 if words[0] == "hdi" else 2 :]])
         if wrong:
             yield each.line_of(found.start()), f"`{found[1]}`: {wrong}"
+
+    for found in _CHAIN.finditer(each.prose):
+        for word in found[1].split("`")[1::2]:
+            if wrong := _unknown([word]):
+                yield each.line_of(found.start()), f"`{word}`: {wrong}"
 
 
 def _unknown(words: Sequence[str]) -> str | None:
@@ -332,75 +239,14 @@ def _data(each: Page) -> Iterator[tuple[int, str]]:
     for block in each.blocks:
         try:
             if block.language in {"yaml", "yml"}:
-                list(yaml.safe_load_all(block.text))
+                for document in yaml.safe_load_all(block.text):
+                    yield from ((block.line, f"`{key}` is no setting") for key in code_names.unset(document))
             elif block.language == "json":
                 json.loads(block.text)
+            elif block.language == "toml":
+                tomllib.loads(block.text)
         except (yaml.YAMLError, ValueError) as error:
             yield block.line, f"is no {block.language}: {' '.join(str(error).split())}"
-
-
-# -- names of code
-
-
-def _code(each: Page) -> Iterator[tuple[int, str]]:
-    for found in _CODE.finditer(each.prose):
-        text, line = found[1], each.line_of(found.start())
-        if _PATH.fullmatch(text) and not text.startswith(_MADE) and not _there(text):
-            yield line, f"`{text}` is not there"
-        elif _NAME.fullmatch(text) and not _importable(text.removesuffix("()")):
-            yield line, f"`{text}` is no name of the package"
-        elif text.endswith((".yaml", ".py", ".md", ".json", ".log", ".run")):
-            continue
-        elif _KEY.fullmatch(text) and text.partition(".")[0] in _settings()[0] and text not in _settings()[1]:
-            yield line, f"`{text}` is no setting"
-    for found in _VARIABLE.finditer(each.text):
-        if found[0] not in _variables():
-            yield each.line_of(found.start()), f"nothing reads the variable {found[0]}"
-
-
-def _there(text: str) -> bool:
-    return (ROOT / text).exists() or any(ROOT.glob(text.rstrip("/") or text))
-
-
-def _importable(name: str) -> bool:
-    parts = name.split(".")
-    for at in range(len(parts), 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(parts[:at]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[at:]:
-            if not hasattr(found, part):
-                return False
-            found = getattr(found, part)
-        return True
-    return False
-
-
-@cache
-def _settings() -> tuple[frozenset[str], frozenset[str]]:
-    from hdi.settings import describe
-
-    keys = frozenset(each.key for each in describe())
-    # hdi.open and the like are names of the package; files end like a setting may.
-    return frozenset(key.partition(".")[0] for key in keys) - {"hdi"}, keys
-
-
-@cache
-def _variables() -> frozenset[str]:
-    """Variables that the code, its tests and its scripts name."""
-    from hdi.settings import describe
-
-    named = {variable for each in describe() for variable in _VARIABLE.findall(each.env or "")}
-    files = [
-        path
-        for folder in ("src", "tests", "scripts", "benchmarks", "fuzz", "deploy")
-        for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".sh", ".yml", ".yaml"} and "docs" not in path.parts
-    ]
-    for path in [*files, ROOT / "docker-compose.yml", ROOT / "Makefile"]:
-        named.update(_VARIABLE.findall(path.read_text(encoding="utf-8")))
-    return frozenset(named)
 
 
 # -- texts of errors

@@ -6,6 +6,7 @@ at the end. Where it cannot be had, tests that ask are skipped, and say why; wit
 """
 
 import contextlib
+import gc
 import os
 import uuid
 from pathlib import Path
@@ -13,7 +14,21 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest_plugins = ["torture.plugin"]
+
 MEMORY = "/dev/shm"
+
+
+# To import and collect makes many objects and no garbage: looking for some takes a quarter of the time (and later, of
+# each full collection, almost all).
+gc.disable()
+
+
+def pytest_collection_finish():
+    """What was collected stays to the end, and is looked through no more."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def spare_memory():
@@ -66,12 +81,14 @@ def tell(config, text):
 def databases(pytestconfig):
     """Makes and drops databases on the server of this run: ``with databases.kept() as fresh: fresh()``."""
     import servers
+    from torture.plugin import SERVER
 
     with contextlib.ExitStack() as stack:
         with available(pytestconfig, needed=CI or NAMED):
             dsn = stack.enter_context(servers.named(NAMED) if NAMED else servers.shared())
             made = servers.Databases(dsn, RUN, WORKER, ours=not NAMED)
         stack.callback(made.close)
+        pytestconfig.stash[SERVER] = made.version
         tell(pytestconfig, f"Tested with {made.version}: {'HDI_TEST_TIMESCALEDB' if NAMED else servers.NAME}")
         yield made
 

@@ -79,7 +79,7 @@ class Place:
             if path.is_file() and not path.name.startswith(".index"):
                 text = re.sub(r'"run":"[^"]*"', "", path.read_text())
                 out[re.sub(r"^\d{8}", "", path.name)] = text.replace(str(self.folder), "")
-        return out
+        return dict(sorted(out.items()))
 
     def state(self, names=NAMES):
         """Everything there is, without run names, times, and the folder that it lies in."""

@@ -68,7 +68,7 @@ class Task:
 
     ``price`` is US dollars per record where the bytes were bought for this attempt, ``conditions`` what the vendor
     said of days when it was asked at ``seen_at``, ``digest`` what the bytes must have where they are known,
-    ``batch`` the batch job that brought them.
+    ``batch`` the batch job that brought them, ``since`` when they were bought as a stream.
     """
 
     store: Store
@@ -83,6 +83,7 @@ class Task:
     seen_at: int = 0
     digest: str = ""
     batch: str = ""
+    since: int = 0
 
 
 @dataclass
@@ -335,7 +336,7 @@ class Attempt:
         return Work(
             run=self.task.run, dataset=unit.dataset, schema=self.schema, name=self.plan.name,
             units=kept, coverage=coverage, mappings=mappings, raw=rawfile,
-            conditions=heard(unit.dataset, self.task.conditions, self.task.seen_at),
+            conditions=heard(unit.dataset, self.task.conditions, self.task.seen_at), since=self.task.since,
         )  # fmt: skip
 
     def _keep(self, reader: Reader, part: raw.Part | None) -> RawFile:

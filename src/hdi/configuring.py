@@ -26,6 +26,7 @@ from hdi.schema import Schema, Schemas, closest
 from hdi.schema_files import load_schemas, ruled
 from hdi.settings import Settings, config_folder, describe, load
 from hdi.settings.groups import SUFFIXES
+from hdi.settings.layers import FOLDERS
 from hdi.settings.written import CONFIGS, ENV, env, files
 from hdi.symbol_groups import expand, load_groups
 
@@ -36,7 +37,6 @@ _KNOWN = (
     "system_config", "api_specific/databento_config", "api_specific/databento", "calendars", "symbol_groups",
     "roll_rules",
 )  # fmt: skip
-_FOLDERS = ("rules", "mappings", "schemas")
 _VENDOR = "databento"
 
 
@@ -224,9 +224,9 @@ def _files(folder: Path | None) -> tuple[list[Path], list[Path]]:
     if folder is None:
         return [], []
     names = {folder / f"{name}{suffix}" for name in _KNOWN for suffix in SUFFIXES}
-    places = (folder, folder / "api_specific", *(folder / kind for kind in _FOLDERS))
+    places = (folder, folder / "api_specific", *(folder / kind for kind in FOLDERS))
     every = [path for place in places if place.is_dir() for path in sorted(place.iterdir()) if path.suffix in SUFFIXES]
-    read = [path for path in every if path in names or path.parent.name in _FOLDERS]
+    read = [path for path in every if path in names or path.parent.name in FOLDERS]
     return read, [path for path in every if path not in read]
 
 

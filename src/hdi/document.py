@@ -63,6 +63,8 @@ def _loader(base: Any) -> Any:
 _SAFE = _loader(yaml.SafeLoader)
 _FAST = _loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 _DEEP = 2_000
+#: So many values may be those of aliases: aliases of aliases of aliases make of a short file one that fills the memory.
+_REPEATED = 100_000
 
 
 def _may_be_deep(text: str) -> bool:
@@ -89,7 +91,9 @@ def parse(text: str, path: Path) -> Document:
         node = loader.get_single_node()
         marks: dict[KeyPath, tuple[int, int]] = {}
         if node is not None:
-            _collect(node, (), marks, path, {})
+            sizes: dict[int, int] = {}
+            if _collect(node, (), marks, path, sizes) - len(sizes) > _REPEATED:
+                raise ConfigError(f"{path}:1:1: its aliases (*name) stand for more than {_REPEATED:,} values")
         data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
@@ -105,19 +109,21 @@ def parse(text: str, path: Path) -> Document:
 
 
 def _collect(
-    node: yaml.Node, at: KeyPath, marks: dict[KeyPath, tuple[int, int]], path: Path, seen: dict[int, bool]
-) -> None:
-    """Note where each key below a node stands; ``seen`` says of nodes met before whether they are still open.
+    node: yaml.Node, at: KeyPath, marks: dict[KeyPath, tuple[int, int]], path: Path, sizes: dict[int, int]
+) -> int:
+    """Note where each key below a node stands; how many values it is, with those of aliases.
 
-    What an alias repeats is looked at once, where its anchor stands.
+    ``sizes`` says that of nodes met before, of those that are still open 0. What an alias repeats is looked at once,
+    where its anchor stands.
     """
     marks.setdefault(at, _mark(node))
-    if id(node) in seen:
-        if seen[id(node)]:
+    if id(node) in sizes:
+        if not sizes[id(node)]:
             line, column = _mark(node)
             raise ConfigError(f"{path}:{line}:{column}: {'.'.join(map(str, at))}: refers to itself")
-        return
-    seen[id(node)] = True
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    size = 1
     if isinstance(node, yaml.MappingNode):
         for key_node, value in node.value:
             mark = _mark(key_node)
@@ -129,11 +135,12 @@ def _collect(
             if where in marks:
                 raise ConfigError(f"{path}:{mark[0]}:{mark[1]}: {'.'.join(map(str, where))}: the key is given twice")
             marks[where] = mark
-            _collect(value, where, marks, path, seen)
+            size += _collect(value, where, marks, path, sizes)
     elif isinstance(node, yaml.SequenceNode):
         for i, value in enumerate(node.value):
-            _collect(value, (*at, i), marks, path, seen)
-    seen[id(node)] = False
+            size += _collect(value, (*at, i), marks, path, sizes)
+    sizes[id(node)] = size
+    return size
 
 
 def _mark(node: yaml.Node) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -72,6 +73,11 @@ def _groups(frames: Frames) -> Iterator[pl.DataFrame]:
 
 def arrow_schema(columns: Columns) -> Any:
     """The Arrow schema of frames with these columns."""
+    return _arrow_schema(tuple(columns.items()))
+
+
+@lru_cache(maxsize=256)
+def _arrow_schema(columns: tuple[tuple[str, pl.DataType], ...]) -> Any:
     return to_arrow(pl.DataFrame(schema=dict(columns))).schema
 
 

@@ -1,7 +1,8 @@
 """SQL expressions that see only the row: parsed, checked on an empty frame, never evaluated as code.
 
 What is refused: aggregates and window functions, subqueries, wildcards, the clock, functions that are not
-known to work row by row, unknown columns, and anything that fails on columns of these types.
+known to work row by row, those that make texts much longer, unknown columns, and anything that fails on columns of
+these types.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _FUNCTIONS = frozenset({
     "Boolean.Not",
 })  # fmt: skip
 _NOT_BY_ROW = frozenset({"StringExpr.ConcatVertical"})
+#: Within one another they would make of a short text one that fills the memory.
+_LONGER = ("PadStart", "PadEnd", "ZFill")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 #: What stands in the parentheses of an IN, and what of it is a name: Polars takes a name there for a text.
 _IN = re.compile(r"\bIN\s*\(([^()]*)\)", re.IGNORECASE)
@@ -81,6 +84,10 @@ def _parsed(sql: str, where: str) -> pl.Expr:
     for node in _nodes(tree):
         if node:
             raise ConfigError(f"{where}: {node} does not work row by row: {sql}", _HINT)
+    if _lengthens(tree):
+        raise ConfigError(
+            f"{where}: it makes texts longer: {sql}", "REPLACE by a text that is no longer; there is no padding."
+        )
     return expr
 
 
@@ -129,6 +136,35 @@ def _nodes(tree: Any) -> Iterator[str]:
         yield f"{kind} {next(iter(body), '')}".strip() if isinstance(body, dict) else kind
     for child in children:
         yield from _nodes(child)
+
+
+def _lengthens(tree: Any) -> bool:
+    """Whether a function of an expression may give a text that is many times as long as the one that it is given."""
+    if isinstance(tree, list):
+        return any(map(_lengthens, tree))
+    if not isinstance(tree, dict):
+        return False
+    named = tree["function"] if "function" in tree and "input" in tree else None
+    ((_, member),) = named.items() if isinstance(named, dict) else ((None, None),)
+    name, how = next(iter(member.items())) if isinstance(member, dict) else (member, None)
+    grows = name in _LONGER or (name == "Replace" and not _no_longer(how, *(_literal(x) for x in tree["input"][1:])))
+    return grows or any(map(_lengthens, tree.values()))
+
+
+def _no_longer(how: Any, old: str | None, new: str | None) -> bool:
+    """Whether a replacement adds no more than itself, once."""
+    if old is None or new is None:
+        return False
+    if how["literal"]:
+        return len(new.encode()) <= len(old.encode())
+    return not new or (how["n"] == 1 and "$" not in new)
+
+
+def _literal(node: Any) -> str | None:
+    """The text that a node is; None for any other."""
+    scalar = node.get("Literal", {}).get("Scalar", {}) if isinstance(node, dict) else {}
+    text = scalar.get("String") if isinstance(scalar, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def _function(named: Any) -> str:

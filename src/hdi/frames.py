@@ -5,6 +5,9 @@ Times are nanoseconds UTC as Int64, intervals half-open.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 import polars as pl
 
 #: What is stored or confirmed empty. instrument_id is null where a whole request is meant.
@@ -166,3 +169,13 @@ LEDGER: dict[str, pl.DataType] = {
     "job": pl.String(),
     "batch": pl.String(),
 }
+
+
+def empty(dtypes: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """A frame of these columns without rows. To make one anew takes as long as to read a small file."""
+    return _empty(tuple(dtypes.items())).clone()
+
+
+@lru_cache(maxsize=256)
+def _empty(columns: tuple[tuple[str, pl.DataType], ...]) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict(columns))

@@ -17,6 +17,7 @@ import polars as pl
 from hdi import quarantine
 from hdi.errors import HdiError, masked
 from hdi.frames import NO_RECORD
+from hdi.journal import Entry, entries
 from hdi.logs import COMPONENTS
 from hdi.model import MAX_NS, Window, iso_ns
 from hdi.schema import Schemas
@@ -74,7 +75,9 @@ def measure(
         store = opened()
         name = store.url
         status.store |= store.health()
-        _ledger(status, store.ledger())
+        ledger = store.ledger()
+        _ledger(status, ledger)
+        status.last_ingestion = _last(ledger, _run(settings.data_dir, ledger, store.identity()))
         _quarantine(status, store.quarantine())
         if deep:
             status.store["read_seconds"] = dict(_reads(store, schemas))
@@ -85,7 +88,7 @@ def measure(
         status.store |= {"error": exc.message, "hint": exc.hint}
     status.store["state"] = "error" if status.problems else "connected"
     status.quarantine["path"] = str(settings.dlq_dir)
-    status.quarantine["exported"] = quarantine.index_of(settings.dlq_dir, name).exists()
+    status.quarantine["exported"] = os.path.exists(quarantine.index_of(settings.dlq_dir, name))  # noqa: PTH110  (as below)
     if api is not None:
         _api(status, api)
     _storage(status, settings.data_dir)
@@ -105,20 +108,36 @@ def _ledger(status: Status, ledger: pl.DataFrame) -> None:
     status.store["units"] = ledger["unit_id"].n_unique()
     if ledger.is_empty():
         return
-    last = ledger.sort("committed_at", maintain_order=True).row(-1, named=True)
-    run = ledger.filter(pl.col("run") == last["run"])
-    failed = run.filter(pl.col("status") == "failed").height
-    status.last_ingestion = {
-        "time": iso_ns(last["committed_at"]),
-        "result": "failed" if failed else "ordered" if (run["status"] == "ordered").all() else "success",
-        "run": last["run"],
-        "units": run.height,
-        "failed_units": failed,
-        "rows_stored": int(run["stored"].sum()),
-    }
     standing = ledger.filter(pl.col("status") != "ordered").unique("unit_id", keep="last", maintain_order=True)
     fetched, rejected = int(standing["fetched"].sum()), int(standing["quarantined"].sum())
     status.accepted_percent = 100 * (fetched - rejected) / fetched if fetched else None
+
+
+def _run(data_dir: Path, ledger: pl.DataFrame, identity: str) -> Entry | None:
+    """The newest run of this store that has a journal here."""
+    runs = set(ledger["run"])
+    newest = entries(data_dir, newest_first=True)
+    return next((each for each in newest if each.run in runs or each.store["identity"] == identity), None)
+
+
+def _last(ledger: pl.DataFrame, entry: Entry | None) -> dict[str, Any] | None:
+    """The last ingestion: by its receipts, and by its journal where it did not end well, which may leave no receipt."""
+    committed = ledger.sort("committed_at", maintain_order=True).tail(1)
+    run, at, result = "", 0, ""
+    if committed.height:
+        run, at = committed["run"][0], int(committed["committed_at"][0])
+    if entry is not None and entry.status != "done" and (entry.run == run or entry.ended >= at):
+        run, at, result = entry.run, max(entry.ended, at if entry.run == run else 0), entry.status
+    if not run:
+        return None
+    mine = ledger.filter(pl.col("run") == run)
+    failed = int((mine["status"] == "failed").sum())
+    booked = "failed" if failed else "ordered" if (mine["status"] == "ordered").all() else "success"
+    return {
+        "time": iso_ns(at), "result": result or booked, "run": run, "units": mine.height, "failed_units": failed,
+        "failed_files": len(entry.errors) if entry is not None and result else 0,
+        "rows_stored": int(mine["stored"].sum()),
+    }  # fmt: skip
 
 
 def _quarantine(status: Status, rejects: pl.DataFrame) -> None:
@@ -146,52 +165,47 @@ def _reads(store: Store, schemas: Schemas) -> Iterator[tuple[str, float]]:
 
 
 def _storage(status: Status, data_dir: Path) -> None:
-    place = next(path for path in (data_dir, *data_dir.absolute().parents) if path.exists())
+    place = existing(data_dir)
     free = shutil.disk_usage(place).free
     status.storage = {"path": str(data_dir), "free_bytes": free}
     if free < LITTLE:
         status.problems.append(f"only {free} bytes are free at {place}")
+        return
+    beside = status.store.get("free_bytes")  # None: not known of a server
+    if beside is not None and beside < LITTLE:
+        status.problems.append(f"only {beside} bytes are free where the store lies: {status.store['location']}")
+
+
+def existing(path: Path) -> Path:
+    """The folder, or the nearest one above it that is there, as far as this user can see."""
+    return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))  # noqa: PTH110  (says no, where pathlib raises)
 
 
 def _logs(status: Status, folder: Path) -> None:
-    sizes = []
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        sizes = [e.stat().st_size for e in entries if ".log" in e.name and e.is_file(follow_symlinks=False)]
-    status.logs = {"path": str(folder), "files": len(sizes), "bytes": sum(sizes)}
+    sizes: list[int] | None = []
+    try:
+        with os.scandir(folder) as found:
+            logs = [e for e in found if ".log" in e.name and not e.name.startswith(".")]
+            sizes = [e.stat().st_size for e in logs if e.is_file(follow_symlinks=False)]
+    except FileNotFoundError:  # nothing was logged yet
+        pass
+    except OSError:
+        sizes = None
+    known = {"files": None, "bytes": None} if sizes is None else {"files": len(sizes), "bytes": sum(sizes)}
+    status.logs = {"path": str(folder), **known}
     times = list(_query_times(folder / COMPONENTS["QueryBuilder"]))
     status.queries = len(times)
-    _last_run(status, folder / COMPONENTS["PipelineOrchestrator"])
     status.average_query_seconds = sum(times) / len(times) if times else None
 
 
 def _query_times(path: Path) -> Iterator[float]:
-    for context in _entries(path, "Query executed"):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            yield float(context["execution_time"])
-
-
-def _last_run(status: Status, path: Path) -> None:
-    """What the log says of the last run: files that failed before any unit leave no receipt in the ledger."""
-    last: dict[str, Any] | None = None
-    for context in _entries(path, "Pipeline completed"):
-        last = context
-    if last is None or not last.get("errors_encountered") or not last.get("end_time"):
-        return
-    known = status.last_ingestion or {"time": "", "units": 0, "failed_units": 0, "rows_stored": 0}
-    if known["time"] <= last["end_time"]:
-        files = {"time": last["end_time"], "result": "failed", "failed_files": last["errors_encountered"]}
-        status.last_ingestion = {**known, **files, "run": last.get("run", "")}
-
-
-def _entries(path: Path, message: str) -> Iterator[dict[str, Any]]:
-    """The contexts of the log's lines with that message."""
     with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             # A line that is being written, or that somebody edited, is not a measurement.
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
-                if entry["message"] == message:
-                    yield dict(entry["context"])
+                if entry["message"] == "Query executed":
+                    yield float(entry["context"]["execution_time"])
 
 
-__all__ = ["Status", "measure"]
+__all__ = ["LITTLE", "Status", "existing", "measure"]

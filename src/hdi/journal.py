@@ -54,6 +54,8 @@ class Journal:
     def __init__(self, data_dir: Path, run: str, words: Mapping[str, Any], store: Mapping[str, str]) -> None:
         self._path = data_dir / _FOLDER / f"{run}{_ENDING}"
         self._told = False
+        # A clock that jumps meanwhile makes a run neither longer nor shorter.
+        self._ahead = time.time_ns() - time.monotonic_ns()
         self._resumes = tuple(words.get("resumes", ()))
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,7 +131,8 @@ class Journal:
         return False
 
     def _write(self, event: str, *, sync: bool = False, **values: Any) -> None:
-        line = json.dumps({"event": event, "at": iso_ns(time.time_ns()), **values}, ensure_ascii=False, default=str)
+        at = iso_ns(self._ahead + time.monotonic_ns())
+        line = json.dumps({"event": event, "at": at, **values}, ensure_ascii=False, default=str)
         view = memoryview(line.encode("utf-8", "backslashreplace") + b"\n")
         try:
             while view:
@@ -225,14 +228,16 @@ def warned(text: str) -> None:
     log.warning(text)
 
 
-def entries(data_dir: Path, on_bad: Callable[[str], None] = warned) -> Iterator[Entry]:
+def entries(
+    data_dir: Path, on_bad: Callable[[str], None] = warned, *, newest_first: bool = False
+) -> Iterator[Entry]:  # fmt: skip
     """The runs of a data folder, oldest first; ``on_bad`` is told of each file that cannot be read, and why.
 
-    Left out is what holds no first line: such a run died before it did anything.
+    Each is read when it is asked for. Left out is what holds no first line: such a run died before it did anything.
     """
     folder = data_dir / _FOLDER
     try:
-        paths = sorted(path for path in folder.iterdir() if path.name.endswith(_ENDING))
+        paths = sorted((path for path in folder.iterdir() if path.name.endswith(_ENDING)), reverse=newest_first)
     except FileNotFoundError:
         return
     except OSError as exc:

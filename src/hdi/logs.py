@@ -11,6 +11,7 @@ Modules below this one in the layers take their logger from structlog itself, la
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -129,7 +130,9 @@ class Redacted:
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         self._alone = frozenset(secrets)
-        self._inside = tuple(secret for secret in secrets if len(secret) >= _SHORT)
+        known = tuple(secret for secret in secrets if len(secret) >= _SHORT)
+        logins = (base64.b64encode(f"{secret}:".encode()).decode().rstrip("=") for secret in known)
+        self._inside = (*known, *logins)  # as a header has them
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         """The line of a log without secrets."""

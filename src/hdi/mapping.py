@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,12 @@ def load_mapping(vendor: str, extra: Iterable[Path] = (), kinds: Collection[str]
     ``kinds`` given, any other kind in the files is refused. Raises ConfigError with file, key and position.
     """
     packaged = Path(str(resources.files("hdi"))) / "sources" / f"{vendor}.yaml"
-    paths = [*([packaged] if packaged.is_file() else []), *(path for path in extra if path.stem == vendor)]
-    if not paths:
+    documents = [_packaged(packaged)] if packaged.is_file() else []
+    documents += [load(path) for path in extra if path.stem == vendor]
+    if not documents:
         raise ConfigError(f"{packaged}: no such file", f"The vendor {vendor!r} needs a mapping; add it to mappings/.")
     expressions: dict[str, dict[str, Expression]] = {}
     undefined: dict[str, list[str]] = {}
-    documents = [load(path) for path in paths]
     for doc in documents:
         _check(doc, kinds)
         for kind, columns in doc.data.get("mappings", {}).items():
@@ -63,6 +64,12 @@ def load_mapping(vendor: str, extra: Iterable[Path] = (), kinds: Collection[str]
                 expressions.setdefault(kind, {})[column] = Expression(str(sql).strip(), where)
         undefined |= {kind: list(names) for kind, names in doc.data.get("undefined", {}).items()}
     return VendorMapping(vendor, expressions, undefined, documents[0])
+
+
+@cache
+def _packaged(path: Path) -> Document:
+    """A packaged file; read once, however many stores a process opens."""
+    return load(path)
 
 
 def _check(doc: Document, kinds: Collection[str] | None) -> None:

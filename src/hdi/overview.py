@@ -63,16 +63,21 @@ def _measured(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def held(ledger: pl.DataFrame, coverage: pl.DataFrame, calendars: Calendars, now: int) -> dict[str, Any]:
-    """By dataset and schema: units, rows, symbols, from when until when, and the sessions that have ended since."""
-    brought = ledger.filter(pl.col("status").is_in(BROUGHT)).unique("unit_id", keep="last", maintain_order=True)
-    units = brought.group_by("dataset", "schema").agg(
-        units=pl.len(), rows=pl.col("stored").sum(), fragments=(pl.col("status") == "fragment").sum(),
-    )  # fmt: skip
+    """By dataset and schema: units, rows, symbols, from when until when, and the sessions that have ended since.
+
+    Units that were asked for in several ways share rows: each is counted when it came, and taken off when it went.
+    """
+    brought = ledger.filter(pl.col("status").is_in(BROUGHT))
+    came = pl.col("stored") - pl.col("unchanged").fill_null(0) - pl.col("superseded").fill_null(0)
+    rows = brought.group_by("dataset", "schema").agg(rows=came.sum())
+    last = brought.unique("unit_id", keep="last", maintain_order=True)
+    units = last.group_by("dataset", "schema").agg(units=pl.len(), fragments=(pl.col("status") == "fragment").sum())
     spans = coverage.group_by("dataset", "schema").agg(
         first=pl.col("start").min(), through=pl.col("end").max(), symbols=pl.col("symbol").n_unique(),
     )  # fmt: skip
-    rows = units.join(spans, on=["dataset", "schema"], how="full", coalesce=True).sort("dataset", "schema")
-    return {f"{row['dataset']} {row['schema']}": _line(row, calendars, now) for row in rows.iter_rows(named=True)}
+    both = units.join(rows, on=["dataset", "schema"]).join(spans, on=["dataset", "schema"], how="full", coalesce=True)
+    lines = both.sort("dataset", "schema").iter_rows(named=True)
+    return {f"{row['dataset']} {row['schema']}": _line(row, calendars, now) for row in lines}
 
 
 def _line(row: dict[str, Any], calendars: Calendars, now: int) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def abandoned(path: Path) -> Iterator[str | None]:
         if fd is None or not os.fstat(fd).st_nlink:
             yield None
             return
-        with open(fd, encoding="utf-8", closefd=False) as file:
+        with open(fd, encoding="utf-8", errors="replace", closefd=False) as file:
             yield file.read()
 
 

@@ -34,7 +34,7 @@ _DAYS = {"day": pl.Int64(), "rows": pl.Int64()}
 
 @dataclass(frozen=True)
 class Subject:
-    """What a section is about: a job, or a kind of data that no job asked for. Without ``symbols`` all of it."""
+    """What a section is about: a job, or a kind of data of which more is stored. Without ``symbols`` all of it."""
 
     name: str
     dataset: str
@@ -117,7 +117,7 @@ def _by_day(rows: pl.DataFrame) -> dict[str, int]:
 
 
 def subjects(jobs: Mapping[str, Job], names: Sequence[str], ledger: pl.DataFrame, schemas: Schemas) -> list[Subject]:
-    """The jobs of these names; without, all of them, and what is stored that none of them asked for.
+    """The jobs of these names; without, all of them, and each kind of which more is stored than they asked for.
 
     Raises RequestError for an unknown job.
     """
@@ -133,14 +133,22 @@ def subjects(jobs: Mapping[str, Job], names: Sequence[str], ledger: pl.DataFrame
         ))  # fmt: skip
     if names:
         return found
-    asked = {(s.dataset, s.schema) for s in found}
-    kinds = (
-        ledger.filter(pl.col("status").is_in(BROUGHT)).select("dataset", "schema").unique().sort("dataset", "schema")
-    )
+    beside = ledger.filter(pl.col("status").is_in(BROUGHT) & ~pl.any_horizontal(pl.lit(value=False), *map(_of, found)))
+    kinds = beside.select("dataset", "schema").unique().sort("dataset", "schema")
     return found + [
         Subject(f"{dataset} {schema}", dataset, schema, (), None, None, job=False)
-        for dataset, schema in kinds.iter_rows() if (dataset, schema) not in asked and schema in schemas.names
+        for dataset, schema in kinds.iter_rows() if schema in schemas.names
     ]  # fmt: skip
+
+
+def _of(job: Subject) -> pl.Expr:
+    """True for units of the ledger that the job asked for."""
+    inside = (pl.col("dataset") == job.dataset) & (pl.col("schema") == job.schema)
+    if job.symbols:
+        inside &= pl.col("symbol").is_in(job.symbols)
+    if job.start is not None:
+        inside &= pl.col("start") >= job.start
+    return inside if job.end is None else inside & (pl.col("end") <= job.end)
 
 
 class Reporter:
@@ -214,12 +222,14 @@ class Reporter:
         )  # fmt: skip
 
     def _mine(self, subject: Subject) -> pl.DataFrame:
-        """The receipts of the subject: those that it was asked for by, or by its symbols."""
+        """The receipts of the subject: those that it was asked for by, or by its symbols in its window."""
         here = self._ledger.filter(pl.col("dataset") == subject.dataset, pl.col("schema") == subject.schema)
-        if not subject.symbols:
-            return here
-        ours = pl.any_horizontal(pl.col("job").eq_missing(subject.name), *(among(s) for s in subject.symbols))
-        return here.filter(ours)
+        met = pl.any_horizontal(*(among(s) for s in subject.symbols)) if subject.symbols else pl.lit(value=True)
+        if subject.start is not None:
+            met &= pl.col("end") > subject.start
+        if subject.end is not None:
+            met &= pl.col("start") < subject.end
+        return here.filter(pl.col("job").eq_missing(subject.name) | met)
 
     def _window(self, subject: Subject, mine: pl.DataFrame) -> Window:
         """From the first to the last thing that was asked for, never beyond now."""

@@ -130,7 +130,7 @@ def _record(entry: Entry, row: Mapping[str, Any] | None, by: str | None, *, here
     elif status == "done" and (_only_ordered(counts) or _awaits(entry, counts)):
         status = "ordered"
     died = entry.status == "died"
-    ended = time.time_ns() if entry.status == "running" else entry.ended
+    ended = max(time.time_ns(), entry.ended) if entry.status == "running" else entry.ended
     return RunRecord(
         entry.run, status, entry.what, entry.started, None if died or entry.status == "running" else ended,
         None if died else (ended - entry.started) / NS, counts["units"], max(counts["failed"], len(entry.errors)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -25,17 +26,23 @@ def load_schemas(extra: Iterable[Path] = (), rules: Iterable[Path] = ()) -> Sche
     ``rules`` are the user's rule files: new rules, or a changed severity of a known one.
     Raises ConfigError with file, key and position.
     """
-    folder = resources.files("hdi.schemas")
-    packaged = sorted(Path(str(p)) for p in folder.iterdir() if p.name.endswith(".yaml"))
-    common = load(next(p for p in packaged if p.name == "_common.yaml"))
-    files = [p for p in packaged if p.name != "_common.yaml"]
-    files += [Path(str(e.load())) for e in extensions("hdi.schemas")]
-    schemas = [_schema(load(path), common) for path in (*files, *extra)]
+    common, packaged = _packaged()
+    installed = [Path(str(e.load())) for e in extensions("hdi.schemas")]
+    schemas = [*packaged, *(_schema(load(path), common) for path in (*installed, *extra))]
     for path in rules:
         schemas, problems = ruled(schemas, path)
         if problems:
             raise together(problems)
     return Schemas(schemas)
+
+
+@cache
+def _packaged() -> tuple[Document, tuple[Schema, ...]]:
+    """What all kinds have in common, and the packaged kinds; read once, however many stores a process opens."""
+    folder = resources.files("hdi.schemas")
+    paths = sorted(Path(str(p)) for p in folder.iterdir() if p.name.endswith(".yaml"))
+    common = load(next(p for p in paths if p.name == "_common.yaml"))
+    return common, tuple(_schema(load(path), common) for path in paths if path != common.path)
 
 
 def ruled(schemas: Iterable[Schema], path: Path) -> tuple[list[Schema], list[ConfigError]]:

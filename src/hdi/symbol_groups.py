@@ -80,7 +80,10 @@ def _group(symbol: str) -> str:
 
 
 def _check(doc: Document, listed: Mapping[str, list[str]], name: str, done: set[str]) -> None:
-    """Raise for an unknown group in this one, however deep, and for one that holds itself; look at none twice."""
+    """Raise for an unknown group in this one, however deep, and for one that holds itself; look at none twice.
+
+    What leads to a mistake is not looked at again either: it is told once, and not from each group on the way to it.
+    """
     opened = {} if name in done else {name: _inner(listed, name)}
     while opened:
         outer, left = next(reversed(opened.items()))
@@ -90,12 +93,17 @@ def _check(doc: Document, listed: Mapping[str, list[str]], name: str, done: set[
             del opened[outer]
             continue
         inner = _group(symbol)
+        if inner in listed and inner not in opened:
+            if inner not in done:
+                opened[inner] = _inner(listed, inner)
+            continue
+        done.update(opened)
         if inner not in listed:
             raise doc.error(f"unknown group {symbol}", outer, hint=_meant(inner, listed))
-        if inner in opened:
-            raise doc.error(f"{' in '.join((inner, *reversed(opened)))}: a group cannot hold itself", outer)
-        if inner not in done:
-            opened[inner] = _inner(listed, inner)
+        way = list(opened)
+        raise doc.error(
+            f"{' in '.join((inner, *reversed(way[way.index(inner) :])))}: a group cannot hold itself", outer
+        )
 
 
 def _flat(listed: Mapping[str, list[str]], name: str) -> tuple[str, ...]:

@@ -1,13 +1,10 @@
 """Starting and killing the children of :mod:`cradle`."""
 
 import os
-import signal
 from dataclasses import asdict
 from pathlib import Path
 
-from children import Children, kill
-
-KILLED = -signal.SIGKILL
+from children import KILLED, Children, kill
 
 
 class Cradle(Children):
@@ -21,7 +18,7 @@ class Cradle(Children):
         job = {
             "folder": str(desk.folder), "shared": str(desk.shared) if desk.shared else None, "settings": desk.settings,
             "key": desk.vendor.key, "gateway": desk.vendor.gateway, "ask": asdict(ask), "at": at, "step": step,
-            "options": options,
+            "options": options, "address": desk.address,
             "environment": {n: os.environ[n] for n in ("REQUESTS_CA_BUNDLE", "NO_PROXY")},
         }  # fmt: skip
         return self.fork(job)

@@ -164,6 +164,7 @@ def test_a_job_is_billed_once_when_a_process_dies_at_any_step_of_a_commit(cradle
     assert step > 12
 
 
+@pytest.mark.fault("vendor", "the answer to the submission of a batch job is lost", "lake")
 @pytest.mark.parametrize("fault", ["lost-answer", "503:method=batch.submit_job", "reset:method=batch.submit_job"])
 def test_a_submission_without_an_answer_is_looked_for_before_it_is_made_again(desk, vendor, truth, fault):
     vendor.fault(fault, times=1)
@@ -362,6 +363,7 @@ def test_another_store_takes_the_bytes_with_their_price(desk, vendor, truth):
     settled(other, vendor, truth)
 
 
+@pytest.mark.fault("vendor", "a batch job that fails or expires", "lake")
 @pytest.mark.parametrize(("fault", "word"), [("expired-job", "has expired"), ("failed-job", "is failed")])
 def test_a_job_that_is_no_more_is_ordered_again_at_a_new_price_that_is_shown(desk, vendor, truth, fault, word):
     job = ordered(desk)
@@ -400,6 +402,7 @@ def test_a_job_is_waited_for_and_what_for_is_said(desk, vendor, truth):
     settled(desk, vendor, truth)
 
 
+@pytest.mark.fault("vendor", "a file of a batch job has another digest", "lake")
 def test_a_file_with_a_wrong_digest_is_brought_again_and_a_second_time_is_an_error(desk, vendor, truth):
     desk.settings["ingest.workers"] = 1
     vendor.fault("bad-file", day="2024-03-07", times=1)
@@ -416,6 +419,7 @@ def test_a_file_with_a_wrong_digest_is_brought_again_and_a_second_time_is_an_err
     settled(desk, vendor, truth)
 
 
+@pytest.mark.fault("network", "a file of a batch job is cut", "lake")
 def test_what_came_of_a_file_is_gone_on_with_by_the_next_process(desk, vendor, truth):
     desk.settings |= {"databento.tries": 2, "ingest.workers": 1}
     vendor.fault("cut-file:after=600", day="2024-03-08")

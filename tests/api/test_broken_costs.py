@@ -12,7 +12,7 @@ from dbnfiles import records, write
 from hdi.buying import paid
 from hdi.buying.paid import Delivery, Slip
 from hdi.buying.spending import spent, total
-from hdi.errors import EndUnavailable, StoreError, VendorUnavailable
+from hdi.errors import CorruptFile, EndUnavailable, StoreError, VendorUnavailable
 from hdi.frames import LEDGER, NAMED, RESOLVED
 from hdi.model import DAY_NS, Order, Window
 from hdi.sources import databento
@@ -158,6 +158,30 @@ def test_a_try_that_broke_before_its_process_ended_between_two_is_counted(order)
     os.write(delivery._fd, b'{"format":')  # it died while it wrote
     dies(delivery)
     assert [(s.wasted, s.dollars) for s in paid.recover(folder)] == [(250, 250 * PRICE)]
+
+
+@pytest.mark.fault("disk", "the machine goes down while the note of an order is written", "lake")
+def test_a_note_that_was_torn_before_its_order_went_out_is_cleared(order):
+    folder, slip, _, _ = order
+    delivery = Delivery(folder, slip).__enter__()
+    whole = delivery._note.read_bytes()
+    delivery._note.write_bytes(whole[: len(whole) // 2])
+    dies(delivery)
+    assert paid.recover(folder) == list(paid.receipts(folder, "synthetic")) == left(folder) == []
+
+
+@pytest.mark.fault("disk", "the note of an order is damaged", "lake")
+def test_bytes_whose_note_is_damaged_are_named_and_left(order):
+    folder, slip, data, _ = order
+    delivery = Delivery(folder, slip).__enter__()
+    delivery.path.write_bytes(data)
+    whole = delivery._note.read_bytes()
+    delivery._note.write_bytes(b"\x00\xff" + whole[2:])
+    dies(delivery)
+    with pytest.raises(CorruptFile, match=delivery._note.name) as refused:
+        paid.recover(folder)
+    assert refused.value.hint
+    assert {delivery.path, delivery._note} <= {*left(folder)}
 
 
 def test_an_order_that_brought_nothing_costs_nothing(order):

@@ -42,6 +42,7 @@ def found_and_kept(desk, outcomes, truth):
     assert bad.rpartition("/")[2] in str(failed.error)
 
 
+@pytest.mark.fault("vendor", "a body that ends early, or is corrupt", "lake")
 @pytest.mark.parametrize("fault", NOT_WHOLE.values(), ids=NOT_WHOLE)
 def test_bytes_that_are_not_whole_are_kept_and_ordered_again_by_the_next_run(desk, vendor, truth, fault):
     vendor.fault(fault, **ON_BAD_DAY)
@@ -52,6 +53,7 @@ def test_bytes_that_are_not_whole_are_kept_and_ordered_again_by_the_next_run(des
     ended_clean(desk, truth)
 
 
+@pytest.mark.fault("vendor", "a body that lacks records, or is empty", "lake")
 @pytest.mark.parametrize("fault", MISCOUNTED.values(), ids=MISCOUNTED)
 def test_bytes_that_lack_records_are_kept_and_bought_again_only_when_told(desk, vendor, truth, fault):
     vendor.fault(fault, **ON_BAD_DAY)
@@ -68,6 +70,7 @@ def test_bytes_that_lack_records_are_kept_and_bought_again_only_when_told(desk, 
     assert desk.ingest(ASK) == []
 
 
+@pytest.mark.fault("vendor", "a count of records that is wrong", "lake")
 def test_a_wrong_count_keeps_the_bytes_and_a_right_one_later_refines_them(desk, vendor, truth):
     vendor.fault("wrong-count", day="2024-03-14")
     outcomes = desk.ingest(ASK)
@@ -87,6 +90,7 @@ def test_a_count_that_is_wrong_for_once_is_asked_for_again(desk, vendor, truth):
     ended_clean(desk, truth)
 
 
+@pytest.mark.fault("network", "a stream of the vendor is cut", "lake")
 def test_a_stream_that_is_cut_is_ordered_again_and_its_cost_is_in_the_ledger(desk, vendor, truth):
     vendor.fault("cut:after=6000", day="2024-03-14", times=2)
     receipts = desk.stored(ASK)
@@ -103,6 +107,7 @@ def str_decimal(number):
     return Decimal(str(number))
 
 
+@pytest.mark.fault("network", "a stream of the vendor is cut at every try", "lake")
 def test_a_stream_that_is_cut_five_times_fails_its_unit_and_a_rerun_buys_it(desk, vendor, truth):
     vendor.fault("cut:after=6000", day="2024-03-14")
     failed, done = desk.ingest(ASK)

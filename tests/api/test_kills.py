@@ -1,9 +1,8 @@
 """Kill -9 at any moment of a purchase: the next run goes on, ends clean, and pays for nothing that had arrived."""
 
-import random
-import threading
 import time
 from collections import Counter
+from contextlib import closing
 from decimal import Decimal
 
 import pytest
@@ -12,12 +11,14 @@ from api.cradles import KILLED, Cradle, kill
 from api.desk import Ask
 from api.truth import alike
 from lakes import lines
+from server_faults.counter import Counter as Counting
+from servers import make_layout
+from torture.shown import shown
 
 GET_RANGE = "timeseries.get_range"
 #: Four downloads, each of some days' trades of a symbol type.
 ASK = Ask("ES.c.0,CL.FUT", "2024-03-14", "2024-03-15", "trades")
 WORKERS = 2
-RANDOM_KILLS = 10
 #: Where a child dies, in the order in which a download comes by.
 PLACES = {
     "when the bytes have arrived": "hdi.buying.paid.check",
@@ -139,31 +140,68 @@ def test_a_process_killed_at_any_step_of_a_commit_is_followed_by_one_that_buys_n
     assert step > 4
 
 
-def test_a_process_killed_at_random_moments_is_followed_by_one_that_ends_clean(cradle, desk, vendor, truth):
-    seed = random.randrange(2**32)
-    moments = random.Random(seed)
-    killed, tries, seconds = 0, 0, 0.5
-    while killed < RANDOM_KILLS:
-        tries += 1
-        other = desk.beside(str(tries))
+@pytest.fixture
+def bought(desk, truth):
+    """What a store shows of the orders, bought by a process that nothing interrupted."""
+    other = desk.beside("bought")
+    other.stored(ASK)
+    alike(other.rows("trades"), truth.rows(ASK))
+    return books(other)
+
+
+def books(desk):
+    """Rows, rejects, and what is held; which order got which number, and when, is a matter of who was first."""
+    tables = shown(desk.place, ("trades",))
+    of_units = {"coverage": ["unit"], "mappings": [], "conditions": ["seen_at"]}
+    for name, numbers in of_units.items():
+        table = tables[name].drop(numbers)
+        tables[name] = table.unique().sort(table.columns)
+    return {name: tables[name] for name in ("trades", "superseded trades_data", "rejects", *of_units)}
+
+
+@pytest.mark.kill("buy", "lake")
+def test_a_process_killed_at_a_random_moment_is_followed_by_one_that_ends_clean(cradle, desk, vendor, bought, torture):
+    torn(torture, cradle, vendor, bought, lambda number: desk.beside(str(number)))
+
+
+@pytest.mark.kill("buy", "server")
+def test_a_process_killed_while_it_buys_into_a_server_is_followed_by_one_that_ends_clean(
+    cradle, desk, vendor, bought, databases, torture
+):
+    with databases.kept() as fresh:
+
+        def new(number):
+            settings, address = desk.settings, fresh(template="layout", prepare=make_layout)
+            return Counting(desk.folder.parent / str(number), vendor, settings, address=address)
+
+        torn(torture, cradle, vendor, bought, new)
+
+
+def torn(torture, cradle, vendor, bought, new):
+    """Kill purchases; each is made again, and costs no more than it had to."""
+    for attempt in torture:
+        desk = new(attempt.number)
         vendor.books.reset()
-        pid = cradle.start(other, ASK)
-        # Until the first order nothing happens that could go wrong.
-        while not vendor.books.calls[GET_RANGE]:
-            time.sleep(0.002)
-        began, after = time.perf_counter(), moments.random() * seconds
-        timer = threading.Timer(after, kill, (pid,))
-        timer.start()
-        code = cradle.end()
-        timer.cancel()
-        timer.join()
-        assert code in (0, KILLED), (seed, tries, after)
-        if code == KILLED:
-            killed += 1
-            goes_on(other, vendor, truth)
-        else:  # it was done before: how long a run takes is learned on the way
-            seconds = min(seconds, time.perf_counter() - began)
-        assert tries < 4 * RANDOM_KILLS
+        cradle.start(desk, ASK)
+        if attempt.hit(cradle.follow(attempt.moment)):
+            before, there = orders(settled(vendor)), kept(desk)
+            vendor.books.reset()
+            desk.stored(ASK)
+            after = orders(settled(vendor))
+            again = before & after
+            twice = sum(after[order] for order in there) + sum((after - Counter(set(after))).values())
+            attempt.paid(twice=twice, cut=again.total())
+            attempt.none(again.total() > WORKERS, "more orders were cut than were under way")
+            assert set(before) | set(after) == kept(desk), attempt.said
+        attempt.same(bought, books(desk))
+        attempt.none(desk.leftovers(), "files")
+        calls = vendor.books.calls
+        assert desk.ingest(ASK) == [], attempt.said
+        assert vendor.books.calls == calls, attempt.said
+        # The receipts tell what was paid, but for what broke off with the process.
+        told = sum(Decimal(slip["dollars"]) for slip in desk.slips())
+        with closing(desk.store()) as store:
+            assert abs(sum(store.ledger()["dollars"]) - told) < Decimal("1e-7"), attempt.said
 
 
 def test_a_process_killed_again_and_again_gets_there(cradle, desk, vendor, truth):

@@ -146,6 +146,7 @@ def test_a_refetch_buys_again_and_writes_nothing_where_all_is_equal(desk, vendor
     assert desk.ingest(FRONT) == []
 
 
+@pytest.mark.fault("vendor", "a day that was restated", "lake")
 def test_a_refetch_of_a_restated_day_replaces_its_rows_and_keeps_the_superseded(desk, vendor, truth):
     ask = Ask("ES.FUT", "2024-03-12", "2024-03-15")
     desk.stored(ask)

@@ -51,6 +51,7 @@ def test_the_dollars_of_the_receipts_are_those_of_the_vendors_books(desk, vendor
     assert abs(sum(Decimal(s["dollars"]) for s in desk.slips()) - vendor.books.dollars) < Decimal("1e-9") * 10
 
 
+@pytest.mark.fault("vendor", "degraded and pending days", "lake")
 def test_degraded_and_pending_days_are_stored_and_marked_in_the_ledger(desk, vendor, truth):
     vendor.fault("degraded", day="2024-03-13")
     vendor.fault("pending", day="2024-03-14")
@@ -147,6 +148,7 @@ def test_bytes_whose_slip_was_removed_are_kept_and_bought_again(desk, vendor, tr
     assert before.items() <= {name: path.read_bytes() for name, path in desk.bytes_kept().items()}.items()
 
 
+@pytest.mark.fault("disk", "the slip of bought bytes is torn", "lake")
 def test_a_slip_that_cannot_be_read_stops_before_anything_is_billed(desk, vendor):
     desk.stored(FRONT)
     paid = vendor.books.entries
@@ -159,6 +161,7 @@ def test_a_slip_that_cannot_be_read_stops_before_anything_is_billed(desk, vendor
     assert vendor.books.entries == paid
 
 
+@pytest.mark.fault("disk", "bought bytes are damaged before they are refined", "lake")
 def test_kept_bytes_that_were_damaged_are_not_stored(desk, vendor, truth):
     desk.stored(FRONT)
     paid = vendor.books.entries

@@ -32,6 +32,7 @@ def ended_clean(desk, truth):
     assert desk.leftovers() == []
 
 
+@pytest.mark.fault("vendor", "429, 500, 503, 504, hung up, reset: for a while", "lake")
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_may_pass_is_tried_again_and_billed_once(desk, vendor, truth, fault):
     vendor.fault(fault, method=GET_RANGE, times=TRIES - 1)
@@ -41,6 +42,7 @@ def test_what_may_pass_is_tried_again_and_billed_once(desk, vendor, truth, fault
     ended_clean(desk, truth)
 
 
+@pytest.mark.fault("vendor", "429, 500, 503, 504, hung up, reset: until the next run", "lake")
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_does_not_pass_fails_its_unit_alone_and_a_rerun_buys_exactly_that(desk, vendor, truth, fault):
     vendor.fault(fault, method=GET_RANGE, day="2024-03-27")
@@ -64,6 +66,7 @@ def test_what_does_not_pass_fails_its_unit_alone_and_a_rerun_buys_exactly_that(d
     ended_clean(desk, truth)
 
 
+@pytest.mark.fault("vendor", "401, 402, 403", "lake")
 @pytest.mark.parametrize(("fault", "kind", "code"), [
     ("401", AccountRefused, 3), ("402", AccountRefused, 3), ("403", AccountRefused, 3),
     ("403:case=license_not_found_unauthorized", AccountRefused, 3),
@@ -95,6 +98,7 @@ def test_a_refusal_before_any_order_is_heard_once_and_stops_it(desk, vendor, fau
     assert vendor.key not in str(caught.value)
 
 
+@pytest.mark.fault("vendor", "422", "lake")
 @pytest.mark.parametrize("case", [
     "dataset_unavailable_range", "schema_not_supported", "data_start_before_available_start",
     "symbology_invalid_request",

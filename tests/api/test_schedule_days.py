@@ -2,7 +2,6 @@
 
 import bisect
 import datetime as dt
-import gc
 import random
 
 import polars as pl
@@ -40,16 +39,6 @@ def troubles(seed):
     return found | {day: ["402"] for day in dice.sample([d for d in days[:-1] if d.weekday() in (2, 3, 4)], 2)}
 
 
-@pytest.fixture
-def quick():
-    """What is there already is not looked through again at each collection of garbage, as in the program itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("market", [{"until": str(FIRST)}], indirect=True)
 def test_ninety_five_of_a_hundred_days_end_complete_and_nothing_is_paid_twice(vendor, truth, tmp_path):
     office = Office(tmp_path / "office", vendor, {"databento.tries": 2, "databento.backoff_seconds": 0.0})

@@ -251,3 +251,28 @@ class TestReach:
         load.commit(opened(layout_url))
         assert content(opened(layout_url)).equals(load.rows)
         assert opened(layout_url).ledger()["start"].to_list() == [START]
+
+
+class TestConnections:
+    def test_commits_of_a_handle_go_over_one_connection_and_a_failed_one_leaves_none_open(self, layout_url):
+        with contextlib.closing(opened(layout_url)) as store, psycopg.connect(layout_url, autocommit=True) as asking:
+
+            def sessions():
+                query = "SELECT pid, state FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
+                return dict(asking.execute(query, (asking.info.backend_pid,)).fetchall())
+
+            Load(trades([START])).commit(store)
+            before = sessions()
+            for k in range(1, 4):
+                day = Window(START + k * DAY_NS, START + (k + 1) * DAY_NS)
+                Load(trades([day.start]), window=day).commit(store)
+            assert sessions() == before
+            assert set(before.values()) == {"idle"}
+            load = Load(trades([START], 1, 9))
+            with store.replace(load.work(*store.reserve([load.unit.id]))) as writer:
+                load.stage(writer, 1)
+            deadline = time.monotonic() + 5
+            # A session that was closed is seen for another moment.
+            while set(sessions().values()) != {"idle"} and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert set(sessions().values()) == {"idle"}

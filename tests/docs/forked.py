@@ -38,6 +38,7 @@ def work(job):
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["environment"])
+    sys.path[:0] = filter(None, job["environment"].get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = [str(Path(sys.executable).with_name("hdi")), *job["words"]]
     code = run(job["words"])
     sys.stdout.flush()

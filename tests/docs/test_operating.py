@@ -44,6 +44,14 @@ ORDERS = (
 #: Ends that are no failure of the page: a log is followed until somebody stops it, grep finds nothing, and what the
 #: vendor planted in the lake is found by hdi reconcile.
 FOLLOWED, NOT_FOUND, DISCREPANT = 124, 1, 4
+#: What differs from desk to desk, and what stands for it.
+DIFFERS = (
+    (r"(?<![\w.])\.{0,3}/[\w./-]+", "#"), (r"\b[0-9a-f]{16,}\b", "#"), (r"\bqueries\b", "query"),
+    (r"\b(ahead of|behind)\b", "#"),
+    (r"\b([A-Z]{2}[FGHJKMNQUVXZ]\d|[A-Z]{2}\.c\.0)(,([A-Z]{2}[FGHJKMNQUVXZ]\d|[A-Z]{2}\.c\.0))*\b", "#"),
+    (r"\b[A-Z]+_[A-Z_]+\b|price_out_of_range", "#"), (r"<?\$?\d[\w.:+-]*", "#"), (r"# (KB|MB|GB|KiB|MiB|GiB)", "# B"),
+    (r"(# \w+?)s\b", r"\1"), (r" +", " "), (r"-{2,}", "--"),
+)  # fmt: skip
 LOOKING = re.compile(r"(.*\| *)?(grep|docker) ")
 
 
@@ -112,6 +120,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, children: Children, vendor: S
     with Reader(folder, vendor.environment(), {}, children) as reader:
         made = Desk(reader)
         made.buy("ohlcv-1d", "ES.c.0,NQ.c.0", "2024-01-01", "2024-12-31")
+        made.done("hdi query -s ES.c.0 --start-date 2024-01-02 --end-date 2024-01-02")
         yield made
 
 
@@ -137,7 +146,7 @@ BEFORE: dict[str, Callable[[Desk], None]] = {
 def instead(desk: Desk, command: str, shown: str) -> str:
     """The command as it is typed here."""
     if command.startswith("hdi quarantine show "):
-        found = re.search(r"^\d+:\d+", desk.done("hdi quarantine list --limit 1"), re.MULTILINE)
+        found = re.search(r"^\d+:\d+", desk.done("hdi quarantine list --rule INVALID_SIDE --limit 1"), re.MULTILINE)
         assert found is not None
         return f"hdi quarantine show {found[0]}"
     if command == "hdi config validate" and "error: " in shown:
@@ -160,8 +169,24 @@ def ends(command: str, shown: str) -> set[int]:
 def test_each_command_of_the_page_ends_as_it_shows(desk: Desk, name: str, subtests: pytest.Subtests) -> None:
     page = validate_docs.page(ROOT / "docs" / f"{name}.md")
     with desk.within({}):
-        for one in (each for block in page.blocks if not block.unrun for each in validate_docs.typed(block)):
-            follow(desk, one, subtests)
+        for block in (each for each in page.blocks if not each.unrun):
+            prepare(desk, block)
+            for one in validate_docs.typed(block):
+                follow(desk, one, subtests)
+
+
+def prepare(desk: Desk, block: validate_docs.Block) -> None:
+    """What a block adds to a file of the settings, or the Python that it is."""
+    if named := re.match(r"# (configs/\S+)\n", block.text):
+        with (desk.folder / named[1]).open("a", encoding="utf-8") as file:
+            file.write(block.text)
+    if block.language == "python":
+        done = subprocess.run(
+            [sys.executable, "-c", block.text], cwd=desk.folder, env=desk._reader.environment,
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() or "print(" not in block.text
 
 
 def follow(desk: Desk, one: validate_docs.Typed, subtests: pytest.Subtests) -> None:
@@ -176,6 +201,28 @@ def follow(desk: Desk, one: validate_docs.Typed, subtests: pytest.Subtests) -> N
     with subtests.test(command=command):
         code, printed = desk.types(instead(desk, command, one.shown))
         assert code in ends(command, one.shown), f"line {one.line}: {code}\n{printed}"
+        missing = unlike(one.shown, printed)
+        assert not missing, f"line {one.line}: nothing like this is printed:\n{missing}\n{printed}"
+
+
+def unlike(shown: str, printed: str) -> list[str]:
+    """The lines of the page that no printed line is like: other words, or another order of them.
+
+    Numbers, names, dates and places differ from desk to desk. ``...`` stands for anything.
+    """
+    lines = [shape(line) for line in printed.splitlines()]
+    wanted = {
+        line: ".*".join(re.escape(shape(part)) for part in line.split("..."))
+        for line in shown.splitlines() if line.strip(" .")
+    }  # fmt: skip
+    return [line for line, like in wanted.items() if not any(re.fullmatch(like, each) for each in lines)]
+
+
+def shape(line: str) -> str:
+    """The line without what differs from desk to desk."""
+    for pattern, put in DIFFERS:
+        line = re.sub(pattern, put, line)
+    return line.strip()
 
 
 def test_the_env_file_of_the_page_is_read(tmp_path: Path) -> None:
@@ -206,15 +253,21 @@ def test_a_page_that_is_wrong_is_told_by_its_lines(tmp_path: Path) -> None:
     page = tmp_path / "wrong.md"
     page.write_text(
         "# Wrong\n\n[gone](gone.md) [nowhere](#nowhere) `src/hdi/gone.py` `hdi.model.Gone` `log.gone`\n"
-        "`hdi query --gone` HDI_GONE\n\n"
-        "```console\n$ hdi query --bogus\n$ hdi frobnicate | head\n```\n\n```yaml\na: [\n```\n"
+        '`hdi query --gone` HDI_GONE [titled](titled.md "so") ![drawn](drawn.png) [apart][it]\n\n[it]: apart.md\n\n'
+        "`--nothing` `tests/conftest.py::test_gone` `NO_SUCH_RULE` `hdi_no_metric` `make nosuch` `db.nosuch(1)`\n\n"
+        "| `hdi plan`, `spent` | |\n\n```python\nfrom hdi.model import Nil\n\nhdi.open().gone()\n```\n"
+        "```console\n$ hdi query --bogus\n$ hdi frobnicate | head\n$ make nothing\n```\n\n```yaml\na: [\n```\n"
+        "```yaml\nalerts: {comand: []}\n```\n```toml\n[a\n```\n"
         "### `an error that nobody raises`\n",
         encoding="utf-8",
     )
     told = "\n".join(validate_docs.problems([validate_docs.page(page)]))
     for what in (
         "gone.md, which", "#nowhere, and", "`src/hdi/gone.py`", "`hdi.model.Gone`", "`log.gone`", "option --gone",
-        "HDI_GONE", "bogus", "frobnicate", "no yaml", "no test runs", "nobody raises",
+        "HDI_GONE", "titled.md, which", "drawn.png, which", "apart.md, which", "option --nothing", "::test_gone`",
+        "`NO_SUCH_RULE`", "`hdi_no_metric`", "`make nosuch`", "HistoricalData.nosuch", "command spent", "model.Nil",
+        "HistoricalData.gone", "bogus", "frobnicate", "make nothing", "no yaml", "`alerts.comand`", "no toml",
+        "no test runs", "nobody raises",
     ):  # fmt: skip
         assert what in told, what
 
@@ -259,3 +312,23 @@ def test_the_scripts_work_on_a_server_and_tell_what_is_unhealthy(desk: Desk, fre
         code, told = desk.types("scripts/health_check.sh")
     assert code == 1
     assert "unhealthy\n" in told
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("health_check.sh", "hdi status said nothing"), ("data_quality_check.sh", "not measured: hdi status says why"),
+        ("performance_dashboard.sh --once", "not measured: hdi status says why"),
+    ],
+)  # fmt: skip
+def test_a_script_that_gets_no_answer_says_so_and_fails(tmp_path: Path, script: str, told: str) -> None:
+    if shutil.which("jq") is None:
+        pytest.fail("jq is missing") if os.environ.get("CI") == "true" else pytest.skip("no jq")
+    name, *words = script.split()
+    environment = {"PATH": os.environ["PATH"], "HDI": str(tmp_path / "gone")}
+    done = subprocess.run(
+        [str(ROOT / "scripts" / name), *words], cwd=tmp_path, env=environment, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert told in done.stdout + done.stderr

@@ -167,6 +167,21 @@ def test_a_sync_that_cannot_be_is_told(cli, lake, hook, monkeypatch):
     assert [told["subject"] for told in hook.told] == ["sync"]
 
 
+def test_filling_gaps_that_cannot_be_is_told_and_looking_for_them_is_not(cli, lake, hook, monkeypatch):
+    monkeypatch.setenv("HDI_ALERT_WEBHOOK", hook.address)
+    monkeypatch.setenv("DATABENTO_API_KEY", "db-" + "N" * 29)
+    monkeypatch.setenv("DATABENTO_GATEWAY", "https://127.0.0.1:9")
+    (Path("configs") / "api_specific").mkdir(parents=True)
+    (Path("configs") / "api_specific" / "databento_config.yaml").write_text("databento: {tries: 1}\n")
+    days = ("--start-date", "2024-03-28", "--end-date", "2024-04-05")
+    asked = ("--store", lake, "gaps", "-s", "ES.c.0", "--schema", "ohlcv-1d", *days)
+    assert cli(*asked).code == 0
+    assert cli(*asked, "--fill", "--dry-run").code == 1
+    assert not hook.told
+    assert cli(*asked, "--fill", "--force").code == 1
+    assert [(told["event"], told["subject"]) for told in hook.told] == [("failure", "gaps --fill")]
+
+
 def jobs(folder, *, cron):
     job = {"dataset": "GLBX.MDP3", "schema": "ohlcv-1d", "symbols": ["ES.c.0"], "start_date": "2024-01-02", **cron}
     path = folder / "configs" / "api_specific" / "databento_config.yaml"

@@ -174,3 +174,15 @@ def test_a_ledger_of_discrepancies_moves_with_the_store(place, tmp_path, capsys)
         moved = data.store().discrepancies()
     assert moved.equals(pl.DataFrame(_ledger(place), schema=moved.schema))
     assert run(["migrate", "--from", place.url, "--to", f"lake:{tmp_path}/other", "--verify"]) == 0
+
+
+def test_a_report_shows_what_is_stored_beside_the_jobs_of_its_kind(place, tmp_path, capsys):
+    folder = tmp_path / "config" / "api_specific"
+    folder.mkdir(parents=True)
+    (folder / "databento_config.yaml").write_text(JOBS.replace("2024-01-03", "2024-01-05"))
+    _, out = hdi(capsys, place, "--config-dir", str(tmp_path / "config"), "--json", "report")
+    told = [(each["job"], each["schema"], each["stored"], each["last_result"]) for each in json.loads(out)["jobs"]]
+    assert told == [
+        ("minutes", "ohlcv-1m", 0, None), ("never", "ohlcv-1h", 0, None), (None, "ohlcv-1m", 60, "complete"),
+        (None, "trades", 60, "complete"),
+    ]  # fmt: skip

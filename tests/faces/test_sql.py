@@ -15,7 +15,7 @@ import time
 import polars as pl
 import pytest
 
-from hdi.cli.sqlshell import completions, history_path
+from hdi.cli.sqlshell import _meant, completions, history_path
 
 COUNT = "SELECT granularity, count(*) AS n FROM ohlcv_data GROUP BY 1 ORDER BY 1"
 
@@ -213,6 +213,18 @@ def test_the_shell_answers_completes_survives_errors_and_remembers(shell, tmp_pa
     path = tmp_path / "state" / "hdi" / "sql_history"
     assert path.stat().st_mode & 0o777 == 0o600
     assert "FROM trades_data;" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("exit", [".quit"]), ("QUIT;", [".quit"]), ("help", [".help"]), ("\\d", [".tables"]),
+        ("\\d trades_data", [".schema", "trades_data"]), (".schema trades_data", [".schema", "trades_data"]),
+        ("SELECT 1;", []), ("help me", []), ("", []),
+    ],
+)  # fmt: skip
+def test_the_shell_takes_the_words_of_other_shells(line, words):
+    assert _meant(line) == words
 
 
 class Known:

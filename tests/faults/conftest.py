@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 
 import dbnfiles
+import servers
 from children import Nursery
 from dbnfiles import PX
+from faults.clocks import Clockwork, NoClock
 from hdi.model import NS
 from lakes import Place
+from server_faults.places import ServerPlace
 
 DAYS = ("2024-01-02", "2024-01-04")
 
@@ -86,3 +89,23 @@ class Disk:
 
     def __exit__(self, *_):
         (self.path / "ballast").unlink()
+
+
+@pytest.fixture
+def new(request, tmp_path):
+    """Makes places on one of the stores: ``new("name")`` has a folder of its own, and a database on the server."""
+    if request.param == "lake":
+        return lambda name, **options: Place(tmp_path / name, options)
+    fresh = request.getfixturevalue("fresh_database")
+    layout = {"template": "layout", "prepare": servers.make_layout}
+    return lambda name, **options: ServerPlace(tmp_path / name, options, fresh(**layout))
+
+
+@pytest.fixture(scope="module")
+def clockwork(tmp_path_factory):
+    try:
+        children = Clockwork(tmp_path_factory.mktemp("clock"))
+    except NoClock as error:
+        pytest.skip(str(error))
+    yield children
+    children.close()

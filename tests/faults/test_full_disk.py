@@ -32,6 +32,7 @@ def altered(tmp_path, paths):
     )  # fmt: skip
 
 
+@pytest.mark.fault("disk", "full during a first load", "lake")
 def test_a_first_load_on_a_disk_that_fills_up_is_whole_or_not_at_all(tmp_path, small_disk, paths):
     expected = Place(tmp_path / "expected")
     expected.stored(paths[0])
@@ -49,6 +50,7 @@ def test_a_first_load_on_a_disk_that_fills_up_is_whole_or_not_at_all(tmp_path, s
     assert 5 < refused < 13
 
 
+@pytest.mark.fault("disk", "full during a replacement", "lake")
 def test_a_replacement_on_a_disk_that_fills_up_is_whole_or_not_at_all(tmp_path, small_disk, paths, altered):
     expected = Place(tmp_path / "expected", {"refetch": True})
     changed = sum(r.superseded for r in expected.stored(paths[0], altered))
@@ -102,6 +104,7 @@ def test_the_program_says_that_the_disk_is_full_and_ends_with_5(small_disk, path
     assert "skipped" in hdi(small_disk.path, *command).stdout
 
 
+@pytest.mark.fault("disk", "a limit of file sizes", "lake")
 @pytest.mark.parametrize("limit", [500, 2_000, 8_000])
 def test_a_limit_of_file_sizes_is_refused_as_a_full_disk_is(tmp_path, paths, limit):
     command = ("--store", "lake:lake", "ingest", "--api", "dbn", "--no-copy", str(paths[0]))

@@ -29,6 +29,7 @@ def test_a_run_killed_at_any_step_ends_as_if_it_had_not_been(tmp_path, nursery, 
         assert place.leftovers() == [], steps[k - 1]
 
 
+@pytest.mark.fault("disk", "an error of the file system at each step of a commit", "lake")
 def test_a_run_that_the_file_system_breaks_at_any_step_changes_nothing(tmp_path, paths):
     place = Place(tmp_path / "place")
     place.stored(paths[0])

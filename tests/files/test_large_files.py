@@ -55,6 +55,7 @@ def trades_without_a_size():
     return records("trades", n, size=np.arange(n) % 2, ts_event=ns("2024-01-02") + np.arange(n) * 10**6)
 
 
+@pytest.mark.fault("memory", "files of millions of records, in less than 1 GiB", "lake")
 @pytest.mark.parametrize(
     ("schema", "make", "stored", "table"),
     [

@@ -93,6 +93,7 @@ def test_what_is_there_is_not_written_again(lab, file):
     assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+@pytest.mark.fault("disk", "the kept copy of a file is damaged", "lake")
 @pytest.mark.parametrize("damage", [b"", b"x", None])
 def test_a_damaged_copy_is_set_aside_and_never_overwritten(lab, file, damage):
     lab.good(file)

@@ -161,7 +161,7 @@ class Ledgers:
         yield self
 
     def finish(self, work, receipts):
-        kept = [judged(r, 0, 0, 0, 0, moment(None)) for r in receipts]
+        kept = [judged(r, 0, 0, 0, 0, moment(None, work.since)) for r in receipts]
         self._rows += [ledger_row(r, work.schema.table) for r in kept]
         self._coverage.append(work.coverage)
         self._mappings.append(work.mappings)

@@ -13,6 +13,7 @@ import pytest
 
 from hdi.testing import Load, opened, rejects, trades
 from hdi.testing.once import bars
+from migrate.movers import Movers
 from migrate.stock import AT, day, everything, move, stocked
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -121,3 +122,44 @@ def on_step(name):
 
 move(source, destination, on_step=on_step)
 """
+
+
+@pytest.fixture(scope="module")
+def movers():
+    movers = Movers()
+    yield movers
+    movers.close()
+
+
+@pytest.mark.kill("migrate to", "lake")
+def test_a_migration_to_a_lake_killed_at_a_random_moment_goes_on(fresh, stock, movers, torture):
+    torn(torture, movers, stock("timescaledb"), lambda: fresh("lake"))
+
+
+@pytest.mark.kill("migrate to", "server")
+def test_a_migration_to_a_server_killed_at_a_random_moment_goes_on(fresh, stock, movers, torture):
+    torn(torture, movers, stock("lake"), lambda: fresh("timescaledb"))
+
+
+def torn(torture, movers, url, new):
+    """Kill migrations; the same again ends with a store that shows what the other one shows."""
+    shown = everything(url)
+    for attempt in torture:
+        other = new()
+        movers.start(url, other)
+        if attempt.hit(movers.follow(attempt.moment)):
+            move(url, other)
+        attempt.same(shown, everything(other))
+        assert [m.copied_pieces for m in move(url, other)] == [0] * 3, attempt.said
+        attempt.none(staged(other), "staged files, and files that no commit names")
+    attempt.same(shown, everything(url), "the source:")
+
+
+def staged(url):
+    """What of a lake is not named by a commit."""
+    if not url.startswith("lake:"):
+        return []
+    root = Path(url.removeprefix("lake:"))
+    named = "".join(p.read_text() for p in root.glob("*/_delta_log/*.json"))
+    files = (*root.glob("*_data/data*/**/*.parquet"), *(root / "_hdi/sidecars").iterdir())
+    return [*(root / "_hdi" / "staging").iterdir(), *(p for p in files if p.name not in named)]

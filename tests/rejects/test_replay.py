@@ -169,3 +169,12 @@ def test_an_unknown_rule_and_an_unknown_unit_are_refused(parent):
     assert "INVALID_SIDE" in caught.value.hint
     with pytest.raises(RequestError, match="no unit is stored"):
         parent.replay(unit="999")
+
+
+def test_a_replay_with_nothing_to_move_exports_what_one_that_died_has_not(parent, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("hdi.rejects.replaying.export_rejects", lambda *_: None)  # killed after its last commit
+        assert parent.moves(NO_SIDES) == (10, 0)
+    assert len(parent.entries()) == 12
+    assert parent.moves(NO_SIDES) == (0, 0)
+    assert len(parent.entries()) == 2

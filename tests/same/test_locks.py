@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from deltalake import DeltaTable
 
+from faults.marks import STORES
 from hdi.cli import run
 from hdi.errors import DataError, RequestError
 from hdi.fingerprint import Encoding
@@ -200,7 +201,14 @@ def flip(pair, k):
             return
 
 
-@pytest.mark.parametrize("k", [0, 1], ids=["lake", "server"])
+@pytest.mark.parametrize(
+    "k",
+    [
+        pytest.param(k, marks=pytest.mark.fault("disk", "one bit of a price is another, where there is a lock", store))
+        for k, store in enumerate(STORES)
+    ],
+    ids=STORES,
+)
 def test_one_flipped_bit_is_located_to_table_period_instrument_and_row(pair, tmp_path, k):
     for store in pair.stores:
         for day in range(DAYS):
@@ -300,7 +308,10 @@ def test_a_lock_that_is_not_what_it_was_is_refused(kept):
     damaged = [
         "", "{}", "[]", "[" * 100_000, kept.text[:-20], kept.text.replace('"format":1', '"format":2'),
         kept.text.replace(whole["root"], digest), kept.text.replace(digest, "00" + digest[2:]),
-        kept.text.replace('"rows":61', '"rows":62'), kept.text.replace("publisher_id", "publisher"),
+        kept.text.replace('"rows":61', '"rows":62'), kept.text.replace('"rows":61', '"rows":Infinity'),
+        kept.text.replace(f'"{digest}",[[', f'"{digest}",[[Infinity,1,1,"{digest}","x"],['),
+        kept.text.replace(f'"{digest}",[[', f'"{digest}",[[{10**30},1,1,"{digest}","x"],['),
+        kept.text.replace("publisher_id", "publisher"),
         kept.text.replace(whole["tables"][0]["parts"][0][3][0][3], digest), kept.text.replace('"day"', '"week"'),
     ]  # fmt: skip
     for text in damaged:

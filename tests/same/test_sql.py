@@ -205,6 +205,14 @@ HOSTILE = [
 ]  # fmt: skip
 #: What only one of the two has a word for; the other does not know it, or takes it for a table.
 OF_SERVER = [
+    # Where a server takes for code what looks like a text, a comment or an option of EXPLAIN.
+    "SELECT 1 --\r, pg_read_file('/etc/passwd')", "SELECT 1 AS \U0001f600$x$, lo_creat(1) AS b, $x$ -- $x$",
+    "SELECT 1 AS \u00a0$x$, lo_creat(1) AS b, $x$ -- $x$",
+    "/* /* */ explain SELECT 1 --*/ DROP TABLE coverage", "/* /* */ explain SELECT 1 --*/ COMMIT; DROP TABLE coverage",
+    "/* /* */ explain SELECT 1 --*/ RESET ROLE; COPY (SELECT 1) TO PROGRAM 'touch /tmp/hdi-x'",
+    "explain (costs /*) SELECT 1 --*/ off) SELECT 1; COMMIT; DROP TABLE coverage",
+    "SELECT lo_creat/**/(1)", "SELECT pg_notify('a', 'b')", "SELECT pg_cancel_backend(1)", "SELECT lo_unlink(1)",
+    "SELECT pg_switch_wal()", "SELECT pg_logical_emit_message(false, 'a', 'b')", "SELECT pg_export_snapshot()",
     "SELECT * INTO x FROM coverage", "SELECT * FROM coverage FOR UPDATE", "SELECT * FROM coverage FOR NO KEY UPDATE",
     "SELECT pg_notify('a', 'b')", "SELECT query_to_xml('DELETE FROM coverage', true, true, '')",
     "SELECT table_to_xml('coverage', true, true, '')",
@@ -215,6 +223,8 @@ OF_SERVER = [
     "SELECT add_job('x', '1h')", "SELECT U&\"pg_\\0072ead_file\"('/etc/passwd')",
 ]  # fmt: skip
 OF_LAKE = [
+    "/* /* */ explain SELECT 1 --*/ COPY (SELECT 1) TO '/tmp/hdi-x'",
+    "/* /* */ explain SELECT 1 --*/ CREATE TABLE x AS SELECT 1", "EXPLAIN COPY (SELECT 1) TO '/tmp/hdi-x'",
     "SELECT * FROM duckdb_secrets()", "SELECT * FROM duckdb_settings()", "SELECT * FROM parquet_metadata('/x')",
     "SELECT * FROM sniff_csv('/etc/passwd')", "SELECT * FROM query_table('coverage')", "FROM checkpoint()",
     "SELECT * FROM arrow_scan(1, 2, 3)", "SELECT * FROM read_json('/x')",
@@ -281,6 +291,30 @@ def test_a_file_is_no_table_of_a_lake(pair, tmp_path, statement):
     (tmp_path / "data.csv").write_text("a\n1\n")
     with pytest.raises(RequestError, match=r"unknown table"):
         pair.lake.sql(statement)
+
+
+def test_a_text_that_a_server_reads_on_with_is_refused(pair):
+    with pytest.raises(RequestError, match="two texts stand one after another"):
+        pair.server.sql("SELECT E'a'\n'\\' x ' , lo_creat(1) , ' y ' -- '")
+
+
+@pytest.mark.parametrize("text", ["SELECT 'a\0b'", "SELECT '\udcff'"])
+@pytest.mark.parametrize("k", [0, 1])
+def test_what_is_no_character_is_no_part_of_a_statement(pair, k, text):
+    with pytest.raises(RequestError, match="is no character of a statement"):
+        pair.stores[k].sql(text)
+
+
+@pytest.mark.parametrize("column", ["hello", "nothing"])
+def test_no_file_is_opened_to_plan_a_statement(pair, tmp_path, column):
+    """A name is a table of the statement's own where it is in force, and a file elsewhere."""
+    path = tmp_path / "secret.csv"
+    path.write_text("hello,planted\n1,2\n")
+    own = f'(WITH "{path}" AS (SELECT 1 AS x) SELECT max(x) FROM "{path}")'
+    with pytest.raises((RequestError, StoreError)) as caught:
+        pair.lake.sql(f'SELECT {own}, b.{column} FROM trades_data, "{path}" b').collect()
+    assert "disabled by configuration" in caught.value.message
+    assert "planted" not in str(caught.value)
 
 
 def test_the_engine_itself_opens_nothing_else(pair, tmp_path):

@@ -36,10 +36,17 @@ def exposed(folder, besides=()):
     return found
 
 
+#: What somebody may have made before, open to all.
+FOLDERS = ("lake", "copy", "data", "dlq", "logs", "backups", "configs")
+
+
 @pytest.mark.usefixtures("open_to_all")
-def test_all_that_is_kept_is_for_its_owner_alone_whatever_the_umask(tmp_path, call, monkeypatch):
+@pytest.mark.parametrize("before", [(), FOLDERS], ids=["new", "in open folders"])
+def test_all_that_is_kept_is_for_its_owner_alone_whatever_the_umask(tmp_path, call, monkeypatch, before):
     home = tmp_path / "home"
     home.mkdir()
+    for name in before:
+        (home / name).mkdir(mode=0o755)
     monkeypatch.chdir(home)
     monkeypatch.setenv("HDI_STORE", f"lake:{home / 'lake'}")
     monkeypatch.setenv("HDI_DATA_DIR", str(home / "data"))
@@ -64,6 +71,7 @@ def test_all_that_is_kept_is_for_its_owner_alone_whatever_the_umask(tmp_path, ca
     assert {p.name for p in home.iterdir()} >= {"lake", "data", "dlq", "logs", "backups", "configs", ".env", "copy"}
     # Files that the user names are the user's own, as those of any program.
     found = exposed(home, {home / "rows.lock", home / "rows.lock.rows.parquet"})
+    found = [path for path in found if path.removesuffix(" 755") not in before]
     assert not found, "\n".join(found)
 
 

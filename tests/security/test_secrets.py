@@ -169,6 +169,28 @@ def test_no_secret_is_in_any_output_log_or_file_at_debug(kind, tmp_path, monkeyp
     assert any((tmp_path / "data" / "raw").rglob("*.dbn.zst"))
 
 
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_what_nobody_foresaw_is_told_without_the_secrets_that_a_library_says(tmp_path, monkeypatch, call, level):
+    url = f"postgresql://someone:{quote(OTHER)}@127.0.0.1:1/nowhere"
+    for name, value in (("DATABENTO_API_KEY", KEY), ("HDI_ALERT_WEBHOOK", f"https://127.0.0.1:1/{HOOK}"),
+                        ("HDI_STORE", f"lake:{tmp_path}/lake")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+
+    def fails(*_, **__):
+        try:
+            raise OSError(f"Authorization: Basic {base64.b64encode(f'{KEY}:'.encode()).decode()} of {url}")
+        except OSError as exc:
+            raise RuntimeError(f"{KEY} was not taken by https://127.0.0.1:1/{HOOK}") from exc
+
+    monkeypatch.setattr("hdi.api.HistoricalData.runs", fails)
+    ran = call("--log-level", level, "runs")
+    assert (ran.code, "unexpected RuntimeError" in ran.err) == (1, True)
+    assert ("Traceback" in ran.err) == (level == "DEBUG")
+    assert seen((ran.out + ran.err).encode()) == set()
+    assert (tmp_path / "logs" / "app.log").stat().st_size
+    assert leaks(tmp_path) == []
+
+
 @pytest.mark.parametrize("form", ["plain", "packed", "parquet"])
 def test_the_search_finds_what_is_planted(form, tmp_path):
     data = f"Authorization: Basic {base64.b64encode(f'{KEY}:'.encode()).decode()}".encode()

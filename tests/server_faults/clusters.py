@@ -2,6 +2,7 @@
 
 import threading
 import time
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
@@ -56,6 +57,10 @@ class Cluster:
         name = f"db{self._made}"
         self.do("CREATE DATABASE {} TEMPLATE {} " + rest, name, template)
         return self.server.dsn(name)
+
+    def drop(self, url):
+        """A database is gone, whoever uses it."""
+        self.do("DROP DATABASE {} WITH (FORCE)", urlsplit(url).path[1:])
 
     def do(self, command, *parts):
         """Run a command of the superuser; parts of it are names, or paths."""

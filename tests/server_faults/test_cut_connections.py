@@ -25,6 +25,7 @@ def proxied(new, cluster):
     proxy.close()
 
 
+@pytest.mark.fault("network", "connections to the server end while rows are sent", "server")
 def test_sessions_ended_in_mid_copy_cost_one_more_reading(new, pair, expected, in_copy):
     place = new("place", batch_size=BATCH)
     in_copy(place.cut)
@@ -33,6 +34,7 @@ def test_sessions_ended_in_mid_copy_cost_one_more_reading(new, pair, expected, i
     assert place.leftovers() == []
 
 
+@pytest.mark.fault("network", "connections to the server end at a step of a commit", "server")
 @pytest.mark.parametrize("step", ["look", "write", "books", "commit"])
 def test_sessions_ended_in_mid_finish_cost_one_more_reading(new, pair, expected, step):
     place = new("place")
@@ -97,6 +99,7 @@ def test_many_idle_sessions_that_end_at_once_are_replaced_as_one_is(new):
         assert store.ledger().is_empty()
 
 
+@pytest.mark.fault("network", "a connection to the server ends while rows are read", "server")
 def test_a_read_whose_session_ends_says_so_and_gives_no_part_for_the_whole(new, monkeypatch):
     monkeypatch.setattr(arrow, "_BATCH_BYTES", 1 << 12)
     place = new("place")
@@ -111,6 +114,7 @@ def test_a_read_whose_session_ends_says_so_and_gives_no_part_for_the_whole(new, 
         assert content(store).height == n
 
 
+@pytest.mark.fault("network", "the request of a commit is lost", "server")
 def test_a_commit_whose_request_is_lost_is_done_by_one_more_reading(proxied, pair, expected):
     place, proxy = proxied
     place.stored(pair[0])
@@ -120,6 +124,7 @@ def test_a_commit_whose_request_is_lost_is_done_by_one_more_reading(proxied, pai
     assert place.leftovers() == []
 
 
+@pytest.mark.fault("network", "the answer to a commit is lost", "server")
 def test_a_commit_whose_answer_is_lost_is_found_in_the_books_and_done_once(proxied, pair, expected):
     place, proxy = proxied
     place.stored(pair[0])
@@ -137,6 +142,7 @@ def test_a_commit_whose_answer_is_lost_is_found_in_the_books_and_done_once(proxi
     assert [o.status for o in place.ingest(pair[1])] == ["skipped"]
 
 
+@pytest.mark.fault("network", "the answer to a commit is lost, and the server is away", "server")
 @pytest.mark.usefixtures("impatient")
 def test_a_commit_whose_answer_is_lost_and_that_cannot_be_looked_up_is_left_to_the_next_run(proxied, pair, expected):
     place, proxy = proxied
@@ -172,6 +178,7 @@ def test_a_commit_whose_answer_is_lost_and_that_is_looked_up_late_counts_as_done
     assert place.state(NAMES) == expected
 
 
+@pytest.mark.fault("network", "all connections to the server are cut", "server")
 @pytest.mark.parametrize("step", ["copy", "commit"])
 def test_a_network_that_breaks_at_a_step_costs_one_more_reading(proxied, pair, expected, step):
     place, proxy = proxied

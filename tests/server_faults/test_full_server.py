@@ -59,6 +59,7 @@ def cramped(cluster, small_disk, tmp_path):
     cluster.do("DROP TABLESPACE cramped")
 
 
+@pytest.mark.fault("disk", "full during a load and a replacement", "server")
 def test_a_disk_that_fills_up_stores_a_file_whole_or_not_at_all(cramped, pair, expected):
     place, disk = cramped
     refused = 0
@@ -99,6 +100,34 @@ def test_the_program_says_that_the_server_is_full_and_ends_with_5(cramped, paths
     assert "skipped" in capfd.readouterr().out
 
 
+@pytest.mark.fault("disk", "read-only where the server keeps its tables", "server")
+def test_a_disk_that_the_server_may_only_read_loses_nothing_and_takes_the_rest_later(cramped, cluster, pair, expected):
+    place, disk = cramped
+    place.stored(pair[0])
+    before = place.state(NAMES)[:2]
+    remounted(cluster, disk, "ro")
+    try:
+        error = refusal(place.ingest, pair[1])
+        assert isinstance(error, StoreError), error
+        assert error.exit_code == 5
+        assert "Read-only file system" in error.message
+        assert error.hint
+    finally:
+        cluster.crash()
+        remounted(cluster, disk, "rw")
+    assert place.state(NAMES)[:2] == before
+    place.stored(pair[1])
+    assert place.state(NAMES) == expected
+    assert place.leftovers() == []
+
+
+def remounted(cluster, disk, mode):
+    """The disk may only be read, or be written again, from a start of the server on."""
+    cluster.server.stop()
+    subprocess.run(["mount", "-o", f"remount,{mode}", disk.path], check=True)
+    cluster.start()
+
+
 @pytest.fixture
 def logged_apart(small_disk):
     """A server whose write-ahead log has a small disk for itself, and that disk."""
@@ -114,6 +143,7 @@ def logged_apart(small_disk):
         yield other, disk
 
 
+@pytest.mark.fault("disk", "full where the server keeps its log", "server")
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_ends_for_want_of_room_for_its_log_loses_nothing_that_was_committed(logged_apart, tmp_path):
     other, disk = logged_apart

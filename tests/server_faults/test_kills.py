@@ -1,12 +1,10 @@
 """Kill -9 of the ingest: the next run goes on, ends where one that was never interrupted ends, and nothing is left."""
 
-import random
-import time
+import pytest
 
-from server_faults.places import NAMES
-from server_faults.wards import KILLED
-
-RANDOM_KILLS = 4
+from children import KILLED
+from server_faults.places import NAMES, ServerPlace
+from torture.shown import shown
 
 
 def test_a_run_killed_at_any_step_leaves_nothing_on_the_server_and_is_made_good(new, paths, ward):
@@ -26,23 +24,23 @@ def test_a_run_killed_at_any_step_leaves_nothing_on_the_server_and_is_made_good(
     assert place.state(NAMES) == expected.state(NAMES)
 
 
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(new, paths, ward, undisturbed):
-    seed = random.randrange(2**32)
-    moments = random.Random(seed)
-    killed, tries, seconds = 0, 0, 1.0
-    while killed < RANDOM_KILLS:
-        tries += 1
-        place = new(tries)
-        after, began = moments.random() * seconds, time.perf_counter()
-        code = ward.run(place, paths=paths, after=after)
-        assert code in (0, KILLED), (seed, tries, after)
-        if code == KILLED:
-            killed += 1
-            assert place.left_on_server() == []
+@pytest.fixture(scope="module")
+def whole(cluster, tmp_path_factory, paths):
+    """What a run shows that nothing interrupted."""
+    place = ServerPlace(tmp_path_factory.mktemp("whole"), {}, cluster.fresh())
+    place.stored(*paths)
+    return shown(place)
+
+
+@pytest.mark.kill("ingest", "server")
+def test_a_run_killed_at_a_random_moment_ends_as_if_it_had_not_been(cluster, new, paths, ward, whole, torture):
+    for attempt in torture:
+        place = new(attempt.number)
+        ward.start(place, paths=paths)
+        if attempt.hit(ward.follow(attempt.moment)):
+            attempt.none(place.left_on_server(), "of the session that was killed")
             outcomes = place.ingest(*paths)
             assert [o.error for o in outcomes] == [None] * len(paths)
-            assert place.state() == undisturbed
-            assert place.leftovers() == []
-        else:  # it was done before: how long a run takes is learned on the way
-            seconds = min(seconds, time.perf_counter() - began)
-        assert tries < 3 * RANDOM_KILLS
+        attempt.same(whole, shown(place))
+        attempt.none(place.leftovers(), "files, sessions or rows")
+        cluster.drop(place.address)

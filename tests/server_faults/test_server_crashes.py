@@ -36,6 +36,7 @@ def test_a_server_that_takes_a_while_to_come_back_is_waited_for(new, cluster, pa
     assert place.state(NAMES) == expected
 
 
+@pytest.mark.fault("network", "the server stays away", "server")
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_stays_away_ends_the_run_and_what_was_committed_stays(new, cluster, pair, expected, in_copy):
     place = new("place", batch_size=BATCH)

@@ -2,13 +2,10 @@
 
 import contextlib
 import fcntl
-import signal
 from pathlib import Path
 
 from children import Children
 from server_faults.places import until
-
-KILLED = -signal.SIGKILL
 
 
 class Ward(Children):

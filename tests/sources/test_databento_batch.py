@@ -31,6 +31,17 @@ JOB = {
 }  # fmt: skip
 
 
+def _told_sizes(sizes, unlink):
+    """``unlink`` that keeps how large files were."""
+
+    def told(path, *given, **more):
+        if path.name == "part" and path.exists():
+            sizes.append(path.stat().st_size)
+        return unlink(path, *given, **more)
+
+    return told
+
+
 def said(document, status=200, **headers):
     return Reply(status, json.dumps(document).encode(), headers)
 
@@ -107,14 +118,43 @@ class TestSubmitting:
         job = source.batch_job("GLBX-1", "GLBX.MDP3")
         assert (job.done, job.dollars, job.records) == (True, Decimal("1.25"), 7)
 
-    @pytest.mark.parametrize("wrong", [{"id": "../x"}, {"ts_received": "then"}, {"start": None}])
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"id": "../x"}, {"id": "x" * 200}, {"ts_received": "then"}, {"start": None}, {"cost_usd": -1},
+            {"cost_usd": "NaN"}, {"record_count": -1},
+        ],
+    )  # fmt: skip
     def test_an_answer_of_another_form_is_an_error(self, wire, source, wrong):
         wire.says("batch.get_job_details", said(JOB | wrong))
         with pytest.raises(DataError, match="form"):
             source.batch_job("GLBX-1", "GLBX.MDP3")
 
     @pytest.mark.parametrize(
-        "wrong", [{"filename": "../../x.dbn.zst"}, {"hash": "md5:00"}, {"size": "many"}, {"urls": {}}]
+        "wrong",
+        [
+            *(
+                {"filename": name}
+                for name in (
+                    "../../x.dbn.zst",
+                    "/x.dbn.zst",
+                    "a\0.dbn.zst",
+                    "a\n.dbn.zst",
+                    "a\\b.dbn.zst",
+                    "é.dbn.zst",
+                    "..",
+                    "x" * 300 + ".dbn.zst",
+                    "\u202ex.dbn.zst",
+                )
+            ),
+            {"hash": "md5:00"},
+            {"size": "many"},
+            {"size": -1},
+            {"urls": {}},
+            {"urls": {"https": "http://x/y"}},
+            {"urls": {"https": "file:///etc/passwd"}},
+            {"urls": {"https": "https:///x"}},
+        ],
     )
     def test_a_list_of_files_of_another_form_is_an_error(self, wire, source, wrong):
         good = {"filename": NAME, "size": 3, "hash": "sha256:" + "0" * 64, "urls": {"https": "https://x/y"}}
@@ -174,6 +214,18 @@ class TestFetching:
         assert wire.calls[AT] == 2
         assert not (tmp_path / "part").exists()
 
+    def test_of_more_bytes_than_are_listed_no_more_than_a_piece_is_kept(
+        self, wire, source, file, tmp_path, monkeypatch
+    ):
+        wire.says(AT, Reply(body=BODY * 50))
+        sizes = []
+        monkeypatch.setattr(type(tmp_path / "part"), "unlink", _told_sizes(sizes, type(tmp_path).unlink))
+        with pytest.raises(VendorUnavailable, match=f"of {len(BODY)} bytes of {NAME} came"):
+            source.fetch(file, tmp_path / "part", "GLBX.MDP3")
+        assert sizes
+        assert max(sizes) <= len(BODY) + (1 << 18)
+        assert not (tmp_path / "part").exists()
+
     def test_tries_end_where_none_gets_further_and_what_came_is_left(self, wire, source, file, tmp_path):
         wire.says(AT, Reply(body=BODY, cut=90_000), part(90_000, cut=0))
         with pytest.raises(VendorUnavailable):
@@ -215,6 +267,21 @@ class TestTheKey:
             elsewhere = BatchFile(file.job, file.name, file.size, file.digest, f"{other.gateway}/v0/{AT}")
             source.fetch(elsewhere, tmp_path / "part", "GLBX.MDP3")
             assert "Authorization" not in other.heads[0]
+
+    @pytest.mark.parametrize("status", [302, 307, 308])
+    def test_it_does_not_go_along_when_the_gateway_sends_a_request_elsewhere(
+        self, wire, source, file, tmp_path, status
+    ):
+        with Wire() as other:
+            for method, body in ((AT, BODY), ("metadata.list_datasets", b"[]")):
+                other.says(method, Reply(body=body))
+                wire.says(method, Reply(status, b"", {"Location": f"{other.gateway}/v0/{method}"}))
+            source.fetch(file, tmp_path / "part", "GLBX.MDP3")
+            assert source.datasets() == []
+            assert len(other.heads) == 2
+            for heads in other.heads:
+                assert "Authorization" not in heads
+            assert all("Authorization" in heads for heads in wire.heads)
 
     @pytest.mark.parametrize(
         ("gateway", "url", "shown"),

@@ -1,16 +1,20 @@
 """Where Databento is asked, with which key, and what is said when nobody answers there."""
 
+import datetime as dt
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 
 import pytest
+import trustme
 
 from hdi.errors import ConfigError, RequestError, VendorRefused, VendorUnavailable
 from hdi.sources import Source
 from hdi.sources.databento import Databento
+from listening import listening
 from sources.conftest import KEY
 from sources.wire import Wire
 
@@ -144,6 +148,28 @@ def test_a_certificate_that_is_not_trusted_is_refused_at_once(wire, open_source,
     assert "REQUESTS_CA_BUNDLE" in refused.value.hint
     assert not waits
     assert not wire.calls
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "ends", "says", "hint"),
+    [
+        ("127.0.0.1", -30, -1, "has expired", "clock"),
+        ("127.0.0.1", 1, 30, "is not valid yet", "clock"),
+        ("vendor.example", -1, 30, "is for another name", "DATABENTO_GATEWAY"),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_is_told(open_source, trusted, name, begins, ends, says, hint):  # noqa: PLR0917
+    today = dt.datetime.now(dt.UTC)
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    days = {"not_before": today + dt.timedelta(begins), "not_after": today + dt.timedelta(ends)}
+    authority.issue_cert(name, **days).configure_cert(context)
+    authority.cert_pem.write_to_path(str(trusted))
+    with listening() as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        source = open_source(f"127.0.0.1:{server.server_port}")
+        with pytest.raises(VendorRefused, match=says) as refused:
+            source.reach()
+    assert hint in refused.value.hint
 
 
 def test_a_server_without_tls_is_refused_at_once(open_source, waits):

@@ -1,9 +1,13 @@
 """Who is told of what: real HTTP and HTTPS servers and a real program, told once, without secrets, never in the way."""
 
+import contextlib
 import datetime as dt
 import json
+import socket
 import ssl
 import sys
+import threading
+import time
 from decimal import Decimal
 
 import polars as pl
@@ -87,6 +91,7 @@ def test_a_webhook_is_reached_over_tls_and_a_certificate_that_nobody_knows_is_re
 
 def test_a_command_is_given_the_alert_on_stdin_and_no_secret_of_the_environment(sender, tmp_path, monkeypatch):
     monkeypatch.setenv("DATABENTO_API_KEY", KEY)
+    monkeypatch.setenv("MY_OWN_NAME_OF_IT", KEY)
     code = "import json, os, sys; json.dump([json.load(sys.stdin), sys.argv[1:], dict(os.environ)], open('out', 'w'))"
     monkeypatch.chdir(tmp_path)
     made = sender(command=[*program(tmp_path, code), "$HOME; rm -rf /", "b c"])
@@ -135,6 +140,57 @@ def test_what_cannot_be_told_is_said_breaks_nothing_and_is_tried_again(hook, sen
     assert made.send([FAILED]) == 1  # it is not taken for told
     with pytest.raises(UnitFailed, match="was not reached"):
         made.try_out(FAILED)
+
+
+def test_a_program_that_leaves_something_running_was_told_once(sender, tmp_path):
+    code = "import subprocess, sys; subprocess.Popen(['sleep', '20']); open('out', 'a').write(sys.stdin.read())"
+    path = program(tmp_path, code.replace("'out'", repr(str(tmp_path / "out"))))
+    made = sender(command=path, timeout_seconds=15)
+    assert [made.send([FAILED]), made.send([FAILED])] == [0, 0]
+    assert not made.heard
+    assert json.loads((tmp_path / "out").read_text())["subject"] == "job a"
+
+
+def test_a_webhook_that_answers_for_ever_is_left_in_time_and_not_waited_for_again(sender):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked = []
+
+        def trickle():
+            connection, _ = listener.accept()
+            asked.append(connection.recv(65_536))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            with contextlib.suppress(OSError):
+                while True:
+                    connection.sendall(b"a")
+                    time.sleep(0.05)
+
+        threading.Thread(target=trickle, daemon=True).start()
+        made = sender(f"http://127.0.0.1:{listener.getsockname()[1]}/x", timeout_seconds=0.5)
+        assert made.send([FAILED, Alert("failure", "job b", "no")]) == 2
+    assert len(asked) == 1
+    assert made.heard == ["warning: the webhook of an alert was not reached: it took more than 0.5 s"]
+
+
+def test_what_was_sent_before_somebody_broke_it_off_is_not_sent_again(hook, sender, monkeypatch):
+    def broken_off(*_, **__):
+        raise KeyboardInterrupt
+
+    made = sender(hook.address, command=["page-me"])
+    with monkeypatch.context() as patch:
+        patch.setattr("subprocess.run", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            made.send([FAILED])
+    assert sender(hook.address).send([FAILED]) == 0
+    assert [told["subject"] for told in hook.told] == ["job a"]
+
+
+def test_a_webhook_of_this_machine_is_told_past_any_proxy(hook, sender, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert sender(hook.address).send([FAILED]) == 0
+    assert len(hook.told) == 1
 
 
 def test_what_nobody_wants_to_hear_is_not_sent_and_without_anybody_nothing_is_written(hook, sender, tmp_path):

@@ -122,9 +122,22 @@ def test_what_is_wrong_is_said_with_its_place(text, message):
     assert error(text).startswith(message)
 
 
-def test_many_aliases_of_aliases_are_read_at_once():
-    lines = ["a0: &a0 [1, 2]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40))]
-    assert len(data("\n".join(lines))) == 40
+LAUGHS = {
+    "lists": ["a0: &a0 [1, 2]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40))],
+    "merges": ["a0: &a0 {x: 1, y: 2}",
+               *(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 40))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", LAUGHS.values(), ids=LAUGHS)
+def test_aliases_of_aliases_that_would_fill_the_memory_are_refused_at_once(lines):
+    assert "its aliases (*name) stand for more than 100,000 values" in error("\n".join(lines))
+
+
+def test_aliases_that_repeat_little_are_read():
+    assert data("a: &a [1, 2]\nb: [*a, *a]\nc: {<<: {x: 1}, y: 2}\n") == {
+        "a": [1, 2], "b": [[1, 2], [1, 2]], "c": {"x": 1, "y": 2}
+    }  # fmt: skip
 
 
 def test_long_lines_are_read_like_short_ones():

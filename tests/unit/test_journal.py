@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from decimal import Decimal
 
 import pytest
@@ -49,6 +50,18 @@ def test_a_journal_says_who_asked_for_what_from_its_first_line_on(tmp_path):
         "type": "CorruptFile", "message": "bits are gone", "hint": "Get it again.", "exit_code": 4,
     }  # fmt: skip
     assert entry.started <= entry.ended
+
+
+@pytest.mark.fault("clock", "jumps while a run keeps its journal", "-")
+@pytest.mark.parametrize("years", [-3, 3])
+def test_a_clock_that_jumps_makes_a_run_neither_longer_nor_shorter(tmp_path, monkeypatch, years):
+    kept = journal(tmp_path)
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + years * 31_557_600 * 10**9)
+    kept.add(OUTCOME)
+    kept.end("done")
+    entry = only(tmp_path)
+    assert 0 <= entry.ended - entry.started < 60 * 10**9
 
 
 def test_a_journal_without_a_last_line_that_nobody_holds_is_of_a_run_that_died(tmp_path):

@@ -134,6 +134,21 @@ def test_the_lag_is_that_of_what_is_held():
     assert ("hdi_lag_sessions", *kind) not in found
 
 
+def test_journals_that_cannot_be_read_are_told_of_beside_runs_that_died():
+    parts = {"runs": {"by_status": {"done": 2}, "died_count": 0, "unreadable": ["runs cannot be read"]},
+             "raw": {"error": "raw: Permission denied"}, "failures": {"days": 30, "failed_units": 0}}  # fmt: skip
+    found = samples(Metrics._of_parts(parts))
+    assert (found["hdi_journals_unreadable",], found["hdi_runs_died",]) == (1, 0)
+    assert not [key for key in found if key[0].startswith("hdi_raw")]
+
+
+def test_free_space_is_that_of_the_nearest_folder_that_can_be_looked_at(tmp_path):
+    settings = SimpleNamespace(data_dir=tmp_path / ("x" * 300) / "data")  # the system refuses to look there
+    metrics = Metrics(World(settings, (), None, None, None, None, None, "0"))
+    ((sample,),) = [family.samples for family in metrics._of_machine()]
+    assert sample.value > 0
+
+
 def test_a_store_that_is_gone_is_a_measurement_and_is_opened_again(tmp_path, monkeypatch):
     monkeypatch.setattr("hdi.metrics.AGAIN", 600.0)
     asked, closed = [], []

@@ -56,6 +56,16 @@ def test_what_is_held_is_counted_from_the_books(calendars):
     }  # fmt: skip
 
 
+def test_rows_that_units_share_and_rows_that_went_are_held_once(calendars):
+    shared = ledger(
+        unit("ES.c.0", stored=106) | {"unchanged": 0, "superseded": 0},
+        unit("ES.FUT", stored=946) | {"unchanged": 106, "superseded": 0},
+        unit("ES.c.0", stored=106) | {"unchanged": 104, "superseded": 3},  # two were changed, one went
+    )
+    line = held(shared, coverage(), calendars, FRIDAY)["GLBX.MDP3 ohlcv-1d"]
+    assert (line["units"], line["rows"]) == (2, 945)
+
+
 @pytest.mark.parametrize(
     ("now", "behind"),
     [

@@ -1,6 +1,7 @@
 """Settings: layers, their order, and errors that say where the wrong value stands."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -492,3 +493,11 @@ def test_an_env_file_that_leads_nowhere_is_an_error_and_a_folder_of_that_name_is
     (tmp_path / ".env").unlink()
     (tmp_path / ".env").mkdir()
     assert load(tmp_path).data_dir == tmp_path / "data"
+
+
+@pytest.mark.parametrize("closed", ["configs", "configs/api_specific", "configs/rules"])
+def test_a_config_folder_that_is_closed_to_this_user_is_not_taken_for_an_empty_one(tmp_path, monkeypatch, closed):
+    (tmp_path / closed).mkdir(parents=True)
+    seen = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / closed and seen(path, mode))
+    assert f"{tmp_path / closed}: this user may not read it" in refused(tmp_path)

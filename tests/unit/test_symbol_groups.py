@@ -104,6 +104,15 @@ def test_a_long_chain_of_groups_is_followed_to_its_end(folder):
         expand(["@G0"], folder(f"{chain}G1500: ['@G7']"))
 
 
+def test_a_mistake_is_told_once_however_many_groups_lead_to_it(folder):
+    text = "A: ['@B']\nB: ['@C']\nC: ['@B']\nD: ['@A', '@E']\nE: ['@B', '@NONE']"
+    with pytest.raises(ConfigError) as error:
+        expand(["@A"], folder(text))
+    circle, unknown = error.value.message.splitlines()
+    assert circle.endswith(":3:1: C: B in C in B: a group cannot hold itself")
+    assert unknown.endswith(":5:1: E: unknown group @NONE")
+
+
 @pytest.mark.parametrize("kind", ["dangling link", "folder"])
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path, kind):
     path = tmp_path / FILE

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
+from hdi.api.measuring import lacked
 from hdi.errors import RequestError, UnknownSymbol
 from hdi.frames import LEDGER
 from hdi.model import DAY_NS, date_ns
@@ -106,6 +107,49 @@ def test_a_symbol_that_is_stored_under_its_parent_is_found():
 
     found = verify(world(bars=bars, held=lambda symbol, _: symbol.endswith(".FUT") or never()))
     assert states(found)["data_availability"] == "pass"
+
+
+def test_the_name_under_which_a_year_is_stored_is_judged_and_not_one_with_a_month():
+    def bars(symbol):
+        return {"ES.c.0": days(20), "ES.FUT": days(370)}.get(symbol) or never()
+
+    (found,) = verify(world(bars=bars), ["data_availability"])
+    (check,) = [check for check in found.checks if check.name == "a year of daily bars: ES"]
+    assert (check.state, check.said[:6]) == ("pass", "ES.FUT")
+
+
+def test_a_calendar_year_is_a_year_though_days_before_and_after_it_were_never_asked_for():
+    year = [date_ns(dt.date(2023, 1, 2)) + n * DAY_NS for n in range(362)]  # to 29 December
+    asked = dt.date(2023, 1, 1), dt.date(2023, 12, 31)
+
+    def lacking(_, first, last):
+        outside = (asked[0] - first).days + (last - asked[1]).days
+        return max(outside, 0), "never requested: 1"
+
+    for stored in (year, [*year, date_ns(dt.date(2024, 1, 2))]):
+        (found,) = verify(world(bars=lambda _, stored=stored: stored, lacking=lacking), ["data_availability"])
+        assert found.state == "pass", [check.said for check in found.checks][:1]
+
+
+def test_bars_that_nobody_asked_for_by_that_name_are_no_year():
+    two = [LAST - 364 * DAY_NS, LAST]
+    (found,) = verify(world(bars=lambda _: two, lacking=lambda *_: None), ["data_availability"])
+    states = {check.state for check in found.checks if check.name.startswith("a year")}
+    assert states == {"not measured"}
+
+
+def test_a_day_lacks_a_bar_where_none_of_the_instruments_has_one_and_the_market_is_open():
+    friday = date_ns(dt.date(2024, 3, 15))
+    rows = [
+        ("unknown", friday, friday + DAY_NS),  # a thin contract; another one has a bar
+        ("our failure", friday, friday + 4 * DAY_NS),  # over the weekend
+        ("quarantined", friday + 3 * DAY_NS, friday + 4 * DAY_NS),
+        ("weekend", friday + DAY_NS, friday + 2 * DAY_NS),
+        ("degraded", friday + 9 * DAY_NS, friday + 10 * DAY_NS),  # the vendor's
+    ]
+    gaps = pl.DataFrame(rows, schema={"cause": pl.String, "start": pl.Int64, "end": pl.Int64}, orient="row")
+    days, why = lacked(gaps, [friday, friday + 2 * DAY_NS])
+    assert (days, why) == (1, "our failure: 1, quarantined: 1")
 
 
 def test_the_speed_is_that_of_ten_runs_of_a_whole_month():

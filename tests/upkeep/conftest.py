@@ -15,7 +15,7 @@ from upkeep.keepers import Keepers
 def alone(tmp_path, monkeypatch):
     """Without the settings of the one who runs it."""
     for name in list(os.environ):
-        if name.startswith(("HDI_", "TIMESCALEDB_", "DATABENTO_")) and name != "HDI_TEST_KILLS":
+        if name.startswith(("HDI_", "TIMESCALEDB_", "DATABENTO_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     yield

@@ -24,10 +24,14 @@ class Keepers(Children):
     def __init__(self):
         super().__init__(Path(__file__))
 
-    def run(self, url, act, folder="", *, step=0, after=None):
-        """How a child ended: its exit code, or minus the signal. It is killed ``after`` so many seconds."""
-        job = {"url": url, "act": act, "folder": str(folder), "step": step}
-        return self.watch(self.fork(job), after)
+    def start(self, url, act, folder="", *, step=0):
+        """The pid of a child that keeps a store."""
+        programs = os.environ.get("TIMESCALEDB_PROGRAMS", "")
+        return self.fork({"url": url, "act": act, "folder": str(folder), "step": step, "programs": programs})
+
+    def run(self, url, act, folder="", *, step=0):
+        """How a child ended: its exit code, or minus the signal."""
+        return self.watch(self.start(url, act, folder, step=step))
 
 
 def do(url, act, folder="", on_step=None):
@@ -54,9 +58,13 @@ def reading(url, on_step=None):
 
 def work(job):
     """Do it."""
+    os.environ["TIMESCALEDB_PROGRAMS"] = job["programs"]
     do(job["url"], job["act"], job["folder"], killing(job["step"]))
     return 0
 
 
 if __name__ == "__main__":
+    import hdi.stores.lake
+    import hdi.stores.timescaledb  # noqa: F401
+
     serve(work)

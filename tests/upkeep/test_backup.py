@@ -1,6 +1,7 @@
 """A backup is whole or has no name, comes back equal in everything, and is refused where a bit of it is not."""
 
 import contextlib
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,10 +10,11 @@ import polars as pl
 import psycopg
 import pytest
 
-from hdi.backups import Manifest, finished
+from hdi.backups import Copying, Manifest, _digest_of, finished
 from hdi.cli import run
 from hdi.errors import CorruptFile, RequestError, StoreError
 from hdi.stores.timescaledb.programs import environment, program
+from hdi.stores.timescaledb.saving import _name
 from hdi.testing import Load, opened, trades
 from hdi.testing.noted import _told as told_of
 from migrate.stock import LATER, commit, day, everything
@@ -97,6 +99,7 @@ def test_backups_of_other_stores_tables_and_names_stay_and_none_lies_in_what_it_
     assert run(["--store", url, "backup", f"{url.removeprefix('lake:')}/backups"]) == 2
 
 
+@pytest.mark.fault("disk", "a backup is damaged", "lake")
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove", "add", "manifest"])
 def test_a_damaged_backup_is_refused_with_the_file_named_and_nothing_is_restored(tmp_path, stock, empty, capsys, harm):
     url, back = stock(), empty()
@@ -233,12 +236,15 @@ def test_a_dump_by_an_older_program_is_refused_before_anything_is_written(tmp_pa
         program("pg_dump", 17, old)
 
 
-def test_the_password_goes_by_the_environment():
+def test_the_password_goes_by_the_environment_and_no_key_of_ours_does(monkeypatch):
+    for name in ("DATABENTO_API_KEY", "HDI_ALERT_WEBHOOK", "TIMESCALEDB_PASSWORD"):
+        monkeypatch.setenv(name, "secret")
     told = environment("host=h port=5 user=u password='s e' dbname=d sslmode=require options='-c x=y'")
     assert {k: told[k] for k in ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSSLMODE")} == {
         "PGHOST": "h", "PGPORT": "5", "PGUSER": "u", "PGPASSWORD": "s e", "PGDATABASE": "d", "PGSSLMODE": "require",
     }  # fmt: skip
     assert "PGOPTIONS" not in told
+    assert "secret" not in told.values()
 
 
 def test_a_manifest_that_was_changed_is_not_believed(tmp_path, stock):
@@ -247,3 +253,81 @@ def test_a_manifest_that_was_changed_is_not_believed(tmp_path, stock):
     path.write_text(path.read_text().replace(manifest.made, "2020-01-01T00:00:00Z"))
     with pytest.raises(CorruptFile, match="not what was written"):
         Manifest.read(tmp_path / "backups")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"files": [{"path": path, "size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}]} for path in (
+            "raw//OUT/x", "/OUT/x", "raw/../../../OUT/x", "raw/./x", "raw/a\0b")),
+        {"files": [{"path": "raw/x"}]}, {"files": 1}, {"files": [{"path": "raw/x", "size": "1", "sha256": ""}]},
+        {"store": None}, {"store": {"type": "lake"}}, {"tables": 3},
+    ],
+)  # fmt: skip
+def test_a_manifest_that_somebody_made_leads_nowhere_else(tmp_path, stock, empty, changes, capsys):
+    manifest = do(stock(), "backup", tmp_path / "backups").manifest
+    out = tmp_path / "out"
+    path = manifest.folder / "hdi-backup.json"
+    told = json.loads(path.read_text().replace("OUT", str(out))) | json.loads(
+        json.dumps(changes).replace("OUT", str(out).lstrip("/"))
+    )
+    for name in ("raw", str(out).lstrip("/"), f"raw/{str(out).lstrip('/')}"):
+        (manifest.folder / name).mkdir(parents=True, exist_ok=True)
+        (manifest.folder / name / "x").write_bytes(b"x")
+    del told["sha256"]
+    path.write_text(json.dumps(told | {"sha256": _digest_of(told)}))
+    assert run(["--store", empty(), "restore", str(tmp_path / "backups"), "--raw"]) == 4
+    assert "the backup is damaged" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def asked(url, statement):
+    """Have a session of somebody else's do something."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def test_a_restore_that_died_before_its_end_is_ended_by_the_next_one(tmp_path, stock, empty):
+    url, back = stock("timescaledb"), empty("timescaledb")
+    do(url, "backup", tmp_path / "backups")
+    do(back, "restore", tmp_path / "backups")
+    asked(back, "SELECT timescaledb_pre_restore()")  # as far as one had come that was killed now
+    do(back, "restore", tmp_path / "backups")
+    assert everything(back) == everything(url)
+    with contextlib.closing(opened(back)) as store:
+        commit(store, LATER)
+    with pytest.raises(RequestError, match="not empty"):
+        do(back, "restore", tmp_path / "backups")
+
+
+def test_two_restores_to_one_database_are_not_done_at_once(tmp_path, stock, empty):
+    url, back = stock("timescaledb"), empty("timescaledb")
+    do(url, "backup", tmp_path / "backups")
+    with psycopg.connect(back, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended('public:hdi:restore', 0))")
+        with pytest.raises(StoreError, match="another process restores"):
+            do(back, "restore", tmp_path / "backups")
+    do(back, "restore", tmp_path / "backups")
+    assert everything(back) == everything(url)
+
+
+def test_programs_that_outlived_a_killed_process_are_ended_by_the_next_one(tmp_path, stock, empty):
+    url, back = stock("timescaledb"), empty("timescaledb")
+    do(url, "backup", tmp_path / "backups")
+    with psycopg.connect(back, application_name="hdi restore") as left:
+        left.execute("CREATE TABLE trades_data (i int)")  # not committed: the next one would wait for it for ever
+        do(back, "restore", tmp_path / "backups")
+        assert gone(left)
+    work = tmp_path / "again" / ".unfinished" / "store"
+    with psycopg.connect(url, application_name=_name(Copying(work, "store", {}))) as left:
+        do(url, "backup", tmp_path / "again")
+        assert gone(left)
+    assert everything(back) == everything(url)
+
+
+def gone(connection):
+    """True when the server has ended a session."""
+    with contextlib.suppress(psycopg.OperationalError):
+        connection.execute("SELECT 1")
+        return False
+    return True

@@ -1,26 +1,19 @@
-"""Kill -9 at every step and at random moments of upkeep, of a backup and of a restore: no live row is touched.
-
-``HDI_TEST_KILLS`` says how many random moments there are, of each.
-"""
+"""Kill -9 at every step and at random moments of upkeep, of a backup and of a restore: no live row is touched."""
 
 import contextlib
-import os
-import random
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
+from children import KILLED
 from hdi.backups import Manifest, finished
 from hdi.testing import Load, opened, trades
+from hdi.testing.material import refusal
 from migrate.stock import AT, day, everything
 from upkeep.keepers import do
 from upkeep.test_maintain import many
-
-KILLED = -signal.SIGKILL
-KILLS = int(os.environ.get("HDI_TEST_KILLS", "5"))
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +67,30 @@ def test_upkeep_killed_at_any_step_leaves_every_answer_and_the_next_one_finishes
         assert leftovers(mine) == [], steps[k - 1]
 
 
-def test_upkeep_killed_at_random_moments_again_and_again_changes_no_answer(url, keepers):
-    seed = random.randrange(2**32)
-    moments = random.Random(seed)
-    for k in range(KILLS):
+@pytest.mark.kill("maintain", "lake")
+def test_upkeep_killed_at_a_random_moment_changes_no_answer(url, keepers, torture):
+    tended(torture, keepers, url)
+
+
+@pytest.mark.kill("maintain", "server")
+def test_upkeep_of_a_server_killed_at_a_random_moment_changes_no_answer(stock, keepers, torture):
+    tended(torture, keepers, stock("timescaledb"))
+
+
+def tended(torture, keepers, url):
+    """Kill upkeep of one store again and again; after each it is tended once more."""
+    for attempt in torture:
+        k = attempt.number
         with contextlib.closing(opened(url)) as store:
             # Rows that come and are replaced: so that there is always something to do.
             Load(trades([day(30).start + k], 60 + k), window=day(30), symbol=f"K{k}", run=f"k{k}").commit(store)
-            before = everything(url)
-        assert keepers.run(url, "maintain", after=moments.random() * 0.6) in (0, KILLED), seed
-        assert everything(url) == before, seed
-    do(url, "maintain")
-    assert everything(url) == before, seed
-    assert leftovers(url) == [], seed
+        before = everything(url)
+        keepers.start(url, "maintain")
+        if attempt.hit(keepers.follow(attempt.moment)):
+            attempt.same(before, everything(url), "before it is tended again:")
+            do(url, "maintain")
+        attempt.same(before, everything(url))
+        attempt.none(leftovers(url) if url.startswith("lake:") else [], "files")
 
 
 def test_upkeep_of_a_server_killed_changes_no_answer(stock, keepers):
@@ -98,35 +102,58 @@ def test_upkeep_of_a_server_killed_changes_no_answer(stock, keepers):
     assert everything(url) == before
 
 
-def test_a_backup_killed_has_no_name_and_the_next_one_goes_on_with_its_files(tmp_path, url, keepers):
-    seed = random.randrange(2**32)
-    moments = random.Random(seed)
-    folder = tmp_path / "backups"
-    steps = len(steps_of(url, "backup", tmp_path / "other"))
-    done = 0
-    for _ in range(KILLS):
-        code = keepers.run(url, "backup", folder, step=moments.randrange(1, steps + 1))
-        assert code in (0, KILLED), seed
-        done += code == 0
-        assert len(finished(folder)) == done, seed
-    made = do(url, "backup", folder)
-    assert made.linked, seed
-    made.manifest.check()
-    assert [p for p in folder.iterdir() if p.name == ".unfinished"] == []
-    do(f"lake:{tmp_path / 'back'}", "restore", folder)
-    assert everything(f"lake:{tmp_path / 'back'}") == everything(url)
+@pytest.mark.kill("backup", "lake")
+def test_a_backup_killed_has_no_name_and_the_next_one_goes_on(tmp_path, url, empty, keepers, torture):
+    saved(torture, keepers, url, tmp_path, empty)
 
 
-def test_a_restore_killed_leaves_no_store_or_a_whole_one(tmp_path, url, keepers):
-    do(url, "backup", tmp_path / "backups")
-    size = Manifest.read(tmp_path / "backups").size
-    assert size
-    for k in range(KILLS):
-        back = f"lake:{tmp_path / f'back-{k}'}"
-        code = keepers.run(back, "restore", tmp_path / "backups", **({"step": 1} if not k else {"after": 0.15 * k}))
-        if not Path(back.removeprefix("lake:")).exists():
-            assert code == KILLED
-            do(back, "restore", tmp_path / "backups")
-        if k in (0, KILLS - 1):
-            assert everything(back) == everything(url)
-        assert list(tmp_path.glob(".back-*")) == []
+@pytest.mark.kill("backup", "server")
+@pytest.mark.usefixtures("programs")
+def test_a_backup_of_a_server_killed_has_no_name_and_the_next_one_is_whole(tmp_path, stock, empty, keepers, torture):
+    saved(torture, keepers, stock("timescaledb"), tmp_path, empty)
+
+
+def saved(torture, keepers, url, tmp_path, empty):
+    """Kill backups; only a whole one has a name, and what the next one brings back is the store."""
+    before, kind = everything(url), "lake" if url.startswith("lake:") else "timescaledb"
+    for attempt in torture:
+        folder, back = tmp_path / f"backups-{attempt.number}", empty(kind)
+        keepers.start(url, "backup", folder)
+        if attempt.hit(keepers.follow(attempt.moment)):
+            for each in finished(folder):
+                Manifest.read(each).check()
+            do(url, "backup", folder).manifest.check()
+        attempt.none(list(folder.glob(".unfinished")), "an unfinished backup")
+        do(back, "restore", folder)
+        attempt.same(before, everything(back))
+        shutil.rmtree(folder)
+    attempt.same(before, everything(url), "the store that was saved:")
+
+
+@pytest.mark.kill("restore", "lake")
+def test_a_restore_killed_leaves_no_store_or_a_whole_one(tmp_path, url, empty, keepers, torture):
+    restored(torture, keepers, url, tmp_path / "backups", lambda: empty("lake"))
+
+
+@pytest.mark.kill("restore", "server")
+@pytest.mark.usefixtures("programs")
+def test_a_restore_to_a_server_killed_leaves_no_store_or_a_whole_one(tmp_path, stock, empty, keepers, torture):
+    restored(torture, keepers, stock("timescaledb"), tmp_path / "backups", lambda: empty("timescaledb"))
+
+
+def restored(torture, keepers, url, folder, new):
+    """Kill restores; the same again brings the store back, unless it is there already, whole."""
+    before = everything(url)
+    do(url, "backup", folder)
+    for attempt in torture:
+        back = new()
+        keepers.start(back, "restore", folder)
+        if attempt.hit(keepers.follow(attempt.moment)):
+            refused = refusal(do, back, "restore", folder)
+            assert refused is None or "not empty" in str(refused), (refused, attempt.said)
+        attempt.same(before, everything(back))
+        if not back.startswith("lake:"):  # it takes rows again
+            with contextlib.closing(opened(back)) as store:
+                Load(trades([day(30).start], 60), window=day(30), symbol="K", run="k").commit(store)
+        path = Path(back.removeprefix("lake:"))
+        attempt.none(list(path.parent.glob(f".{path.name}*")) if back.startswith("lake:") else [], "staged files")

@@ -10,8 +10,11 @@ import fcntl
 import http.client
 import json
 import os
+import queue
 import socket
 import subprocess
+import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -39,7 +42,9 @@ _MOST = 1_000
 _MINUTE = 60 * NS
 #: What a webhook answers when it has taken something.
 _TAKEN = range(200, 300)
-_WORDS = 300
+_WORDS, _MOST_SAID = 300, 10_000
+#: What telling may raise.
+_TROUBLE = (OSError, ValueError, HdiError, http.client.HTTPException, subprocess.SubprocessError)
 #: Variables that a command does not get: they hold secrets, or say where others lie.
 _KEPT_BACK = ("DATABENTO_API_KEY", "TIMESCALEDB_PASSWORD", "PGPASSWORD", "HDI_ALERT_WEBHOOK", "HDI_STORE")
 log = structlog.get_logger(component="Alerts")
@@ -59,9 +64,10 @@ class Sender:
         failed = 0
         wanted = [alert for alert in alerts if alert.event in self.settings.alerts.events]
         if wanted and self.configured:
+            silent: set[str] = set()
             try:
                 with _held(self.settings.data_dir) as state:
-                    failed = sum(not self._one(alert, state) for alert in wanted)
+                    failed = sum(not self._one(alert, state, silent) for alert in wanted)
             except OSError as exc:
                 self._wrong("alerts could not be kept count of", exc.strerror or str(exc))
                 failed = len(wanted)
@@ -79,15 +85,18 @@ class Sender:
         for name, deliver in self._ways():
             try:
                 deliver(body)
-            except (OSError, ValueError, HdiError, http.client.HTTPException, subprocess.SubprocessError) as exc:
+            except _TROUBLE as exc:
                 raise UnitFailed(
                     f"the {name} was not reached: {self._why(exc)}", "See alerts.* in the settings."
                 ) from exc
             reached.append(name)
         return reached
 
-    def _one(self, alert: Alert, state: dict[str, dict[str, int]]) -> bool:
-        """Send one when it is due; False when nobody could be reached."""
+    def _one(self, alert: Alert, state: dict[str, dict[str, int]], silent: set[str]) -> bool:
+        """Send one when it is due; False when nobody could be reached.
+
+        Who did not answer in time is added to the ``silent``, and not waited for again: others wait for the lock.
+        """
         key, now = f"{alert.event}\n{alert.subject}", self.now()
         before = state.get(key)
         if before is not None and 0 <= now - before["at"] < self.settings.alerts.every_minutes * _MINUTE:
@@ -96,14 +105,18 @@ class Sender:
         body = self._body(alert, before["held"] if before else 0)
         reached = False
         for name, deliver in self._ways():
+            if name in silent:
+                continue
             try:
                 deliver(body)
+                state[key] = {"at": now, "held": 0}
                 reached = True
-            except (OSError, ValueError, HdiError, http.client.HTTPException, subprocess.SubprocessError) as exc:
+            except _TROUBLE as exc:
+                if isinstance(getattr(exc, "reason", exc), TimeoutError | subprocess.TimeoutExpired):
+                    silent.add(name)
                 self._wrong(f"the {name} of an alert was not reached", self._why(exc), alert)
         if reached:
             log.info("alert sent", event_kind=alert.event, subject=alert.subject)
-            state[key] = {"at": now, "held": 0}
         return reached
 
     def _ways(self) -> Iterator[tuple[str, Callable[[bytes], None]]]:
@@ -128,21 +141,31 @@ class Sender:
         address = alerts.webhook.get_secret_value() if alerts.webhook else ""
         headers = {"Content-Type": "application/json", "User-Agent": f"hdi/{self.version}"}
         request = urllib.request.Request(address, body, headers, method="POST")  # noqa: S310  (the settings checked it)
-        opener = urllib.request.build_opener(_Straight)
-        with opener.open(request, timeout=alerts.timeout_seconds) as answer:
-            answer.read(_WORDS)
-            if answer.status not in _TAKEN:
-                raise UnitFailed(f"it answered {answer.status}")
+        # A proxy is for the world outside.
+        straight = [urllib.request.ProxyHandler({})] if request.type == "http" else []
+        opener = urllib.request.build_opener(_Straight, *straight)
+
+        def post() -> None:
+            with opener.open(request, timeout=alerts.timeout_seconds) as answer:
+                answer.read(_WORDS)
+                if answer.status not in _TAKEN:
+                    raise UnitFailed(f"it answered {answer.status}")
+
+        _within(alerts.timeout_seconds, post)
 
     def _run(self, body: bytes) -> None:
         alerts = self.settings.alerts
-        environment = {name: value for name, value in os.environ.items() if name not in _KEPT_BACK}
-        done = subprocess.run(  # noqa: S603  (the settings name it, and no shell reads it)
-            alerts.command, input=body, env=environment, timeout=alerts.timeout_seconds, check=False,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        secrets = {*self.settings.secrets}
+        environment = {n: v for n, v in os.environ.items() if n not in _KEPT_BACK and v not in secrets}
+        # A file, and no pipe: that is open for as long as anything that the program left behind.
+        with tempfile.TemporaryFile() as said:
+            done = subprocess.run(  # noqa: S603  (the settings name it, and no shell reads it)
+                alerts.command, input=body, env=environment, timeout=alerts.timeout_seconds, check=False,
+                stdout=subprocess.DEVNULL, stderr=said,
+            )  # fmt: skip
+            said.seek(0)
+            words = " ".join(said.read(_MOST_SAID).decode(errors="replace").split())[:_WORDS]
         if done.returncode:
-            words = " ".join(done.stderr.decode(errors="replace").split())[:_WORDS]
             raise UnitFailed(f"it ended with {done.returncode}{f': {words}' if words else ''}")
 
     def _why(self, exc: Exception) -> str:
@@ -162,6 +185,27 @@ class Sender:
         self.said(f"warning: {what}: {why}")
 
 
+def _within(seconds: float, work: Callable[[], None]) -> None:
+    """Do it, but wait no longer than so many seconds, whatever trickles in. Raises what it raises, TimeoutError."""
+    ended: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as exc:  # noqa: BLE001  (raised below)
+            ended.put(exc)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        error = ended.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"it took more than {seconds:g} s") from None
+    if error is not None:
+        raise error
+
+
 class _Straight(urllib.request.HTTPRedirectHandler):
     """What is told goes where it was meant to go, or nowhere."""
 
@@ -171,24 +215,30 @@ class _Straight(urllib.request.HTTPRedirectHandler):
 
 @contextlib.contextmanager
 def _held(data_dir: Path) -> Iterator[dict[str, dict[str, int]]]:
-    """What was told, by event and subject, for one process at a time; kept when the block ends well."""
+    """What was told, by event and subject, for one process at a time; kept when the block ends."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = data_dir / _STATE
     fd = os.open(data_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         state = _read(path)
-        yield state
-        newest = sorted(state.items(), key=lambda item: item[1]["at"])[-_MOST:]
-        part = path.with_name(f".{_STATE}.{uuid4().hex}.part")
         try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123  (the mode counts from the start)
-                json.dump({"format": FORMAT, "told": dict(newest)}, file, indent=1)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+            yield state
+        finally:  # what was sent before somebody broke it off was sent
+            _write(path, state)
     finally:
         os.close(fd)
+
+
+def _write(path: Path, state: dict[str, dict[str, int]]) -> None:
+    newest = sorted(state.items(), key=lambda item: item[1]["at"])[-_MOST:]
+    part = path.with_name(f".{_STATE}.{uuid4().hex}.part")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123  (the mode counts from the start)
+            json.dump({"format": FORMAT, "told": dict(newest)}, file, indent=1)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, dict[str, int]]:

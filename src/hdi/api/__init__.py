@@ -17,7 +17,7 @@ class HistoricalData(Proving):
 
 
 def open(  # noqa: A001  (the word that databases have for it)
-    store: str | None = None, config_dir: Path | str | None = None, **flags: Any
+    store: Path | str | None = None, config_dir: Path | str | None = None, **flags: Any
 ) -> HistoricalData:
     """The data of a store (a path, ``lake:PATH``, ``postgresql://...``), by default the one that the settings name.
 

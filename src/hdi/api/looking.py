@@ -93,7 +93,7 @@ class Looking(Keeping):
         """
         from hdi.doctor.trial import tried
 
-        return tried(self.settings, self.source(api), self.jobs().values() if verbose else (), verbose=verbose)
+        return tried(self.settings, api, self.source(api), self.jobs().values() if verbose else (), verbose=verbose)
 
 
 def _unopened() -> NoReturn:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from hdi.api.opened import versions
 from hdi.errors import UnknownSymbol, masked
+from hdi.gaps.causes import CLOSED
+from hdi.model import DAY_NS
 from hdi.verifying import DAILY, LACKING, World
 from hdi.verifying import verify as verified
 from hdi.verifying.results import document, write
@@ -17,6 +21,19 @@ from hdi.verifying.running import timed
 
 if TYPE_CHECKING:
     from hdi.api.proving import Proving
+
+
+def lacked(gaps: pl.DataFrame, bars: Iterable[int]) -> tuple[int, str]:
+    """On how many days no instrument has a bar, and one may have had one; and how many by cause, in words.
+
+    ``gaps`` are daily ones, with the days on which the market is closed.
+    """
+    days = gaps.select("cause", at=pl.int_ranges(pl.col("start") // DAY_NS, -(-pl.col("end") // DAY_NS))).explode("at")
+    there = pl.Series([at // DAY_NS for at in bars], dtype=pl.Int64)
+    shut = days.filter(pl.col("cause").is_in(sorted(CLOSED)))["at"]
+    open_ = days.filter(pl.col("cause").is_in(LACKING), ~pl.col("at").is_in(pl.concat([there, shut]).implode()))
+    causes = open_.unique().group_by("cause").len().sort("cause").iter_rows()
+    return open_["at"].n_unique(), ", ".join(f"{cause}: {count}" for cause, count in causes)
 
 
 def verify(data: Proving, tests: Sequence[str], tell: Callable[[str], object]) -> tuple[Path, dict[str, Any]]:
@@ -30,15 +47,12 @@ def verify(data: Proving, tests: Sequence[str], tell: Callable[[str], object]) -
     def held(symbol: str, schema: str) -> bool:
         return bool(data.query(symbol, schema=schema, limit=1).collect().height)
 
-    def lacking(symbol: str, first: dt.date, last: dt.date) -> tuple[int, str]:
+    def lacking(symbol: str, first: dt.date, last: dt.date) -> tuple[int, str] | None:
         try:
-            missing = data.gaps(symbol, first, last, schema=DAILY).missing
-        except UnknownSymbol:  # it is held under other names, and nothing of it was ever asked for
-            return 0, ""
-        causes = {
-            cause: int(part["stretches"].sum()) for (cause,), part in missing.group_by("cause") if cause in LACKING
-        }
-        return sum(causes.values()), ", ".join(f"{cause}: {days}" for cause, days in sorted(causes.items()))
+            gaps = data.gaps(symbol, first, last, schema=DAILY, closed=True).gaps
+        except UnknownSymbol:  # it is held under other names, and nothing was ever asked for by this one
+            return None
+        return lacked(gaps, bars(symbol))
 
     def command(symbol: str, first: dt.date, last: dt.date) -> tuple[int, float, str]:
         days = ["--start-date", f"{first}", "--end-date", f"{last}"]
@@ -60,4 +74,4 @@ def verify(data: Proving, tests: Sequence[str], tell: Callable[[str], object]) -
     return write(data.settings.log.dir, result, ended), result
 
 
-__all__ = ["verify"]
+__all__ = ["lacked", "verify"]

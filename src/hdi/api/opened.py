@@ -47,13 +47,13 @@ class Opened:
     _writable: bool = False
 
     @classmethod
-    def open(cls, store: str | None = None, config_dir: Path | str | None = None, **flags: Any) -> Self:
+    def open(cls, store: Path | str | None = None, config_dir: Path | str | None = None, **flags: Any) -> Self:
         """The data of a store (a path, ``lake:PATH``, ``postgresql://...``), by default the one that the settings name.
 
         ``flags`` are further settings by their dotted keys. Raises ConfigError.
         """
         folder = Path(config_dir) if config_dir is not None else None
-        settings = load(folder, flags={"store": store, **flags})
+        settings = load(folder, flags={"store": None if store is None else str(store), **flags})
         logs.configure(settings)
         if tracing.wanted():
             tracing.configure(_version("hdi"), logs.note)
@@ -147,18 +147,17 @@ class Opened:
         return names()
 
     def source(self, api: str = "databento", on_wait: Callable[[str, float], None] | None = None) -> Source:
-        """The vendor's API, with the key and the gateway of the settings."""
+        """A vendor, ready to be asked: Databento with the key and gateway of the settings; others know their own."""
         from hdi.sources import open_source
 
-        databento = self.settings.databento
-        return open_source(
-            api,
-            key=databento.key,
-            gateway=databento.gateway,
-            tries=databento.tries,
-            backoff_seconds=databento.backoff_seconds,
-            on_wait=on_wait,
-        )
+        own: dict[str, Any] = {}
+        if api == "databento":
+            databento = self.settings.databento
+            own = {
+                "key": databento.key, "gateway": databento.gateway, "tries": databento.tries,
+                "backoff_seconds": databento.backoff_seconds,
+            }  # fmt: skip
+        return open_source(api, **own, on_wait=on_wait)
 
     def _options(self, *, refetch: bool, dry_run: bool) -> Options:
         from hdi.attempt import Options

@@ -80,18 +80,15 @@ class Manifest:
         path = folder / MANIFEST
         try:
             told = json.loads(path.read_bytes())
-            digest = told.pop("sha256")
-            sound = digest == _digest_of(told)
-        except (ValueError, LookupError, AttributeError, TypeError) as exc:
-            raise _damaged(path, "it cannot be read") from exc
-        if not sound:
-            raise _damaged(path, "it is not what was written")
-        if told["format"] != FORMAT:
-            raise RequestError(f"{path} has format {told['format']}; this version knows {FORMAT}")
-        files = tuple(File(**each) for each in told["files"])
-        if any(PurePosixPath(f.path).is_absolute() or ".." in PurePosixPath(f.path).parts for f in files):
-            raise _damaged(path, "it names files outside of the backup")
-        return cls(folder, told["made"], told["hdi"], told["url"], tuple(told["tables"]), told["store"], files)
+            if told.pop("sha256") != _digest_of(told):
+                raise _damaged(path, "it is not what was written")
+            if told["format"] != FORMAT:
+                raise RequestError(f"{path} has format {told['format']}; this version knows {FORMAT}")
+            at, hdi, url = (str(told[name]) for name in ("made", "hdi", "url"))
+            files = tuple(_file(**each) for each in told["files"])
+            return cls(folder, at, hdi, url, tuple(map(str, told["tables"])), _store(**told["store"]), files)
+        except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as exc:
+            raise _damaged(path, f"it cannot be read: {exc}") from exc
 
     @property
     def size(self) -> int:
@@ -346,6 +343,23 @@ def _refused(folder: Path, exc: OSError) -> StoreError:
 
 def _damaged(path: Path, what: str) -> CorruptFile:
     return CorruptFile(f"the backup is damaged: {path}: {what}", "Nothing of it was restored; use another backup.")
+
+
+def _store(**told: Any) -> Mapping[str, Any]:
+    """What a store said of itself. LookupError or TypeError for what none says."""
+    if not isinstance(told["type"], str) or not isinstance(told["tables"], dict):
+        raise TypeError("it says nothing of the store")
+    return told
+
+
+def _file(path: str, size: int, sha256: str) -> File:
+    """A file that a manifest names. ValueError or TypeError for what no backup wrote, such as a way out of it."""
+    plain = PurePosixPath(path)
+    if plain.is_absolute() or ".." in plain.parts or str(plain) != path or "\0" in path:
+        raise ValueError(f"it names {path!r}, which is no file of the backup")
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"the size of {path} is no number")
+    return File(path, size, str(sha256))
 
 
 def _digest_of(told: Mapping[str, Any]) -> str:

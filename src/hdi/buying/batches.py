@@ -429,7 +429,7 @@ def _key(order: Order, split: str) -> tuple[Any, ...]:
 
 def _read(path: Path) -> Note | None:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
     return _parsed(text, path)

@@ -284,7 +284,7 @@ class Buying:
             price = None
         task = Task(
             self.store, self._mapping, path, self.options, run, header, price=price, conditions=slip.conditions,
-            seen_at=slip.seen_at, digest=slip.raw.digest, batch=slip.batch,
+            seen_at=slip.seen_at, digest=slip.raw.digest, batch=slip.batch, since=paid.since(slip),
         )  # fmt: skip
         error: HdiError | None
         receipts, error = commit_units(task, self.schema, plan, self._refinery, left)
@@ -431,6 +431,7 @@ class Buying:
         )  # fmt: skip
         empty = pl.DataFrame(schema=COVERAGE)
         work = self._work(run, dict(zip(numbers, units, strict=True)), empty, pl.DataFrame(schema=MAPPINGS))
+        work = replace(work, since=paid.kept_since(kept) if kept else 0)
         self.store.record(work, receipts, rejects)
         export_rejects(self.store, self.options.dlq_dir)
         return self._outcome(

@@ -66,7 +66,8 @@ class Offer:
     ``closed`` are, for each purchase, the days on which its market is closed: they are not asked for. ``again`` is
     what the purchases bring once more, ``derived`` is made from what is stored. ``notes`` say how the window was cut.
     ``coming`` are the batch jobs that bring some of its units, ``ended`` those that do not any more; ``stored`` counts
-    the units that nothing is to be done for.
+    the units that nothing is to be done for. ``newest`` is when something of its window was last bought before, 0 for
+    never: what is bought now is newer, whatever the clock says.
     """
 
     request: Request
@@ -83,6 +84,7 @@ class Offer:
     coming: tuple[Coming, ...] = ()
     ended: tuple[Ended, ...] = ()
     stored: int = 0
+    newest: int = 0
 
     @property
     def replaced(self) -> tuple[str, ...]:
@@ -157,6 +159,7 @@ class Shopper:
         self._quoted: dict[Purchase, Quote] = {}
         self._coming: tuple[Coming, ...] = ()
         self._over: tuple[Ended, ...] = ()
+        self._newest = 0
         self._after: tuple[Offer, ...] = ()
 
     def offer(self, before: Offer | None = None, after: Sequence[Offer] = ()) -> Offer:
@@ -206,7 +209,7 @@ class Shopper:
             request, need.purchases, tuple(self._quote(request, p, known.conditions) for p in need.purchases),
             need.claims, paid, tuple(notes), known, self._source.origin,
             tuple(self._closed(request, p, known) for p in need.purchases), need.again, derived, self._coming,
-            self._over, self._stored(request),
+            self._over, self._stored(request), self._newest,
         )  # fmt: skip
 
     def _closed(self, request: Request, purchase: Purchase, known: Known) -> tuple[Window, ...]:
@@ -330,6 +333,7 @@ class Shopper:
         """What was bought for the request's symbols or instruments, and is not in the store."""
         known = slips(self._data_dir, self._source.origin, request.dataset, request.name.name)
         known = [slip for slip in known if slip.order.window.cut(request.window) is not None]
+        self._newest = max((slip.bought_at for slip in known), default=0)
         if not known:
             return []
         ledger, coverage = self._store.ledger(), self._store.coverage()

@@ -335,16 +335,18 @@ def recover(data_dir: Path) -> list[Slip]:
             if text is None:
                 continue
             path = note.with_name(note.name.removesuffix(_ORDERED) + _BYTES)
-            if text and (slip := _left(data_dir, path, text)):
+            # A note without a whole line is older than the order: nothing was billed.
+            if (line := text[: text.rfind("\n") + 1].rstrip("\n").rpartition("\n")[2]) and (
+                slip := _left(data_dir, path, _parsed(line, note))
+            ):
                 found.append(slip)
             path.unlink(missing_ok=True)
             note.unlink(missing_ok=True)
     return found
 
 
-def _left(data_dir: Path, path: Path, text: str) -> Slip | None:
+def _left(data_dir: Path, path: Path, slip: Slip) -> Slip | None:
     """The slip of what a dead process had ordered: kept with its bytes where they are whole, else without them."""
-    slip = Slip.from_json(text[: text.rfind("\n")].rpartition("\n")[2] if "\n" in text else text)
     found = check(path) if path.exists() else None
     if found and found.problem is None:
         # As many as the vendor counted or not: whoever refines it asks for the count once more.
@@ -409,6 +411,16 @@ def of(slip: Slip) -> pl.Expr:
     return mine if slip.batch else mine & (pl.col("committed_at") >= slip.bought_at)
 
 
+def since(slip: Slip) -> int:
+    """When a stream was bought, by the clock that commits it; 0 for the file of a batch job, dated by the vendor's."""
+    return 0 if slip.batch else slip.bought_at
+
+
+def kept_since(kept: RawFile) -> int:
+    """The same of bytes that were kept."""
+    return since(_slip(Path(f"{kept.path}{_SLIP}")))
+
+
 def counted(data_dir: Path, slip: Slip, at: int) -> None:
     """Note that the vendor counts as many records for an order as arrived, now that its bytes lie there for long."""
     if slip.raw is not None:
@@ -421,14 +433,26 @@ def _slip(note: Path) -> Slip:
     """The slip of a file, checked. CorruptFile when it cannot be read."""
     path = note.with_name(note.name.removesuffix(_SLIP))
     try:
-        slip = Slip.from_json(note.read_text(encoding="utf-8"), path)
+        slip = _parsed(note.read_text(encoding="utf-8"), note, path)
         slip.validate(path.name)
-    except (ValueError, KeyError, TypeError, ArithmeticError, OSError, pl.exceptions.PolarsError) as exc:
-        raise CorruptFile(
-            f"{note}: cannot be read: {exc}",
-            "It says what the bytes beside it are. Mend it, or remove it and ingest them with --api dbn.",
-        ) from exc
+    except (ValueError, OSError) as exc:
+        raise _unread(note, exc) from exc
     return slip
+
+
+def _parsed(text: str, note: Path, path: Path | None = None) -> Slip:
+    """The slip of a text that was found in ``note``. CorruptFile when it is none."""
+    try:
+        return Slip.from_json(text, path)
+    except (ValueError, KeyError, TypeError, ArithmeticError, pl.exceptions.PolarsError) as exc:
+        raise _unread(note, exc) from exc
+
+
+def _unread(note: Path, exc: Exception) -> CorruptFile:
+    return CorruptFile(
+        f"{note}: cannot be read: {exc}",
+        "It says what the bytes beside it are. Mend it, or remove it and ingest them with --api dbn.",
+    )
 
 
 @contextlib.contextmanager
@@ -442,5 +466,5 @@ def claim(data_dir: Path, keys: Sequence[str]) -> Iterator[None]:
 
 __all__: list[Any] = [
     "Delivery", "Fetched", "Slip", "came", "check", "claim", "counted", "described", "file_name", "keep_note",
-    "of", "purchased", "receipts", "recover", "slips", "wasted",
+    "kept_since", "of", "purchased", "receipts", "recover", "since", "slips", "wasted",
 ]  # fmt: skip

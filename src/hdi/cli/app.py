@@ -13,9 +13,15 @@ from typer.main import get_command
 
 from hdi.cli.commands import Commands
 from hdi.cli.session import DECLINED, Interrupted, OutputClosed, Session, say
-from hdi.errors import HdiError, RequestError, masked
+from hdi.errors import HdiError, RequestError, UnitFailed, masked
 
 PROGRAM = "hdi"
+#: What Python says where a thread has no memory for its stack.
+_NO_THREAD = "can't start new thread"
+_MORE = (
+    "What was stored stays, and nothing is half stored. Give it more (up to 1 GiB), or a smaller --batch-size, and run "
+    "the same command again."
+)
 #: Given after the command, these are the most likely slip.
 _GLOBAL = ("--store", "--config-dir", "--log-level", "--json")
 _TYPED = (
@@ -111,11 +117,13 @@ def _end(exc: BaseException, session: Session) -> int:  # noqa: PLR0911  (one fo
         say("interrupted")
         return exc.code if isinstance(exc, Interrupted) else DECLINED
     if session.debug or (session.log_level or "").upper() == "DEBUG":
-        say("".join(traceback.format_exception(exc)).rstrip())
+        say(_without_secrets("".join(traceback.format_exception(exc)).rstrip(), session))
     if isinstance(exc, HdiError):
         return _refused(exc)
     if isinstance(exc, typer.TyperException):
         return _misused(exc)
+    if isinstance(exc, MemoryError) or (isinstance(exc, RuntimeError) and _NO_THREAD in str(exc)):
+        return _refused(UnitFailed(f"there is not enough memory: {' '.join(str(exc).split())}", _MORE))
     return _broken(exc, session)
 
 
@@ -155,9 +163,16 @@ def _broken(exc: BaseException, session: Session) -> int:
         where = f"; the traceback is in {os.path.join(session.log_dir, APP)}"  # noqa: PTH118  (pathlib is not loaded yet)
     else:
         where = "; --log-level DEBUG shows the traceback"
-    text = " ".join(str(exc).split())
+    text = _without_secrets(" ".join(str(exc).split()), session)
     say(f"error: unexpected {type(exc).__name__}: {text}{where}")
     return 1
+
+
+def _without_secrets(text: str, session: Session) -> str:
+    """What libraries say, who may know a key or a password, and which nobody has looked through."""
+    from hdi.logs import Redacted
+
+    return Redacted(session.secrets).text(text)
 
 
 __all__ = ["app", "run"]

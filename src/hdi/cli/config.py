@@ -116,15 +116,17 @@ def try_api(
 def _tested(found: dict[str, Any], *, verbose: bool) -> Iterable[str]:
     synthetic = ", SYNTHETIC data" if found["origin"] == SYNTHETIC else ""
     seconds = found["seconds"]
-    yield f"Databento API: connection valid ({found['gateway']}{synthetic})"
-    yield f"Key: {found['key']['shown']}, accepted, from {found['key']['from']}"
+    yield f"{found['api'].capitalize()} API: connection valid ({found['gateway']}{synthetic})"
+    if found["key"] is not None:
+        yield f"Key: {found['key']['shown']}, accepted, from {found['key']['from']}"
     yield f"Latency: {seconds['without_key']:.3f} s without a key, {seconds['list_datasets']:.3f} s with it"
     yield f"Datasets: {len(found['datasets'])} ({', '.join(found['datasets'])})"
     if not verbose:
         return
     ahead = found["clock_ahead_seconds"]
     yield f"Clock: {'not measured' if ahead is None else f'{ahead:+.1f} s against the vendor'}"
-    yield f"Client: {found['client']}"
+    if found["client"] is not None:
+        yield f"Client: {found['client']}"
     for dataset, answer in found["available"].items():
         if "error" in answer:
             yield f"{dataset}: {answer['error']}"

@@ -17,6 +17,7 @@ from hdi.cli.stopping import interruptible
 from hdi.model import SYNTHETIC, dollars_text
 
 if TYPE_CHECKING:
+    from hdi.alerting import Watch
     from hdi.api import HistoricalData
     from hdi.gaps import Report
     from hdi.gaps.filling import Filling
@@ -82,7 +83,8 @@ def gaps(  # noqa: PLR0913, PLR0917  (each is an option)
         if data.synthetic:
             tell_synthetic()
         if fill:
-            _fill(data, report, api=api, dry_run=dry_run, force=force, as_json=as_json)
+            with session(context).watched(data, "gaps --fill", dry_run=dry_run) as watch:
+                _fill(data, report, watch, api=api, dry_run=dry_run, force=force, as_json=as_json)
 
 
 def _check(*, fill: bool, others: dict[str, bool], as_of: str | None) -> None:
@@ -150,7 +152,9 @@ def gap_dict(row: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _fill(data: HistoricalData, report: Report, *, api: str, dry_run: bool, force: bool, as_json: bool) -> None:
+def _fill(  # noqa: PLR0913  (each is an option)
+    data: HistoricalData, report: Report, watch: Watch, *, api: str, dry_run: bool, force: bool, as_json: bool
+) -> None:
     from hdi.cli.buy import _waiting, offer_dict, offer_lines
     from hdi.cli.ingest import Shown, noted_rules
 
@@ -172,7 +176,7 @@ def _fill(data: HistoricalData, report: Report, *, api: str, dry_run: bool, forc
     if not filling:
         return
     _confirm(data, filling, force=force)
-    shown = Shown(noted_rules(data.schemas), as_json=as_json)
+    shown = Shown(noted_rules(data.schemas), as_json=as_json, watch=watch.add)
     shown.what = "orders"
     try:
         with interruptible(buying=True), contextlib.closing(data.fill(filling)) as outcomes:

@@ -47,9 +47,11 @@ def metrics(
         with told_to_stop(success=True) as end:
             try:
                 address, close = serve(found, host, port)
-            except OSError as exc:
+            except (OSError, ValueError) as exc:  # a name that no host can have is a ValueError
+                why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+                shown = host if host.isprintable() else repr(host)
                 raise RequestError(
-                    f"{host} port {port} cannot be served on: {exc.strerror or exc}", "Name another with --port."
+                    f"{shown} port {port} cannot be served on: {why}", "Name another with --host or --port."
                 ) from exc
             started()
             say(f"metrics are served on {address}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -111,6 +112,7 @@ def _export(data: HistoricalData, found: Summary) -> None:
     stamp = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
     path = data.settings.log.dir / f"quarantine_summary_{stamp}.json"
     with to_file(str(path)) as file:
+        os.fchmod(file.fileno(), 0o600)
         file.write(f"{dumps(found.to_dict())}\n".encode())
     say(f"written to {path}")
 
@@ -216,8 +218,11 @@ def replay(  # noqa: PLR0913, PLR0917  (each is an option)
                 f"Move {planned.rows_out} rows out of quarantine and {planned.rows_into} into it?", "moves", force=force
             )
             failed |= _run(work.run(planned), as_json=as_json)
-        elif as_json and not dry_run:
-            put(dumps(_planned(planned)))
+        elif not dry_run:
+            for _ in work.run(planned):  # nothing moves; what a replay that died has left undone is done
+                pass
+            if as_json:
+                put(dumps(_planned(planned)))
     if planned.refused:
         raise typer.Exit(4)
     if failed:
@@ -333,6 +338,8 @@ def purge(
             done = work.run().to_dicts()
             units = count(len({row["unit"] for row in done}), "unit")
             say(f"purged: {sum(row['rows'] for row in done)} rows of {units}")
+        elif not dry_run:
+            work.export()
         if session(context).json:
             put(dumps({**what, "purged": done}))
 

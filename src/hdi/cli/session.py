@@ -43,6 +43,7 @@ class Session:
     json: bool = False
     log_dir: str = ""
     debug: bool = False
+    secrets: tuple[str, ...] = ()
 
     @contextlib.contextmanager
     def data(self, **flags: Any) -> Iterator[HistoricalData]:
@@ -53,6 +54,7 @@ class Session:
         given = {"log.level": self.log_level, **flags}
         with HistoricalData.open(self.store, self.config_dir, **given) as data:
             self.log_dir = str(data.settings.log.dir)
+            self.secrets = data.settings.secrets
             self.debug = data.settings.log.level == "DEBUG"
             yield data
 

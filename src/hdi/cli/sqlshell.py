@@ -34,6 +34,11 @@ Statements end with ; and may take several lines. Ctrl-C ends one that runs, or 
 .schema TABLE    the columns of one, with their types
 .help            this
 .quit            leave; Ctrl-D does too"""
+#: What other shells call them.
+_SAME = {
+    "exit": ".quit", "quit": ".quit", "\\q": ".quit", "help": ".help", "\\?": ".help",
+    "\\d": ".tables", "\\dt": ".tables",
+}  # fmt: skip
 _WORDS = [
     "SELECT",
     "FROM",
@@ -223,8 +228,8 @@ class Shell:
     def _turn(self, session: PromptSession[str]) -> bool:
         """One line is read, and what it completes is answered; True for the line that leaves the shell."""
         line = session.prompt(_MORE if self._held else _PROMPT)
-        if not self._held and line.strip().startswith("."):
-            return self._command(line.split())
+        if not self._held and (words := _meant(line)):
+            return self._command(words)
         whole, held = split(f"{self._held}\n{line}" if self._held else line)
         self._held = "" if blank(held) else held
         for statement in whole:
@@ -270,6 +275,16 @@ class Shell:
         columns = self.names.tables[table]
         width = max(len(name) for name, _ in columns)
         _lines(f"{name.ljust(width)}  {kind}" for name, kind in columns)
+
+
+def _meant(line: str) -> list[str]:
+    """The words of a command of the shell itself, as other shells call it too; none where the line is SQL."""
+    words = line.strip().rstrip(";").split()
+    if len(words) == 1:
+        words = [_SAME.get(words[0].lower(), words[0])]
+    elif words[:1] == ["\\d"]:
+        words[0] = ".schema"
+    return words if words and words[0].startswith(".") else []
 
 
 def _lines(lines: Iterable[str]) -> None:

@@ -89,7 +89,7 @@ def _lines(found: Status, *, comprehensive: bool, check_db: bool, check_api: boo
         *(_tables(found) if comprehensive else []),
         api,
         f"Storage: {bytes_text(found.storage['free_bytes'])} available",
-        f"Logs: {found.logs['path']}/ ({count(found.logs['files'], 'file')}, {bytes_text(found.logs['bytes'])})",
+        f"Logs: {found.logs['path']}/ ({_logs(found)})",
         f"Quarantine: {found.quarantine['path']}/ ({_quarantine(found)}{_elsewhere(found)})",
         *(_rules(found) if comprehensive else []),
         "",
@@ -165,6 +165,12 @@ def _server(store: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _logs(found: Status) -> str:
+    if found.logs["files"] is None:
+        return NOT_MEASURED
+    return f"{count(found.logs['files'], 'file')}, {bytes_text(found.logs['bytes'])}"
+
+
 def _quarantine(found: Status) -> str:
     if "rows" not in found.quarantine:
         return NOT_MEASURED
@@ -197,8 +203,11 @@ def _last(found: Status) -> str:
         return NOT_MEASURED
     words = {"failed_units": ("unit", "units"), "failed_files": ("file or order", "files or orders")}
     failed = [count(last[key], *what) for key, what in words.items() if last.get(key)]
-    told = {"success": "Success", "ordered": "Ordered, not here yet"}
-    result = told.get(last["result"]) or f"Failed: {', '.join(failed)}"
+    told = {
+        "success": "Success", "ordered": "Ordered, not here yet", "failed": "Failed", "died": "Died",
+        "interrupted": "Interrupted", "running": "Still running",
+    }  # fmt: skip
+    result = ": ".join(filter(None, (told[last["result"]], ", ".join(failed))))
     return f"{last['time'][:19].replace('T', ' ')} ({result})"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hdi import raw
 from hdi.configuring import ENV, Checked
-from hdi.health import LITTLE
+from hdi.health import LITTLE, existing
 from hdi.model import Finding, FindingState
 from hdi.settings import Settings
 
@@ -115,7 +115,7 @@ def folders(found: Settings) -> Iterator[Finding]:
 
 
 def _writable(name: str, folder: Path) -> Finding:
-    place = _existing(folder)
+    place = existing(folder)
     said = str(folder) if place == folder else f"{folder} will be made"
     if not place.is_dir():
         return Finding(name, "fail", f"{place} is not a folder", "Move that file away, or name another folder.")
@@ -145,7 +145,7 @@ def disk(found: Settings) -> Finding:
     kinds = [found.data_dir, found.dlq_dir, found.log.dir]
     if found.store_type == "lake":
         kinds.append(Path(found.store.removeprefix("lake:")))
-    places = {place.stat().st_dev: place for place in map(_existing, reversed(kinds))}
+    places = {place.stat().st_dev: place for place in map(existing, reversed(kinds))}
     free = {place: shutil.disk_usage(place).free for place in places.values()}
     said = ", ".join(f"{_size(size)} free at {place}" for place, size in free.items())
     least = min(free.values())
@@ -164,11 +164,6 @@ def jobs(checked: Checked) -> Finding:
     kept = sum(job.synced for job in checked.jobs.values())
     timed = sum(job.cron is not None for job in checked.jobs.values())
     return Finding("jobs", "pass", f"{len(checked.jobs)} can be ordered; {kept} synced, {timed} by a cron line")
-
-
-def _existing(path: Path) -> Path:
-    """The folder, or the nearest one above it that is there, as far as this user can see."""
-    return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))  # noqa: PTH110  (says no, where pathlib raises)
 
 
 def _size(size: float) -> str:

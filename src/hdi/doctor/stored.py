@@ -44,7 +44,8 @@ def store(settings: Settings, opened: Callable[[], Store]) -> Iterator[Finding]:
     elif not bad:
         yield Finding("runs", "pass", f"{len(known)} known; none of them died and was left so")
     if bad:
-        yield Finding("journals", "warn", "; ".join(bad), "Move what is no journal out of that folder.")
+        mend = "Move what is no journal out of that folder, or let this user read it."
+        yield Finding("journals", "warn", "; ".join(bad), mend)
 
 
 def leftovers(data_dir: Path) -> Finding:

@@ -18,23 +18,28 @@ from hdi.sources import Diagnosed, Source
 _CLIENT = "databento"
 
 
-def tried(settings: Settings, source: Source, jobs: Iterable[Job], *, verbose: bool = False) -> dict[str, Any]:
+def tried(
+    settings: Settings, api: str, source: Source, jobs: Iterable[Job], *, verbose: bool = False
+) -> dict[str, Any]:  # fmt: skip
     """What the vendor answered; ``verbose`` also asks for what is available of the datasets of jobs.
 
+    ``key`` and ``client`` are None for the source of another package: they are its own affair.
     Raises what the vendor refuses with, and RequestError for a source that cannot be tried.
     """
     if not isinstance(source, Diagnosed):
         raise RequestError("this source cannot be tried out", "Plan an order with it: hdi plan --api NAME ...")
+    ours = api == _CLIENT
     source.check_key()
     reached = source.reach()
     source.datasets()  # the first call also loads the vendor's client, which is no latency
     began = time.monotonic()
     datasets = source.datasets()
     found: dict[str, Any] = {
-        "valid": True, "gateway": reached.url, "origin": source.origin, "key": _key(settings),
+        "valid": True, "api": api, "gateway": reached.url, "origin": source.origin,
+        "key": _key(settings) if ours else None,
         "seconds": {"without_key": round(reached.seconds, 3), "list_datasets": round(time.monotonic() - began, 3)},
         "clock_ahead_seconds": None if reached.ahead is None else round(reached.ahead, 1),
-        "datasets": datasets, "client": f"{_CLIENT} {version(_CLIENT)}",
+        "datasets": datasets, "client": f"{_CLIENT} {version(_CLIENT)}" if ours else None,
     }  # fmt: skip
     if verbose:
         found["available"] = {name: _available(source, name) for name in sorted({job.dataset for job in jobs})}

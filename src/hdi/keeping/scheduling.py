@@ -107,7 +107,7 @@ class State:
                 for n, d in self._done.items()}  # fmt: skip
         part = self.path.with_name(f".{_STATE}.{uuid4().hex}.part")
         try:
-            with part.open("w", encoding="utf-8") as file:
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123  (the mode counts from the start)
                 json.dump({"format": _FORMAT, "jobs": jobs}, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())

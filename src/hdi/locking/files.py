@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ MARKS: dict[str, pl.DataType] = {
     "table": pl.Int32(), "instrument_id": pl.Int64(), "publisher_id": pl.Int64(), "time": pl.Int64(),
     "high": pl.UInt64(), "low": pl.UInt64(),
 }  # fmt: skip
-_BAD = (LookupError, TypeError, ValueError, AttributeError)
+_BAD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, struct.error)
 _HINT = "Take it again from where it was kept, or make it anew with `hdi lock`."
 _DIGEST_BYTES = 32
 

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
 
 from hdi.errors import HdiError
+from hdi.health import existing
 from hdi.lagging import standing
 from hdi.metrics import families
 from hdi.model import NS
@@ -141,9 +142,15 @@ class Metrics(Collector):
     @staticmethod
     def _of_parts(parts: dict[str, Any]) -> list[Metric]:
         """Runs and raw files, as far as they could be read."""
+        for name, part in parts.items():
+            if "error" in part:
+                log.warning("a part could not be measured", part=name, error=part["error"])
         runs, raw, failed = parts["runs"], parts["raw"], parts["failures"]
         found = []
         if "error" not in runs:
+            unread = [((), float(len(runs["unreadable"])))]
+            says = "Journals of runs, or their folder, that cannot be read: who died may be among them"
+            found.append(families.gauge("hdi_journals_unreadable", says, (), unread))
             by_status = [((status,), float(number)) for status, number in sorted(runs["by_status"].items())]
             died = [((), float(runs["died_count"]))]
             found += [
@@ -165,9 +172,7 @@ class Metrics(Collector):
         return found
 
     def _of_machine(self) -> list[Metric]:
-        folder = self._world.settings.data_dir
-        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        free = shutil.disk_usage(place).free
+        free = shutil.disk_usage(existing(self._world.settings.data_dir)).free
         return [families.gauge("hdi_disk_free_bytes", "Free space of the data folder", (), [((), float(free))])]
 
 

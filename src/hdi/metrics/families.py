@@ -123,7 +123,12 @@ def of_held(held: Mapping[str, Mapping[str, Any]], now: int) -> list[Metric]:
 
     ends = [(labels, _instant(line["through"])) for labels, line in kinds if line.get("through")]
     return [
-        gauge("hdi_held_rows", "Rows that are held, by the last receipts of their units", _KIND, rows("rows")),
+        gauge(
+            "hdi_held_rows",
+            "Rows that are held: those that came by the receipts, without those that went",
+            _KIND,
+            rows("rows"),
+        ),
         gauge("hdi_held_symbols", "Symbols of which something is held or confirmed empty", _KIND, rows("symbols")),
         gauge("hdi_held_through_timestamp_seconds", "Up to when something is held", _KIND, ends),
         gauge(

@@ -66,8 +66,12 @@ class Purge:
         if not isinstance(self.store, Purging):  # as when it was made
             raise RequestError(f"{self.store.url} cannot purge rejects", "A lake and a database can.")
         done = self.store.purge(self.old, self.replaced, self.reason)
-        export_rejects(self.store, self.dlq)
+        self.export()
         return done
+
+    def export(self) -> None:
+        """Bring the exported rejects in line with the store; a purge that died may have left that undone."""
+        export_rejects(self.store, self.dlq)
 
 
 def retention(store: Store, days: int | None, dlq: Path) -> pl.DataFrame | None:

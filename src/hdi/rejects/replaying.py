@@ -121,6 +121,9 @@ class Replay:
         """Do it; an outcome for each file. What was committed meanwhile by somebody else fails its file alone."""
         steps = [step for step in planned.steps if step.moves]
         if not steps:
+            # What a replay that died after its last commit has left undone.
+            export_rejects(self._store, self._options.dlq_dir)
+            self._store.settle()
             return
         with Run(self._store, self._options) as run:
             for step in steps:

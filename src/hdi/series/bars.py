@@ -333,10 +333,24 @@ class _Making:
     def _folded(self, folder: Folder) -> Iterator[pl.DataFrame]:
         """The bars of all rows; by time, those of several frames are made at once."""
         counted = self.every.kind != "time"
+        if (made := self._by_store()) is not None:
+            self.seen = True
+            return made
         worked = None if counted else self.result.worked(lambda frame: folder.part(self._legs(frame)))
         if worked is None:
             return folder.bars(map(self._legs, self.result.slabs()))
         return folder.together(worked)
+
+    def _by_store(self) -> Iterator[pl.DataFrame] | None:
+        """The bars as the store's own engine makes them, None where it does not."""
+        from hdi.stores.folding import Folding
+
+        read, clock = self.result, self.clock
+        if self.source.name.name != TRADES or self.every.kind != "time" or not isinstance(self.store, Folding):
+            return None
+        if not isinstance(clock, Utc):  # by sessions
+            return None
+        return self.store.folded(read.schema, read.source, self._read, read.rectangles, self.wanted.dataset, clock)
 
     def _legs(self, frame: pl.DataFrame) -> pl.DataFrame:
         """What bars are made of, as :class:`hdi.folding.Folder` takes it."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from typing import Any, Self
 
 import numpy as np
@@ -120,15 +121,9 @@ class Merge:
             return trades
         on = [*self._telling(trades, own), AT, *self._terms.own]
         own = own.select(*on, *(pl.col(c).alias(name) for c, name in names.items()), pl.col(AT).alias(_OWN_AT))
-        if _repeats(own, on):
-            nth = pl.int_range(pl.len()).over(on).alias(_NTH)
-            trades, own, on = trades.with_columns(nth), own.with_columns(nth), [*on, _NTH]
-        elif _repeats(trades, on):
-            trades, own, on = (
-                trades.with_columns(pl.int_range(pl.len()).over(on).alias(_NTH)),
-                own.with_columns(pl.lit(0, pl.Int64).alias(_NTH)),
-                [*on, _NTH],
-            )
+        again = _repeated(own, on)
+        if again.any() or _repeated(trades, on).any():
+            trades, own, on = _numbered(trades, on), _numbered(own, on, again), [*on, _NTH]
         both = trades.join(own, on=on, how="left", maintain_order="left")
         here = pl.col(_OWN_AT).is_not_null()
         chosen = [pl.when(here).then(name).otherwise(c).alias(c) for c, name in names.items()]
@@ -147,7 +142,9 @@ class Merge:
         by = self._telling(quotes, quotes)
         if not by:
             return quotes.tail(1)
-        last = quotes.select(*by, _PLACE).group_by(by).agg(pl.col(_NTH).max())
+        # Of rows that lie by key few are the last of a run of theirs.
+        runs = quotes.select(*by, _PLACE).filter(_ends(quotes, by))
+        last = runs.group_by(by).agg(pl.col(_NTH).max())
         return quotes[last[_NTH].sort()]
 
     def _looked_back(self, trades: pl.DataFrame) -> list[pl.DataFrame]:
@@ -279,8 +276,25 @@ class _Stream:
         self._held = pl.concat(came)
 
 
-def _repeats(frame: pl.DataFrame, columns: Sequence[str]) -> bool:
-    return bool(frame.select(pl.struct(columns).is_duplicated().any()).item())
+def _ends(rows: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
+    """True for the rows that differ from the next in one of these columns, and for the last."""
+    differs = reduce(or_, (rows[c].ne_missing(rows[c].shift(-1)) for c in columns))
+    return differs.scatter(rows.height - 1, values=True)
+
+
+def _repeated(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
+    """True for the rows that are alike in these columns with others."""
+    return frame.select(pl.struct(columns).is_duplicated()).to_series()
+
+
+def _numbered(frame: pl.DataFrame, columns: Sequence[str], again: pl.Series | None = None) -> pl.DataFrame:
+    """The frame with the number of each row among those that are alike in these columns.
+
+    To group all rows by so many columns takes longer than the whole join: most are alone.
+    """
+    rows = (_repeated(frame, columns) if again is None else again).arg_true()
+    numbers = frame[rows].select(pl.int_range(pl.len()).over(columns)).to_series()
+    return frame.with_columns(pl.zeros(frame.height, pl.Int64, eager=True).scatter(rows, numbers).alias(_NTH))
 
 
 def _alike(left: pl.Series, right: pl.Series) -> bool:

@@ -34,6 +34,8 @@ from hdi.settings.groups import (
 #: The file of the source databento below the config folder, and its key that is no setting: the predefined jobs.
 API_FILE = "api_specific/databento_config.yaml"
 JOBS = "jobs"
+#: The folders below it for files of the user's own.
+FOLDERS = ("rules", "mappings", "schemas")
 _SYSTEM_NAMES = ("system_config",)
 _API_NAMES = ("databento_config", "databento")
 _SECRET_VARIABLE = re.compile(r"(HDI|TIMESCALEDB|DATABENTO)_\w*(PASSWORD|SECRET|TOKEN|KEY)|PGPASSWORD")
@@ -288,10 +290,16 @@ def _named(where: str) -> _Error:
 def _config_dir(given: _Given | None, cwd: Path) -> Path | None:
     if given is None:
         folder = cwd / "configs"
-        return folder if folder.is_dir() else None
-    folder = Path(os.path.normpath(cwd / Path(given.value).expanduser()))
-    if not folder.is_dir():
-        raise given.error(f"{folder} is not a folder")
+        if not folder.is_dir():
+            return None
+    else:
+        folder = Path(os.path.normpath(cwd / Path(given.value).expanduser()))
+        if not folder.is_dir():
+            raise given.error(f"{folder} is not a folder")
+    # What lies in a folder that is closed to this user would be taken for not there.
+    for place in (folder, folder / Path(API_FILE).parent, *(folder / name for name in FOLDERS)):
+        if place.is_dir() and not os.access(place, os.R_OK | os.X_OK):
+            raise ConfigError(f"{place}: this user may not read it", "Give this user the right to read that folder.")
     return folder
 
 

@@ -1,7 +1,7 @@
 """Sources bring the vendor's bytes. A source is one module, found by its name (``--api NAME``).
 
-``dbn`` takes files that the user already has; ``databento`` buys from the vendor's API. Other packages add
-theirs with the entry point group ``hdi.sources``.
+``dbn`` takes files that the user already has; ``databento`` buys from the vendor's API. Others are entry points of
+the group ``hdi.sources``, and opened with ``on_wait`` alone: their keys are their own affair.
 """
 
 from __future__ import annotations
@@ -216,7 +216,9 @@ def open_source(name: str, **settings: Any) -> Source:
         if entry.name == name:
             found: Source = entry.load().open(**settings)
             return found
-    if name not in names() or name in FILES:
-        raise RequestError(f"unknown source {name!r}", f"Known: {', '.join(names())}.")
+    vendors = [known for known in names() if known not in FILES]
+    if name not in vendors:
+        what = f"{name} reads files: there is no vendor to ask" if name in FILES else f"unknown source {name!r}"
+        raise RequestError(what, f"Vendors: {', '.join(vendors)}.")
     opened: Source = import_module(f"hdi.sources.{name}").open(**settings)
     return opened

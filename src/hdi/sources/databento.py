@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +24,7 @@ from hdi.frames import NAMED, RESOLVED
 from hdi.model import MOST_SYMBOLS, Condition, Order, Quote, Window, date_ns, ns_date, parse_instant
 from hdi.sources import Allowance, BatchFile, BatchJob, Reached
 from hdi.sources.breaker import Breaker
-from hdi.sources.databento_batch import Batch, declared
+from hdi.sources.databento_batch import Batch, amount, counted, declared
 from hdi.sources.databento_calls import Calls
 from hdi.sources.databento_gateway import OFFICIAL, Gateway
 from hdi.sources.databento_receive import Loss, receive
@@ -206,16 +205,16 @@ class Databento:
                 self._order, "metadata.get_billable_size", order, lambda c: c.metadata.get_billable_size(**terms)
             )
             cost = pool.submit(self._order, "metadata.get_cost", order, lambda c: c.metadata.get_cost(**terms))
-        counted, billed, dollars = records.result(), size.result(), cost.result()
+        found, billed, dollars = records.result(), size.result(), cost.result()
         with declared("metadata.get_cost"):
-            return Quote(counted, int(billed), Decimal(str(dollars)))
+            return Quote(found, counted(billed), amount(dollars))
 
     def count(self, order: Order) -> int:
         """How many records the order brings; free."""
         terms = _terms(order)
         found = self._order("metadata.get_record_count", order, lambda c: c.metadata.get_record_count(**terms))
         with declared("metadata.get_record_count"):
-            return int(found)
+            return counted(found)
 
     def download(self, order: Order, path: Path, may_waste: Callable[[int], bool] = lambda _: True) -> Download:
         """Bring the order's zstd DBN bytes to ``path``, which must not exist. The only call that is billed.

@@ -36,7 +36,7 @@ _FAILED = f"{_STATES},failed"
 _SHA256 = re.compile(r"sha256:([0-9a-f]{64})")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 #: A plain file name: nothing that leads to another folder.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ @+-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ @+-]{0,149}")
 _DATA = ".dbn.zst"
 _PIECE = 1 << 18
 #: What one round of tries has to bring of a file for another round to be worth it.
@@ -139,6 +139,8 @@ class Batch:
             with path.open("ab" if resumed else "wb") as out:
                 for piece in _pieces(response):
                     out.write(piece)
+                    if out.tell() > file.size:
+                        break
         if (size := _size(path)) != file.size:
             if size > file.size:
                 path.unlink()
@@ -223,7 +225,7 @@ def _job(found: Mapping[str, Any]) -> BatchJob:
     return BatchJob(
         _plain(str(found["id"])), str(found["state"]), order, str(found.get("split_duration") or "none"),
         _instant(found["ts_received"]), None if progress is None else int(progress),
-        None if count is None else int(count), None if cost is None else Decimal(str(cost)),
+        None if count is None else counted(count), None if cost is None else amount(cost),
     )  # fmt: skip
 
 
@@ -231,13 +233,31 @@ def _file(job: str, found: Mapping[str, Any]) -> BatchFile:
     match = _SHA256.fullmatch(str(found["hash"]).lower())
     if match is None:
         raise ValueError(f"{found['hash']!r} is no SHA-256")
-    return BatchFile(job, _plain(str(found["filename"])), int(found["size"]), match[1], str(found["urls"]["https"]))
+    url = str(found["urls"]["https"])
+    if urlsplit(url).scheme != "https" or not urlsplit(url).hostname:
+        raise ValueError(f"{url!r} is not an address by https")
+    return BatchFile(job, _plain(str(found["filename"])), counted(found["size"]), match[1], url)
 
 
 def _plain(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no plain name")
     return name
+
+
+def counted(value: Any) -> int:
+    """A number of things. ValueError for what is none."""
+    if (number := int(value)) < 0:
+        raise ValueError(f"{value!r} is no number of things")
+    return number
+
+
+def amount(value: Any) -> Decimal:
+    """US dollars. ValueError for what is no price."""
+    dollars = Decimal(str(value))
+    if not dollars.is_finite() or dollars < 0:
+        raise ValueError(f"{value!r} is no price")
+    return dollars
 
 
 def _instant(value: object) -> int:
@@ -256,4 +276,4 @@ def declared(method: str) -> Iterator[None]:
         ) from error
 
 
-__all__ = ["Batch", "declared", "trusted"]
+__all__ = ["Batch", "amount", "counted", "declared", "trusted"]

@@ -5,6 +5,7 @@ The vendor's ``case`` and payload decide, its status where there is no case; tex
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import ssl
@@ -135,7 +136,8 @@ def _detail(error: BentoHttpError, key: str) -> tuple[str, str, dict[str, Any]]:
 
 def _shown(text: str, key: str) -> str:
     """A text of the vendor on one line, cut where it is endless, and without the key."""
-    line = " ".join(text.replace(key, "***").split())
+    login = base64.b64encode(f"{key}:".encode()).decode()
+    line = " ".join(text.replace(key, "***").replace(login.rstrip("="), "***").split())
     return line if len(line) <= _LONGEST_TEXT else f"{line[:_LONGEST_TEXT]} ..."
 
 
@@ -216,14 +218,32 @@ def unanswered(error: RequestException, gateway: Gateway) -> HdiError | Transien
     return Transient(_reason(error, causes, gateway), _hint(gateway))
 
 
+_UNKNOWN = (
+    "is not trusted",
+    (
+        "Set REQUESTS_CA_BUNDLE to a file with the certificate authority that signed it (the rehearsal vendor prints "
+        "its own). If the address is not the one you mean, correct DATABENTO_GATEWAY."
+    ),
+)
+_NAMED = (
+    "is for another name",
+    "Correct DATABENTO_GATEWAY to the name that it is for, or give the gateway a certificate for this one.",
+)
+#: What OpenSSL found wrong with a certificate, by its number, and what to do.
+_CERTIFICATES = {
+    9: ("is not valid yet", "Is the clock of this machine right? If it is, the gateway has a wrong certificate."),
+    10: ("has expired", "Is the clock of this machine right? If it is, who runs the gateway has to renew it."),
+    62: _NAMED,
+    64: _NAMED,
+}
+
+
 def _untrusted(causes: list[BaseException], gateway: Gateway) -> VendorRefused | None:
     """The refusal when TLS itself failed; None when the connection was only lost during it."""
-    if any(isinstance(c, ssl.SSLCertVerificationError) for c in causes):
-        return VendorRefused(
-            f"the certificate of {gateway.url} is not trusted",
-            "Set REQUESTS_CA_BUNDLE to a file with the certificate authority that signed it (the rehearsal vendor "
-            "prints its own). If the address is not the one you mean, correct DATABENTO_GATEWAY.",
-        )
+    refused = next((c for c in causes if isinstance(c, ssl.SSLCertVerificationError)), None)
+    if refused is not None:
+        what, hint = _CERTIFICATES.get(refused.verify_code, _UNKNOWN)
+        return VendorRefused(f"the certificate of {gateway.url} {what}", hint)
     if any(isinstance(c, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionResetError) for c in causes):
         return None
     reasons = [str(c.reason) for c in causes if isinstance(c, ssl.SSLError) and c.reason]

@@ -151,10 +151,15 @@ def record_bytes(path: Path) -> int:
     total, lead = 0, b""
     unpack = zstd.ZstdDecompressor()
     with path.open("rb") as file, contextlib.suppress(zstd.ZstdError):
-        while piece := unpack.unused_data or file.read(_SLICE):
+        while True:
+            # What it was given is unpacked first: a little may be a lot.
+            hungry = unpack.eof or unpack.needs_input
+            piece = unpack.unused_data or (file.read(_SLICE) if hungry else b"")
+            if hungry and not piece:
+                break
             if unpack.eof:
                 unpack = zstd.ZstdDecompressor()
-            out = unpack.decompress(piece)
+            out = unpack.decompress(piece, max_length=_OUT)
             lead = lead if len(lead) >= _LEAD else lead + out[:_LEAD]
             total += len(out)
     header = _LEAD + int.from_bytes(lead[4:_LEAD], "little")

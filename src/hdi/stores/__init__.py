@@ -29,7 +29,7 @@ import polars as pl
 from hdi.answer import Answer
 from hdi.errors import OriginMismatch, RequestError, StoreError
 from hdi.extensions import extensions
-from hdi.frames import CONDITIONS, CONTENT, COVERAGE, DISCREPANCIES, LEDGER, MAPPINGS, REJECTS
+from hdi.frames import CONDITIONS, CONTENT, COVERAGE, DISCREPANCIES, LEDGER, MAPPINGS, REJECTS, empty
 from hdi.model import Finding, RawFile, Receipt, Unit, Window
 from hdi.schema import Schema, SchemaName, Schemas
 from hdi.stores.options import ServerOptions
@@ -50,7 +50,8 @@ class Work:
     """What one commit is about: its units by ledger number, their scope, and where the bytes are.
 
     ``coverage`` and ``mappings`` are what the commit adds to those frames; of ``conditions`` (all that the vendor said
-    when it was asked) it keeps what is news. ``run`` names the run.
+    when it was asked) it keeps what is news. ``run`` names the run. ``since`` is when its bytes were bought, in
+    nanoseconds: by no clock is it committed before; 0 where they were not.
     """
 
     run: str
@@ -61,7 +62,8 @@ class Work:
     coverage: pl.DataFrame
     mappings: pl.DataFrame
     raw: RawFile | None = None
-    conditions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CONDITIONS))
+    conditions: pl.DataFrame = field(default_factory=lambda: empty(CONDITIONS))
+    since: int = 0
 
     @property
     def scope(self) -> pl.DataFrame:
@@ -104,7 +106,7 @@ class Piece:
     mappings: pl.DataFrame
     quarantine: pl.DataFrame
     history: pl.DataFrame
-    conditions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CONDITIONS))
+    conditions: pl.DataFrame = field(default_factory=lambda: empty(CONDITIONS))
 
     @property
     def work(self) -> Work:

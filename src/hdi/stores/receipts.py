@@ -12,19 +12,20 @@ from typing import Any
 import polars as pl
 
 from hdi.errors import RequestError, StoreError
-from hdi.frames import BROUGHT, CONDITIONS, LEDGER, MAPPINGS, NO_RECORD, PURGED
+from hdi.frames import BROUGHT, CONDITIONS, LEDGER, MAPPINGS, NO_RECORD, PURGED, empty
 from hdi.model import Receipt, Unit
 
 #: Rejects that are hashed at once.
 _SLICE = 65_536
 
 
-def moment(before: int | None) -> int:
+def moment(before: int | None, since: int) -> int:
     """When a commit is made, nanoseconds UTC: the same for all its receipts, and later than those ``before`` it.
 
-    What was known at an instant is told by this alone: a clock that was set back must not change the order.
+    What was known at an instant is told by this alone: a clock that was set back must not change the order. Nor is
+    anything committed before it was bought, at ``since``.
     """
-    return max(time.time_ns(), (before or 0) + 1)
+    return max(time.time_ns(), (before or 0) + 1, since)
 
 
 def judged(
@@ -73,7 +74,7 @@ def ledger_row(receipt: Receipt, table: str) -> dict[str, Any]:
 def ledger_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     """Rows of :func:`ledger_row` as a frame."""
     if not rows:
-        return pl.DataFrame(schema=LEDGER)
+        return empty(LEDGER)
     # Polars makes null of a text where it is told to expect a decimal.
     read = {**LEDGER, "dollars": pl.String()}
     return pl.DataFrame(rows, schema=read, orient="row").cast({"dollars": LEDGER["dollars"]})
@@ -85,7 +86,7 @@ def new_mappings(mappings: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     ``known`` is in the order in which it was learned; of others than those symbols and instruments nothing is needed.
     """
     if not mappings.height:
-        return pl.DataFrame(schema=MAPPINGS)
+        return empty(MAPPINGS)
     fresh = mappings.unique(maintain_order=True)
     known = known.with_row_index("at")
     again = fresh.join(known, on=list(MAPPINGS)).group_by(list(MAPPINGS)).agg(pl.col("at").max())

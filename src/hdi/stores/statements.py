@@ -218,12 +218,15 @@ def _again(first: pl.DataFrame | None, rest: Iterator[pl.DataFrame]) -> Iterator
     yield from rest
 
 
+#: Zero ends a text for a server; the others are halves of a character.
+_NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 _SPACE = re.compile(r"(?:\s|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
-_EXPLAIN = re.compile(r"explain\b", re.IGNORECASE)
 
 
 def trimmed(statement: str) -> str:
     """The statement without what ends it. Raises RequestError where there is none."""
+    if (odd := _NO_TEXT.search(statement)) is not None:
+        raise RequestError(f"{odd.group()!r} is no character of a statement", "Write it in the characters of UTF-8.")
     text = statement.rstrip()
     while text.endswith(";"):
         text = text[:-1].rstrip()
@@ -233,13 +236,7 @@ def trimmed(statement: str) -> str:
     return text
 
 
-def explained(statement: str) -> bool:
-    """True for EXPLAIN of another statement."""
-    blank = _SPACE.match(statement)
-    return _EXPLAIN.match(statement, blank.end() if blank else 0) is not None
-
-
 __all__ = [
-    "NO_CLOCK", "ONLY_READING", "REFUSED", "Numbers", "Told", "chars", "explained", "only_reading", "pointed",
+    "NO_CLOCK", "ONLY_READING", "REFUSED", "Numbers", "Told", "chars", "only_reading", "pointed",
     "refused_function", "trimmed", "unique", "unknown",
 ]  # fmt: skip

@@ -9,25 +9,29 @@ import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import cast
 
 from hdi.errors import RequestError
 from hdi.stores.statements import REFUSED, only_reading, pointed, refused_function
 
+#: What begins a name, and what goes on with one: for the server any character beyond ASCII is a letter.
+_LETTER, _LATER = r"A-Za-z_\u0080-\U0010ffff", r"A-Za-z0-9_\u0080-\U0010ffff"
 _TOKEN = re.compile(
-    r"""(?P<space>\s+|--[^\n]*)
+    rf"""(?P<space>[ \t\n\r\f\v]+|--[^\n\r]*)
     |(?P<comment>/\*)
     |(?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')
     |(?P<unicode>[uU]&"(?:[^"]|"")*")
     |(?P<text>(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*')
-    |(?P<dollar>\$(?P<tag>[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$)
+    |(?P<dollar>\$(?P<tag>[{_LETTER}][{_LATER}]*)?\$)
     |(?P<quoted>"(?:[^"]|"")*")
-    |(?P<word>[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)
-    |(?P<number>\d[\w.]*)
+    |(?P<word>[{_LETTER}][{_LATER}$]*)
+    |(?P<number>[0-9][A-Za-z0-9_.]*)
     |(?P<sign>.)""",
     re.VERBOSE | re.DOTALL,
 )
+#: What an option of EXPLAIN and its value are.
+_OPTION = re.compile(r"[A-Za-z0-9_.]+|'[A-Za-z0-9_]+'|,")
 _BEGINS = ("select", "with", "values", "table")
 _OTHERS = frozenset(
     [
@@ -109,10 +113,14 @@ class Token:
 
 def tokens(text: str) -> Iterator[Token]:
     """The tokens of a statement that are neither space, comment nor text. RequestError where one does not end."""
-    at = 0
+    at, before = 0, ""
     while at < len(text):
         found = cast("re.Match[str]", _TOKEN.match(text, at))  # a sign is anything
         kind = str(found.lastgroup if found.lastgroup != "tag" else "dollar")
+        if before == "escaped" and found.group().startswith("'"):
+            # A server reads on by the rules of the first, on a new line.
+            raise pointed("two texts stand one after another: write one", text, at)
+        before = kind if kind not in ("space", "comment") else before
         if kind == "comment":
             at = _after_comment(text, at)
             continue
@@ -152,6 +160,37 @@ def split(text: str) -> tuple[list[str], str]:
     starts = [0, *(end + 1 for end in ends)]
     parts = [text[start:end] for start, end in zip(starts, ends, strict=False)]
     return [p.strip() for p in parts if not blank(p)], text[starts[-1] :]
+
+
+def explained(text: str) -> tuple[str, str]:
+    """EXPLAIN with its options, of words alone, and the statement that it explains; "" and the text for any other."""
+    first = [*islice(tokens(text), 3)]
+    if not first or first[0].kind != "word" or first[0].name != "explain":
+        return "", text
+    # A parenthesis begins the options, unless it is the statement's own.
+    if [t.name for t in first[1:2]] == ["("] and not {t.name for t in first[2:]} & {*_BEGINS, "("}:
+        return _options(text)
+    said, place = ["EXPLAIN"], len(text)
+    for token in islice(tokens(text), 1, None):
+        if token.kind != "word" or token.name not in ("analyze", "analyse", "verbose"):
+            place = token.offset
+            break
+        said.append(token.text.upper())
+    return " ".join(said), text[place:]
+
+
+def _options(text: str) -> tuple[str, str]:
+    """As :func:`explained`, where options stand in parentheses."""
+    said: list[str] = []
+    for token in islice(tokens(text), 2, None):
+        if token.text == ")":
+            return f"EXPLAIN ({' '.join(said)})", text[token.offset + 1 :]
+        told = text[token.offset :] if token.kind == "text" else token.text
+        option = _OPTION.match(told)
+        if option is None or (token.kind != "text" and option.group() != token.text):
+            raise pointed("the options of EXPLAIN are words, such as (ANALYZE, FORMAT json)", text, token.offset)
+        said.append(option.group())
+    raise pointed("the options of EXPLAIN do not end", text, len(text))
 
 
 def blank(text: str) -> bool:
@@ -239,4 +278,4 @@ def _refuse(token: Token, before: Token | None, after: Token | None) -> None:
         raise only_reading(f"FOR {after.text.upper()} locks rows")
 
 
-__all__ = ["Token", "Words", "blank", "looked_through", "refuse_other", "split", "tokens"]
+__all__ = ["Token", "Words", "blank", "explained", "looked_through", "refuse_other", "split", "tokens"]

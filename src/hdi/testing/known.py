@@ -11,7 +11,7 @@ import pytest
 
 from hdi.errors import RequestError
 from hdi.frames import MAPPINGS
-from hdi.model import NS, Query, Window, iso_ns
+from hdi.model import DAY_NS, NS, Query, Window, iso_ns
 from hdi.query import run
 from hdi.stores import Store
 from hdi.testing.base import Suite
@@ -123,6 +123,12 @@ class Known(Suite):
             _trades([1, 9, 3, 4]).commit(store)
         assert store.ledger()["committed_at"].is_sorted()
         assert (prices(Then.at(store, first)), prices(Then.at(store, _now(store)))) == ([1, 2, 3, 4], [1, 9, 3, 4])
+
+    def test_a_commit_is_made_no_earlier_than_its_bytes_were_bought_whatever_the_clock_says(self, store: Store) -> None:
+        at = time.time_ns() + DAY_NS
+        assert replace(_trades([1, 2, 3, 4]), since=at).commit(store).committed_at == at
+        assert store.ledger()["committed_at"].to_list() == [at]
+        assert _trades([1, 9, 3, 4]).commit(store).committed_at == at + 1
 
     def test_a_name_that_was_learned_later_was_not_known(self, store: Store) -> None:
         nameless = Load(trades(_AT).with_columns(symbol=pl.lit(None, pl.String)), symbol="118", stype="instrument_id")

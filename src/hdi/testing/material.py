@@ -148,6 +148,7 @@ class Load:
     heard: pl.DataFrame = field(default_factory=heard)
     job: str | None = None
     prepared: str | None = None
+    since: int = 0
 
     @property
     def unit(self) -> Unit:
@@ -179,7 +180,7 @@ class Load:
             run=self.run, dataset=DATASET, schema=schema, name=name, units={number: unit},
             coverage=claims.select(pl.col(c).cast(t) for c, t in COVERAGE.items()),
             mappings=names.unique(maintain_order=True), raw=RawFile("/nowhere/raw.dbn", "ab" * 32, 99),
-            conditions=self.heard,
+            conditions=self.heard, since=self.since,
         )  # fmt: skip
 
     def receipt(self, number: int, work: Work) -> Receipt:

@@ -83,16 +83,17 @@ class Tested:
 class World:
     """What is asked. ``bars`` are the days (ns) of daily bars of a symbol; ``held`` says whether a row is there.
 
-    Both raise UnknownSymbol for what was never stored. ``lacking`` counts the days of a symbol that lack a daily bar
-    which there is to have, in days (both inside); ``command`` runs a month query as a process of its own, and gives
-    its exit code, its seconds and what it said.
+    Both raise UnknownSymbol for what was never stored. ``lacking`` counts the days of a symbol (both inside) on which
+    none of its instruments has a daily bar and one may have had one, and says why; None where nothing was asked for by
+    that symbol, so that it cannot be told. ``command`` runs a month query as a process of its own, and gives its exit
+    code, its seconds and what it said.
     """
 
     ledger: Callable[[], pl.DataFrame]
     runs: Callable[[], Sequence[RunRecord]]
     bars: Callable[[str], Sequence[int]]
     held: Callable[[str, str], bool]
-    lacking: Callable[[str, dt.date, dt.date], tuple[int, str]]
+    lacking: Callable[[str, dt.date, dt.date], tuple[int, str] | None]
     command: Callable[[str, dt.date, dt.date], tuple[int, float, str]]
 
 
@@ -118,7 +119,7 @@ def verify(world: World, wanted: Sequence[str] = (), tell: Callable[[str], objec
 
 
 def _daily(world: World, kept: dict[str, tuple[str, Sequence[int]]]) -> dict[str, tuple[str, Sequence[int]]]:
-    """By root the name under which daily bars are stored, and their days; looked for once."""
+    """By root the name under which a year of daily bars is stored, or the most, and their days; looked for once."""
     if not kept:
         for root in ROOTS:
             for name in (pattern.format(root) for pattern in _NAMES):
@@ -126,10 +127,17 @@ def _daily(world: World, kept: dict[str, tuple[str, Sequence[int]]]) -> dict[str
                     days = world.bars(name)
                 except UnknownSymbol:
                     continue
-                if days:
+                if len(days) > len(kept.get(root, ("", ()))[1]):
                     kept[root] = name, days
+                if days and _whole(days):
                     break
     return kept
+
+
+def _whole(days: Sequence[int]) -> bool:
+    """Whether the year up to the last of these days is there; it may begin with a week of holidays."""
+    first = ns_date(max(days)) - dt.timedelta(days=YEAR - 1)
+    return ns_date(min(days)) <= first + dt.timedelta(days=7)
 
 
 def available(world: World, daily: Mapping[str, tuple[str, Sequence[int]]]) -> tuple[list[Check], dict[str, Any]]:
@@ -148,14 +156,30 @@ def _year(world: World, root: str, held: tuple[str, Sequence[int]] | None) -> Ch
     symbol, days = held
     last = ns_date(max(days))
     first = last - dt.timedelta(days=YEAR - 1)
-    mend = f"hdi gaps {symbol} --schema {DAILY} --start-date {first} --end-date {last} --fill"
-    if ns_date(min(days)) > first + dt.timedelta(days=7):  # a year may begin with a week of holidays
+    if not _whole(days):
         said = f"{symbol}: {len(days)} days, from {ns_date(min(days))} to {last}: less than a year"
         return Check(name, "fail", said, _ingest(symbol, DAILY, first, last), len(days))
-    lacking, why = world.lacking(symbol, first, last)
+    check = _full(world, name, held, first, last)
+    before = dt.date(last.year - 1, 1, 1), dt.date(last.year - 1, 12, 31)
+    if check.state == "fail" and _whole([day for day in days if day <= date_ns(before[1])] or [max(days)]):
+        whole = _full(world, name, held, *before)
+        return whole if whole.state == "pass" else check
+    return check
+
+
+def _full(world: World, name: str, held: tuple[str, Sequence[int]], first: dt.date, last: dt.date) -> Check:
+    """Whether no day of a year lacks a bar, from its first one on."""
+    symbol, days = held
+    first = max(first, ns_date(min(days)))
     inside = sum(date_ns(first) <= day <= date_ns(last) for day in days)
     said = f"{symbol}: {inside} days with a bar from {first} to {last}"
+    found = world.lacking(symbol, first, last)
+    if found is None:
+        said = f"{said}; nothing was asked for as {symbol}, so that what lacks one cannot be told"
+        return Check(name, "not measured", said, _ingest(symbol, DAILY, first, last), inside)
+    lacking, why = found
     if lacking:
+        mend = f"hdi gaps -s {symbol} --schema {DAILY} --start-date {first} --end-date {last} --fill"
         return Check(name, "fail", f"{said}, {lacking} that lack one ({why})", mend, inside)
     return Check(name, "pass", f"{said}, none that lacks one", "", inside)
 

@@ -10,7 +10,6 @@ _hdi/                locks, staging, side files, numbers of units; hdi.json name
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ from typing import Any, TypeVar
 
 import polars as pl
 import structlog
-from deltalake import DeltaTable
 
 from hdi.answer import Answer
 from hdi.errors import RequestError
@@ -33,8 +31,9 @@ from hdi.stores.lake import about, adopt, noted
 from hdi.stores.lake import purge as forget
 from hdi.stores.lake.commit import record
 from hdi.stores.lake.compare import Stored, live_files
-from hdi.stores.lake.derive import TABLES, Derived, clear_log, commits, latest
-from hdi.stores.lake.files import guard, locked, try_lock
+from hdi.stores.lake.derive import TABLES, Derived
+from hdi.stores.lake.entries import clear_log, clear_torn, commits, latest, opened
+from hdi.stores.lake.files import guard, locked, private, try_lock
 from hdi.stores.lake.inspect import inspected
 from hdi.stores.lake.instruments import Instruments
 from hdi.stores.lake.numbers import Numbers
@@ -87,8 +86,8 @@ class Lake(Upkeep):
             self._derived.made = about.made(root)
             if write:
                 root.mkdir(parents=True, exist_ok=True, mode=0o700)
-                for folder in ("locks", "staging", "sidecars"):
-                    (root / "_hdi" / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+                for folder in ("", "locks", "staging", "sidecars"):
+                    private(root / "_hdi" / folder)
                 self.sweep()
 
     def step(self, name: str) -> None:
@@ -273,7 +272,7 @@ class Lake(Upkeep):
         schema = next((s for s in self._schemas.values() if DEFINITION in s.names), None)
         with guard(self.root):
             if schema is not None and latest(self.root, schema.table) >= 0:
-                table = DeltaTable(str(self.root / schema.table))
+                table = opened(self.root, schema.table)
                 files, later = [], pl.Series(dtype=pl.Int32)
                 if as_of is not None:
                     files = self._derived.history_files(f"{schema.table}_history")
@@ -327,7 +326,7 @@ class Lake(Upkeep):
         with guard(self.root):
             for table, schema in self._schemas.items():
                 if latest(self.root, table) >= 0:
-                    files = live_files(DeltaTable(str(self.root / table)), schema.index_time)
+                    files = live_files(opened(self.root, table), schema.index_time)
                     tables[table] = {
                         "rows": sum(f.rows for f in files), "files": len(files), "bytes": sum(f.size for f in files),
                     }  # fmt: skip
@@ -360,7 +359,7 @@ class Lake(Upkeep):
         at = (newest, entry.st_ino, entry.st_mtime_ns)
         known = self._live.get(schema.table)
         if known is None or known[0] != at:
-            table = DeltaTable(str(self.root / schema.table))
+            table = opened(self.root, schema.table)
             known = (at, tuple(live_files(table, schema.index_time)))
             if table.version() == newest:  # else somebody has just committed: it is looked at again next time
                 self._live[schema.table] = known
@@ -394,6 +393,12 @@ class Lake(Upkeep):
             (self.root / path).unlink(missing_ok=True)
         return False
 
+    def _take_back(self, intent: Mapping[str, Any]) -> None:
+        """The same for an attempt whose process is gone; its machine may have gone down too."""
+        with locked(self.lock_path(intent["table"])):
+            clear_torn(self.root, intent["table"], intent["version"] + 1)
+            self.undo(intent)
+
     def warn_doubtful(self, rows: int) -> None:
         """Say that a fragment stands beside other rows of the same instants."""
         if rows:
@@ -422,12 +427,12 @@ class Lake(Upkeep):
             if lock is None:
                 continue
             try:
-                intent = folder / "intent.json"
-                if intent.exists():
-                    self.undo(json.loads(intent.read_text(encoding="utf-8")))
+                if (intent := about.intended(folder)) is not None:
+                    self._take_back(intent)
                 for table in self._schemas:
                     with locked(self.lock_path(table)):
                         clear_log(self.root, table)
+                        clear_torn(self.root, table, 0)
                 # Its owner may be clearing it away too.
                 shutil.rmtree(folder, ignore_errors=True)
                 self._log.info("swept the remains of an attempt that died", attempt=folder.name)

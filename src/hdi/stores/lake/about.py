@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from hdi.errors import StoreError
 from hdi.stores.lake.files import write_text
 
@@ -21,7 +23,10 @@ def told(root: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as exc:
-        raise StoreError(f"{root / NAME} is damaged: {exc}") from exc
+        raise StoreError(
+            f"{root / NAME} is damaged: {exc}",
+            "Put it back from a backup, or from a copy of the lake: it has few lines.",
+        ) from exc
 
 
 def text(origin: str, tables: Collection[str]) -> str:
@@ -32,6 +37,18 @@ def text(origin: str, tables: Collection[str]) -> str:
 def add(root: Path, folder: Path, origin: str, tables: Collection[str] = ()) -> None:
     """Have the file say so, durably; ``folder`` is one of the writer's own on the same disk."""
     write_text(root / NAME, text(origin, made(root) | {*tables}), folder / NAME)
+
+
+def intended(folder: Path) -> dict[str, Any] | None:
+    """What an attempt that died was about to put in place; None where it had not come so far, or that is damaged."""
+    try:
+        return dict(json.loads((folder / "intent.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except ValueError as exc:
+        # What no commit names is no part of a table, and goes with the next upkeep.
+        structlog.get_logger(component="Store").warning("an intent is damaged", folder=str(folder), error=str(exc))
+        return None
 
 
 def made(root: Path) -> frozenset[str]:
@@ -45,7 +62,7 @@ def check(root: Path, ours: Collection[str]) -> None:
         raise StoreError(f"{root} is a file, not a folder for a lake", "Name a folder with --store.")
     made = told(root).get("format", FORMAT)
     if made != FORMAT:
-        raise StoreError(f"the lake {root} has format {made}; this version knows {FORMAT}")
+        raise StoreError(f"the lake {root} has format {made}; this version knows {FORMAT}", "Use the hdi that made it.")
     if root.exists() and not (root / NAME).exists():
         strange = [p.name for p in root.iterdir() if p.name not in ours]
         if strange:
@@ -55,4 +72,4 @@ def check(root: Path, ours: Collection[str]) -> None:
             )
 
 
-__all__ = ["FORMAT", "NAME", "add", "check", "made", "text", "told"]
+__all__ = ["FORMAT", "NAME", "add", "check", "intended", "made", "text", "told"]

@@ -19,7 +19,7 @@ from hdi.frames import BROUGHT
 from hdi.model import Receipt, iso_ns
 from hdi.raw import sync
 from hdi.stores.lake.compare import Attempt, Change, compared, live_files, tally
-from hdi.stores.lake.derive import sync_log
+from hdi.stores.lake.entries import sync_log
 from hdi.stores.lake.files import locked, write_text
 from hdi.stores.lake.packed import pack
 from hdi.stores.lake.table import delta_schema, newest
@@ -105,7 +105,7 @@ def _moment(attempt: Attempt) -> int:
     work = attempt.work
     mine = attempt.lake.ledger().filter(pl.col("dataset") == work.dataset, pl.col("schema") == work.name.name)
     latest = mine["committed_at"].max()
-    return moment(None if latest is None else int(latest))  # type: ignore[arg-type]  # Polars' maxima
+    return moment(None if latest is None else int(latest), work.since)  # type: ignore[arg-type]  # Polars' maxima
 
 
 def _judged(
@@ -159,6 +159,7 @@ def put(attempt: Attempt, table: DeltaTable, change: Change, payload: dict[str, 
         for f in change.removed
     ]
     version = table.version()
+    payload["actions"] = len(adds) + len(removes) + len(marks)
     lake.step("intent")
     intent = {"table": work.schema.table, "version": version, "attempt": writer.attempt,
               "files": [str(to.relative_to(lake.root)) for _, to in moves]}  # fmt: skip

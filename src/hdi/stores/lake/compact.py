@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
-from deltalake import DeltaTable
 
 from hdi.errors import StoreError
 from hdi.frames import COVERAGE, MAPPINGS
 from hdi.stores import Work
 from hdi.stores.lake.commit import exclusively, put
 from hdi.stores.lake.compare import Attempt, Change, Stored, live_files, row_bytes, scan_run
-from hdi.stores.lake.derive import latest
+from hdi.stores.lake.entries import latest, opened
 from hdi.stores.lake.table import newest
 from hdi.stores.lake.write import RUN_ROWS, LakeWriter, Run, write_run
 from hdi.stores.upkeep import Care, Tended
@@ -52,7 +51,7 @@ def compact(lake: Lake, care: Care) -> Iterator[Tended]:
     for schema in lake.schemas():
         if latest(lake.root, schema.table) < 0:
             continue
-        table = DeltaTable(str(lake.root / schema.table))
+        table = opened(lake.root, schema.table)
         if strange := sorted({f.name for f in table.schema().fields} - {*schema.stored, "_date"}):
             note = f"left as it is: the column {strange[0]} is not declared here, and would be lost"
             yield Tended("compact", schema.table, note)

@@ -9,11 +9,10 @@ nothing: they are built again.
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,11 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.errors import StoreError
-from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEARNED, LEDGER, MAPPINGS, PURGED, REJECTED, REJECTS
+from hdi.export import arrow_schema
+from hdi.frames import BROUGHT, CONDITIONS, COVERAGE, LEARNED, LEDGER, MAPPINGS, PURGED, REJECTED, REJECTS, empty
 from hdi.raw import sync
-from hdi.stores.lake.files import PARQUET, locked
+from hdi.stores.lake.entries import Commit, clear_log, commits, entry, latest, opened, sync_log
+from hdi.stores.lake.files import PARQUET, locked, private, readable
 from hdi.stores.lake.packed import checked, unpack
 from hdi.stores.receipts import emptied, ledger_frame
 from hdi.symbology import Intervals
@@ -55,65 +56,6 @@ CONFIGURATION: dict[str, str | None] = {
 }
 
 
-@dataclass(frozen=True)
-class Commit:
-    """One commit of a data table: its version and what hdi wrote into it."""
-
-    table: str
-    version: int
-    payload: Mapping[str, Any]
-
-    @property
-    def time(self) -> int:
-        """When it was made, nanoseconds UTC. Receipts that were adopted are older than their commit, which says it."""
-        if (told := self.payload.get("adopted") or self.payload.get("purged")) is not None:
-            return int(told["at"])
-        return max((unit["committed_at"] for unit in self.payload["units"]), default=0)
-
-
-def latest(root: Path, table: str) -> int:
-    """The newest version of a table, -1 when it does not exist."""
-    try:
-        names = os.listdir(root / table / "_delta_log")  # noqa: PTH208  (a log of many versions, names alone)
-    except FileNotFoundError:
-        return -1
-    return max((int(n[:20]) for n in names if len(n) == 25 and n.endswith(".json")), default=-1)  # noqa: PLR2004
-
-
-def clear_log(root: Path, table: str) -> None:
-    """Remove half-written log entries of writers that died. The lock that commits to the table take must be held."""
-    for path in (root / table / "_delta_log").glob("*.json#*"):
-        path.unlink(missing_ok=True)
-
-
-def sync_log(root: Path, table: str, after: int) -> None:
-    """Flush the log entries newer than version ``after`` to the disk: Delta itself does not."""
-    folder = root / table / "_delta_log"
-    for version in range(after + 1, latest(root, table) + 1):
-        sync(folder / f"{version:020d}.json")
-    sync(folder)
-
-
-def commits(root: Path, table: str, after: int) -> Iterator[Commit]:
-    """The commits newer than version ``after``, oldest first, without those that carry no receipts."""
-    for version in range(after + 1, latest(root, table) + 1):
-        path = root / table / "_delta_log" / f"{version:020d}.json"
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as exc:
-            raise StoreError(
-                f"{path} is gone: the log of {table} was cleaned before its receipts were read",
-                "Restore the file from a backup; the rows themselves are not affected.",
-            ) from exc
-        try:
-            infos = [json.loads(line).get("commitInfo") for line in text.splitlines()]
-        except ValueError as exc:
-            raise StoreError(f"{path} is damaged: {exc}", "Restore the file from a backup.") from exc
-        for info in infos:
-            if info and "hdi" in info:
-                yield Commit(table, version, info["hdi"])
-
-
 class Derived:
     """The derived tables of one lake, as of the newest commits."""
 
@@ -132,7 +74,7 @@ class Derived:
     def frame(self, name: str) -> pl.DataFrame:
         """The derived table, with every commit folded in."""
         with self._threads:
-            return self._unpurged(lambda: self._stand(name, {}))
+            return self._unpurged(lambda newest: self._stand(name, newest))
 
     def frames(self, *names: str) -> list[pl.DataFrame]:
         """Several of them; the logs are looked at once. One that has no news is the same object as before."""
@@ -168,10 +110,10 @@ class Derived:
     def rejected(self) -> pl.DataFrame:
         """Every reject that was ever kept; of an adopted piece those that stood when it came."""
         with self._threads:
-            return self._unpurged(self._rejected)
+            return self._unpurged(lambda _: self._rejected())
 
     def _rejected(self) -> pl.DataFrame:
-        stands, gone = pl.DataFrame(schema=REJECTS), [pl.DataFrame(schema=REJECTED)]
+        stands, gone = empty(REJECTS), [empty(REJECTED)]
         found = [c for t in self._tables for c in self._in_order(t)]
         for _, commit in sorted(found, key=itemgetter(0)):
             kept = _without_replaced(stands.with_row_index("_at"), commit, self._root)
@@ -188,17 +130,23 @@ class Derived:
             found = [unpack(self._root, c.payload["purges"], PURGED)
                      for t in self._tables for c in self._commits(t, -1, latest(self._root, t)) if "purges" in c.payload
                      ]  # fmt: skip
-        return pl.concat([pl.DataFrame(schema=PURGED), *found]).sort("purged_at", maintain_order=True)
+        return pl.concat([empty(PURGED), *found]).sort("purged_at", maintain_order=True)
 
-    def _unpurged(self, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
-        """What ``make`` makes of the commits; made again where a purge took away what it was about to read."""
-        before = [latest(self._root, t) for t in self._tables]
+    def _unpurged(self, make: Callable[[dict[str, int]], pl.DataFrame]) -> pl.DataFrame:
+        """What ``make`` makes of the commits up to the newest versions, which it is given as far as they are known.
+
+        It is made again where a purge took away what it was about to read.
+        """
+        before = self._newest()
         try:
-            return make()
+            return make(dict(before))
         except StoreError:
-            if before == [latest(self._root, t) for t in self._tables]:
+            if before == self._newest():
                 raise
-        return make()
+        return make({})
+
+    def _newest(self) -> dict[str, int]:
+        return {table: latest(self._root, table) for table in self._tables}
 
     def _in_order(self, table: str) -> list[tuple[int, Commit]]:
         """The commits of a table with when each was made; a clock that was set back does not change their order."""
@@ -210,34 +158,34 @@ class Derived:
 
     def rebuilt(self, name: str) -> pl.DataFrame:
         """The derived table made from the commits alone, whatever was persisted."""
-        empty = pl.DataFrame(schema=self._dtypes[name])
         with self._threads:
-            return self._folded(name, empty, {})[0]
+            return self._folded(name, empty(self._dtypes[name]), {})[0]
 
     def persist(self) -> None:
         """Write what was folded since the last time, and forget nothing in between."""
         with self._threads, locked(self._root / "_hdi" / "locks" / "derived.lock"):
+            newest = self._newest()
             for name in self._dtypes:
-                self._persist(name)
+                self._persist(name, newest)
 
-    def _persist(self, name: str) -> None:
+    def _persist(self, name: str, newest: Mapping[str, int]) -> None:
         at = self._positions(name)
-        behind = sum(max(latest(self._root, t) - at.get(t, -1), 0) for t in self._tables if _made_from(name, t))
+        behind = sum(max(version - at.get(t, -1), 0) for t, version in newest.items() if _made_from(name, t))
         if not behind:
             return
         # The lock is held: what is opened once stays the newest.
-        table = DeltaTable(str(self._root / name)) if latest(self._root, name) >= 0 else None
+        table = opened(self._root, name, self._mend(name)) if latest(self._root, name) >= 0 else None
         files = _files(table) if table else []
         # Only what a commit may take rows from is needed whole; of the others, what is new is added.
         # A persisted table that an older version made lacks columns that it has now.
         grown = table is not None and not {f.name for f in table.schema().fields}.issuperset(self._dtypes[name])
         whole = name == "quarantine" or grown or (name in TABLES and len(files) >= _MANY_FILES)
-        before = self._read(name, files) if whole else pl.DataFrame(schema=self._dtypes[name])
-        after, now, appended = self._folded(name, before, at)
+        before = self._read(name, files) if whole else empty(self._dtypes[name])
+        after, now, appended = self._folded(name, before, at, dict(newest))
         if appended and after.height == before.height and behind < _BEHIND:
             return
         table = table or DeltaTable.create(
-            str(self._root / name), self._delta_schema(name), mode="ignore", configuration=CONFIGURATION
+            str(private(self._root / name)), self._delta_schema(name), mode="ignore", configuration=CONFIGURATION
         )
         version = table.version()
         clear_log(self._root, name)
@@ -280,20 +228,22 @@ class Derived:
         long as its log is.
         """
         for version in range(latest(self._root, name), -1, -1):
-            text = (self._root / name / "_delta_log" / f"{version:020d}.json").read_text(encoding="utf-8")
-            marks = [entry["txn"] for line in text.splitlines() if "txn" in (entry := json.loads(line))]
+            marks = [a["txn"] for a in entry(self._root, name, version, self._mend(name)) if "txn" in a]
             at = {m["appId"].removeprefix("fold:"): m["version"] for m in marks if m["appId"].startswith("fold:")}
             if at:
                 return at
         return {}
 
+    def _mend(self, name: str) -> str:
+        """What to do about a derived table that is damaged."""
+        return f"It is made from the commits: remove the folder {self._root / name} and run the same command again."
+
     def _delta_schema(self, name: str) -> Schema:
-        empty = pl.DataFrame(schema=self._dtypes[name])
-        return Schema.from_arrow(empty.to_arrow(compat_level=pl.CompatLevel.oldest()).schema)
+        return Schema.from_arrow(arrow_schema(self._dtypes[name]))
 
     def _persisted(self, name: str, keep: pl.Expr | None = None) -> tuple[pl.DataFrame, dict[str, int]]:
         if latest(self._root, name) < 0:
-            return pl.DataFrame(schema=self._dtypes[name]), {}
+            return empty(self._dtypes[name]), {}
         files, at = self._files_at(name)
         return self._read(name, files, keep), dict(at)
 
@@ -301,17 +251,19 @@ class Derived:
         """The files of a persisted table, and the versions that they have folded in."""
         while True:
             at = self._positions(name)
-            files = _files(DeltaTable(str(self._root / name)))
+            files = _files(opened(self._root, name, self._mend(name)))
             if at == self._positions(name):  # nobody persisted in between
                 return files, at
 
     def _read(self, name: str, files: Sequence[Mapping[str, Any]], keep: pl.Expr | None = None) -> pl.DataFrame:
         """The rows of files of a persisted table."""
-        empty = pl.DataFrame(schema=self._dtypes[name])
-        scans = [pl.scan_parquet(self._root / name / path) for path in sorted(f["path"] for f in files)]
-        frames = [empty, *((scan if keep is None else scan.filter(keep)).collect() for scan in scans)]
+        nothing = empty(self._dtypes[name])
+        paths = [self._root / name / path for path in sorted(f["path"] for f in files)]
+        scans = [pl.scan_parquet(path) for path in paths]
+        with readable(paths, self._mend(name)):
+            frames = [nothing, *((scan if keep is None else scan.filter(keep)).collect() for scan in scans)]
         # What an older version wrote lacks columns.
-        both = pl.concat(frames, how="diagonal_relaxed") if len(files) else empty
+        both = pl.concat(frames, how="diagonal_relaxed") if len(files) else nothing
         return both.select(pl.col(c).cast(t) for c, t in self._dtypes[name].items())
 
     def _folded(
@@ -374,7 +326,7 @@ class Derived:
             return _with_raw_file(rows, commit) if name == "quarantine" else rows
         if name == f"{commit.table}_history":
             return unpack(self._root, commit.payload.get("history"), dtypes)
-        return pl.DataFrame(schema=dtypes)
+        return empty(dtypes)
 
 
 def instead(found: Sequence[Commit]) -> list[Commit]:

@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "row_g
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LITTLE = 1 << 20
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
+#: A line of the stack that Delta adds to its errors where RUST_BACKTRACE is set.
+_STACK = re.compile(r"\n\s*\d+: .*", re.DOTALL)
+#: What Polars raises for bytes that it cannot decode; of some it panics.
+_UNREAD = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 @contextlib.contextmanager
@@ -30,11 +34,42 @@ def guard(root: Path) -> Iterator[None]:
     """Turn what the file system, Polars or Delta refuse into a StoreError that names the lake."""
     try:
         yield
-    except (OSError, pl.exceptions.PolarsError, DeltaError) as exc:
+    except (OSError, *_UNREAD, DeltaError) as exc:
         raise _refusal(root, exc) from exc
 
 
-def _refusal(root: Path, exc: Exception) -> StoreError:
+@contextlib.contextmanager
+def readable(paths: Iterable[Path], hint: str) -> Iterator[None]:
+    """Have the StoreError of Parquet files that cannot be decoded name the one that is damaged, and what to do."""
+    try:
+        yield
+    except _UNREAD as exc:
+        for path in paths:
+            if why := _undecoded(path):
+                raise StoreError(f"{path} is damaged: {why}", hint) from exc
+        raise
+
+
+def restoring(folder: Path) -> str:
+    """How a data table that is damaged is mended."""
+    return f"Move {folder} away: `hdi restore DIR --tables {folder.name}` then brings it back from a backup."
+
+
+def _undecoded(path: Path) -> str:
+    """Why a Parquet file cannot be decoded; nothing where it can."""
+    try:
+        pl.read_parquet(path, hive_partitioning=False)
+    except _UNREAD as exc:
+        return _said(exc)
+    return ""
+
+
+def _said(exc: BaseException) -> str:
+    """What an error says, without what is of no use to a reader."""
+    return _STACK.sub("", str(exc).partition(" (set POLARS_VERBOSE")[0])
+
+
+def _refusal(root: Path, exc: BaseException) -> StoreError:
     number = exc.errno if isinstance(exc, OSError) else None
     if number is None:
         # Polars and Delta say it in words, or, of the last bytes of a file, not at all.
@@ -44,9 +79,8 @@ def _refusal(root: Path, exc: Exception) -> StoreError:
         return StoreError(f"no space left for the lake {root}", "Free some space and run the same command again.")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StoreError(f"the lake {root} may not be written: {exc}", "Check the owner and mode of the folder.")
-    what = str(exc).partition(" (set POLARS_VERBOSE")[0]
     return StoreError(
-        f"the lake {root} refused: {what}",
+        f"the lake {root} refused: {_said(exc)}",
         "A unit at hand was not stored. `hdi status --check-db` tries to read every table.",
     )
 
@@ -101,9 +135,16 @@ def try_lock(path: Path) -> int | None:
     return fd
 
 
+def private(folder: Path) -> Path:
+    """The folder, made for its owner alone where it is not there: the lake's own may be open to others."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 def write_text(path: Path, text: str, part: Path) -> None:
     """Replace a small file whole, durably: a reader sees the old text or the new. ``part`` is written first."""
     part.write_text(text, encoding="utf-8")
+    part.chmod(0o600)
     sync(part)
     part.replace(path)
     sync(path.parent)

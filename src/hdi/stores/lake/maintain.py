@@ -22,7 +22,8 @@ from deltalake import DeltaTable
 from hdi.errors import StoreError
 from hdi.stores.lake import noted
 from hdi.stores.lake.compact import compact
-from hdi.stores.lake.derive import commits, instead, latest
+from hdi.stores.lake.derive import instead
+from hdi.stores.lake.entries import commits, latest
 from hdi.stores.lake.files import locked, try_lock
 from hdi.stores.upkeep import Care, Tended
 

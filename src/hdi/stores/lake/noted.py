@@ -17,28 +17,29 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from hdi.frames import DISCREPANCIES
 from hdi.raw import sync
-from hdi.stores.lake.derive import CONFIGURATION, clear_log, latest, sync_log
-from hdi.stores.lake.files import PARQUET
+from hdi.stores.lake.derive import CONFIGURATION
+from hdi.stores.lake.entries import clear_log, latest, opened, sync_log
+from hdi.stores.lake.files import PARQUET, private
 
 TABLE = "discrepancies"
 
 
 def stored(root: Path) -> pl.DataFrame:
     """The discrepancies of the newest version, by number."""
-    return _read(root, _files(DeltaTable(str(root / TABLE))) if latest(root, TABLE) >= 0 else [])
+    return _read(root, _files(opened(root, TABLE)) if latest(root, TABLE) >= 0 else [])
 
 
 def amend(root: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
     """See :meth:`hdi.stores.Store.amend`. The lock of the table must be held."""
     clear_log(root, TABLE)
-    table = DeltaTable(str(root / TABLE)) if latest(root, TABLE) >= 0 else None
+    table = opened(root, TABLE) if latest(root, TABLE) >= 0 else None
     files = _files(table) if table else []
     before = _read(root, files)
     after = change(before).select(pl.col(c).cast(t) for c, t in DISCREPANCIES.items()).sort("number")
     if after.equals(before):
         return after
     schema = Schema.from_arrow(after.clear().to_arrow(compat_level=pl.CompatLevel.oldest()).schema)
-    table = table or DeltaTable.create(str(root / TABLE), schema, mode="ignore", configuration=CONFIGURATION)
+    table = table or DeltaTable.create(str(private(root / TABLE)), schema, mode="ignore", configuration=CONFIGURATION)
     version = table.version()
     part = f"part-{version + 1:020d}-{uuid4().hex}.parquet"
     after.write_parquet(root / TABLE / part, **PARQUET)

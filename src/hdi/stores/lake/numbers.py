@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from hdi.errors import StoreError
 from hdi.stores.receipts import lacking_numbers
 
 
@@ -42,8 +43,7 @@ class Numbers:
             data = self._path.read_bytes()
         except FileNotFoundError:
             data = b""
-        entries = [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
-        rows = [(entry["unit"], entry["id"]) for entry in entries]
+        rows = self._told(data[: data.rfind(b"\n") + 1])
         return pl.DataFrame(rows, schema={"unit": pl.Int32, "unit_id": pl.String}, orient="row")
 
     def _write(self, new: Sequence[tuple[int, str]]) -> None:
@@ -68,10 +68,18 @@ class Numbers:
             whole = data.rfind(b"\n") + 1
             if whole < len(data):
                 file.truncate(self._read_to + whole)
-        for line in data[:whole].splitlines():
-            entry = json.loads(line)
-            self._known[entry["id"]] = entry["unit"]
+        self._known |= {unit_id: number for number, unit_id in self._told(data[:whole])}
         self._read_to += whole
+
+    def _told(self, data: bytes) -> list[tuple[int, str]]:
+        """(number, unit) of whole lines; StoreError where one is damaged."""
+        try:
+            return [(int(entry["unit"]), str(entry["id"])) for entry in map(json.loads, data.splitlines())]
+        except (ValueError, TypeError, KeyError) as exc:
+            raise StoreError(
+                f"{self._path} is damaged: {exc}",
+                "Put it back from a backup, or remove it: what the ledger knows keeps its numbers.",
+            ) from exc
 
 
 __all__ = ["Numbers"]

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from hdi.errors import StoreError
+from hdi.frames import empty
 from hdi.raw import file_digest, sync
 from hdi.stores.lake.files import PARQUET
 
@@ -36,7 +37,7 @@ def side_file(path: Path, name: str, rows: int) -> dict[str, Any]:
 def unpack(root: Path, packed: Mapping[str, Any] | None, dtypes: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """The frame that :func:`pack` wrote; StoreError when a side file is gone or not what was committed."""
     if not packed:
-        return pl.DataFrame(schema=dtypes)
+        return empty(dtypes)
     if "rows" in packed:
         return pl.DataFrame(packed["rows"], schema=dtypes)
     frames = [pl.read_parquet(path) for path in checked(root, packed)]

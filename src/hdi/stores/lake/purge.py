@@ -18,7 +18,8 @@ from hdi.raw import sync
 from hdi.stores import Work
 from hdi.stores.lake.commit import exclusively, put
 from hdi.stores.lake.compare import Attempt, Change
-from hdi.stores.lake.derive import Commit, commits, instead, latest
+from hdi.stores.lake.derive import instead
+from hdi.stores.lake.entries import Commit, commits, latest
 from hdi.stores.lake.files import PARQUET
 from hdi.stores.lake.packed import pack, side_file, unpack
 from hdi.stores.lake.table import newest

@@ -7,8 +7,9 @@ time. Window, instruments and columns are pushed down to files, row groups and p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
@@ -17,9 +18,12 @@ from hdi.schema import PLACE
 from hdi.stores.ahead import ahead
 from hdi.stores.held import Held, counted, summed
 from hdi.stores.lake.compare import Stored, scan_run, slabs
+from hdi.stores.lake.files import readable, restoring
 
 Out = TypeVar("Out")
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hdi.late import Array
     from hdi.model import Window
     from hdi.schema import Schema
@@ -32,6 +36,8 @@ _READ_ROWS = 1 << 20
 _SLAB_ROWS = 1 << 19
 #: So few rows are sorted as soon as looked at.
 _FEW = 1 << 13
+#: Runs of which it is remembered how they begin and end.
+_EDGES = 1 << 14
 #: The files of this program, by name: in them rows lie by instrument, index time and place.
 _RUN = re.compile(r"(?:^|/)([0-9a-f]{32})-(\d{5,})\.parquet$")
 
@@ -129,13 +135,9 @@ class Scan:
         one, two = _run_of(before), _run_of(after)
         if one is None or two is None or one[0] != two[0] or one[1] >= two[1] or before.last != after.first:
             return False
-        rest = f"{self._index}_ns"
-        at = pl.col(self._index).to_physical() == after.first
-        low, high = (
-            scan_run(self._root / f.path, self._schema).filter(at).select(pl.col(rest)).collect()[rest]
-            for f in (before, after)
+        last, first = (
+            _edges(self._root / f.path, self._index, f.first, f.last)[k] for f, k in ((before, 1), (after, 0))
         )
-        last, first = int(low.max() or 0), int(high.min() or 0)  # type: ignore[arg-type]
         # Instruments of one nanosecond have an order among each other, too.
         return last < first or (last == first and not self._ordered)
 
@@ -151,7 +153,8 @@ class Scan:
             both = pl.concat([whole._scan(f, self._low, self._high) for f in cluster])
             parts.append(both.sort("publisher_id", "instrument_id", self._index, *PLACE))
         columns = [*dict.fromkeys((*self._columns, *self._needed))]
-        rows = pl.concat([part.select(columns) for part in parts]).collect()
+        with self._readable(file for cluster in clusters for file in cluster):
+            rows = pl.concat([part.select(columns) for part in parts]).collect()
         rows = self._held.inside(rows, self._index).select(self._columns)
         if rows.height:
             yield rows
@@ -161,7 +164,8 @@ class Scan:
         files = [f for f in live if self._near(f, dataset)]
         whole, parts = summed([]), []
         for batch in _batches(files):
-            rows = pl.concat([self._scan(f, self._low, self._high) for f in batch]).collect()
+            with self._readable(batch):
+                rows = pl.concat([self._scan(f, self._low, self._high) for f in batch]).collect()
             parts.append(counted(self._held.inside(rows, self._index), self._index, every))
             # Adding up takes as long as what is there: it is done when as much has come again.
             if sum(part.height for part in parts) > max(whole.height, _READ_ROWS):
@@ -197,16 +201,21 @@ class Scan:
                 yield [f for f in files if f.last >= low and f.first < high], low, high
 
     def _slab(self, files: list[Stored], low: int, high: int) -> Iterator[pl.DataFrame]:
-        if all(f.partition == files[0].partition for f in files):
-            # Made of the rows that were found, and not in the query, which would take as long to plan as a few of them.
-            near = [self._near_rows(f, low, high) for f in files]
-            rows = (pl.concat(near) if len(near) > 1 else near[0]).collect().select(self._made(files[0]))
-        else:
-            rows = pl.concat([self._scan(f, low, high) for f in files]).collect()
+        with self._readable(files):
+            if all(f.partition == files[0].partition for f in files):
+                # Made of the rows that were found, not in the query: it would take as long to plan as a few of them.
+                near = [self._near_rows(f, low, high) for f in files]
+                rows = (pl.concat(near) if len(near) > 1 else near[0]).collect().select(self._made(files[0]))
+            else:
+                rows = pl.concat([self._scan(f, low, high) for f in files]).collect()
         rows = self._held.inside(rows, self._index)
         if not rows.height:
             return
         yield in_order(rows, self._schema.order, self._columns)
+
+    def _readable(self, files: Iterable[Stored]) -> AbstractContextManager[None]:
+        """Names the one of them that cannot be read."""
+        return readable((self._root / f.path for f in files), restoring(self._root))
 
     def _scan(self, file: Stored, low: int, high: int) -> pl.LazyFrame:
         return self._near_rows(file, low, high).select(self._made(file))
@@ -264,6 +273,19 @@ def _falls(rows: pl.DataFrame, order: Sequence[str], times: Array, at: Array) ->
             return True
         ties = ties[(after == before).to_numpy()]
     return False
+
+
+@lru_cache(maxsize=_EDGES)
+def _edges(path: Path, index: str, first: int, last: int) -> tuple[int, int]:
+    """Of a run, the least rest of a nanosecond at its first microsecond, and the greatest at its last.
+
+    A run lies by instrument, so all of its times are read for that: once, as it never changes.
+    """
+    at, rest = pl.col(index).to_physical(), pl.col(f"{index}_ns")
+    run = pl.scan_parquet(path, hive_partitioning=False)
+    found = run.select(first=rest.filter(at == first).min(), last=rest.filter(at == last).max()).collect()
+    low, high = found.row(0)
+    return int(low or 0), int(high or 0)
 
 
 def _run_of(file: Stored) -> tuple[str, int] | None:

@@ -26,8 +26,9 @@ from hdi.model import MAX_NS, Window
 from hdi.raw import sync
 from hdi.schema import PLACE
 from hdi.stores.lake import about as of_lake
-from hdi.stores.lake.derive import TABLES, latest
-from hdi.stores.lake.files import locked, own
+from hdi.stores.lake.derive import TABLES
+from hdi.stores.lake.entries import latest
+from hdi.stores.lake.files import locked, own, private
 from hdi.stores.lake.maintain import alone, delta_tables, side_files
 from hdi.stores.lake.numbers import Numbers
 from hdi.stores.upkeep import Copies, known_tables, unequal
@@ -210,6 +211,7 @@ def _hold(folder: Path) -> int:
 
 def _copy(folder: Path, target: Path) -> None:
     """All files, durably."""
+    private(target)
     for path in folder.rglob("*"):
         if path.is_file():
             to = target / path.relative_to(folder)
@@ -222,8 +224,9 @@ def _copy(folder: Path, target: Path) -> None:
 
 def _restore_table(lake: Lake, folder: Path, table: str, version: int) -> None:
     """One table and its side files; the books are made anew from all tables that are there."""
-    for sub in ("locks", "staging", "sidecars"):
-        (lake.root / "_hdi" / sub).mkdir(parents=True, exist_ok=True, mode=0o700)
+    lake.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for sub in ("", "locks", "staging", "sidecars"):
+        private(lake.root / "_hdi" / sub)
     _keep_numbers(lake, folder)
     work = lake.root / "_hdi" / "staging" / uuid4().hex
     work.mkdir(mode=0o700)

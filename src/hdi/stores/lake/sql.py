@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import polars as pl
-from deltalake import DeltaTable
 
 from hdi.errors import HdiError, StoreError
 from hdi.stores.lake.compare import Stored, live_files
-from hdi.stores.lake.derive import latest
+from hdi.stores.lake.entries import latest, opened
 from hdi.stores.lake.spill import spill_folder
 from hdi.stores.lake.sql_checks import Reference, check
 from hdi.stores.lake.sql_names import MAPPED, STANDING, Names
-from hdi.stores.statements import NO_CLOCK, Told, chars, explained, pointed, trimmed, unique, unknown
+from hdi.stores.statements import NO_CLOCK, Told, chars, pointed, trimmed, unique, unknown
+from hdi.stores.tokens import explained
 from hdi.stores.waiting import interruptible
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Statement:
 
     def __init__(self, lake: Lake, text: str, as_of: int | None) -> None:
         self._lake = lake
-        self._text = trimmed(text)
+        self._explain, self._text = explained(trimmed(text))
         self._names = Names(lake, as_of)
         self._config = _CONFIG | {
             "threads": pl.thread_pool_size(), "temp_directory": spill_folder(self), "memory_limit": _memory(),
@@ -111,7 +111,7 @@ class Statement:
         with self._guard(), self._connected() as connection:
             self._check(connection)
             self._prepare(connection)
-            if explained(self._text):
+            if self._explain:
                 return self._plan(connection)
             described = self._errors(connection, _DESCRIBE)
         names, notes = unique([row[0] for row in described])
@@ -136,12 +136,13 @@ class Statement:
         mapped = [t for t in self._tables if t in MAPPED]
         self._names.make_books(connection, [t for t in self._tables if t not in MAPPED])
         schemas = [s for s in self._names.schemas if s.table in self._tables]
+        live = {s.table: self._live(s) for s in schemas}
+        paths = [str(self._lake.root / t / f.path) for t, files in live.items() for f in files]
+        connection.execute("SET allowed_paths = ?", [paths])
+        connection.execute("SET enable_external_access = false")  # to plan a statement is to open what it names
         wanted, symbols = self._wanted(connection, schemas, mapped)
         self._names.make_mapped(connection, mapped, symbols)
-        self.files = {s.table: [f for f in self._live(s) if wanted[s.table].meets(f)] for s in schemas}
-        paths = [str(self._lake.root / t / f.path) for t, files in self.files.items() for f in files]
-        connection.execute("SET allowed_paths = ?", [paths])
-        connection.execute("SET enable_external_access = false")
+        self.files = {t: [f for f in files if wanted[t].meets(f)] for t, files in live.items()}
         for schema in schemas:
             connection.execute(self._names.view(schema, self.files[schema.table]))
         self._names.make_views(connection, self._tables)
@@ -153,7 +154,7 @@ class Statement:
             return []
         held = self._snapshots.get(schema.table)
         if held is None or held[0] != version:
-            table = DeltaTable(str(self._lake.root / schema.table))
+            table = opened(self._lake.root, schema.table)
             held = self._snapshots[schema.table] = (table.version(), live_files(table, schema.index_time))
         return held[1]
 
@@ -168,11 +169,7 @@ class Statement:
             connection.execute(self._names.stub(schema))
         self._names.make_mapped(connection, mapped, set())
         self._names.make_views(connection, self._tables)
-        inner = _inner(self._text) if explained(self._text) else self._text
-        try:
-            (plan,) = [row[1] for row in connection.execute(_PLAN + inner).fetchall()]
-        except duckdb.Error as exc:
-            raise self._told(exc, _PLAN if inner is self._text else "", inner) from exc
+        (plan,) = [row[1] for row in self._errors(connection, _PLAN)]
         scans = list(_scans(json.loads(plan)))
         found = {s.table: _asked([x for t, x in scans if t == s.table], s.index_time) for s in schemas}
         self._names.drop(connection, self._tables)
@@ -200,7 +197,7 @@ class Statement:
                 raise self._told(exc, head) from exc
 
     def _plan(self, connection: duckdb.DuckDBPyConnection) -> Told:
-        rows = self._errors(connection, "")
+        rows = self._errors(connection, f"{self._explain}\n")
         frame = pl.DataFrame({"plan": ["\n".join(row[-1] for row in rows)]}).with_columns(
             pl.col("plan").str.split("\n")
         ).explode("plan")  # fmt: skip
@@ -231,7 +228,7 @@ class Statement:
         with guard(self._lake.root):
             yield
 
-    def _told(self, exc: Exception, head: str, text: str | None = None) -> HdiError:
+    def _told(self, exc: Exception, head: str) -> HdiError:
         """What DuckDB refuses: the statement is wrong, or, of files and memory, the store."""
         said = _said(exc)
         message = said["exception_message"]
@@ -241,13 +238,12 @@ class Statement:
         if kind in ("IO", "Out of Memory", "FATAL", "INTERNAL"):
             return StoreError(f"the lake {self._lake.root} refused: {message}", "Ask for less at a time.")
         offset = int(said["position"]) - len(head.encode()) if "position" in said else None
-        statement = self._text if text is None else text
-        at = None if offset is None or offset < 0 else chars(statement, offset)
+        at = None if offset is None or offset < 0 else chars(self._text, offset)
         name, subtype = str(said.get("name", "")), said.get("error_subtype")
         if subtype == "COLUMN_NOT_FOUND":
             known = self._names.columns(self._tables) | set(str(said.get("candidates", "")).split(","))
-            return unknown("column", name, known - {""}, statement, at)
-        return pointed(message, statement, at)
+            return unknown("column", name, known - {""}, self._text, at)
+        return pointed(message, self._text, at)
 
 
 def _carried(kind: str) -> tuple[pl.DataType, str, bool]:
@@ -277,13 +273,6 @@ def _said(exc: Exception) -> dict[str, Any]:
         return dict(json.loads(text[text.index("{") :]))
     except ValueError:
         return {"exception_message": text.partition("\n\nLINE ")[0].partition(": ")[2] or text}
-
-
-def _inner(text: str) -> str:
-    """The statement that is to be explained."""
-    from hdi.stores.lake.sql_checks import explained_of
-
-    return explained_of(text)
 
 
 def _scans(plan: Any) -> Iterator[tuple[str, list[str]]]:

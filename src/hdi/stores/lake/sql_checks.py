@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
-from hdi.stores.statements import REFUSED, chars, explained, only_reading, pointed, refused_function, unknown
+from hdi.stores.statements import REFUSED, chars, only_reading, pointed, refused_function, unknown
 from hdi.stores.tokens import refuse_other
 
 #: Functions that give rows without looking anywhere.
@@ -20,9 +19,6 @@ _ROWS = frozenset({
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE", "VALUES_NODE"})
 _CATALOGS = frozenset({"information_schema", "pg_catalog"})
 _HERE = frozenset({"", "main", "memory"})
-_EXPLAIN = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?:\s*\([^)]*\)|\s+analy[sz]e\b)?", re.IGNORECASE | re.DOTALL
-)
 #: Where the tree does not say where.
 _NOWHERE = 1 << 63
 
@@ -41,10 +37,8 @@ def check(connection: duckdb.DuckDBPyConnection, text: str, known: Collection[st
     kinds = _kinds(connection, text)
     if len(kinds) != 1:
         raise only_reading(f"these are {len(kinds)} statements")
-    if explained(text):
-        text = explained_of(text)
-        kinds = _kinds(connection, text)
     if kinds != ["SELECT"]:
+        refuse_other(text)
         said = " ".join(text.split()[:1]).upper()
         raise only_reading(f"{said} is no query")
     tree = json.loads(connection.execute("SELECT json_serialize_sql(?)", [text]).fetchone()[0])  # type: ignore[index]
@@ -60,12 +54,6 @@ def check(connection: duckdb.DuckDBPyConnection, text: str, known: Collection[st
         elif node.get("type") == "SHOW_REF" and node.get("query") is None:
             found.append(_shown(node, known, text))
     return [f for f in found if f is not None]
-
-
-def explained_of(text: str) -> str:
-    """The statement that EXPLAIN explains."""
-    found = _EXPLAIN.match(text)
-    return text[found.end() :] if found else text
 
 
 def _kinds(connection: duckdb.DuckDBPyConnection, text: str) -> list[str]:
@@ -150,4 +138,4 @@ def _shown(node: dict[str, Any], known: Collection[str], text: str) -> Reference
     raise unknown("table", name, known, text, None)
 
 
-__all__ = ["Reference", "check", "explained_of"]
+__all__ = ["Reference", "check"]

@@ -12,7 +12,9 @@ from deltalake import Schema as DeltaSchema
 from hdi.errors import StoreError
 from hdi.export import arrow_schema
 from hdi.schema import Schema
-from hdi.stores.lake.derive import CONFIGURATION, latest
+from hdi.stores.lake.derive import CONFIGURATION
+from hdi.stores.lake.entries import latest, opened
+from hdi.stores.lake.files import private
 
 
 def delta_schema(schema: Schema) -> DeltaSchema:
@@ -22,13 +24,14 @@ def delta_schema(schema: Schema) -> DeltaSchema:
 
 def newest(root: Path, schema: Schema) -> DeltaTable:
     """The table in a lake at its newest version, made if it is not there. The table's lock must be held."""
-    path, wanted = str(root / schema.table), delta_schema(schema)
+    wanted = delta_schema(schema)
     if latest(root, schema.table) < 0:
+        path = private(root / schema.table)
         DeltaTable.create(
-            path, wanted, mode="ignore", partition_by=[*schema.partition, "_date"], configuration=CONFIGURATION,
+            str(path), wanted, mode="ignore", partition_by=[*schema.partition, "_date"], configuration=CONFIGURATION,
             description=schema.title,
         )  # fmt: skip
-    table = DeltaTable(path)
+    table = opened(root, schema.table)
     _grow(table, schema, wanted)
     return table
 

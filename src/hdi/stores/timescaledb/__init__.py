@@ -21,6 +21,7 @@ from psycopg.sql import Composable
 
 from hdi.answer import Answer
 from hdi.errors import StoreError
+from hdi.folding import Utc
 from hdi.frames import CONTENT
 from hdi.model import MAX_NS, Finding, Receipt, Window
 from hdi.schema import Schema, Schemas
@@ -28,7 +29,7 @@ from hdi.stores import Books, Piece, ServerOptions, Touched, Work, check_origin
 from hdi.stores.held import within
 from hdi.stores.instruments import DEFINITION, known_by
 from hdi.stores.shaped import Shaped
-from hdi.stores.timescaledb import adopt, content, health, layout, noted
+from hdi.stores.timescaledb import adopt, content, folded, health, layout, noted
 from hdi.stores.timescaledb import purge as forget
 from hdi.stores.timescaledb.books import (
     COVERED,
@@ -45,7 +46,7 @@ from hdi.stores.timescaledb.books import (
     names_of,
 )
 from hdi.stores.timescaledb.commit import record
-from hdi.stores.timescaledb.connect import Database, guard
+from hdi.stores.timescaledb.connect import Database, guard, guarded
 from hdi.stores.timescaledb.editions import compress
 from hdi.stores.timescaledb.inspect import inspected
 from hdi.stores.timescaledb.instruments import frames, names_at, runs, table_at
@@ -256,6 +257,17 @@ class TimescaleDB(Upkeep):
         with guard(self.database):
             if self._has(schema.table):
                 yield from Loosely(self.database, schema, name, window, instruments, columns, dataset).each(each)
+
+    def folded(
+        self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None, dataset: str | None,
+        clock: Utc,
+    ) -> Iterator[pl.DataFrame] | None:  # fmt: skip
+        """See :meth:`hdi.stores.folding.Folding.folded`."""
+        with guard(self.database):
+            if not self._has(schema.table):
+                return None
+            made = folded.bars(self.database, schema, name, window, instruments, dataset, clock)
+        return None if made is None else guarded(self.database, made)
 
     def touches(
         self, schema: Schema, name: str, window: Window, instruments: pl.DataFrame | None,

@@ -215,7 +215,7 @@ def _moment(connection: psycopg.Connection, work: Work) -> int:
                 "ORDER BY committed_at DESC, committed_at_ns DESC LIMIT 1").format(whole_ns("committed_at")),
         (work.dataset, work.name.name),
     ).fetchone()  # fmt: skip
-    return moment(row[0] if row else None)
+    return moment(row[0] if row else None, work.since)
 
 
 def _stored(connection: psycopg.Connection, writer: TimescaleWriter, work: Work) -> dict[int, int]:

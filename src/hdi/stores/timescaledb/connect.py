@@ -45,6 +45,8 @@ SETUP = (
 )
 #: How long a server that answered before is waited for: as long as a restart takes.
 _PATIENCE = 20.0
+#: A kept connection has the server prepare what it was asked so often: what psycopg does by itself.
+_PREPARED = 5
 #: Idle connections that are kept: for SQL, and for Arrow.
 _KEPT, _READERS = 8, 4
 _DENIED = (
@@ -128,6 +130,19 @@ class Database:
                 yield connection
         finally:
             self._keep(connection)
+
+    def lent(self) -> psycopg.Connection:
+        """A connection for one long transaction, which is begun; to be given back."""
+        connection = self._kept() or self.connect(autocommit=True)
+        # Each transaction is planned by what there is when it runs.
+        connection.autocommit, connection.prepare_threshold = False, None
+        return connection
+
+    def give_back(self, connection: psycopg.Connection) -> None:
+        """Keep a lent connection for others, unless its transaction did not end well."""
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            connection.autocommit, connection.prepare_threshold = True, _PREPARED
+        self._keep(connection)
 
     def found(self, query: sql.Composed) -> list[tuple[Any, ...]]:
         """The answer to one statement that changes nothing, in one round trip."""
@@ -213,7 +228,7 @@ class Database:
                 # The server was started anew since: a new connection decides.
         if kept is not None or not self._answered:
             self.connect().close()  # psycopg says why not, and waits for a server that is on its way back
-        reader = Reader(self.conninfo)
+        reader = Reader(self.conninfo, plain=True)
         try:
             return reader, reader.ask(text)
         except BaseException:
@@ -263,6 +278,12 @@ def guard(database: Database) -> Iterator[None]:
         if isinstance(exc, ReadError):
             raise _refusal(database, exc, exc.state) from exc
         raise
+
+
+def guarded(database: Database, items: Iterator[Out]) -> Iterator[Out]:
+    """The same items; what goes wrong while they come is raised as by :func:`guard`."""
+    with guard(database):
+        yield from items
 
 
 def _refusal(database: Database, exc: Exception, state: str | None) -> StoreError:

@@ -22,15 +22,15 @@ def query(
 ) -> sql.Composed:  # fmt: skip
     """The statement for :data:`hdi.frames.CONTENT`, in no order."""
     held = Held(window, instruments)
-    where = [among(schema, schema.names[name].constants, window, held, dataset), _edges(schema, window)]
-    within = _within(schema, instruments) if instruments is not None and held.by_time else sql.SQL("")
+    where = [among(schema, schema.names[name].constants, window, held, dataset), edges(schema, window)]
+    joined = within(schema, instruments) if instruments is not None and held.by_time else sql.SQL("")
     return _COUNT.format(
         ns=whole_ns(schema.index_time, of="t"), every=sql.Literal(every), table=sql.Identifier(schema.table),
-        within=within, where=sql.SQL(" AND ").join(where),
+        within=joined, where=sql.SQL(" AND ").join(where),
     )  # fmt: skip
 
 
-def _edges(schema: Schema, window: Window) -> sql.Composed:
+def edges(schema: Schema, window: Window) -> sql.Composed:
     """The window to the nanosecond."""
     return sql.SQL("({i}, {r}) >= ({a}, {b}) AND ({i}, {r}) < ({c}, {d})").format(
         i=sql.Identifier(schema.index_time), r=sql.Identifier(f"{schema.index_time}_ns"),
@@ -39,7 +39,7 @@ def _edges(schema: Schema, window: Window) -> sql.Composed:
     )  # fmt: skip
 
 
-def _within(schema: Schema, instruments: pl.DataFrame) -> sql.Composed:
+def within(schema: Schema, instruments: pl.DataFrame) -> sql.Composed:
     """A join with the rectangles; those that touch are one, so that a row meets one."""
     parts = [
         merge(part).with_columns(dataset=pl.lit(name)) for (name,), part in instruments.group_by("dataset")

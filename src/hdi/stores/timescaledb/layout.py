@@ -6,7 +6,8 @@ under a lock, so that of two processes that start at once one makes and the othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
 import polars as pl
 import psycopg
@@ -58,6 +59,7 @@ def history(schema: Schema) -> dict[str, tuple[str, bool]]:
     return {name: (TYPES[dtype], False) for name, dtype in columns.items()}
 
 
+@cache
 def _width(kind: str) -> int:
     return next(k for k, word in enumerate(_WIDTHS) if kind.startswith(word))
 
@@ -113,6 +115,13 @@ def columns_there(connection: psycopg.Connection, book: Book) -> sql.Composed | 
     return book.select(lacking)
 
 
+def _tables_of(schemas: Iterable[Schema]) -> Iterator[str]:
+    """The names of :func:`tables`."""
+    yield from (book.name for book in BOOKS)
+    for schema in schemas:
+        yield from (schema.table, f"{schema.table}_history")
+
+
 def tables(schemas: Iterable[Schema]) -> dict[str, Declared]:
     """Every table that belongs to the layout, with its columns."""
     found: dict[str, Declared] = {book.name: book.declared for book in BOOKS}
@@ -137,7 +146,7 @@ def check_rights(connection: psycopg.Connection, schemas: Schemas) -> None:
     lacking = connection.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY(%s) "
         "AND NOT (has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'DELETE')) ORDER BY relname LIMIT 1",
-        ([*tables(schemas), "hdi_meta", "hdi_units"],),
+        ([*_tables_of(schemas), "hdi_meta", "hdi_units"],),
     ).fetchone()
     if lacking is not None:
         raise StoreError(f"the role {connection.info.user} may not write to the table {lacking[0]}", _ROLES)

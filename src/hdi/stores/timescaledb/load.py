@@ -56,7 +56,7 @@ class TimescaleWriter:
     def connection(self) -> psycopg.Connection:
         """The connection of the attempt, with a transaction open."""
         if self._connection is None:
-            self._connection = self._store.database.connect()
+            self._connection = self._store.database.lent()
         return self._connection
 
     def write(self, rows: pl.DataFrame) -> None:
@@ -106,7 +106,7 @@ class TimescaleWriter:
         if self._copy is not None:
             self._copy.discard()
         if self._connection is not None:
-            self._connection.close()
+            self._store.database.give_back(self._connection)
         for file in self._spilled:
             file.close()
 

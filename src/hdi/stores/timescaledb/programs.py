@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
@@ -17,6 +18,12 @@ from hdi.errors import RequestError, StoreError
 _VERSION = re.compile(r"\) (\d+)")
 _SYSTEM = Path("/usr/lib/postgresql")
 _SAID = 2_000
+_END = (
+    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND application_name = %s"
+)
+#: What would undo what these programs set for themselves, and what is none of their business: keys among it.
+_UNDO, _OURS = ("PGOPTIONS",), ("HDI_", "DATABENTO_", "TIMESCALEDB_")
 
 
 def program(name: str, major: int, folder: Path | None) -> Path:
@@ -51,21 +58,28 @@ def environment(conninfo: str) -> dict[str, str]:
     given = conninfo_to_dict(conninfo)
     known = {o.keyword.decode(): o.envvar.decode() for o in Conninfo.get_defaults() if o.envvar}
     told = {known[key]: str(value) for key, value in given.items() if key in known and value is not None}
-    # What these programs set for themselves, or what would undo it, is theirs.
-    told.pop("PGOPTIONS", None)
-    told.pop("PGCLIENTENCODING", None)
-    return {key: value for key, value in os.environ.items() if key != "PGOPTIONS"} | told
+    told = {key: value for key, value in told.items() if key not in (*_UNDO, "PGCLIENTENCODING")}
+    return {key: value for key, value in os.environ.items() if key not in _UNDO and not key.startswith(_OURS)} | told
 
 
-def run(path: Path, arguments: Sequence[str], conninfo: str) -> str:
-    """What a program prints. StoreError, with what it said, when it fails."""
+def run(path: Path, arguments: Sequence[str], conninfo: str, *, name: str = "") -> str:
+    """What a program prints. StoreError, with what it said, when it fails.
+
+    ``name``: under which the server knows it.
+    """
+    env = environment(conninfo) | ({"PGAPPNAME": name} if name else {})
     done = subprocess.run(  # noqa: S603  (no shell)
-        [path, *arguments], env=environment(conninfo), capture_output=True, text=True, check=False,
+        [path, *arguments], env=env, capture_output=True, text=True, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if done.returncode:
         raise failed(path, done.stderr)
     return done.stdout
+
+
+def end_left(connection: psycopg.Connection, name: str) -> None:
+    """End what outlived a process that was killed: the sessions that a program of that name has in this database."""
+    connection.execute(_END, (name,))
 
 
 def failed(path: Path, said: str) -> StoreError:
@@ -79,4 +93,4 @@ def database_of(conninfo: str) -> str:
     return str(given.get("dbname") or given.get("user") or "")
 
 
-__all__ = ["database_of", "environment", "failed", "program", "run"]
+__all__ = ["database_of", "end_left", "environment", "failed", "program", "run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hdi.stores import check_origin
 from hdi.stores.timescaledb import layout
 from hdi.stores.timescaledb.books import SAID, SYMBOLS, names_of
 from hdi.stores.timescaledb.commit import settle_origin
-from hdi.stores.timescaledb.programs import database_of, environment, failed, program, run
+from hdi.stores.timescaledb.programs import database_of, end_left, environment, failed, program, run
 from hdi.stores.timescaledb.saving import DUMP, ENDING, contents, wanted
 from hdi.stores.upkeep import known_tables, unequal
 
@@ -36,6 +37,14 @@ _MADE = (
     "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
     "WHERE c.relkind IN ('r', 'p', 'v') AND n.nspname = current_schema() AND c.relname = ANY(%s) LIMIT 1"
 )
+#: What TimescaleDB writes down between the beginning of a restore and its end.
+_RESTORING = (
+    "SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase "
+    "WHERE d.datname = current_database() AND 'timescaledb.restoring=on' = ANY(s.setconfig)"
+)
+_LOCK = "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || ':hdi:restore', 0))"
+#: The name under which the server knows our pg_restore, which outlives a process that is killed.
+_AT_WORK = "hdi restore"
 _VERSION = "SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'"
 
 
@@ -76,10 +85,10 @@ def _has_rows(connection: psycopg.Connection, table: str) -> bool:
 
 def _refuse_full(store: TimescaleDB, connection: psycopg.Connection, about: Mapping[str, Any]) -> None:
     """RequestError for a database that holds tables of a store, or whose TimescaleDB is another one."""
-    made = connection.execute(_MADE, ([*layout.tables(store.schemas), "hdi_meta", "hdi_units"],)).fetchone()
-    if made is not None:
+    made = _made(store, connection)
+    if made is not None and connection.execute(_RESTORING).fetchone() is None:
         raise RequestError(
-            f"the database {store.database.location} is not empty: it has {made[0]}",
+            f"the database {store.database.location} is not empty: it has {made}",
             "Restore into a new one: createdb NAME, and hdi --store postgresql://.../NAME restore ...",
         )
     (schema,) = connection.execute("SELECT current_schema()").fetchone() or (None,)
@@ -102,6 +111,12 @@ def _refuse_full(store: TimescaleDB, connection: psycopg.Connection, about: Mapp
         )
 
 
+def _made(store: TimescaleDB, connection: psycopg.Connection) -> str | None:
+    """A table of a store that the database has."""
+    row = connection.execute(_MADE, ([*layout.tables(store.schemas), "hdi_meta", "hdi_units"],)).fetchone()
+    return row[0] if row else None
+
+
 def restore(
     store: TimescaleDB, folder: Path, about: Mapping[str, Any], tables: Sequence[str]
 ) -> Mapping[str, Any]:  # fmt: skip
@@ -121,28 +136,49 @@ def restore(
 def _full(store: TimescaleDB, folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """The whole database, in one transaction, and what it holds then."""
     path = program("pg_restore", about["server_version_num"] // 10_000, store.options.programs)
-    conninfo = store.database.conninfo
-    with store.database.session() as connection:
+    with _alone(store) as connection:
         if connection.execute(_VERSION).fetchone() is None:
             create = sql.SQL("CREATE EXTENSION timescaledb SCHEMA public VERSION {}")
             connection.execute(create.format(sql.Literal(about["timescaledb"])))
-    store.database.close()  # its sessions do not know of the extension, or of what comes now
-    store.step("restore")
-    _ask(store, "SELECT public.timescaledb_pre_restore()")
+        store.database.close()  # its sessions do not know of the extension, or of what comes now
+        store.step("restore")
+        try:
+            # One that died may have got so far that only its end is missing.
+            if _made(store, connection) is None:
+                _load_dump(store, path, folder)
+        finally:
+            _ask(store, "SELECT public.timescaledb_post_restore()")
+        store.database.close()  # a session that was open keeps the state of restoring
+        _ask(store, "ANALYZE")
+    with store.database.session() as session:
+        there = layout.columns_of(session)
+        return contents(session, [name for name in about["tables"] if name in there], there)
+
+
+@contextlib.contextmanager
+def _alone(store: TimescaleDB) -> Iterator[psycopg.Connection]:
+    """A session, while no other process restores to the database; what one that died has left at work is ended."""
+    connection = store.database.connect(autocommit=True)
     try:
-        run(
-            path,
-            [f"--dbname={database_of(conninfo)}", "--single-transaction", "--exit-on-error", "--no-owner",
-             "--no-privileges", "--no-password", str(folder / DUMP)],
-            conninfo,
-        )  # fmt: skip
+        if connection.execute(_LOCK).fetchone() != (True,):
+            raise StoreError(
+                f"another process restores to {store.database.location}", "Run the same command when it has ended."
+            )
+        end_left(connection, _AT_WORK)
+        yield connection
     finally:
-        _ask(store, "SELECT public.timescaledb_post_restore()")
-    store.database.close()  # a session that was open keeps the state of restoring
-    _ask(store, "ANALYZE")
-    with store.database.session() as connection:
-        there = layout.columns_of(connection)
-        return contents(connection, [name for name in about["tables"] if name in there], there)
+        connection.close()
+
+
+def _load_dump(store: TimescaleDB, path: Path, folder: Path) -> None:
+    _ask(store, "SELECT public.timescaledb_pre_restore()")
+    conninfo = store.database.conninfo
+    run(
+        path,
+        [f"--dbname={database_of(conninfo)}", "--single-transaction", "--exit-on-error", "--no-owner",
+         "--no-privileges", "--no-password", str(folder / DUMP)],
+        conninfo, name=_AT_WORK,
+    )  # fmt: skip
 
 
 def _ask(store: TimescaleDB, statement: str) -> None:

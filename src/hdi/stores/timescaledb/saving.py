@@ -20,7 +20,7 @@ from hdi.schema import Schemas
 from hdi.stores.timescaledb import adopt, layout
 from hdi.stores.timescaledb.books import COVERED, GONE, LESS, REJECTED, SAID, SYMBOLS, UNITS
 from hdi.stores.timescaledb.editions import edition
-from hdi.stores.timescaledb.programs import program, run
+from hdi.stores.timescaledb.programs import end_left, program, run
 from hdi.stores.upkeep import Copies, known_tables
 
 if sys.version_info >= (3, 14):
@@ -55,7 +55,8 @@ def save(store: TimescaleDB, copies: Copies, tables: Sequence[str]) -> Mapping[s
         there = layout.columns_of(connection)
         chosen = known_tables(tables, [s.table for s in store.schemas if s.table in there])
         about = _about(connection, store)
-        # What another run, which was cut short, has left of other rows.
+        # What another run, which was cut short, has left of other rows, or has still at work there.
+        end_left(connection, _name(copies))
         for left in copies.folder.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         if chosen:
@@ -122,9 +123,15 @@ def _dump(store: TimescaleDB, copies: Copies, version: int, snapshot: str) -> No
         path,
         ["--format=directory", f"--file={target}", f"--snapshot={snapshot}", "--no-password", "--encoding=UTF8"],
         store.database.conninfo,
+        name=_name(copies),
     )
     for file in sorted(target.iterdir()):
         copies.took(f"{DUMP}/{file.name}")
+
+
+def _name(copies: Copies) -> str:
+    """The name under which the server knows the pg_dump that writes to a folder."""
+    return f"hdi backup {hashlib.sha256(bytes(copies.folder.absolute())).hexdigest()[:16]}"
 
 
 def wanted(schemas: Schemas, table: str) -> dict[str, sql.Composable]:

@@ -24,7 +24,6 @@ from hdi.stores.statements import (
     NO_CLOCK,
     REFUSED,
     Told,
-    explained,
     only_reading,
     pointed,
     refused_function,
@@ -34,7 +33,7 @@ from hdi.stores.statements import (
 )
 from hdi.stores.timescaledb.connect import HINTS, guard, state_of
 from hdi.stores.timescaledb.reading_then import names, then
-from hdi.stores.tokens import Words, looked_through
+from hdi.stores.tokens import Words, explained, looked_through
 from hdi.stores.waiting import interruptible
 
 if TYPE_CHECKING:
@@ -52,9 +51,6 @@ _HARMLESS = frozenset({
 })  # fmt: skip
 #: A role that may read every table, and nothing else: what a superuser becomes for a statement.
 _READER = "pg_read_all_data"
-_EXPLAIN = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b(?:\s*\([^)]*\)|(?:\s+(?:analy[sz]e|verbose)\b)*)", re.IGNORECASE | re.DOTALL
-)
 _NUMERIC, _DIGITS = 1700, 38
 _CLOCK = f"CASE WHEN {{0}} = time '24:00' THEN ('{NO_CLOCK} ' || {{0}}::text)::time ELSE {{0}} END"
 #: What the server's types become, by their number; all others travel as text.
@@ -106,10 +102,7 @@ class Statement:
 
     def __init__(self, database: Database, schemas: Schemas, text: str, as_of: int | None) -> None:
         self._database = database
-        self._whole = trimmed(text)
-        found = _EXPLAIN.match(self._whole) if explained(self._whole) else None
-        self._explain = found.group() if found else ""
-        self._text = self._whole[len(self._explain) :]
+        self._explain, self._text = explained(trimmed(text))
         self._words: Words = looked_through(self._text)
         self._as_of = as_of
         self._schemas = schemas
@@ -139,11 +132,13 @@ class Statement:
     def _session(self, connection: psycopg.Connection) -> None:
         """Make the transaction one that reads, of one who may only read; what rows are read with is the same."""
         connection.execute("SET TRANSACTION READ ONLY")
+        connection.execute("SET LOCAL standard_conforming_strings = on")  # texts end where they do for tokens
         found = connection.execute(_SESSION, (_READER,)).fetchone()
         superuser, path, there = found if found is not None else (False, "public", False)
         settings = {
             "default_transaction_read_only": "on", "timezone": "UTC", "datestyle": "ISO", "search_path": path,
             "bytea_output": "hex", "intervalstyle": "postgres", "extra_float_digits": "1",
+            "standard_conforming_strings": "on",
         }  # fmt: skip
         if superuser and there:
             settings["role"] = _READER
@@ -235,7 +230,8 @@ class Statement:
         inner = self._within(connection, "*", " q") if self._with.as_string(connection) else self._text
         self._described(connection)
         try:
-            cursor = connection.execute(f"{self._explain}\n{inner}".encode())
+            # Prepared, as the description was: several statements cannot be.
+            cursor = connection.execute(f"{self._explain}\n{inner}".encode(), prepare=True)
         except psycopg.Error as exc:
             raise self._failed(str(exc.diag.message_primary), exc.sqlstate or "", exc) from exc
         lines = [line for (row,) in cursor.fetchall() for line in _lines(row)]
