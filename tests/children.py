@@ -50,7 +50,8 @@ class Children:
 
     def __init__(self, *program, **env):
         self._steps, write = os.pipe()
-        env = os.environ | env | {"PYTHONPATH": os.pathsep.join([*_PATH, os.environ.get("PYTHONPATH", "")])}
+        env = {k: v for k, v in os.environ.items() if not k.startswith("HDI_")} | env
+        env |= {"PYTHONPATH": os.pathsep.join([*_PATH, os.environ.get("PYTHONPATH", "")])}
         self._process = subprocess.Popen(
             [sys.executable, *map(str, program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
             env=env | {_TOLD: str(write)}, pass_fds=(write,),

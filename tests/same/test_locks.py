@@ -274,7 +274,7 @@ def test_what_comes_later_is_no_difference_and_what_was_replaced_is_none_as_of_b
         replace(load(0), rows=dearer, run="run-2").commit(store)
         assert {d[1] for d in checked(store, file)} == {"instrument"}
         assert checked(Then(store, before), file) == []
-        again = lock(Then(store, before), tmp_path / "again.lock")
+        again = lock(Then(store, before), tmp_path / f"again-{path}")
         assert again.lock.root == file.lock.root
 
 
@@ -333,6 +333,10 @@ def test_the_commands_end_with_0_for_equal_4_for_different_and_2_for_a_bad_file(
     path = str(tmp_path / "b.lock")
     assert run(["--store", lake, "lock", path, "--schema", "trades"]) == 0
     assert json.loads(kept.text)["root"] in capsys.readouterr().out
+    text = (tmp_path / "b.lock").read_text()
+    assert run(["--store", lake, "lock", path, "--schema", "trades", "--rows"]) == 2  # it is evidence
+    assert f"{path} is there already" in capsys.readouterr().err
+    assert ((tmp_path / "b.lock").read_text(), [p.name for p in tmp_path.glob("b.lock*")]) == (text, ["b.lock"])
     assert run(["--store", lake, "verify-lock", path]) == 0
     assert run(["diff", path, str(kept.path)]) == 0
     assert run(["diff", lake, path]) == 0
@@ -368,5 +372,7 @@ def test_a_store_whose_rows_lie_in_another_order_than_their_times_is_not_locked(
             yield from (frame.tail(20), frame.head(frame.height - 20))
 
     monkeypatch.setattr(type(pair.lake), "read", shuffled)
-    with pytest.raises(DataError, match="another order"):
-        lock(pair.lake, tmp_path / "a.lock")
+    for by_row in (False, True):
+        with pytest.raises(DataError, match="another order"):
+            lock(pair.lake, tmp_path / "a.lock", rows=by_row)
+        assert list(tmp_path.glob("a.lock*")) == []

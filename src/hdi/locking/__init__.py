@@ -41,20 +41,33 @@ def make(  # noqa: PLR0913  (what, where, and what is said of it)
 ) -> Lock:  # fmt: skip
     """Lock what is asked for, and keep the lock in a file; with ``rows`` the marks of all rows beside it.
 
-    Raises RequestError for what is not stored, DataError for a store whose rows lie in no order.
+    Raises RequestError for what is not stored and for a file that is there already, DataError for a store whose rows
+    lie in no order.
     """
+    marks = files.rows_path(path) if rows else None
+    _refuse_another(path, files.rows_path(path))
     store = still(store)
     wanted = shares(store, schemas, asked)
     readings = [Reading(store, schemas, share) for share in wanted]
-    marks = files.rows_path(path) if rows else None
-    tables = [table(reading, tell=tell) for reading in readings] if marks is None else _marked(readings, marks, tell)
-    for each in tables:
-        _refuse_disorder(each)
+    tables = _read(readings, tell) if marks is None else _marked(readings, marks, tell)
     lock = Lock(tuple(tables), _about(store, asked, wanted, version))
     files.write(path, lock, marks)
-    if marks is None:
-        files.rows_path(path).unlink(missing_ok=True)
     return lock
+
+
+def _refuse_another(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            raise RequestError(
+                f"{path} is there already", "A lock is evidence, and none is written over: name another file."
+            )
+
+
+def _read(readings: Sequence[Reading], tell: Tell) -> list[Table]:
+    tables = [table(reading, tell=tell) for reading in readings]
+    for each in tables:
+        _refuse_disorder(each)
+    return tables
 
 
 def _marked(readings: Sequence[Reading], path: Path, tell: Tell) -> list[Table]:
@@ -67,6 +80,7 @@ def _marked(readings: Sequence[Reading], path: Path, tell: Tell) -> list[Table]:
                 writer.write_table(whole.to_arrow())
 
             tables.append(table(reading, sink, tell))
+            _refuse_disorder(tables[-1])  # an error leaves no file of marks
         return tables
 
 
