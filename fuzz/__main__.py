@@ -42,8 +42,9 @@ def main() -> int:
     asked.add_argument("--runs", type=int, help="So many inputs for each target instead.")
     asked.add_argument("--only", default="", help="These targets, by commas.")
     given = asked.parse_args()
-    without = [] if servers.there() else ["server"]
-    names = [name for name in given.only.split(",") if name] or [name for name in SEEDS if name not in without]
+    named = [name for name in given.only.split(",") if name]
+    names = named or list(SEEDS)
+    without = [] if servers.there() else [name for name in names if name == "server"]
     if wrong := [name for name in names if name not in SEEDS]:
         asked.error(f"no target is called {wrong[0]}: there are {', '.join(SEEDS)}")
     if importlib.util.find_spec("atheris") is None:
@@ -51,8 +52,9 @@ def main() -> int:
         return 2
     for name in without:
         print(f"{name:10} not run: {servers.NAMED} names no server", flush=True)
-    if set(names) & set(without):
+    if named and without:
         return 2
+    names = [name for name in names if name not in without]
     flags = [f"-runs={given.runs}"] if given.runs else [f"-max_total_time={given.seconds}"]
     bad = 0
     for name in names:

@@ -157,9 +157,9 @@ def test_a_webhook_that_answers_for_ever_is_left_in_time_and_not_waited_for_agai
 
         def trickle():
             connection, _ = listener.accept()
-            asked.append(connection.recv(65_536))
-            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-            with contextlib.suppress(OSError):
+            with connection, contextlib.suppress(OSError):
+                asked.append(connection.recv(65_536))
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
                 while True:
                     connection.sendall(b"a")
                     time.sleep(0.05)

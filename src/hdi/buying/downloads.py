@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -319,7 +318,7 @@ class Downloads:
         names = cut(known.names, order.window).join(rectangles, on="instrument_id", how="semi")
         return Slip(
             self._source.origin, order, lot.purchase.symbols, lot.cells, records, (lot.price * records).quantize(MONEY),
-            rectangles, names, known.conditions, bought_at=max(time.time_ns(), self._offer.newest + 1),
+            rectangles, names, known.conditions, bought_at=paid.now(self._offer.newest),
             seen_at=known.seen_at, byte_price=lot.byte_price,
         )  # fmt: skip
 

@@ -411,6 +411,11 @@ def of(slip: Slip) -> pl.Expr:
     return mine if slip.batch else mine & (pl.col("committed_at") >= slip.bought_at)
 
 
+def now(newest: int) -> int:
+    """When something is bought now, in nanoseconds: after ``newest``, whatever the clock says."""
+    return max(time.time_ns(), newest + 1)
+
+
 def since(slip: Slip) -> int:
     """When a stream was bought, by the clock that commits it; 0 for the file of a batch job, dated by the vendor's."""
     return 0 if slip.batch else slip.bought_at
@@ -466,5 +471,5 @@ def claim(data_dir: Path, keys: Sequence[str]) -> Iterator[None]:
 
 __all__: list[Any] = [
     "Delivery", "Fetched", "Slip", "came", "check", "claim", "counted", "described", "file_name", "keep_note",
-    "kept_since", "of", "purchased", "receipts", "recover", "since", "slips", "wasted",
+    "kept_since", "now", "of", "purchased", "receipts", "recover", "since", "slips", "wasted",
 ]  # fmt: skip
