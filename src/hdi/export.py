@@ -19,6 +19,8 @@ Columns = Mapping[str, pl.DataType]
 #: Rows of one row group at least, and of one Arrow batch at most.
 _GROUP_ROWS = 262_144
 BATCH_ROWS = 65_536
+#: Rows of a frame whose columns are made one by one: to wake Polars' threads takes longer than they do.
+_SHORT = 4_096
 #: Endings of files that hold something else than Parquet.
 OTHER_ENDINGS = frozenset({
     ".arrow", ".avro", ".csv", ".db", ".dbn", ".duckdb", ".feather", ".gz", ".h5", ".html", ".ipc", ".json", ".jsonl",
@@ -83,7 +85,12 @@ def _arrow_schema(columns: tuple[tuple[str, pl.DataType], ...]) -> Any:
 
 def to_arrow(frame: pl.DataFrame) -> Any:
     """A frame as an Arrow table. The oldest level: every reader of Arrow knows it, the newest one only a few."""
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    oldest = pl.CompatLevel.oldest()
+    if not 0 < frame.height <= _SHORT:
+        return frame.to_arrow(compat_level=oldest)
+    import pyarrow as pa
+
+    return pa.table({column.name: column.to_arrow(compat_level=oldest) for column in frame.iter_columns()})
 
 
 def _sink(file: BinaryIO) -> Any:

@@ -145,8 +145,8 @@ class Database:
         self._keep(connection)
 
     def found(self, query: sql.Composed) -> list[tuple[Any, ...]]:
-        """The answer to one statement that changes nothing, in one round trip."""
-        return self.asked(lambda connection: connection.execute(query).fetchall())
+        """The answer to one statement that changes nothing, in one round trip; made for numbers and text."""
+        return self.asked(lambda connection: connection.execute(query, binary=True).fetchall())
 
     def asked(self, ask: Callable[[psycopg.Connection], Out]) -> Out:
         """What ``ask`` gives of a kept connection, by statements that change nothing and need no transaction.

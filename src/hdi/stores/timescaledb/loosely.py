@@ -38,13 +38,19 @@ class Loosely(Scan):
 
     def each(self, work: Callable[[pl.DataFrame], Out]) -> Iterator[Out]:
         """``work`` of the frames, done while the server sends more."""
+        if self._held.empty:
+            return
+        few = self._at_once()
+        if few is not None:
+            yield from (work(few),) if few.height else ()
+            return
         index = self._schema.index_time
 
         def worked(batch: pl.DataFrame) -> list[Out]:
             rows = self._made(arranged(batch, index))
             return [work(rows)] if rows.height else []
 
-        for found in ahead(worked, instants(self._batches(), index)):
+        for found in ahead(worked, instants(self._sent(), index)):
             yield from found
 
 

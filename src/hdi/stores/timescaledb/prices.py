@@ -28,4 +28,12 @@ def received(batch: Any, prices: Collection[str]) -> pl.DataFrame:
     return pl.DataFrame(batch).with_columns(pl.Series(name, column) for name, column in whole.items())
 
 
-__all__ = ["received", "sent"]
+def decimals(whole: Any) -> Any:
+    """An Arrow array of such numbers as one of prices."""
+    import pyarrow as pa
+
+    wide = whole.cast(pa.decimal128(19, 0))
+    return pa.Array.from_buffers(pa.decimal128(18, 9), len(wide), wide.buffers(), wide.null_count, wide.offset)
+
+
+__all__ = ["decimals", "received", "sent"]

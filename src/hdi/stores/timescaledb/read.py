@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
+import psycopg
 from psycopg import sql
 
-from hdi.export import arrow_schema
 from hdi.model import DAY_NS
+from hdi.schema import PLACE
 from hdi.stores.ahead import ahead
 from hdi.stores.held import Held
+from hdi.stores.timescaledb import briefly
 from hdi.stores.timescaledb.books import instant, names_of
 from hdi.stores.timescaledb.prices import received, sent
 
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 
 #: Instruments that are named in the query itself: so many leave rows in the order of the index.
 _FEW = 64
-#: One instrument, which the server plans sooner as such than as one of a list.
-_ONE = sql.SQL("dataset = {} AND instrument_id = {}")
+#: One instrument, which the server plans sooner as such than as one of a list. It looks at a row in this order, and
+#: numbers are compared sooner than text.
+_ONE = sql.SQL("instrument_id = {} AND dataset = {}")
 #: Values of an answer that comes by the connection that is there: for so few Arrow takes longer to set up than rows do.
 _SMALL = 8_192
 #: An answer may be one of those where one instrument's rows of so long are wanted, by how its kind comes. Bars have a
@@ -56,9 +59,12 @@ class Scan:
         self._held = Held(window, instruments)
         needed = ("dataset", "instrument_id") if self._held.by_time else ()
         index = schema.index_time
-        self._order = tuple(c for n in schema.order for c in ((n, f"{n}_ns") if n == index else (n,)))
+        self._few_order = tuple(c for n in schema.order for c in ((n, f"{n}_ns") if n == index else (n,)))
+        self._order = self._few_order
         self._shape = schema.shape((*columns, schema.index_time, *needed))
         self._prices = tuple(f.name for f in schema.fields if f.type == "price" and f.name in self._shape.names)
+        kinds = {**schema.dtypes, **PLACE}
+        self._dtypes = tuple(kinds[c] for c in self._shape.names)
         self._few = _SMALL // len(self._shape.stored) if self._brief(schema.names[name]) else 0
 
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -66,26 +72,27 @@ class Scan:
         if self._held.empty:
             return
         few = self._at_once()
-        for rows in ahead(self._made, self._sent()) if few is None else (self._made(few),):
+        for rows in ahead(self._made, self._sent()) if few is None else (few,):
             if rows.height:
                 yield rows
-
-    def _batches(self) -> Iterator[pl.DataFrame]:
-        """The rows as they are sent."""
-        if self._held.empty:
-            return
-        few = self._at_once()
-        yield from self._sent() if few is None else (few,)
 
     def _at_once(self) -> pl.DataFrame | None:
         """All rows, where they may be few and are."""
         if not self._few:
             return None
         # One more than are taken: a longer answer is known by it, and asked for as one.
-        rows = self._database.found(self._query(at_most=self._few + 1))
-        return _as_frame(rows, self._schema, self._shape.stored) if len(rows) <= self._few else None
+        try:
+            rows = self._database.found(self._query(at_most=self._few + 1))
+        except psycopg.ProgrammingError as error:
+            if error.sqlstate in briefly.LACKS:
+                return None
+            raise
+        if len(rows) > self._few:
+            return None
+        return self._inside(briefly.frame(rows, self._shape.names, self._dtypes))
 
     def _sent(self) -> Generator[pl.DataFrame]:
+        """The rows as they are sent, in batches."""
         for batch in self._database.batches(self._query()):
             yield received(batch, self._prices)
 
@@ -100,7 +107,10 @@ class Scan:
         """The rows of a batch that are wanted."""
         # A few rows are made sooner by one thread than others are woken.
         select = batch.select_seq if batch.height <= _SMALL else batch.select
-        return self._held.inside(select(self._shape.sent), self._schema.index_time)[self._columns]
+        return self._inside(select(self._shape.sent))
+
+    def _inside(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return self._held.inside(rows, self._schema.index_time)[self._columns]
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -128,27 +138,12 @@ class Scan:
             where += sql.SQL(" AND _replaced_unit = ANY({}::integer[]) AND _unit <> ALL({}::integer[])").format(
                 *(sql.Literal(list(units)) for units in self._past)
             )
-        # The server's driver of a few rows knows prices; to make whole numbers of them would be more work.
-        prices = self._prices if at_most is None else ()
-        first, last = _around(table, self._shape.stored, self._order, prices)
+        if at_most is None:
+            first, last = _around(table, self._shape.stored, self._order, self._prices)
+        else:
+            first, last = _around_few(table, self._shape.names, self._few_order, self._dtypes)
         limit = sql.Composed([]) if at_most is None else sql.SQL(" LIMIT {}").format(sql.Literal(at_most))
         return sql.Composed([first, where, last, limit])
-
-
-def _as_frame(rows: Sequence[tuple[Any, ...]], schema: Schema, columns: tuple[str, ...]) -> pl.DataFrame:
-    """A few rows as their columns."""
-    import pyarrow as pa
-
-    kinds = _kinds(tuple(schema.stored[c] for c in columns))
-    values = zip(*rows, strict=True) if rows else [()] * len(columns)
-    arrays = [pa.array(of, kind) for of, kind in zip(values, kinds, strict=True)]
-    return pl.DataFrame(pa.RecordBatch.from_arrays(arrays, names=list(columns)))
-
-
-@cache
-def _kinds(types: tuple[pl.DataType, ...]) -> list[Any]:
-    """The same types as Arrow has them."""
-    return list(arrow_schema({str(n): kind for n, kind in enumerate(types)}).types)
 
 
 class _Written(sql.Composable):
@@ -165,7 +160,19 @@ def _around(
     table: str, columns: tuple[str, ...], order: tuple[str, ...], prices: tuple[str, ...]
 ) -> tuple[_Written, _Written]:
     """What stands around the condition of a read: to write it anew takes as long as to bring a few rows."""
-    first = sql.SQL("SELECT {} FROM {} WHERE ").format(sent(columns, prices), sql.Identifier(table))
+    return _written(table, sent(columns, prices), order)
+
+
+@cache
+def _around_few(
+    table: str, columns: tuple[str, ...], order: tuple[str, ...], dtypes: tuple[pl.DataType, ...]
+) -> tuple[_Written, _Written]:
+    """The same of a short answer."""
+    return _written(table, briefly.listed(columns, dtypes), order)
+
+
+def _written(table: str, columns: sql.Composed, order: tuple[str, ...]) -> tuple[_Written, _Written]:
+    first = sql.SQL("SELECT {} FROM {} WHERE ").format(columns, sql.Identifier(table))
     last = sql.SQL(" ORDER BY {}").format(names_of(order))
     return _Written(first.as_bytes()), _Written(last.as_bytes())
 
@@ -186,10 +193,10 @@ def among(
     index = sql.Identifier(schema.index_time)
     first, last = instant(window.start), instant(window.end + 999)
     where = [sql.SQL("{i} >= {} AND {i} < {}").format(sql.Literal(first), sql.Literal(last), i=index)]
-    fixed = {**constants} | ({"dataset": dataset} if dataset is not None else {})
-    where += [sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in fixed.items()]
     if held.ids is not None:
         where.append(_among(held.ids))
+    fixed = {**constants} | ({"dataset": dataset} if dataset is not None else {})
+    where += [sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(v)) for c, v in fixed.items()]
     return sql.SQL(" AND ").join(where)
 
 
@@ -197,7 +204,7 @@ def _among(ids: Mapping[str, pl.Series]) -> sql.Composed:
     """The rows of these instruments; a long list is a query of its own, for constants come into each chunk's plan."""
     if len(ids) == 1 and len(series := next(iter(ids.values()))) == 1:
         dataset = next(iter(ids))
-        return _ONE.format(sql.Literal(dataset), sql.Literal(series[0]))
+        return _ONE.format(sql.Literal(series[0]), sql.Literal(dataset))
     few = sum(map(len, ids.values())) <= _FEW
     pairs = [(sql.Literal(d), sql.Literal(i.to_list())) for d, i in ids.items()]
     if few:
