@@ -105,7 +105,11 @@ class Answer(ABC):
 
     def arrow(self) -> pa.Table:
         """All rows as one Arrow table."""
-        return to_arrow(self.collect())
+        import pyarrow as pa
+
+        with _closed(self.frames()) as frames:
+            tables = [to_arrow(frame) for frame in frames]
+        return pa.concat_tables(tables) if tables else to_arrow(pl.DataFrame(schema=self.columns))
 
     def batches(self) -> pa.RecordBatchReader:
         """The rows as a stream of Arrow batches: memory is that of a few of them, whatever the answer's size."""

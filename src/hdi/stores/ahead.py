@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import TypeVar
 
 import polars as pl
@@ -18,14 +19,18 @@ _MOST = 4
 def ahead(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
     """``work`` of each item, in their order, of as many at once as Polars has threads; no more of them lie ready.
 
-    Items are taken in the thread of the reader. What a reader that stops early has not begun is never begun, and what
-    gives the items is closed, also where work failed.
+    Items are taken in the thread of the reader, which does the work of an only one itself. What a reader that stops
+    early has not begun is never begun, and what gives the items is closed, also where work failed.
     """
     at_once = max(1, min(pl.thread_pool_size(), _MOST))
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="hdi-read")
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="hdi-read")  # which starts no thread yet
     coming: deque[Future[Out]] = deque()
     try:
-        for item in items:
+        begun = list(islice(taken := iter(items), 2))
+        if len(begun) == 1:
+            yield work(begun[0])
+            return
+        for item in chain(begun, taken):
             if len(coming) == at_once:
                 yield coming.popleft().result()
             coming.append(pool.submit(work, item))

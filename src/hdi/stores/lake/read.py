@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache, partial
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
@@ -34,6 +35,8 @@ _READ_ROWS = 1 << 20
 #: Rows of a slab that is read while another is looked at: a run, or small ones together. What is done to all rows one
 #: by one is done to half of what the caches hold no more of at twice as many.
 _SLAB_ROWS = 1 << 19
+#: Rows of small clusters that an ordered read begins with.
+_FIRST_ROWS = 1 << 16
 #: So few rows are sorted as soon as looked at.
 _FEW = 1 << 13
 #: Runs of which it is remembered how they begin and end.
@@ -76,8 +79,16 @@ class Scan:
 
     def frames(self, live: Sequence[Stored], dataset: str | None) -> Iterator[pl.DataFrame]:
         """The rows in order."""
-        for cluster in self._clusters(live, dataset):
-            yield from self._cluster(cluster)
+        for large, lots in groupby(self._gathered(live, dataset, first=_FIRST_ROWS), key=_large):
+            if large:  # one cluster each; what is in memory of it is one slab
+                yield from (frame for (files,) in lots for part in self._parts(files) for frame in self._slab(*part))
+                continue
+            for frames in ahead(self._lot, lots):
+                yield from frames
+
+    def _lot(self, clusters: list[list[Stored]]) -> list[pl.DataFrame]:
+        """The rows of small clusters that follow each other, in order: one frame, or none."""
+        return list(self._slab([f for files in clusters for f in files], self._low, self._high))
 
     def slabs(self, live: Sequence[Stored], dataset: str | None, each: Callable[[pl.DataFrame], Out]) -> Iterator[Out]:
         """``each`` of the rows of each publisher and instrument in order, slabs of time in order.
@@ -94,22 +105,28 @@ class Scan:
     def _reads(self, live: Sequence[Stored], dataset: str | None) -> Iterator[Callable[[], Iterator[pl.DataFrame]]]:
         """What gives the slabs, one at the most each."""
         for clusters in self._gathered(live, dataset):
-            if sum(f.rows for c in clusters for f in c) <= _READ_ROWS:
+            if not _large(clusters):
                 yield partial(self._together, clusters)
                 continue
             whole = Scan(*self._given, self._columns)
             for part in whole._parts(clusters[0]):
                 yield partial(whole._slab, *part)
 
-    def _gathered(self, live: Sequence[Stored], dataset: str | None) -> Iterator[list[list[Stored]]]:
-        """Clusters that follow each other, as many as are read at once; a larger one by itself."""
+    def _gathered(
+        self, live: Sequence[Stored], dataset: str | None, first: int = _SLAB_ROWS
+    ) -> Iterator[list[list[Stored]]]:
+        """Clusters that follow each other, as many as are read at once; a larger one by itself.
+
+        ``first``: rows of the first of them; the next have twice as many, and so on, so that who stops early has not
+        read much.
+        """
         held: list[list[Stored]] = []
-        rows = 0
+        rows, most = 0, first
         for cluster in self._clusters(live, dataset):
             size = sum(f.rows for f in cluster)
-            if held and rows + size > _SLAB_ROWS:
+            if held and rows + size > most:
                 yield held
-                held, rows = [], 0
+                held, rows, most = [], 0, min(2 * most, _SLAB_ROWS)
             held.append(cluster)
             rows += size
         if held:
@@ -185,10 +202,6 @@ class Scan:
         ids = self._ids.get(here)
         return ids is not None and bool(ids.is_between(file.low, file.high).any())
 
-    def _cluster(self, files: list[Stored]) -> Iterator[pl.DataFrame]:
-        for part in self._parts(files):
-            yield from self._slab(*part)
-
     def _parts(self, files: list[Stored]) -> Iterator[tuple[list[Stored], int, int]]:
         """The files of each slab of a cluster, and from when until when it is."""
         if sum(f.rows for f in files) <= _READ_ROWS:
@@ -202,7 +215,8 @@ class Scan:
 
     def _slab(self, files: list[Stored], low: int, high: int) -> Iterator[pl.DataFrame]:
         with self._readable(files):
-            if all(f.partition == files[0].partition for f in files):
+            told = {name: value for name, value in files[0].partition.items() if name in self._public}
+            if all(f.partition[name] == value for f in files for name, value in told.items()):
                 # Made of the rows that were found, not in the query: it would take as long to plan as a few of them.
                 near = [self._near_rows(f, low, high) for f in files]
                 rows = (pl.concat(near) if len(near) > 1 else near[0]).collect().select(self._made(files[0]))
@@ -286,6 +300,11 @@ def _edges(path: Path, index: str, first: int, last: int) -> tuple[int, int]:
     found = run.select(first=rest.filter(at == first).min(), last=rest.filter(at == last).max()).collect()
     low, high = found.row(0)
     return int(low or 0), int(high or 0)
+
+
+def _large(clusters: Sequence[Sequence[Stored]]) -> bool:
+    """True for more rows than are held at once: they are those of one cluster."""
+    return sum(f.rows for files in clusters for f in files) > _READ_ROWS
 
 
 def _run_of(file: Stored) -> tuple[str, int] | None:
