@@ -57,6 +57,16 @@ def test_slabs_hold_each_instrument_in_order_whatever_their_size(place, monkeypa
     assert (len(slabs) > 1) == (rows < ordered.height)
 
 
+@pytest.mark.parametrize(("first", "rows", "most"), [(1, 900, 1 << 20), (1, 1 << 20, 1 << 20), (1 << 16, 1, 600)])
+def test_rows_are_in_order_whatever_is_read_at_once(place, monkeypatch, first, rows, most):
+    ordered, _ = both(place.open(write=False), WHOLE, None, COLUMNS)
+    for name, value in (("_FIRST_ROWS", first), ("_SLAB_ROWS", rows), ("_READ_ROWS", most)):
+        monkeypatch.setattr(read, name, value)
+    frames = list(place.open(write=False).read(TRADES, "trades", WHOLE, None, COLUMNS))
+    assert frames[0].height < ordered.height / 4  # who stops early has not read much
+    assert_frame_equal(pl.concat(frames), ordered.sort(TRADES.order), check_exact=True)
+
+
 def test_slabs_keep_to_window_and_instruments_without_reading_other_columns(place):
     store = place.open(write=False)
     start = ns("2024-01-03") + 10 * 3_600 * 10**9

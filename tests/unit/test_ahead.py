@@ -29,6 +29,12 @@ def test_results_come_in_the_order_of_what_they_are_of():
     assert list(ahead(slower_at_first, range(6))) == [0, 1, 2, 3, 4, 5]
 
 
+def test_the_reader_does_what_there_is_to_do_of_an_only_item_itself():
+    assert list(ahead(lambda _: threading.current_thread(), [1])) == [threading.current_thread()]
+    assert threading.current_thread() not in list(ahead(lambda _: threading.current_thread(), [1, 2]))
+    assert not list(ahead(lambda n: n, []))
+
+
 def test_an_error_is_raised_where_its_result_would_have_come():
     found = ahead(lambda n: 6 // (3 - n), range(9))
     assert [next(found), next(found), next(found)] == [2, 3, 6]

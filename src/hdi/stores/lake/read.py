@@ -113,7 +113,7 @@ class Scan:
                 yield partial(whole._slab, *part)
 
     def _gathered(
-        self, live: Sequence[Stored], dataset: str | None, first: int = _SLAB_ROWS
+        self, live: Sequence[Stored], dataset: str | None, first: int | None = None
     ) -> Iterator[list[list[Stored]]]:
         """Clusters that follow each other, as many as are read at once; a larger one by itself.
 
@@ -121,7 +121,7 @@ class Scan:
         read much.
         """
         held: list[list[Stored]] = []
-        rows, most = 0, first
+        rows, most = 0, min(first or _SLAB_ROWS, _SLAB_ROWS)
         for cluster in self._clusters(live, dataset):
             size = sum(f.rows for f in cluster)
             if held and rows + size > most:
