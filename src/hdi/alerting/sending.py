@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import structlog
 
+from hdi import private
 from hdi.errors import HdiError, UnitFailed, masked
 from hdi.logs import Redacted
 from hdi.model import NS, iso_ns
@@ -232,13 +232,7 @@ def _held(data_dir: Path) -> Iterator[dict[str, dict[str, int]]]:
 
 def _write(path: Path, state: dict[str, dict[str, int]]) -> None:
     newest = sorted(state.items(), key=lambda item: item[1]["at"])[-_MOST:]
-    part = path.with_name(f".{_STATE}.{uuid4().hex}.part")
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123  (the mode counts from the start)
-            json.dump({"format": FORMAT, "told": dict(newest)}, file, indent=1)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    private.write(path, [json.dumps({"format": FORMAT, "told": dict(newest)}, indent=1)])
 
 
 def _read(path: Path) -> dict[str, dict[str, int]]:

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import structlog
 
+from hdi import private
 from hdi.calendars import Calendars, product_of
 from hdi.cron import Cron
 from hdi.errors import AccountRefused, HdiError, RequestError, StoreError, UnitFailed
@@ -105,16 +105,9 @@ class State:
     def _write(self) -> None:
         jobs = {n: {"key": d.key, "slot": d.slot.isoformat(), "through": d.through and iso_ns(d.through)}
                 for n, d in self._done.items()}  # fmt: skip
-        part = self.path.with_name(f".{_STATE}.{uuid4().hex}.part")
         try:
-            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123  (the mode counts from the start)
-                json.dump({"format": _FORMAT, "jobs": jobs}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
+            private.write(self.path, [json.dumps({"format": _FORMAT, "jobs": jobs}, indent=1)])
         except OSError as exc:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
             raise StoreError(f"{self.path}: cannot be written: {exc.strerror or exc}", "Free some space.") from exc
 
     def _read(self) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hdi import private
 from hdi.errors import RequestError, StoreError
 from hdi.verifying import LEAST_STABLE, MOST_REJECTED, MOST_SECONDS, WEIGHTS, YEAR, Tested, problems
 
@@ -63,17 +62,10 @@ def document(found: Sequence[Tested], about: Mapping[str, Any]) -> dict[str, Any
 def write(folder: Path, result: Mapping[str, Any], at: dt.datetime) -> Path:
     """Keep a result beside the logs, whole or not at all. Raises StoreError when that cannot be."""
     path = folder / f"{PREFIX}{at:%Y%m%dT%H%M%S%f}Z.json"
-    part = path.with_name(f".{path.name}.part")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(result, file, ensure_ascii=False, indent=1, default=str)
-            file.write("\n")
-        part.replace(path)
+        private.write(path, [json.dumps(result, ensure_ascii=False, indent=1, default=str), "\n"])
     except OSError as exc:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise StoreError(f"{path}: cannot be written: {exc.strerror or exc}", "log.dir names the folder.") from exc
     return path
 
