@@ -15,6 +15,7 @@ from psycopg import sql
 from hdi.errors import StoreError
 from hdi.folding import BAR, KEY
 from hdi.stores.held import Held
+from hdi.stores.timescaledb.briefly import LACKS
 from hdi.stores.timescaledb.content import edges, within
 from hdi.stores.timescaledb.loosely import instants
 from hdi.stores.timescaledb.read import among
@@ -30,8 +31,6 @@ _SECOND = 10**9
 _STEPS = (3_600 * _SECOND, 60 * _SECOND, _SECOND)
 _BITS = 63
 _MOST = 2**63
-#: What a server of another version of TimescaleDB may lack: the function, or its schema.
-_LACKS = frozenset({"42883", "3F000"})
 #: What tells bars apart, and which part comes first of those that begin, or end, with the same nanosecond.
 _BY, _THEN = (*KEY, "start"), ("_unit", "block")
 _TRADED = sql.SQL("action = 'T' AND size > 0")
@@ -73,7 +72,7 @@ def bars(  # noqa: PLR0913, PLR0917  (what Folding.folded is given)
     try:
         first = next(made, None)
     except ReadError as error:
-        if error.state in _LACKS:
+        if error.state in LACKS:
             return None
         raise
     return None if first is None else _going_on(first, made)
