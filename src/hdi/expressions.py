@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
@@ -43,6 +44,8 @@ _NAME = re.compile(r"[A-Za-z_]")
 _CLOCK = re.compile(r"\b(now|today|(current|local)_?(date|timestamp|time))\b", re.IGNORECASE)
 #: Polars' parser recurses, and longer ones can exhaust its stack.
 _LONGEST = 4000
+#: Expressions that a process keeps: to compile those of a kind takes as long as to refine a small batch.
+_KEPT = 2048
 _HINT = "Write a SQL expression over the columns of one row."
 
 
@@ -51,21 +54,28 @@ def compile_sql(sql: str, columns: Mapping[str, pl.DataType], where: str) -> tup
 
     ``where`` (file, position, key) begins the message of every ConfigError.
     """
-    expr = _parsed(sql, where)
+    expr, names = _parsed(sql, where)
     used: dict[str, pl.DataType] = {}  # a frame of all eighty columns of a kind costs ten times as much
-    for name in expr.meta.root_names():
+    for name in names:
         if name not in columns:
             raise ConfigError(f"{where}: unknown column {name!r}", closest(name, columns))
         used[name] = columns[name]
+    return expr, _type_of(sql, where, tuple(used.items()))
+
+
+@lru_cache(_KEPT)
+def _type_of(sql: str, where: str, used: tuple[tuple[str, pl.DataType], ...]) -> pl.DataType:
+    """The type that an expression gives over columns of these types."""
+    expr, _ = _parsed(sql, where)
     try:
-        dtype = pl.DataFrame(schema=used).select(expr.alias("value")).schema["value"]
+        return pl.DataFrame(schema=dict(used)).select(expr.alias("value")).schema["value"]
     except FAILURES as exc:
         raise ConfigError(f"{where}: cannot be evaluated: {_first_line(exc)}: {sql}", _HINT) from exc
-    return expr, dtype
 
 
-def _parsed(sql: str, where: str) -> pl.Expr:
-    """The expression of a text, if it looks at nothing but the row."""
+@lru_cache(_KEPT)
+def _parsed(sql: str, where: str) -> tuple[pl.Expr, tuple[str, ...]]:
+    """The expression of a text, if it looks at nothing but the row, and the columns that it names."""
     if len(sql) > _LONGEST:
         raise ConfigError(f"{where}: the expression is longer than {_LONGEST} characters", _HINT)
     try:
@@ -88,7 +98,7 @@ def _parsed(sql: str, where: str) -> pl.Expr:
         raise ConfigError(
             f"{where}: it makes texts longer: {sql}", "REPLACE by a text that is no longer; there is no padding."
         )
-    return expr
+    return expr, tuple(expr.meta.root_names())
 
 
 def pattern(patterns: tuple[str, ...]) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING
 
 import polars as pl
 import structlog
@@ -23,9 +22,6 @@ from hdi.frames import REJECTS
 from hdi.mapping import VendorMapping, load_mapping
 from hdi.model import MAX_NS
 from hdi.schema import PLACE, POLARS, SQL, ErrorType, Field, Rule, Schema, SchemaName, Severity, closest
-
-if TYPE_CHECKING:
-    import pandera.polars as pa
 
 __all__ = [
     "CONTEXT", "COUNTS", "REJECTED", "WINDOW", "Check", "Refinery", "VendorMapping", "Verdict", "broken",
@@ -51,6 +47,8 @@ _SPAN = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
 #: DECIMAL(18,9) holds nine digits on either side of the point.
 _DIGITS = 9
 _BASIC: tuple[ErrorType, ...] = ("TransformationError", "SchemaValidation", "BusinessLogicValidation")
+#: Kinds of frames that are known to meet a contract, at most.
+_CERTIFIED = 256
 _TRY = "Write TRY_CAST for CAST where a value may not convert."
 _log = structlog.get_logger(component="RuleEngine")
 
@@ -102,8 +100,6 @@ class Refinery:
         self._bind(mapping)
         self._checks = [*_field_checks(schema), *rule_checks(schema, dataset)]
         self._out = [*schema.dtypes, *PLACE]
-        self._known_good: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
-        self._contract: pa.DataFrameSchema | None = None
 
     def refine(self, raw: pl.DataFrame) -> Verdict:
         """The verdict on one batch: the vendor's columns, :data:`CONTEXT`, ``_unit``, ``_row`` and :data:`WINDOW`.
@@ -212,23 +208,24 @@ class Refinery:
     def _certify(self, accepted: pl.DataFrame) -> None:
         """Hold an accepted frame against the declared contract.
 
-        The contract reads nothing but the columns, their types, and which of them hold nulls, so frames
+        The contract reads nothing but the columns, their types, and which of them hold nulls, so frames of a kind
         that agree in those are judged once: a judgement takes 7 ms, as long as refining four batches.
         """
+        known = self.schema.certified
         counts = accepted.null_count().row(0)
         nulls = tuple(name for name, count in zip(accepted.columns, counts, strict=True) if count)
         profile = (tuple(f"{n} {t!r}" for n, t in accepted.schema.items()), nulls)
-        if profile in self._known_good:
+        if profile in known:
             return
         import pandera.errors  # 0.5 s, and only ingestion needs it
 
-        if self._contract is None:
-            self._contract = self.schema.contract()
         try:
-            self._contract.validate(accepted)
+            self.schema.contract().validate(accepted)
         except (pandera.errors.SchemaError, pandera.errors.SchemaErrors) as exc:
             raise DataError(f"{self.schema.kind}: refined rows do not meet their contract: {exc}") from exc
-        self._known_good.add(profile)
+        if len(known) >= _CERTIFIED:
+            known.clear()
+        known.add(profile)
 
 
 def rule_checks(schema: Schema, dataset: str | None = None) -> list[Check]:

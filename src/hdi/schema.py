@@ -210,6 +210,11 @@ class Schema:
         """Expressions over stored columns that give the public ones, each timestamp whole again."""
         return [_public(f) for f in self.fields]
 
+    @cached_property
+    def certified(self) -> set[object]:
+        """What frames looked like that have met the contract; for who holds frames against it."""
+        return set()
+
     def contract(self) -> pa.DataFrameSchema:
         """The Pandera contract of an accepted frame: these columns, types and nullability, no others."""
         import pandera.polars as pa  # 0.5 s, and only ingestion needs it

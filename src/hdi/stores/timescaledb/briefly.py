@@ -22,7 +22,10 @@ _WHOLE = sql.SQL("_timescaledb_functions.to_unix_microseconds({}) * 1000 + {}")
 
 
 def listed(columns: Sequence[str], dtypes: tuple[pl.DataType, ...]) -> sql.Composed:
-    """Public columns of these types, in the form that :func:`frame` takes. They have no names: none hides a column."""
+    """Public columns of these types, in the form that :func:`frame` takes.
+
+    Times have no name in it, which would hide the column that rows are in order by.
+    """
     prices = [c for c, dtype in zip(columns, dtypes, strict=True) if dtype.is_decimal()]
     return sql.SQL(", ").join(
         _WHOLE.format(sql.Identifier(c), sql.Identifier(f"{c}_ns")) if dtype.is_temporal() else sent([c], prices)
