@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import polars as pl
 
 from hdi.errors import HdiError, RequestError
+from hdi.streams import counted
 
 Frames = Iterable[pl.DataFrame]
 Columns = Mapping[str, pl.DataType]
@@ -138,34 +138,10 @@ def told(path: Path | str) -> Iterator[None]:
         raise HdiError(f"{path}: cannot be written: {exc.strerror or exc}", "Nothing of it was kept.") from exc
 
 
-def counted(file: BinaryIO) -> BinaryIO:
-    """A stream that cannot seek but knows its position, which writers of Parquet and Arrow ask for."""
-    return cast("BinaryIO", _Counted(file))
-
-
-class _Counted(io.RawIOBase):
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._position = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def write(self, data: Any) -> int:
-        self._file.write(data)
-        size = len(memoryview(data).cast("B"))
-        self._position += size
-        return size
-
-
 __all__ = [
     "BATCH_ROWS",
     "OTHER_ENDINGS",
     "arrow_schema",
-    "counted",
     "feather",
     "parquet",
     "slices",

@@ -57,12 +57,36 @@ def terminal(hdi):
     return call
 
 
+@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
+def buffering(request, monkeypatch):
+    """Python buffers standard output, or not, as in most containers: then a write may take a part of what is given."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
+
+
+@pytest.mark.usefixtures("buffering")
 def test_head_ends_it_cleanly(hdi):
     command = " ".join([*hdi, *QUOTES, "--output-format", "csv", "|", "head", "-2"])
     ran = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert ran.returncode == 0
     assert ran.stdout.count("\n") == 2
     assert ran.stderr == ""
+
+
+@pytest.mark.usefixtures("buffering")
+def test_signals_while_it_writes_lose_no_byte():
+    writes = (
+        "import signal\nfrom hdi.cli.output import to_stdout\n"
+        "signal.signal(signal.SIGALRM, lambda *_: None)\nsignal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)\n"
+        "with to_stdout() as file:\n    file.write(b'0123456789' * 300_000)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", writes], stdout=subprocess.PIPE) as process:
+        read = b""
+        while part := os.read(process.stdout.fileno(), 1 << 14):
+            read += part
+            time.sleep(0.001)  # it waits for who reads, and meanwhile signals come
+    assert process.returncode == 0
+    assert read == b"0123456789" * 300_000
 
 
 def test_a_full_disk_behind_stdout_is_one_line_and_exit_1(hdi):

@@ -159,7 +159,8 @@ def many(store):
         Load(trades([AT[k] + 5], 30 + k), scope=[(30 + k, *span(day(0)))], symbol=f"X{k}").commit(store)
 
 
-def test_a_reader_that_began_before_reads_to_its_end(stock):
+def test_a_reader_that_began_before_reads_to_its_end(stock, monkeypatch):
+    monkeypatch.setattr("hdi.stores.lake.read._SLAB_ROWS", 1)  # each file by itself
     url = stock()
     with contextlib.closing(opened(url)) as store:
         many(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 from hdi.cli.render import plain
 from hdi.cli.session import guarded, stdout
 from hdi.errors import RequestError
-from hdi.export import counted, feather, parquet, slices, told
+from hdi.export import feather, parquet, slices, told
 
 if TYPE_CHECKING:
     import polars as pl
@@ -95,9 +96,8 @@ _WRITERS: dict[str, Callable[[Frames, Columns, BinaryIO], object]] = {
 def to_stdout() -> Iterator[BinaryIO]:
     """Standard output; raises OutputClosed when nobody reads on."""
     with told("standard output"), guarded():
-        raw = stdout()
-        yield counted(raw)
-        raw.flush()
+        yield stdout()
+        sys.stdout.flush()
 
 
 __all__ = ["BINARY", "FORMATS", "fits", "format_of", "to_stdout", "write"]

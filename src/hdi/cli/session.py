@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
+from hdi.streams import counted
+
 if TYPE_CHECKING:
     from hdi.alerting import Watch
     from hdi.api import HistoricalData
@@ -120,9 +122,9 @@ def put(text: str) -> None:
 
 
 def stdout() -> BinaryIO:
-    """Standard output as bytes; what was written as text goes before."""
+    """Standard output as bytes, which takes all or raises; what was written as text goes before."""
     sys.stdout.flush()
-    return sys.stdout.buffer
+    return counted(sys.stdout.buffer)
 
 
 @contextlib.contextmanager
