@@ -284,7 +284,7 @@ def test_the_gate_looks_again_when_nulls_appear(monkeypatch):
     bound = refinery("trades")
     bound.refine(raw("trades", {}))
     fields = tuple(replace(f, null=False) for f in bound.schema.fields)
-    monkeypatch.setattr(bound, "_contract", replace(bound.schema, fields=fields).contract())
+    monkeypatch.setattr(bound, "schema", replace(bound.schema, fields=fields))
     bound.refine(raw("trades", {}))
     with pytest.raises(DataError, match="symbol"):
         bound.refine(raw("trades", {}, symbol=None))
