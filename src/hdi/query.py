@@ -66,6 +66,7 @@ class Result(Answer):
         # Of this reading: several may be under way at once, and the last that ends is what the result tells of.
         rows, limited, notes = 0, False, list(self._reading.told)
         made: dict[str, int] = {}
+        columns = list(self.columns)
         frames = self._reading.frames(notes)
         try:
             for frame in frames:
@@ -76,7 +77,7 @@ class Result(Answer):
                     kept = frame.head(left) if limited else frame
                     if self._reading.derived:
                         _made(kept, made)
-                    yield kept[list(self.columns)]
+                    yield kept if kept.columns == columns else kept[columns]
                 if limited:
                     break
         finally:

@@ -41,6 +41,14 @@ class Held:
             self._held = {d: held for d, f in parts.items() if (held := _lookup(f, window)) is not None}
 
     @property
+    def one(self) -> dict[str, str | int]:
+        """Dataset and instrument where there is but one, else nothing."""
+        if self.ids is None or len(self.ids) != 1:
+            return {}
+        dataset, ids = next(iter(self.ids.items()))
+        return {"dataset": dataset, "instrument_id": ids[0]} if len(ids) == 1 else {}
+
+    @property
     def empty(self) -> bool:
         """True where no instrument is wanted."""
         return self.ids is not None and not self.ids

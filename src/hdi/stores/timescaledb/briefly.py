@@ -5,7 +5,7 @@ For so few Arrow takes longer to set up, and other threads longer to wake, than 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,27 +21,34 @@ LACKS = frozenset({"42883", "3F000", "42501"})
 _WHOLE = sql.SQL("_timescaledb_functions.to_unix_microseconds({}) * 1000 + {}")
 
 
-def listed(columns: Sequence[str], dtypes: tuple[pl.DataType, ...]) -> sql.Composed:
+def listed(columns: Mapping[str, pl.DataType]) -> sql.Composed:
     """Public columns of these types, in the form that :func:`frame` takes.
 
     Times have no name in it, which would hide the column that rows are in order by.
     """
-    prices = [c for c, dtype in zip(columns, dtypes, strict=True) if dtype.is_decimal()]
     return sql.SQL(", ").join(
-        _WHOLE.format(sql.Identifier(c), sql.Identifier(f"{c}_ns")) if dtype.is_temporal() else sent([c], prices)
-        for c, dtype in zip(columns, dtypes, strict=True)
+        _WHOLE.format(sql.Identifier(c), sql.Identifier(f"{c}_ns"))
+        if dtype.is_temporal()
+        else sent([c], [c] if dtype.is_decimal() else [])
+        for c, dtype in columns.items()
     )
 
 
-def frame(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], dtypes: tuple[pl.DataType, ...]) -> pl.DataFrame:
-    """The rows of a statement that asked for :func:`listed`, as public columns."""
+def frame(
+    rows: Sequence[tuple[Any, ...]], columns: Mapping[str, pl.DataType], known: Mapping[str, str | int]
+) -> pl.DataFrame:
+    """The rows of a statement that asked for :func:`listed`, as public columns; ``known`` are those of one value."""
     import pyarrow as pa
 
-    values = zip(*rows, strict=True) if rows else [()] * len(columns)
-    arrays = [
-        decimals(pa.array(of, pa.int64())) if pa.types.is_decimal(kind) else pa.array(of, kind)
-        for of, kind in zip(values, _kinds(dtypes), strict=True)
-    ]
+    values = iter(zip(*rows, strict=True) if rows else [()] * (len(columns) - len(known)))
+    arrays = []
+    for name, kind in zip(columns, _kinds(tuple(columns.values())), strict=True):
+        if name in known:
+            arrays.append(pa.repeat(pa.scalar(known[name], kind), len(rows)))
+        elif pa.types.is_decimal(kind):
+            arrays.append(decimals(pa.array(next(values), pa.int64())))
+        else:
+            arrays.append(pa.array(next(values), kind))
     return pl.DataFrame(pa.RecordBatch.from_arrays(arrays, names=list(columns)))
 
 

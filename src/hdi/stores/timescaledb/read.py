@@ -64,7 +64,10 @@ class Scan:
         self._shape = schema.shape((*columns, schema.index_time, *needed))
         self._prices = tuple(f.name for f in schema.fields if f.type == "price" and f.name in self._shape.names)
         kinds = {**schema.dtypes, **PLACE}
-        self._dtypes = tuple(kinds[c] for c in self._shape.names)
+        self._few_columns = {c: kinds[c] for c in self._shape.names}
+        # What the condition says of every row is not sent.
+        known = {**self._constants, **self._held.one}
+        self._known = {c: v for c, v in known.items() if c in self._few_columns}
         self._few = _SMALL // len(self._shape.stored) if self._brief(schema.names[name]) else 0
 
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -89,7 +92,7 @@ class Scan:
             raise
         if len(rows) > self._few:
             return None
-        return self._inside(briefly.frame(rows, self._shape.names, self._dtypes))
+        return self._inside(briefly.frame(rows, self._few_columns, self._known))
 
     def _sent(self) -> Generator[pl.DataFrame]:
         """The rows as they are sent, in batches."""
@@ -110,7 +113,8 @@ class Scan:
         return self._inside(select(self._shape.sent))
 
     def _inside(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return self._held.inside(rows, self._schema.index_time)[self._columns]
+        found = self._held.inside(rows, self._schema.index_time)
+        return found if found.columns == self._columns else found[self._columns]
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -141,7 +145,8 @@ class Scan:
         if at_most is None:
             first, last = _around(table, self._shape.stored, self._order, self._prices)
         else:
-            first, last = _around_few(table, self._shape.names, self._few_order, self._dtypes)
+            asked = tuple((c, kind) for c, kind in self._few_columns.items() if c not in self._known)
+            first, last = _around_few(table, asked, self._few_order)
         limit = sql.Composed([]) if at_most is None else sql.SQL(" LIMIT {}").format(sql.Literal(at_most))
         return sql.Composed([first, where, last, limit])
 
@@ -165,10 +170,10 @@ def _around(
 
 @cache
 def _around_few(
-    table: str, columns: tuple[str, ...], order: tuple[str, ...], dtypes: tuple[pl.DataType, ...]
+    table: str, columns: tuple[tuple[str, pl.DataType], ...], order: tuple[str, ...]
 ) -> tuple[_Written, _Written]:
     """The same of a short answer."""
-    return _written(table, briefly.listed(columns, dtypes), order)
+    return _written(table, briefly.listed(dict(columns)), order)
 
 
 def _written(table: str, columns: sql.Composed, order: tuple[str, ...]) -> tuple[_Written, _Written]:
