@@ -35,8 +35,8 @@ _READ_ROWS = 1 << 20
 #: Rows of a slab that is read while another is looked at: a run, or small ones together. What is done to all rows one
 #: by one is done to half of what the caches hold no more of at twice as many.
 _SLAB_ROWS = 1 << 19
-#: Rows of small clusters that an ordered read begins with.
-_FIRST_ROWS = 1 << 16
+#: Rows of small clusters that an ordered read begins with, and how many values, of all columns, it reads at once later.
+_FIRST_ROWS, _VALUES = 1 << 16, 1 << 23
 #: So few rows are sorted as soon as looked at.
 _FEW = 1 << 13
 #: Runs of which it is remembered how they begin and end.
@@ -79,7 +79,9 @@ class Scan:
 
     def frames(self, live: Sequence[Stored], dataset: str | None) -> Iterator[pl.DataFrame]:
         """The rows in order."""
-        for large, lots in groupby(self._gathered(live, dataset, first=_FIRST_ROWS), key=_large):
+        most = min(_SLAB_ROWS, _VALUES // len(self._stored))
+        gathered = self._gathered(live, dataset, most, first=_FIRST_ROWS)
+        for large, lots in groupby(gathered, key=lambda clusters: _rows(clusters) > most):
             if large:  # one cluster each; what is in memory of it is one slab
                 yield from (frame for (files,) in lots for part in self._parts(files) for frame in self._slab(*part))
                 continue
@@ -104,8 +106,8 @@ class Scan:
 
     def _reads(self, live: Sequence[Stored], dataset: str | None) -> Iterator[Callable[[], Iterator[pl.DataFrame]]]:
         """What gives the slabs, one at the most each."""
-        for clusters in self._gathered(live, dataset):
-            if not _large(clusters):
+        for clusters in self._gathered(live, dataset, _SLAB_ROWS):
+            if _rows(clusters) <= _READ_ROWS:
                 yield partial(self._together, clusters)
                 continue
             whole = Scan(*self._given, self._columns)
@@ -113,20 +115,20 @@ class Scan:
                 yield partial(whole._slab, *part)
 
     def _gathered(
-        self, live: Sequence[Stored], dataset: str | None, first: int | None = None
+        self, live: Sequence[Stored], dataset: str | None, most: int, first: int | None = None
     ) -> Iterator[list[list[Stored]]]:
-        """Clusters that follow each other, as many as are read at once; a larger one by itself.
+        """Clusters that follow each other, of ``most`` rows at most together; a larger one by itself.
 
-        ``first``: rows of the first of them; the next have twice as many, and so on, so that who stops early has not
-        read much.
+        ``first``: rows of the first lot; the next has twice as many, and so on, so that who stops early has not read
+        much.
         """
         held: list[list[Stored]] = []
-        rows, most = 0, min(first or _SLAB_ROWS, _SLAB_ROWS)
+        rows, enough = 0, min(first or most, most)
         for cluster in self._clusters(live, dataset):
             size = sum(f.rows for f in cluster)
-            if held and rows + size > most:
+            if held and rows + size > enough:
                 yield held
-                held, rows, most = [], 0, min(2 * most, _SLAB_ROWS)
+                held, rows, enough = [], 0, min(2 * enough, most)
             held.append(cluster)
             rows += size
         if held:
@@ -302,9 +304,8 @@ def _edges(path: Path, index: str, first: int, last: int) -> tuple[int, int]:
     return int(low or 0), int(high or 0)
 
 
-def _large(clusters: Sequence[Sequence[Stored]]) -> bool:
-    """True for more rows than are held at once: they are those of one cluster."""
-    return sum(f.rows for files in clusters for f in files) > _READ_ROWS
+def _rows(clusters: Sequence[Sequence[Stored]]) -> int:
+    return sum(f.rows for files in clusters for f in files)
 
 
 def _run_of(file: Stored) -> tuple[str, int] | None:
