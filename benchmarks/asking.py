@@ -35,7 +35,7 @@ LIMIT = 1.2
 #: And a join of trades with quotes.
 JOIN_LIMIT = 1.5
 #: Quick questions are asked so often, and timed together.
-OFTEN = 20
+OFTEN = 100
 #: By the words that stand for them in a statement: the tables, and a schema that each holds.
 TABLES = {"TRADES": ("trades_data", "trades"), "BARS": ("ohlcv_data", "ohlcv-1d"), "QUOTES": ("mbp_1_data", "mbp-1")}
 #: How a statement begins that asks for rows as they are stored.
