@@ -16,8 +16,8 @@ Out = TypeVar("Out")
 _MOST = 4
 
 
-def ahead(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """``work`` of each item, in their order, of as many at once as Polars has threads; one more lies ready.
+def ahead(work: Callable[[In], Out], items: Iterable[In], ready: int = 0) -> Iterator[Out]:
+    """``work`` of each item, in their order, of as many at once as Polars has threads; ``ready`` more may lie ready.
 
     Items are taken in the thread of the reader, which does the work of an only one itself. What a reader that stops
     early has not begun is never begun, and what gives the items is closed, also where work failed.
@@ -31,7 +31,7 @@ def ahead(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
             yield work(begun[0])
             return
         for item in chain(begun, taken):
-            if len(coming) > at_once:
+            if len(coming) == at_once + ready:
                 yield coming.popleft().result()
             coming.append(pool.submit(work, item))
         while coming:

@@ -101,7 +101,8 @@ class Scan:
         def worked(read: Callable[[], Iterator[pl.DataFrame]]) -> list[Out]:
             return [each(rows) for rows in read()]
 
-        for found in ahead(worked, self._reads(live, dataset)):
+        # Who looks at them works for as long as reading one takes.
+        for found in ahead(worked, self._reads(live, dataset), ready=1):
             yield from found
 
     def _reads(self, live: Sequence[Stored], dataset: str | None) -> Iterator[Callable[[], Iterator[pl.DataFrame]]]:
