@@ -17,7 +17,8 @@ PIECE = 1 << 12
 
 
 class Proxy:
-    """Forwards to ``port``. ``lose`` what comes next: "request" or "answer" of a commit; ``closed`` takes nobody.
+    """Forwards to ``port``. ``lose`` what comes next: "request" or "answer" of a commit; ``closed`` takes nobody,
+    and lets go of everybody with what is lost: a server that is away.
 
     ``rate`` is how many bytes a second go each way. When ``came``, the bytes that came back, reaches ``swallow_after``,
     it is a black hole: nothing is answered any more, not even that a packet has come.
@@ -98,6 +99,8 @@ class Proxy:
 
     def _forget(self):
         self.lose = ""
+        if self.closed:
+            self.cut()
         self.lost.set()
 
     def cut(self):
